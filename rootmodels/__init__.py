@@ -1,0 +1,5 @@
+"""The networks: variant table, modules, cost, weights, data and training. Knows torch, never gRPC.
+
+Importing this package, :mod:`rootmodels.variants`, :mod:`rootmodels.layers` or
+:mod:`rootmodels.cost` does not import torch.
+"""

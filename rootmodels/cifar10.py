@@ -1,0 +1,89 @@
+"""CIFAR-10 from parquet files in the layout that the Hugging Face hub uses.
+
+A data set is a folder that holds ``train-*.parquet`` and ``test-*.parquet`` (also below
+``plain_text/``), or one parquet file. Rows have ``img.bytes``, an encoded image, and ``label``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from PIL import Image
+
+Split = Literal["train", "test"]
+
+
+class DataError(ValueError):
+    """A data set cannot be read; says which file, what was wrong and what was expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledImages:
+    """``images`` is uint8 [N, 3, 32, 32], RGB, 0..255; ``labels`` is int64 [N], 0..9."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def sha256(self) -> str:
+        """Hash of the decoded pixels and labels: equal for equal data, however it was stored."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.images).tobytes())
+        digest.update(self.labels.astype("<i8").tobytes())
+        return digest.hexdigest()
+
+
+def read_cifar10(path: Path, split: Split) -> LabelledImages:
+    """Read one split from ``path``, a folder or a parquet file.
+
+    Raises:
+        DataError: if nothing is there, a column is missing, or an image is not 32x32.
+    """
+    files = _find_files(path, split)
+    parts = [_read_file(file) for file in files]
+    return LabelledImages(
+        images=np.concatenate([part.images for part in parts]),
+        labels=np.concatenate([part.labels for part in parts]),
+    )
+
+
+def _find_files(path: Path, split: Split) -> list[Path]:
+    if path.is_file():
+        return [path]
+    files = sorted(path.glob(f"{split}-*.parquet")) or sorted(
+        path.glob(f"plain_text/{split}-*.parquet")
+    )
+    if not files:
+        raise DataError(
+            f"no CIFAR-10 at {path}: expected a parquet file, or a folder with {split}-*.parquet "
+            f"or plain_text/{split}-*.parquet"
+        )
+    return files
+
+
+def _read_file(path: Path) -> LabelledImages:
+    try:
+        table = pq.read_table(path)
+    except OSError as error:
+        raise DataError(f"{path} is not a readable parquet file: {error}") from error
+    missing = {"img", "label"} - set(table.column_names)
+    if missing:
+        raise DataError(
+            f"{path} has no column {', '.join(sorted(missing))}; expected img (bytes) and label, "
+            f"found {', '.join(table.column_names)}"
+        )
+    images = np.empty((len(table), 3, 32, 32), np.uint8)
+    for row, cell in enumerate(table.column("img")):
+        pixels = np.asarray(Image.open(io.BytesIO(cell.as_py()["bytes"])).convert("RGB"))
+        if pixels.shape != (32, 32, 3):
+            raise DataError(f"{path}: image {row} is {pixels.shape[:2]}, expected 32x32")
+        images[row] = pixels.transpose(2, 0, 1)
+    return LabelledImages(images, table.column("label").to_numpy().astype(np.int64))

@@ -1,0 +1,57 @@
+"""What a weights file says of itself: read without torch and without reading the tensors."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+PRETRAINED_DIR = Path(__file__).parent / "pretrained"
+"""The weights shipped with the package, one ``<variant>.safetensors`` each."""
+
+METADATA_KEY = "rootserve"
+
+
+class WeightsError(ValueError):
+    """A weights file cannot be used; says which, what was wrong and what was expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsInfo:
+    """How a file's weights came to be. ``accuracy`` is top-1 over all ``test_images``."""
+
+    variant: str
+    accuracy: float
+    test_images: int
+    epochs: int
+    seed: int
+    data_sha256: str
+    recipe: dict[str, str | int | float | bool]
+
+
+def weights_path(name: str, folder: Path = PRETRAINED_DIR) -> Path:
+    """Where the weights of the variant called ``name`` are in ``folder``, if they are there."""
+    return folder / f"{name}.safetensors"
+
+
+def read_info(path: Path) -> WeightsInfo:
+    """The metadata of the file at ``path``.
+
+    Raises:
+        WeightsError: if the file is no safetensors file or was not written by this project.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path} is not a readable safetensors file: {error}") from error
+    try:
+        content = json.loads(metadata[METADATA_KEY])
+        return WeightsInfo(**{field.name: content[field.name] for field in fields(WeightsInfo)})
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(
+            f"{path} has no usable {METADATA_KEY!r} metadata ({error}); expected weights written "
+            "by rootmodels.train"
+        ) from error

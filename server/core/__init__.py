@@ -1,0 +1,1 @@
+"""The scheduling core: pure, standard library only, told the time."""

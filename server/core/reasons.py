@@ -1,0 +1,32 @@
+"""Why a request was not answered: the one list of reasons of the domain."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Reason(Enum):
+    """Why a request got no answer; the value is the label it is counted under."""
+
+    INVALID_REQUEST = "invalid_request"
+    UNKNOWN_MODEL = "unknown_model"
+    MODEL_NOT_READY = "model_not_ready"
+    QUEUE_FULL = "queue_full"
+    DEADLINE_LOST = "deadline_lost"
+    """The deadline had passed when the request came."""
+    DEADLINE_EXPIRED = "deadline_expired"
+    """The deadline passed while the request waited."""
+    CANCELLED = "cancelled"
+    DRAINING = "draining"
+    MODEL_FAILURE = "model_failure"
+    WORKER_LOST = "worker_lost"
+    """The worker that computed it died, and so did the one that tried again."""
+
+
+class RefusalError(Exception):
+    """A request will not be answered: why, and one line for the caller."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message

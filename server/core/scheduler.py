@@ -1,0 +1,309 @@
+"""The queue and the batcher: a pure state machine that is told what happened and when.
+
+Requests wait per model, in order of arrival. A batch is closed late, only when a worker can take it:
+at once when it is full or has a preferred size, else when its oldest request has waited the maximal
+delay. A busy worker may be given one batch ahead, which hides the hand-over, when that batch is full
+or the running one is about to end. Limits count rows (images), not requests.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from server.core.durations import Durations
+from server.core.reasons import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the scheduler must keep to; times in seconds."""
+
+    max_batch_rows: int = 32
+    max_delay_s: float = 0.0
+    preferred_rows: tuple[int, ...] = ()
+    max_queue_rows: int = 1024
+    """Rows that may wait per model."""
+    batches_ahead: int = 1
+    """Batches a worker may hold besides the one it computes."""
+    lead_s: float = 0.002
+    """How long before the end of a batch the next one may be handed over."""
+    max_attempts: int = 2
+    """How often a request is computed when workers die of it or beside it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the scheduler knows of a request. ``deadline_s`` is on the clock of ``arrived_s``."""
+
+    id: int
+    model: str
+    rows: int
+    arrived_s: float
+    deadline_s: float = math.inf
+    attempts: int = 0
+    """How many workers died while they had it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Requests of one model that are computed together, in this order, by one worker."""
+
+    id: int
+    model: str
+    worker: str
+    requests: tuple[Request, ...]
+    formed_s: float
+
+    @property
+    def rows(self) -> int:
+        """Rows of all its requests."""
+        return sum(request.rows for request in self.requests)
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """What :meth:`Scheduler.poll` decided; ``wake_s`` is when to ask again at the latest."""
+
+    dispatches: tuple[Batch, ...]
+    expired: tuple[Request, ...]
+    wake_s: float
+
+
+@dataclass(slots=True)
+class _Queue:
+    """Requests of one model that wait, oldest first."""
+
+    requests: OrderedDict[int, Request] = field(default_factory=OrderedDict)
+    rows: int = 0
+
+    @property
+    def head(self) -> Request:
+        return next(iter(self.requests.values()))
+
+    def append(self, request: Request) -> None:
+        self.requests[request.id] = request
+        self.rows += request.rows
+
+    def put_back(self, request: Request) -> None:
+        self.append(request)
+        self.requests.move_to_end(request.id, last=False)
+
+    def remove(self, request_id: int) -> Request | None:
+        request = self.requests.pop(request_id, None)
+        if request is not None:
+            self.rows -= request.rows
+        return request
+
+
+@dataclass(slots=True)
+class _Worker:
+    """A worker that can take batches. ``began_s``: since when it computes its first batch."""
+
+    name: str
+    models: frozenset[str]
+    batches: OrderedDict[int, Batch] = field(default_factory=OrderedDict)
+    began_s: float = 0.0
+    last_given_s: float = -math.inf
+
+
+class Scheduler:
+    """Decides which requests are computed when, together with which, and where.
+
+    Every method is told the time ``now`` in seconds, which must not go back. Every request that was
+    taken by :meth:`offer` leaves exactly once: in a batch that is done, in ``expired``, by
+    :meth:`cancel`, or as lost from :meth:`worker_lost`.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.durations = Durations()
+        self._queues: dict[str, _Queue] = {}
+        self._workers: dict[str, _Worker] = {}
+        self._deadlines: list[tuple[float, int, str]] = []
+        self._abandoned: set[int] = set()
+        self._next_batch = 1
+
+    def offer(self, request: Request, now: float) -> Reason | None:
+        """Take ``request`` into its queue, or say why not."""
+        if request.rows > self.limits.max_batch_rows:
+            return Reason.INVALID_REQUEST
+        if request.deadline_s <= now:
+            return Reason.DEADLINE_LOST
+        queue = self._queues.setdefault(request.model, _Queue())
+        if queue.rows + request.rows > self.limits.max_queue_rows:
+            return Reason.QUEUE_FULL
+        queue.append(request)
+        if request.deadline_s < math.inf:
+            heapq.heappush(self._deadlines, (request.deadline_s, request.id, request.model))
+        return None
+
+    def cancel(self, request: Request) -> None:
+        """Forget ``request``; if a worker has it already, its answer is for nobody."""
+        queue = self._queues.get(request.model)
+        if queue is not None and queue.remove(request.id) is not None:
+            return
+        if any(
+            request.id == other.id
+            for worker in self._workers.values()
+            for batch in worker.batches.values()
+            for other in batch.requests
+        ):
+            self._abandoned.add(request.id)
+
+    def worker_ready(self, name: str, models: Iterable[str]) -> None:
+        """``name`` can take batches of ``models``; told again when it can take those of others."""
+        known = self._workers.get(name)
+        if known is None:
+            self._workers[name] = _Worker(name, frozenset(models))
+        else:
+            known.models = frozenset(models)
+
+    def batch_done(self, worker: str, batch_id: int, now: float, compute_s: float | None) -> Batch:
+        """``worker`` is through with a batch, which took ``compute_s``; None when it failed.
+
+        Raises:
+            KeyError: if the worker does not have that batch.
+        """
+        holder = self._workers[worker]
+        batch = holder.batches.pop(batch_id)
+        holder.began_s = now
+        for request in batch.requests:
+            self._abandoned.discard(request.id)
+        if compute_s is not None:
+            self.durations.learn(batch.model, batch.rows, compute_s)
+        return batch
+
+    def worker_lost(self, name: str) -> tuple[Request, ...]:
+        """``name`` is dead. What it had goes back to the head of its queue, to be computed alone.
+
+        Returns the requests that have been tried often enough: nobody will compute them.
+        """
+        worker = self._workers.pop(name, None)
+        if worker is None:
+            return ()
+        lost = []
+        for batch in reversed(worker.batches.values()):
+            for request in reversed(batch.requests):
+                if request.id in self._abandoned:
+                    self._abandoned.discard(request.id)
+                    continue
+                again = Request(
+                    request.id,
+                    request.model,
+                    request.rows,
+                    request.arrived_s,
+                    request.deadline_s,
+                    request.attempts + 1,
+                )
+                if again.attempts >= self.limits.max_attempts:
+                    lost.append(request)
+                    continue
+                self._queues[request.model].put_back(again)
+                if again.deadline_s < math.inf:
+                    heapq.heappush(self._deadlines, (again.deadline_s, again.id, again.model))
+        return tuple(reversed(lost))
+
+    def rows_queued(self, model: str) -> int:
+        """Rows of ``model`` that wait for a worker."""
+        queue = self._queues.get(model)
+        return queue.rows if queue else 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits and nothing is being computed."""
+        waiting = any(queue.requests for queue in self._queues.values())
+        return not waiting and not any(worker.batches for worker in self._workers.values())
+
+    def poll(self, now: float) -> Decisions:
+        """Decide what can be decided at ``now``."""
+        expired = self._expire(now)
+        dispatches = []
+        while True:
+            batch, wake_s = self._next_dispatch(now)
+            if batch is None:
+                break
+            dispatches.append(batch)
+        if self._deadlines:
+            wake_s = min(wake_s, self._deadlines[0][0])
+        return Decisions(tuple(dispatches), expired, wake_s)
+
+    def _expire(self, now: float) -> tuple[Request, ...]:
+        expired = []
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, request_id, model = heapq.heappop(self._deadlines)
+            request = self._queues[model].remove(request_id)
+            if request is not None:
+                expired.append(request)
+        return tuple(expired)
+
+    def _next_dispatch(self, now: float) -> tuple[Batch | None, float]:
+        """The next batch that can go, or None and when one could without anything else happening."""
+        wake_s = math.inf
+        waiting = [queue for queue in self._queues.values() if queue.requests]
+        for queue in sorted(waiting, key=lambda queue: queue.head.arrived_s):
+            max_rows, ready_s = self._closable(queue, now)
+            full = 0 < max_rows <= queue.rows
+            worker, free_s = self._worker_for(queue.head.model, full, now)
+            if worker is not None and max_rows > 0:
+                return self._close(queue, max_rows, worker, now), now
+            wake_s = min(wake_s, max(ready_s, free_s))
+        return None, wake_s
+
+    def _closable(self, queue: _Queue, now: float) -> tuple[int, float]:
+        """The most rows of a batch closed now, or 0 and when one may be closed."""
+        limits = self.limits
+        head = queue.head
+        if head.attempts > 0:
+            return head.rows, now
+        due_s = head.arrived_s + limits.max_delay_s
+        if queue.rows >= limits.max_batch_rows or due_s <= now:
+            return limits.max_batch_rows, now
+        preferred = max((size for size in limits.preferred_rows if size <= queue.rows), default=0)
+        return preferred, (now if preferred else due_s)
+
+    def _worker_for(self, model: str, full: bool, now: float) -> tuple[_Worker | None, float]:
+        """A worker that may be given a batch now, or None and when one may be given it."""
+        able = [worker for worker in self._workers.values() if model in worker.models]
+        idle = [worker for worker in able if not worker.batches]
+        if idle:
+            return min(idle, key=lambda worker: worker.last_given_s), now
+        soonest, free_s = None, math.inf
+        for worker in able:
+            if len(worker.batches) > self.limits.batches_ahead:
+                continue
+            at_s = now if full else self._about_to_end_s(worker, now)
+            if at_s < free_s:
+                soonest, free_s = worker, at_s
+        return (soonest if free_s <= now else None), free_s
+
+    def _about_to_end_s(self, worker: _Worker, now: float) -> float:
+        running = next(iter(worker.batches.values()))
+        expected_s = self.durations.predict(running.model, running.rows)
+        if expected_s is None:
+            return now
+        return worker.began_s + expected_s - self.limits.lead_s
+
+    def _close(self, queue: _Queue, max_rows: int, worker: _Worker, now: float) -> Batch:
+        """Take the oldest requests that fit into ``max_rows``; at least one."""
+        taken: list[Request] = []
+        rows = 0
+        for request in queue.requests.values():
+            if taken and (rows + request.rows > max_rows or request.attempts > 0):
+                break
+            taken.append(request)
+            rows += request.rows
+            if request.attempts > 0:
+                break
+        for request in taken:
+            queue.remove(request.id)
+        batch = Batch(self._next_batch, taken[0].model, worker.name, tuple(taken), now)
+        self._next_batch += 1
+        if not worker.batches:
+            worker.began_s = now
+        worker.batches[batch.id] = batch
+        worker.last_given_s = now
+        return batch

@@ -1,0 +1,226 @@
+"""Admission and dispatch: the only one who speaks to the scheduler, the pool and those who wait."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import time
+from dataclasses import dataclass
+
+from server.core.reasons import Reason, RefusalError
+from server.core.scheduler import Batch, Limits, Request, Scheduler
+from server.models import Models
+from server.observers.events import Observer, Timeline
+from server.workers.handle import Part
+from server.workers.pool import BatchTimes, WorkerPool
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceRequest:
+    """A valid request, as the wire hands it in. ``arrived_s`` and ``deadline_s`` are monotonic."""
+
+    model: str
+    part: Part
+    arrived_s: float
+    deadline_s: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """``logits`` is float32 [rows, classes] in row-major order."""
+
+    logits: bytes
+    timeline: Timeline
+
+
+@dataclass(slots=True)
+class _Waiting:
+    request: Request
+    part: Part
+    future: asyncio.Future[Answer]
+
+
+class Dispatcher:
+    """Admits requests and sees each one through to exactly one answer or refusal.
+
+    Lives on one event loop. Implements :class:`server.workers.pool.PoolEvents`.
+    """
+
+    def __init__(
+        self, scheduler: Scheduler, pool: WorkerPool, models: Models, observer: Observer
+    ) -> None:
+        self._scheduler = scheduler
+        self._pool = pool
+        self._models = models
+        self._observer = observer
+        self._waiting: dict[int, _Waiting] = {}
+        self._ids = itertools.count(1)
+        self._draining = False
+        self._drained = asyncio.Event()
+        self._pump_due = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def limits(self) -> Limits:
+        """What the scheduler keeps to."""
+        return self._scheduler.limits
+
+    async def infer(self, request: InferenceRequest) -> Answer:
+        """Answer ``request``.
+
+        Raises:
+            RefusalError: if it will not be answered.
+        """
+        waiting = self._admit(request)
+        self._pump_soon()
+        try:
+            return await waiting.future
+        except asyncio.CancelledError:
+            self._scheduler.cancel(waiting.request)
+            raise
+        finally:
+            del self._waiting[waiting.request.id]
+            self._check_drained()
+
+    async def drain(self) -> None:
+        """Refuse what comes from now on, and wait until what was admitted is answered."""
+        self._draining = True
+        self._check_drained()
+        await self._drained.wait()
+
+    def close(self) -> None:
+        """Forget the timer; nothing will be dispatched any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _admit(self, request: InferenceRequest) -> _Waiting:
+        if self._draining:
+            raise RefusalError(Reason.DRAINING, "the server is shutting down; use another one")
+        model = self._models.get(request.model)
+        assert model is not None, "the wire checks the name"
+        if not model.is_ready:
+            raise RefusalError(
+                Reason.MODEL_NOT_READY,
+                f"model {request.model} is not ready: {model.state_reason}",
+            )
+        admitted = Request(
+            id=next(self._ids),
+            model=request.model,
+            rows=request.part.rows,
+            arrived_s=request.arrived_s,
+            deadline_s=request.deadline_s,
+        )
+        reason = self._scheduler.offer(admitted, time.monotonic())
+        if reason is not None:
+            raise RefusalError(reason, self._refusal_text(reason, admitted))
+        waiting = _Waiting(admitted, request.part, self._loop.create_future())
+        self._waiting[admitted.id] = waiting
+        return waiting
+
+    def _refusal_text(self, reason: Reason, request: Request) -> str:
+        limits = self._scheduler.limits
+        match reason:
+            case Reason.QUEUE_FULL:
+                queued = self._scheduler.rows_queued(request.model)
+                return (
+                    f"the queue of {request.model} is full: {queued} rows wait, {request.rows} more "
+                    f"came, the limit is {limits.max_queue_rows}"
+                )
+            case Reason.DEADLINE_LOST:
+                return "the deadline had passed when the request came"
+            case _:
+                return f"{request.rows} rows came, at most {limits.max_batch_rows} are computed at once"
+
+    def _check_drained(self) -> None:
+        if self._draining and not self._waiting:
+            self._drained.set()
+
+    # What the pool tells.
+
+    def worker_ready(self, worker: str, models: frozenset[str]) -> None:
+        """See :class:`server.workers.pool.PoolEvents`."""
+        self._scheduler.worker_ready(worker, models)
+        self._pump()
+
+    def batch_done(self, worker: str, batch: int, times: BatchTimes) -> None:
+        """See :class:`server.workers.pool.PoolEvents`."""
+        now = time.monotonic()
+        compute_s = (times.ended_ns - times.began_ns) * 1e-9
+        done = self._scheduler.batch_done(worker, batch, now, compute_s)
+        logits = self._pool.take_output(worker, batch, done.rows)
+        self._pump()  # before the answers: the worker is idle
+        self._observer.computed(done.model, done.rows, compute_s)
+        self._answer(done, logits, times)
+
+    def batch_failed(self, worker: str, batch: int, error: str) -> None:
+        """See :class:`server.workers.pool.PoolEvents`."""
+        failed = self._scheduler.batch_done(worker, batch, time.monotonic(), None)
+        self._pump()
+        for request in failed.requests:
+            text = f"model {failed.model} failed on this batch: {error}"
+            self._refuse(request, Reason.MODEL_FAILURE, text)
+
+    def worker_lost(self, worker: str) -> None:
+        """See :class:`server.workers.pool.PoolEvents`."""
+        for request in self._scheduler.worker_lost(worker):
+            text = f"{self._scheduler.limits.max_attempts} workers died while they computed this request"
+            self._refuse(request, Reason.WORKER_LOST, text)
+        self._pump()
+
+    # Dispatch.
+
+    def _pump_soon(self) -> None:
+        """Pump once this turn of the loop is over, so that all requests it brought are seen."""
+        if not self._pump_due:
+            self._pump_due = True
+            self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pump_due = False
+        now = time.monotonic()
+        decisions = self._scheduler.poll(now)
+        for batch in decisions.dispatches:
+            parts = tuple(self._waiting[request.id].part for request in batch.requests)
+            self._pool.run(batch.worker, batch.id, batch.model, parts)
+        for request in decisions.expired:
+            text = "the deadline passed while the request waited for a worker"
+            self._refuse(request, Reason.DEADLINE_EXPIRED, text)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if decisions.wake_s < math.inf:
+            self._timer = self._loop.call_later(max(0.0, decisions.wake_s - now), self._pump)
+
+    def _answer(self, batch: Batch, logits: bytes, times: BatchTimes) -> None:
+        formed_ns = int(batch.formed_s * 1e9)
+        model = self._models.get(batch.model)
+        assert model is not None
+        row_bytes = len(logits) // batch.rows
+        offset = 0
+        for request in batch.requests:
+            length = request.rows * row_bytes
+            share = logits[offset : offset + length]
+            offset += length
+            waiting = self._waiting.get(request.id)
+            if waiting is None or waiting.future.done():
+                continue  # cancelled: the answer is for nobody
+            arrived_ns = int(request.arrived_s * 1e9)
+            timeline = Timeline(
+                queue_ns=formed_ns - arrived_ns,
+                batch_wait_ns=max(0, times.began_ns - formed_ns),
+                compute_ns=times.ended_ns - times.began_ns,
+                total_ns=time.monotonic_ns() - arrived_ns,
+                batch_rows=batch.rows,
+                worker=batch.worker,
+                engine=model.engine,
+                precision=model.precision,
+            )
+            waiting.future.set_result(Answer(share, timeline))
+            self._observer.answered(batch.model, request.rows, timeline)
+
+    def _refuse(self, request: Request, reason: Reason, text: str) -> None:
+        waiting = self._waiting.get(request.id)
+        if waiting is not None and not waiting.future.done():
+            waiting.future.set_exception(RefusalError(reason, text))

@@ -1,0 +1,1 @@
+"""How a model runs on a device. Imported by worker processes only."""

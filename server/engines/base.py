@@ -1,0 +1,46 @@
+"""The contract of an engine, on one screen.
+
+An engine is one model on one device, ready to compute. A kind of engine is a function that loads one;
+:data:`server.engines.registry.LOADERS` lists them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Images = NDArray[np.uint8] | NDArray[np.float32]
+"""[rows, 3, H, W], RGB, 0..255 whether uint8 or float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSpec:
+    """What an engine loads and where. ``weights`` is None for a model without trained weights."""
+
+    model: str
+    weights: Path | None
+    device: str
+    threads: int
+
+
+class Engine(Protocol):
+    """A loaded model. Attributes name it in answers and metrics."""
+
+    name: str
+    precision: str
+
+    def run(self, images: Images) -> NDArray[np.float32]:
+        """Logits, [rows, classes]. Called from one thread only."""
+        ...
+
+
+Loader = Callable[[LoadSpec], Engine]
+
+
+class EngineError(RuntimeError):
+    """An engine cannot load a model on a device; one line that says why."""

@@ -1,0 +1,49 @@
+"""grpc.health.v1: "" for the whole server, and each model under its name."""
+
+from __future__ import annotations
+
+import asyncio
+
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health import aio as health_aio
+
+from server.models import Models
+
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class Health:
+    """Keeps the health service true to the state of the models."""
+
+    def __init__(self, models: Models) -> None:
+        self.servicer = health_aio.HealthServicer()
+        self._models = models
+        self._draining = False
+        self._changed = asyncio.Event()
+
+    async def follow(self) -> None:
+        """Publish the state now and after each :meth:`models_changed`; runs until cancelled."""
+        while True:
+            self._changed.clear()
+            await self._publish()
+            await self._changed.wait()
+
+    def models_changed(self) -> None:
+        """Publish soon."""
+        self._changed.set()
+
+    async def drain(self) -> None:
+        """Nothing is served any more."""
+        self._draining = True
+        await self._publish()
+
+    async def _publish(self) -> None:
+        # The servicer says SERVING for "" from its creation: say the truth before the server starts.
+        await self._set("", self._models.all_ready)
+        for model in self._models.served():
+            await self._set(model.card.name, model.is_ready)
+
+    async def _set(self, service: str, serving: bool) -> None:
+        status = _SERVING if serving and not self._draining else _NOT_SERVING
+        await self.servicer.set(service, status)

@@ -1,0 +1,157 @@
+"""The models a server knows and how far each one is from answering requests."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+from rootmodels.cost import Cost, network_cost
+from rootmodels.layers import CIFAR10_CLASSES
+from rootmodels.variants import VARIANTS, Variant
+from rootmodels.weights_info import WeightsInfo, read_info, weights_path
+
+VERSION = "1"
+"""The one version of every model; perf_analyzer wants a bare integer."""
+
+INPUT_NAME = "images"
+LOGITS_NAME = "logits"
+PROBABILITIES_NAME = "probabilities"
+
+
+class State(Enum):
+    """How far a model is from answering requests."""
+
+    UNLOADED = "unloaded"
+    LOADING = "loading"
+    READY = "ready"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What does not change about a model: ``image`` is C, H, W."""
+
+    variant: Variant
+    cost: Cost
+    weights: Path | None
+    info: WeightsInfo | None
+    image: tuple[int, int, int] = (3, 32, 32)
+    classes: tuple[str, ...] = CIFAR10_CLASSES
+
+    @property
+    def name(self) -> str:
+        """The name it is served under."""
+        return self.variant.name
+
+    @property
+    def pixels(self) -> int:
+        """Values of one image."""
+        return math.prod(self.image)
+
+
+@dataclass(slots=True)
+class Model:
+    """A model and what the workers say of it. ``served`` is whether it was asked for."""
+
+    card: ModelCard
+    served: bool = False
+    engine: str = ""
+    precision: str = ""
+    ready_on: set[str] = field(default_factory=set)
+    failures: dict[str, str] = field(default_factory=dict)
+    """Worker name to why it cannot load the model."""
+
+    @property
+    def state(self) -> State:
+        """READY as soon as one worker has it, FAILED when one cannot load it and none has it."""
+        if not self.served:
+            return State.UNLOADED
+        if self.ready_on:
+            return State.READY
+        return State.FAILED if self.failures else State.LOADING
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it answers requests."""
+        return self.state is State.READY
+
+    @property
+    def state_reason(self) -> str:
+        """One line for people; empty when all is well."""
+        match self.state:
+            case State.LOADING:
+                return "loading and warming up"
+            case State.FAILED:
+                return "; ".join(f"{worker}: {why}" for worker, why in self.failures.items())
+            case _:
+                return ""
+
+
+class ModelSelectionError(ValueError):
+    """A model that was asked for cannot be served; says which and what there is."""
+
+
+class Models:
+    """All models by name, in the order of the variant table."""
+
+    def __init__(self, cards: Iterable[ModelCard]) -> None:
+        self._models = {card.name: Model(card) for card in cards}
+
+    def __iter__(self) -> Iterator[Model]:
+        return iter(self._models.values())
+
+    def get(self, name: str) -> Model | None:
+        """The model called ``name``."""
+        return self._models.get(name)
+
+    def served(self) -> list[Model]:
+        """The models that were asked for."""
+        return [model for model in self._models.values() if model.served]
+
+    @property
+    def all_ready(self) -> bool:
+        """Whether every model that was asked for is ready."""
+        return all(model.is_ready for model in self.served())
+
+    def select(self, names: Iterable[str]) -> None:
+        """Choose what is served: ``names``, or every trained model when there are none.
+
+        Raises:
+            ModelSelectionError: for an unknown name, or when nothing is left to serve.
+        """
+        chosen = list(names) or [
+            model.card.name for model in self._models.values() if model.card.info
+        ]
+        for name in chosen:
+            if name not in self._models:
+                known = ", ".join(self._models)
+                raise ModelSelectionError(f"models: {name!r} is not one of {known}")
+            self._models[name].served = True
+        if not chosen:
+            raise ModelSelectionError(
+                "models: the weights folder has no trained model; name models to serve them untrained"
+            )
+
+
+def find_models(weights: Path) -> Models:
+    """Every variant of the table, with the weights that ``weights`` has for it.
+
+    Raises:
+        WeightsError: if a file there is no weights file of this project.
+    """
+    cards = []
+    for variant in VARIANTS.values():
+        path = weights_path(variant.name, weights)
+        found = path.is_file()
+        cards.append(
+            ModelCard(
+                variant=variant,
+                cost=network_cost(variant),
+                weights=path if found else None,
+                info=read_info(path) if found else None,
+            )
+        )
+    return Models(cards)

@@ -1,0 +1,1 @@
+"""Side rooms: they are told what happened to requests, and never asked."""

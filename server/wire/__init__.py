@@ -1,0 +1,1 @@
+"""The gRPC services: messages in, domain requests out, and the way back."""

@@ -1,0 +1,179 @@
+"""From a ModelInfer message to a valid request, or a refusal that names what was wrong."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from tritonclient.grpc import service_pb2 as oip
+
+from server.core.reasons import Reason, RefusalError
+from server.dispatcher import InferenceRequest
+from server.models import (
+    INPUT_NAME,
+    LOGITS_NAME,
+    PROBABILITIES_NAME,
+    VERSION,
+    Model,
+    ModelCard,
+    Models,
+    State,
+)
+from server.workers.handle import Part
+from server.workers.messages import Datatype
+
+_VALUE_BYTES: dict[Datatype, int] = {"UINT8": 1, "FP32": 4}
+_TYPED_CONTENTS: dict[Datatype, str] = {"UINT8": "uint_contents", "FP32": "fp32_contents"}
+# FP32 images are 0..1; conversions elsewhere may round a little past the ends.
+_FP32_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedRequest:
+    """A valid request and the names of the outputs it wants, in the order it wants them."""
+
+    inference: InferenceRequest
+    outputs: tuple[str, ...]
+
+
+def find_model(models: Models, name: str, version: str) -> Model:
+    """The served model called ``name``.
+
+    Raises:
+        RefusalError: UNKNOWN_MODEL when it is unknown, not served, or has no such version.
+    """
+    model = models.get(name)
+    served = ", ".join(model.card.name for model in models.served())
+    if model is None:
+        raise RefusalError(Reason.UNKNOWN_MODEL, f"no model is called {name!r}; served: {served}")
+    if model.state is State.UNLOADED:
+        text = f"model {name} is known but not served; served: {served}"
+        raise RefusalError(Reason.UNKNOWN_MODEL, text)
+    if version not in ("", VERSION):
+        text = f"model {name} has no version {version!r}; it has version {VERSION!r}"
+        raise RefusalError(Reason.UNKNOWN_MODEL, text)
+    return model
+
+
+def parse_request(
+    message: oip.ModelInferRequest,
+    card: ModelCard,
+    max_rows: int,
+    arrived_s: float,
+    timeout_s: float | None,
+) -> ParsedRequest:
+    """Check ``message`` against ``card``; ``timeout_s`` is what gRPC leaves it from ``arrived_s``.
+
+    Raises:
+        RefusalError: INVALID_REQUEST, naming the tensor, what came and what was expected.
+    """
+    outputs = _parse_outputs(message)
+    part = _parse_images(message, card, max_rows)
+    deadline_s = arrived_s + min(
+        math.inf if timeout_s is None else timeout_s,
+        _parse_parameter(message, "timeout", 1e-6),
+        _parse_parameter(message, "deadline_ms", 1e-3),
+    )
+    return ParsedRequest(InferenceRequest(card.name, part, arrived_s, deadline_s), outputs)
+
+
+def _invalid(text: str) -> RefusalError:
+    return RefusalError(Reason.INVALID_REQUEST, text)
+
+
+def _parse_outputs(message: oip.ModelInferRequest) -> tuple[str, ...]:
+    names = tuple(output.name for output in message.outputs) or (LOGITS_NAME,)
+    for name in names:
+        if name not in (LOGITS_NAME, PROBABILITIES_NAME):
+            raise _invalid(
+                f"output {name!r} is unknown; expected {LOGITS_NAME} or {PROBABILITIES_NAME}"
+            )
+    return names
+
+
+def _parse_images(message: oip.ModelInferRequest, card: ModelCard, max_rows: int) -> Part:
+    if len(message.inputs) != 1:
+        names = ", ".join(repr(tensor.name) for tensor in message.inputs) or "none"
+        raise _invalid(f"inputs: {names} came, expected one, {INPUT_NAME!r}")
+    tensor = message.inputs[0]
+    if tensor.name != INPUT_NAME:
+        raise _invalid(f"input {tensor.name!r} is unknown; expected {INPUT_NAME!r}")
+    if tensor.datatype not in _VALUE_BYTES:
+        raise _invalid(
+            f"tensor {INPUT_NAME}: datatype {tensor.datatype!r} came, expected UINT8 (0..255) or "
+            "FP32 (0..1)"
+        )
+    datatype: Datatype = tensor.datatype
+    rows = _parse_rows(tuple(tensor.shape), card, max_rows)
+    raw = message.raw_input_contents
+    if len(raw) > 1:
+        raise _invalid(f"raw_input_contents has {len(raw)} entries, expected one per input: 1")
+    if len(raw) == 1 and tensor.HasField("contents"):
+        raise _invalid(
+            f"tensor {INPUT_NAME}: both raw_input_contents and typed contents came, expected one"
+        )
+    # Each access to raw_input_contents copies: once.
+    content = raw[0] if len(raw) == 1 else _typed_content(tensor, datatype)
+    expected = rows * card.pixels * _VALUE_BYTES[datatype]
+    if len(content) != expected:
+        raise _invalid(
+            f"tensor {INPUT_NAME}: {len(content)} bytes came, expected {expected} for {datatype} "
+            f"{list(tensor.shape)}"
+        )
+    if datatype == "FP32":
+        _check_range(content)
+    return Part(rows, datatype, content)
+
+
+def _parse_rows(shape: tuple[int, ...], card: ModelCard, max_rows: int) -> int:
+    if len(shape) != 4 or shape[1:] != card.image:
+        wanted = ", ".join(map(str, card.image))
+        raise _invalid(
+            f"tensor {INPUT_NAME}: shape {list(shape)} came, expected [rows, {wanted}] for {card.name}"
+        )
+    rows = shape[0]
+    if not 1 <= rows <= max_rows:
+        raise _invalid(f"tensor {INPUT_NAME}: {rows} rows came, expected 1 to {max_rows}")
+    return rows
+
+
+def _typed_content(tensor: oip.ModelInferRequest.InferInputTensor, datatype: Datatype) -> bytes:
+    field = _TYPED_CONTENTS[datatype]
+    filled = [descriptor.name for descriptor, _ in tensor.contents.ListFields()]
+    if filled != [field]:
+        came = ", ".join(filled) or "no data"
+        raise _invalid(
+            f"tensor {INPUT_NAME}: {came} came, expected raw_input_contents or {field} for {datatype}"
+        )
+    if datatype == "FP32":
+        return np.asarray(tensor.contents.fp32_contents, "<f4").tobytes()
+    values = np.asarray(tensor.contents.uint_contents, np.uint32)
+    if values.max(initial=0) > 255:
+        raise _invalid(f"tensor {INPUT_NAME}: value {values.max()} came, expected 0..255 for UINT8")
+    return values.astype(np.uint8).tobytes()
+
+
+def _check_range(content: bytes) -> None:
+    values = np.frombuffer(content, "<f4")
+    low, high = float(values.min()), float(values.max())
+    if math.isnan(low):  # the minimum of values with a NaN is NaN
+        count = int(np.isnan(values).sum())
+        raise _invalid(f"tensor {INPUT_NAME}: {count} values are NaN, expected 0..1 for FP32")
+    if low < -_FP32_TOLERANCE or high > 1 + _FP32_TOLERANCE:
+        raise _invalid(
+            f"tensor {INPUT_NAME}: values from {low:g} to {high:g} came, expected 0..1 for FP32 "
+            "(the model normalises them itself)"
+        )
+
+
+def _parse_parameter(message: oip.ModelInferRequest, name: str, unit_s: float) -> float:
+    """The parameter ``name`` in seconds; infinite when it is absent or, as in Triton, 0."""
+    if name not in message.parameters:
+        return math.inf
+    parameter = message.parameters[name]
+    choice = parameter.WhichOneof("parameter_choice")
+    value = getattr(parameter, choice) if choice else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        raise _invalid(f"parameter {name}: {value!r} came, expected a number that is not negative")
+    return value * unit_s if value else math.inf

@@ -1,0 +1,58 @@
+"""From an outcome to a response or a status: the one table of codes."""
+
+from __future__ import annotations
+
+import grpc
+import numpy as np
+from tritonclient.grpc import service_pb2 as oip
+
+from server.core.reasons import Reason
+from server.dispatcher import Answer
+from server.models import LOGITS_NAME, VERSION
+
+STATUS_CODES = {
+    Reason.INVALID_REQUEST: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.UNKNOWN_MODEL: grpc.StatusCode.NOT_FOUND,
+    Reason.MODEL_NOT_READY: grpc.StatusCode.UNAVAILABLE,
+    Reason.QUEUE_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.DEADLINE_LOST: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Reason.DEADLINE_EXPIRED: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Reason.CANCELLED: grpc.StatusCode.CANCELLED,
+    Reason.DRAINING: grpc.StatusCode.UNAVAILABLE,
+    Reason.MODEL_FAILURE: grpc.StatusCode.INTERNAL,
+    Reason.WORKER_LOST: grpc.StatusCode.INTERNAL,
+}
+
+
+def build_response(
+    message: oip.ModelInferRequest, outputs: tuple[str, ...], answer: Answer, classes: int
+) -> oip.ModelInferResponse:
+    """The response to ``message``: always raw contents, the timeline in the parameters."""
+    response = oip.ModelInferResponse(
+        model_name=message.model_name, model_version=VERSION, id=message.id
+    )
+    rows = len(answer.logits) // (4 * classes)
+    for name in outputs:
+        response.outputs.add(name=name, datatype="FP32", shape=(rows, classes))
+        content = answer.logits if name == LOGITS_NAME else softmax(answer.logits, classes)
+        response.raw_output_contents.append(content)
+    timeline = answer.timeline
+    parameters = response.parameters
+    parameters["queue_ns"].int64_param = timeline.queue_ns
+    parameters["batch_wait_ns"].int64_param = timeline.batch_wait_ns
+    parameters["compute_ns"].int64_param = timeline.compute_ns
+    parameters["total_ns"].int64_param = timeline.total_ns
+    parameters["batch_rows"].int64_param = timeline.batch_rows
+    parameters["worker"].string_param = timeline.worker
+    parameters["engine"].string_param = timeline.engine
+    parameters["precision"].string_param = timeline.precision
+    return response
+
+
+def softmax(logits: bytes, classes: int) -> bytes:
+    """Probabilities of float32 logits [rows, classes], in the same layout."""
+    values = np.frombuffer(logits, "<f4").reshape(-1, classes).astype(np.float64)
+    powers = np.exp(values - values.max(axis=1, keepdims=True))
+    probabilities = powers / powers.sum(axis=1, keepdims=True)
+    content: bytes = probabilities.astype("<f4").tobytes()
+    return content

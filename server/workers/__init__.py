@@ -1,0 +1,1 @@
+"""Worker processes: one per device, given batches through shared memory."""

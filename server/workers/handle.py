@@ -1,0 +1,190 @@
+"""One worker as the service sees it: its process, its link and its slots."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from server.workers import messages
+from server.workers.memory import SlotLayout, SlotMemory
+
+_FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """What a worker is: ``image`` is C, H, W; ``slots`` is how many batches it can hold."""
+
+    name: str
+    device: str
+    engine: str
+    threads: int
+    max_batch_rows: int
+    image: tuple[int, int, int]
+    classes: int
+    slots: int
+
+    def layout(self) -> SlotLayout:
+        """Slots that fit a full batch of float32 images and its logits."""
+        channels, height, width = self.image
+        return SlotLayout(
+            slots=self.slots,
+            input_bytes=self.max_batch_rows * channels * height * width * _FLOAT_BYTES,
+            output_bytes=self.max_batch_rows * self.classes * _FLOAT_BYTES,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One request's share of a batch."""
+
+    rows: int
+    datatype: messages.Datatype
+    content: bytes
+
+
+class WorkerHandle:
+    """A running worker. ``on_message`` gets what it says, ``on_end`` is called once when it ended."""
+
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        on_message: Callable[[WorkerHandle, messages.Message], None],
+        on_end: Callable[[WorkerHandle], None],
+    ) -> None:
+        self.spec = spec
+        self._on_message = on_message
+        self._on_end = on_end
+        self._process: subprocess.Popen[bytes] | None = None
+        self._slots: dict[int, int] = {}
+        self._ended = False
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid if self._process else 0
+
+    def start(self) -> None:
+        """Start the process; it says Started when it runs."""
+        layout = self.spec.layout()
+        self._memory, memory_fd = SlotMemory.create(layout)
+        self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._link.setblocking(False)
+        try:
+            # Popen spawns with vfork: gRPC's fork handlers, which must not run here, do not.
+            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                self._command(layout, memory_fd, theirs.fileno()),
+                pass_fds=(memory_fd, theirs.fileno()),
+                env=_environment(self.spec.threads),
+                stdin=subprocess.DEVNULL,
+                # In a group of its own: a Ctrl-C at the terminal is the service's to handle.
+                start_new_session=True,
+            )
+        except OSError:
+            self._release()
+            raise
+        finally:
+            os.close(memory_fd)
+            theirs.close()
+        asyncio.get_running_loop().add_reader(self._link, self._on_readable)
+
+    def load(self, model: str, weights: Path | None) -> None:
+        """Tell it to load a model."""
+        path = None if weights is None else str(weights)
+        self._send(messages.Load(model, path, self.spec.engine))
+
+    def run(self, batch: int, model: str, parts: tuple[Part, ...]) -> None:
+        """Hand it a batch."""
+        taken = set(self._slots.values())
+        slot = next(slot for slot in range(self.spec.slots) if slot not in taken)
+        self._slots[batch] = slot
+        self._memory.write_input(slot, tuple(part.content for part in parts))
+        segments = tuple((part.rows, part.datatype) for part in parts)
+        self._send(messages.Run(batch, model, slot, segments))
+
+    def take_output(self, batch: int, rows: int) -> bytes:
+        """The logits of a batch that is done, float32 [rows, classes]; frees its slot."""
+        slot = self._slots.pop(batch)
+        return self._memory.read_output(slot, 0, rows * self.spec.classes * _FLOAT_BYTES)
+
+    def drop_output(self, batch: int) -> None:
+        """Free the slot of a batch that failed."""
+        del self._slots[batch]
+
+    def kill(self) -> None:
+        """End the process now."""
+        if self._process is not None:
+            self._process.kill()
+
+    async def stop(self, patience_s: float = 5.0) -> None:
+        """Close the link, which ends an idle worker; kill it if it has not ended in time."""
+        self._end(tell=False)
+        if self._process is None:
+            return
+        try:
+            await asyncio.to_thread(self._process.wait, patience_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            await self.wait()
+
+    async def wait(self) -> int:
+        """Wait for the process's end; its exit status, negative for a signal."""
+        assert self._process is not None
+        return await asyncio.to_thread(self._process.wait)
+
+    def _command(self, layout: SlotLayout, memory_fd: int, link_fd: int) -> list[str]:
+        spec = self.spec
+        command = [sys.executable, "-P", "-m", "server.workers.process"]
+        command += ["--device", spec.device, "--threads", str(spec.threads)]
+        command += ["--max-batch-rows", str(spec.max_batch_rows)]
+        command += ["--image", *map(str, spec.image)]
+        sizes = (layout.slots, layout.input_bytes, layout.output_bytes)
+        command += ["--slots", *map(str, sizes)]
+        return [*command, "--memory-fd", str(memory_fd), "--link-fd", str(link_fd)]
+
+    def _send(self, message: messages.Message) -> None:
+        # A dead worker's link is closed by _on_readable, which tells on_end; nothing to do here.
+        with contextlib.suppress(OSError):
+            self._link.send(messages.encode(message))
+
+    def _on_readable(self) -> None:
+        try:
+            datagram = self._link.recv(messages.MAX_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            datagram = b""
+        if datagram:
+            self._on_message(self, messages.decode(datagram))
+        else:
+            self._end(tell=True)
+
+    def _end(self, *, tell: bool) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        asyncio.get_running_loop().remove_reader(self._link)
+        self._release()
+        if tell:
+            self._on_end(self)
+
+    def _release(self) -> None:
+        self._link.close()
+        self._memory.close()
+
+
+def _environment(threads: int) -> dict[str, str]:
+    root = str(Path(__file__).parents[2])
+    path = os.environ.get("PYTHONPATH")
+    return {
+        **os.environ,
+        "PYTHONPATH": f"{root}{os.pathsep}{path}" if path else root,
+        "OMP_NUM_THREADS": str(max(1, threads)),
+    }

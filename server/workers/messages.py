@@ -1,0 +1,100 @@
+"""What the service and a worker tell each other: small JSON datagrams over a local socket.
+
+Tensors never travel here; they are in the slots of :mod:`server.workers.memory`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+MAX_BYTES = 1 << 17
+
+Datatype = Literal["UINT8", "FP32"]
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """To a worker: load a model, warm it up, answer Loaded or LoadFailed."""
+
+    model: str
+    weights: str | None
+    engine: str
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """To a worker: compute the batch in ``slot``, answer Done or Failed.
+
+    ``segments`` are the rows and datatype of each request, one behind the other in the slot's input.
+    """
+
+    batch: int
+    model: str
+    slot: int
+    segments: tuple[tuple[int, Datatype], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """From a worker: it runs; ``device_name`` and ``libraries`` describe what it computes with."""
+
+    device_name: str
+    libraries: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """From a worker: the model is loaded and warm. ``seconds`` is what that took."""
+
+    model: str
+    engine: str
+    precision: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoadFailed:
+    """From a worker: the model cannot be loaded."""
+
+    model: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """From a worker: the logits are in the slot's output. Times on CLOCK_MONOTONIC."""
+
+    batch: int
+    began_ns: int
+    ended_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """From a worker: the engine raised an exception; the worker lives."""
+
+    batch: int
+    error: str
+
+
+Message = Load | Run | Started | Loaded | LoadFailed | Done | Failed
+
+_KINDS: dict[str, type[Message]] = {
+    kind.__name__: kind for kind in (Load, Run, Started, Loaded, LoadFailed, Done, Failed)
+}
+
+
+def encode(message: Message) -> bytes:
+    """One datagram."""
+    return json.dumps({"kind": type(message).__name__, **asdict(message)}).encode()
+
+
+def decode(datagram: bytes) -> Message:
+    """The message in ``datagram``, which :func:`encode` made."""
+    content = json.loads(datagram)
+    kind = _KINDS[content.pop("kind")]
+    if kind is Run:
+        content["segments"] = tuple((rows, datatype) for rows, datatype in content["segments"])
+    return kind(**content)

@@ -1,0 +1,195 @@
+"""The workers together: starts them, has them load the models, replaces those that end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from server.models import Models
+from server.workers import messages
+from server.workers.handle import Part, WorkerHandle, WorkerSpec
+
+_log = logging.getLogger(__name__)
+
+_FIRST_BACKOFF_S = 0.1
+_LONGEST_BACKOFF_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class BatchTimes:
+    """When a worker computed a batch, on CLOCK_MONOTONIC."""
+
+    began_ns: int
+    ended_ns: int
+
+
+class PoolEvents(Protocol):
+    """What the pool tells whoever hands out the batches."""
+
+    def worker_ready(self, worker: str, models: frozenset[str]) -> None:
+        """A worker can take batches of ``models``."""
+
+    def batch_done(self, worker: str, batch: int, times: BatchTimes) -> None:
+        """A worker is through with a batch; its output can be taken."""
+
+    def batch_failed(self, worker: str, batch: int, error: str) -> None:
+        """The engine raised an exception."""
+
+    def worker_lost(self, worker: str) -> None:
+        """A worker ended; what it had is not computed."""
+
+
+@dataclass(slots=True)
+class WorkerState:
+    """What is known of a worker, for those who ask about the server."""
+
+    spec: WorkerSpec
+    handle: WorkerHandle | None = None
+    device_name: str = ""
+    ready_models: frozenset[str] = frozenset()
+    restarts: int = 0
+    backoff_s: float = _FIRST_BACKOFF_S
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is alive and has a warm model."""
+        return bool(self.ready_models)
+
+
+class WorkerPool:
+    """Owns the workers.
+
+    Set ``events`` and ``on_models_changed``, which is called when the state of a model may have
+    changed, before :meth:`start`.
+    """
+
+    def __init__(self, specs: Sequence[WorkerSpec], models: Models) -> None:
+        self.workers = {spec.name: WorkerState(spec) for spec in specs}
+        self.libraries: dict[str, str] = {}
+        self.events: PoolEvents
+        self.on_models_changed: Callable[[], None]
+        self._models = models
+        self._stopping = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Start every worker; they load their models in their own time."""
+        for state in self.workers.values():
+            self._start(state)
+
+    async def stop(self) -> None:
+        """End every worker."""
+        self._stopping = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        handles = [state.handle for state in self.workers.values() if state.handle]
+        await asyncio.gather(*(handle.stop() for handle in handles))
+
+    def run(self, worker: str, batch: int, model: str, parts: tuple[Part, ...]) -> None:
+        """Hand a batch to ``worker``."""
+        handle = self.workers[worker].handle
+        assert handle is not None, "a lost worker gets no batches"
+        handle.run(batch, model, parts)
+
+    def take_output(self, worker: str, batch: int, rows: int) -> bytes:
+        """The logits of a batch of which :meth:`PoolEvents.batch_done` just told."""
+        handle = self.workers[worker].handle
+        assert handle is not None
+        return handle.take_output(batch, rows)
+
+    def _start(self, state: WorkerState) -> None:
+        handle = WorkerHandle(state.spec, self._on_message, self._on_end)
+        state.handle = handle
+        handle.start()
+        _log.info("worker %s started on %s, pid %d", state.spec.name, state.spec.device, handle.pid)
+
+    def _on_message(self, handle: WorkerHandle, message: messages.Message) -> None:
+        state = self.workers[handle.spec.name]
+        name = handle.spec.name
+        match message:
+            case messages.Done():
+                times = BatchTimes(message.began_ns, message.ended_ns)
+                self.events.batch_done(name, message.batch, times)
+            case messages.Failed():
+                _log.error("worker %s: a batch failed: %s", name, message.error)
+                handle.drop_output(message.batch)
+                self.events.batch_failed(name, message.batch, message.error)
+            case messages.Started():
+                state.device_name = message.device_name
+                self.libraries |= message.libraries
+                self._load_next(state)
+            case messages.Loaded():
+                self._on_loaded(state, message)
+            case messages.LoadFailed():
+                _log.error("worker %s cannot load %s: %s", name, message.model, message.error)
+                model = self._models.get(message.model)
+                assert model is not None
+                model.failures[name] = message.error
+                self.on_models_changed()
+                self._load_next(state)
+            case other:
+                raise AssertionError(f"a worker does not say {other}")
+
+    def _on_loaded(self, state: WorkerState, message: messages.Loaded) -> None:
+        name = state.spec.name
+        model = self._models.get(message.model)
+        assert model is not None
+        model.engine, model.precision = message.engine, message.precision
+        model.failures.pop(name, None)
+        model.ready_on.add(name)
+        state.ready_models |= {message.model}
+        state.backoff_s = _FIRST_BACKOFF_S
+        _log.info(
+            "worker %s: %s is ready (%s %s, %.1f s)",
+            name,
+            message.model,
+            message.engine,
+            message.precision,
+            message.seconds,
+        )
+        self.on_models_changed()
+        self.events.worker_ready(name, state.ready_models)
+        self._load_next(state)
+
+    def _load_next(self, state: WorkerState) -> None:
+        """One model after the other: batches of those that are ready get in between."""
+        name = state.spec.name
+        for model in self._models.served():
+            card = model.card
+            if card.name not in state.ready_models and name not in model.failures:
+                assert state.handle is not None
+                state.handle.load(card.name, card.weights)
+                return
+
+    def _on_end(self, handle: WorkerHandle) -> None:
+        state = self.workers[handle.spec.name]
+        state.handle = None
+        state.ready_models = frozenset()
+        for model in self._models.served():
+            model.ready_on.discard(handle.spec.name)
+            model.failures.pop(handle.spec.name, None)
+        self.events.worker_lost(handle.spec.name)
+        self.on_models_changed()
+        if not self._stopping:
+            task = asyncio.get_running_loop().create_task(self._replace(state, handle))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _replace(self, state: WorkerState, ended: WorkerHandle) -> None:
+        # A link that is closed by a process that lives on would be a worker that nobody hears.
+        ended.kill()
+        status = await ended.wait()
+        _log.error(
+            "worker %s ended with status %d; a new one starts in %.1f s",
+            state.spec.name,
+            status,
+            state.backoff_s,
+        )
+        await asyncio.sleep(state.backoff_s)
+        state.backoff_s = min(2 * state.backoff_s, _LONGEST_BACKOFF_S)
+        state.restarts += 1
+        self._start(state)

@@ -1,0 +1,146 @@
+"""A worker process: loads models, computes batches, one after the other, until its service is gone."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from server.engines.base import Engine, Images, LoadSpec
+from server.engines.registry import get_loader
+from server.machine import cpu_name
+from server.workers import messages
+from server.workers.memory import SlotLayout, SlotMemory
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """What a worker is told on its command line; ``image`` is C, H, W."""
+
+    device: str
+    threads: int
+    max_batch_rows: int
+    image: tuple[int, int, int]
+
+
+class WorkerProcess:
+    """The loop of one worker."""
+
+    def __init__(self, options: WorkerOptions, memory: SlotMemory, link: socket.socket) -> None:
+        self._options = options
+        self._memory = memory
+        self._link = link
+        self._engines: dict[str, Engine] = {}
+
+    def serve(self) -> None:
+        """Obey messages until the other end is closed."""
+        device_name, libraries = _describe(self._options.device)
+        self._send(messages.Started(device_name, libraries))
+        while datagram := self._link.recv(messages.MAX_BYTES):
+            match messages.decode(datagram):
+                case messages.Load() as load:
+                    self._send(self._load(load))
+                case messages.Run() as run:
+                    self._send(self._run(run))
+                case other:
+                    raise AssertionError(f"a worker is not told {other}")
+
+    def _load(self, load: messages.Load) -> messages.Loaded | messages.LoadFailed:
+        began = time.monotonic()
+        weights = None if load.weights is None else Path(load.weights)
+        spec = LoadSpec(load.model, weights, self._options.device, self._options.threads)
+        try:
+            engine = get_loader(load.engine)(spec)
+            self._warm_up(engine)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the service must be told
+            return messages.LoadFailed(load.model, _one_line(error))
+        self._engines[load.model] = engine
+        seconds = time.monotonic() - began
+        return messages.Loaded(load.model, engine.name, engine.precision, seconds)
+
+    def _warm_up(self, engine: Engine) -> None:
+        """Run every batch size that is a power of two, and the largest: first runs allocate."""
+        largest = self._options.max_batch_rows
+        rows = 1
+        while rows < largest:
+            engine.run(np.zeros((rows, *self._options.image), np.uint8))
+            rows *= 2
+        engine.run(np.zeros((largest, *self._options.image), np.uint8))
+
+    def _run(self, run: messages.Run) -> messages.Done | messages.Failed:
+        began_ns = time.monotonic_ns()
+        try:
+            logits = self._engines[run.model].run(self._images(run))
+            self._memory.write_output(run.slot, logits)
+        except Exception as error:  # noqa: BLE001 - a failing model must not take the worker along
+            return messages.Failed(run.batch, _one_line(error))
+        return messages.Done(run.batch, began_ns, time.monotonic_ns())
+
+    def _images(self, run: messages.Run) -> Images:
+        """The batch's images in 0..255: as they lie there if all are uint8, else as float32."""
+        image = self._options.image
+        pixels = image[0] * image[1] * image[2]
+        if all(datatype == "UINT8" for _, datatype in run.segments):
+            rows = sum(rows for rows, _ in run.segments)
+            view = self._memory.input_view(run.slot, 0, rows * pixels, np.uint8)
+            return view.reshape(rows, *image)  # type: ignore[return-value]
+        parts = []
+        offset = 0
+        for rows, datatype in run.segments:
+            dtype, scale = (np.uint8, 1.0) if datatype == "UINT8" else (np.float32, 255.0)
+            view = self._memory.input_view(run.slot, offset, rows * pixels, dtype)
+            parts.append(view.reshape(rows, *image).astype(np.float32) * np.float32(scale))
+            offset += view.nbytes
+        return np.concatenate(parts)
+
+    def _send(self, message: messages.Message) -> None:
+        self._link.send(messages.encode(message))
+
+
+def _describe(device: str) -> tuple[str, dict[str, str]]:
+    libraries = {"python": platform.python_version(), "torch": torch.__version__}
+    if device != "cpu":
+        libraries["cuda"] = str(torch.version.cuda)
+        return torch.cuda.get_device_name(device), libraries
+    return cpu_name(), libraries
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:2000]
+
+
+def main() -> int:
+    """Entry point: ``python -m server.workers.process``, started by the service alone."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--device", required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--max-batch-rows", type=int, required=True)
+    parser.add_argument("--image", type=int, nargs=3, required=True)
+    parser.add_argument("--slots", type=int, nargs=3, required=True)
+    parser.add_argument("--memory-fd", type=int, required=True)
+    parser.add_argument("--link-fd", type=int, required=True)
+    args = parser.parse_args()
+    # The service decides when a worker ends; a Ctrl-C meant for it must not end the worker first.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    options = WorkerOptions(args.device, args.threads, args.max_batch_rows, tuple(args.image))
+    memory = SlotMemory(SlotLayout(*args.slots), args.memory_fd)
+    with socket.socket(fileno=args.link_fd) as link:
+        try:
+            WorkerProcess(options, memory, link).serve()
+        except (BrokenPipeError, ConnectionResetError):
+            return 0  # the service is gone
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,28 @@
+"""What all tests share: a test's tier follows from its folder."""
+
+from pathlib import Path
+
+import pytest
+
+TIERS = frozenset({"unit", "models", "integration", "e2e", "ops", "gpu"})
+ROOT = Path(__file__).parent.parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        tier = item.path.relative_to(ROOT / "tests").parts[0]
+        if tier not in TIERS:
+            raise pytest.UsageError(f"{item.path} belongs to no tier; expected {sorted(TIERS)}")
+        item.add_marker(getattr(pytest.mark, tier))
+
+
+@pytest.fixture(scope="session")
+def sample_path() -> Path:
+    """1,000 CIFAR-10 test images, the first 100 of each class."""
+    return ROOT / "examples" / "cifar10-sample.parquet"
+
+
+@pytest.fixture(scope="session")
+def cat_path() -> Path:
+    """A 32x32 picture of a cat, the first image of the CIFAR-10 test set."""
+    return ROOT / "examples" / "images" / "cat.png"
