@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
@@ -72,7 +73,7 @@ def _find_files(path: Path, split: Split) -> list[Path]:
 def _read_file(path: Path) -> LabelledImages:
     try:
         table = pq.read_table(path)
-    except OSError as error:
+    except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} is not a readable parquet file: {error}") from error
     missing = {"img", "label"} - set(table.column_names)
     if missing:
@@ -82,7 +83,10 @@ def _read_file(path: Path) -> LabelledImages:
         )
     images = np.empty((len(table), 3, 32, 32), np.uint8)
     for row, cell in enumerate(table.column("img")):
-        pixels = np.asarray(Image.open(io.BytesIO(cell.as_py()["bytes"])).convert("RGB"))
+        try:
+            pixels = np.asarray(Image.open(io.BytesIO(cell.as_py()["bytes"])).convert("RGB"))
+        except OSError as error:
+            raise DataError(f"{path}: image {row} cannot be decoded: {error}") from error
         if pixels.shape != (32, 32, 3):
             raise DataError(f"{path}: image {row} is {pixels.shape[:2]}, expected 32x32")
         images[row] = pixels.transpose(2, 0, 1)

@@ -195,7 +195,8 @@ class Options:
     work: Path
     out: Path
     device: torch.device
-    checkpoint_every: int = 100  # steps
+    checkpoint_every: int = 100
+    """Steps from one checkpoint to the next."""
 
 
 def train(
@@ -299,6 +300,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
     parser.add_argument("--out", type=Path, default=PRETRAINED_DIR, help="folder for the weights")
     parser.add_argument("--work", type=Path, default=Path(".train"), help="folder for checkpoints")
+    parser.add_argument("--checkpoint-every", type=int, default=100, metavar="STEPS")
     args = parser.parse_args(arguments)
     if args.epochs < 1:
         parser.error(f"--epochs is {args.epochs}, expected at least 1")
@@ -313,7 +315,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (DataError, UnknownVariantError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    options = Options(args.work, args.out, torch.device(args.device))
+    options = Options(args.work, args.out, torch.device(args.device), args.checkpoint_every)
     for name in args.variants:
         train(
             name, replace(defaults, epochs=args.epochs), args.seed, train_data, test_data, options

@@ -8,10 +8,11 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Coroutine, Iterator
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry, start_http_server
 from rootserve.v1 import catalog_pb2, catalog_pb2_grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
@@ -28,6 +29,7 @@ from server.observers.metrics import Metrics
 from server.observers.statistics import Statistics
 from server.settings import Settings
 from server.wire.catalog import CatalogService
+from server.wire.decoding import CheckedServer
 from server.wire.inference import InferenceService, ServerIdentity
 from server.workers.handle import WorkerSpec
 from server.workers.pool import WorkerPool
@@ -113,21 +115,24 @@ async def serve(settings: Settings) -> None:
             ("grpc.so_reuseport", 0),
         ]
     )
+    checked: Any = CheckedServer(server)  # stands in for the server while services are added
     identity = ServerIdentity("rootserve", version(), settings.max_batch_rows)
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
-        InferenceService(identity, models, dispatcher, statistics, observer), server
+        InferenceService(identity, models, dispatcher, statistics, observer), checked
     )
     catalog_pb2_grpc.add_CatalogServiceServicer_to_server(
-        CatalogService(version(), models, pool, settings.limits()), server
+        CatalogService(version(), models, pool, settings.limits()), checked
     )
-    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
+    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, checked)
     services = (
         service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name,
         catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name,
         health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
         reflection.SERVICE_NAME,
     )
-    reflection.enable_server_reflection(services, server)
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
+        reflection.aio.ReflectionServicer(services), checked
+    )
 
     stop = _stop_on_signals()
     async with contextlib.AsyncExitStack() as stack:

@@ -12,7 +12,7 @@ import heapq
 import math
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from server.core.durations import Durations
 from server.core.reasons import Reason
@@ -45,7 +45,7 @@ class Request:
     arrived_s: float
     deadline_s: float = math.inf
     attempts: int = 0
-    """How many workers died while they had it."""
+    """How many workers died while they computed it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,27 +178,24 @@ class Scheduler:
         return batch
 
     def worker_lost(self, name: str) -> tuple[Request, ...]:
-        """``name`` is dead. What it had goes back to the head of its queue, to be computed alone.
+        """``name`` is dead. What it had goes back to the head of its queue.
 
-        Returns the requests that have been tried often enough: nobody will compute them.
+        The batch it was computing may be why: each of its requests is computed alone from now on, and
+        those that were tried often enough are returned, to be refused. A batch that was ahead is not
+        to blame.
         """
         worker = self._workers.pop(name, None)
         if worker is None:
             return ()
         lost = []
+        computing = next(iter(worker.batches), None)
         for batch in reversed(worker.batches.values()):
             for request in reversed(batch.requests):
                 if request.id in self._abandoned:
                     self._abandoned.discard(request.id)
                     continue
-                again = Request(
-                    request.id,
-                    request.model,
-                    request.rows,
-                    request.arrived_s,
-                    request.deadline_s,
-                    request.attempts + 1,
-                )
+                blame = 1 if batch.id == computing else 0
+                again = replace(request, attempts=request.attempts + blame)
                 if again.attempts >= self.limits.max_attempts:
                     lost.append(request)
                     continue

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import openvino as ov
 import torch
@@ -9,6 +11,8 @@ from numpy.typing import NDArray
 
 from server.engines.base import EngineError, Images, LoadSpec
 from server.engines.torch_eager import build_module
+
+_MOST_ROWS = 4096
 
 
 class OpenVinoEngine:
@@ -37,8 +41,12 @@ def load(spec: LoadSpec) -> OpenVinoEngine:
         raise EngineError(f"engine openvino runs on the cpu, not on {spec.device}; use torch")
     module = build_module(spec)
     example = torch.zeros(2, 3, 32, 32)
-    with torch.inference_mode():
-        model = ov.convert_model(module, example_input=example)
+    open_rows = ({0: torch.export.Dim("rows", min=1, max=_MOST_ROWS)},)
+    with warnings.catch_warnings():
+        # OpenVINO 2026.4 copies an exported program in a way that torch 2.13 deprecates.
+        warnings.simplefilter("ignore", FutureWarning)
+        program = torch.export.export(module, (example,), dynamic_shapes=open_rows)
+        model = ov.convert_model(program)
     model.reshape({0: ov.PartialShape([-1, 3, 32, 32])})
     options = {
         # Without this, OpenVINO computes in bf16 on processors that can.

@@ -1,0 +1,71 @@
+"""`rootserve infer`: what a model sees in pictures."""
+
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from client.images import read_images
+from client.inference import Client
+from client.tables import console, print_timeline, print_top
+from client.wire import Timeline
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """One class and how likely it is, 0..1."""
+
+    index: int
+    label: str
+    probability: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields by name, ready for `json.dumps`."""
+        return {"class": self.label, "index": self.index, "probability": self.probability}
+
+
+def run(server: str, paths: Sequence[Path], model: str, top: int, *, as_json: bool) -> None:
+    """Classify the pictures in one request and print the likeliest classes of each."""
+    guesses, timeline, round_trip_s = asyncio.run(_classify(server, paths, model, top))
+    if as_json:
+        report = {
+            "model": model,
+            "images": [
+                {"file": str(path), "top": [guess.to_json() for guess in ranking]}
+                for path, ranking in zip(paths, guesses, strict=True)
+            ],
+            "round_trip_s": round_trip_s,
+            "timeline": asdict(timeline) if timeline else None,
+        }
+        print(json.dumps(report, indent=2))
+        return
+    screen = console()
+    for path, ranking in zip(paths, guesses, strict=True):
+        print_top(screen, str(path), [(guess.label, guess.probability) for guess in ranking])
+    if timeline:
+        print_timeline(screen, timeline, round_trip_s)
+
+
+async def _classify(
+    server: str, paths: Sequence[Path], name: str, top: int
+) -> tuple[list[list[Guess]], Timeline | None, float]:
+    async with Client(server) as client:
+        model = await client.model(name)
+        images = read_images(paths, model.image_size)
+        start_s = time.perf_counter()
+        answer = await client.infer(name, images, outputs=["probabilities"])
+        round_trip_s = time.perf_counter() - start_s
+    guesses = []
+    for probabilities in answer.probabilities:
+        best = (-probabilities).argsort(kind="stable")[:top]
+        guesses.append(
+            [Guess(int(n), _label(model.classes, int(n)), float(probabilities[n])) for n in best]
+        )
+    return guesses, answer.timeline, round_trip_s
+
+
+def _label(classes: Sequence[str], index: int) -> str:
+    return classes[index] if index < len(classes) else f"class {index}"

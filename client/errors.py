@@ -1,0 +1,40 @@
+"""What can go wrong for a caller, as one small tree of exceptions.
+
+    RootserveError
+    ├── InputError         what the caller gave cannot be used; the message says what was expected
+    ├── Unreachable        no gRPC server answers at the address
+    ├── ServerError        the server refused or failed; carries its status code and words
+    └── MalformedAnswer    the server answered with something the protocol does not allow
+
+The text of each is one line for people.
+"""
+
+
+class RootserveError(Exception):
+    """Whatever the client reports as an expected failure."""
+
+
+class InputError(RootserveError):
+    """What the caller gave cannot be used."""
+
+
+class Unreachable(RootserveError):  # noqa: N818 - a state of the world, as builtins name theirs
+    """No gRPC server answers at the address."""
+
+
+class ServerError(RootserveError):
+    """The server refused or failed.
+
+    Attributes:
+        code: Name of the gRPC status code, such as "NOT_FOUND".
+        details: The server's own words.
+    """
+
+    def __init__(self, code: str, details: str) -> None:
+        self.code = code
+        self.details = details
+        super().__init__(f"{code}: {details}" if details else code)
+
+
+class MalformedAnswer(RootserveError):  # noqa: N818 - names what came, not what happened
+    """The server answered with something the protocol does not allow."""

@@ -1,0 +1,137 @@
+"""The client for asyncio: asks a server for answers, its models and its state."""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from numpy.typing import NDArray
+from rootserve.v1 import catalog_pb2, catalog_pb2_grpc
+from tritonclient.grpc import service_pb2_grpc
+
+from client.address import DEFAULT_ADDRESS, Address, parse_address
+from client.catalog import Model, ServerInfo, read_model, read_server_info
+from client.channel import CONNECT_TIMEOUT_S, connect, open_aio_channel, translated_errors
+from client.errors import ServerError
+from client.wire import Answer, build_request, decode_response
+
+DEFAULT_TIMEOUT_S = 30.0
+
+
+class Client:
+    """One connection to one server, for `async with`:
+
+        async with Client("127.0.0.1:8001") as client:
+            models = await client.models()
+            answer = await client.infer("nin-orig", images)
+
+    Any number of calls may be under way at once. Every method raises `ServerError` when the
+    server refuses or fails, and entering raises `Unreachable` when no server answers.
+
+    Args:
+        server: HOST:PORT.
+        timeout_s: Deadline of each call.
+        connect_timeout_s: How long to wait for the connection.
+    """  # noqa: D415 - the first line introduces the example
+
+    def __init__(
+        self,
+        server: str | Address = DEFAULT_ADDRESS,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        connect_timeout_s: float = CONNECT_TIMEOUT_S,
+    ) -> None:
+        self.address = server if isinstance(server, Address) else parse_address(server)
+        self.timeout_s = timeout_s
+        self._connect_timeout_s = connect_timeout_s
+        self.channel = open_aio_channel(self.address)
+        self._inference: Any = service_pb2_grpc.GRPCInferenceServiceStub(self.channel)
+        self._catalog = catalog_pb2_grpc.CatalogServiceStub(self.channel)
+        self._health: Any = health_pb2_grpc.HealthStub(self.channel)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await connect(self.channel, self.address, self._connect_timeout_s)
+        except BaseException:
+            await self.channel.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.channel.close()
+
+    async def models(self) -> list[Model]:
+        """Every variant the server knows, loaded or not, in the order of its table."""
+        with translated_errors():
+            response = await self._catalog.ListModels(
+                catalog_pb2.ListModelsRequest(), timeout=self.timeout_s
+            )
+        return [read_model(message) for message in response.models]
+
+    async def model(self, name: str) -> Model:
+        """The variant of this name.
+
+        Raises:
+            ServerError: NOT_FOUND when the server knows none of that name.
+        """
+        models = await self.models()
+        for model in models:
+            if model.name == name:
+                return model
+        known = ", ".join(model.name for model in models) or "none"
+        raise ServerError("NOT_FOUND", f"no model '{name}'; the server knows {known}")
+
+    async def server_info(self) -> ServerInfo:
+        """The server's version, limits, machine and workers."""
+        with translated_errors():
+            response = await self._catalog.GetServerInfo(
+                catalog_pb2.GetServerInfoRequest(), timeout=self.timeout_s
+            )
+        return read_server_info(response)
+
+    async def health(self, model: str = "") -> str:
+        """State of the server, or of one model: "SERVING", "NOT_SERVING" or another of gRPC's.
+
+        Raises:
+            ServerError: NOT_FOUND when the server knows no such model.
+        """
+        with translated_errors():
+            response = await self._health.Check(
+                health_pb2.HealthCheckRequest(service=model), timeout=self.timeout_s
+            )
+        return str(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
+
+    async def infer(
+        self,
+        model: str,
+        images: NDArray[np.uint8] | NDArray[np.float32],
+        *,
+        outputs: Sequence[str] = (),
+        priority: int | None = None,
+        deadline_s: float | None = None,
+    ) -> Answer:
+        """Run a model on images [N, 3, H, W] in one request.
+
+        Args:
+            model: Name of the model.
+            images: RGB, uint8 0..255 or float32 0..1.
+            outputs: Names of the outputs wanted; `logits` when empty.
+            priority: 1 is the highest; None leaves it to the server.
+            deadline_s: Time the server has for it.
+
+        Raises:
+            InputError: The images have another shape or type.
+            MalformedAnswer: The answer cannot be read.
+        """
+        request = build_request(
+            model, images, outputs=outputs, priority=priority, deadline_s=deadline_s
+        )
+        with translated_errors():
+            response = await self._inference.ModelInfer(request, timeout=self.timeout_s)
+        return decode_response(response)

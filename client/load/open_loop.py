@@ -1,0 +1,79 @@
+"""The open loop: requests depart on schedule, whether or not earlier ones were answered."""
+
+import asyncio
+import threading
+from collections import deque
+
+from client.load.caller import Caller
+from client.load.pacer import Schedule, next_departure
+from client.load.recording import Recorder
+
+
+class OpenLoop:
+    """Sends each request at its instant, or, with `max_in_flight` under way, when one returns.
+
+    A thread keeps the time: asyncio's own timer rounds up to whole milliseconds, which would be
+    added to every response time, and sleeping in a thread is exact to some fifty microseconds.
+    """
+
+    def __init__(
+        self, caller: Caller, recorder: Recorder, schedule: Schedule, max_in_flight: int
+    ) -> None:
+        self._caller = caller
+        self._recorder = recorder
+        self._schedule = schedule
+        self._max_in_flight = max_in_flight
+        self._overdue: deque[float] = deque()
+        self._loop = asyncio.get_running_loop()
+        self._stopped = threading.Event()
+        self._announced = 0
+        self._thread = threading.Thread(target=self._keep_time, name="pacer", daemon=True)
+        self.tasks: set[asyncio.Task[str | None]] = set()
+
+    def start(self) -> None:
+        """Start the schedule."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Send nothing more; whatever was due and has not left is recorded as unfinished."""
+        if self._stopped.is_set():
+            return
+        self._stopped.set()
+        self._thread.join()
+        for due_s in self._overdue:
+            self._recorder.unfinished(due_s)
+        self._overdue.clear()
+        # What the thread itself was too late for.
+        while departure := next_departure(
+            self._schedule, 0.0, self._announced, self._recorder.end_s
+        ):
+            self._announced += 1
+            self._recorder.unfinished(departure.due_s)
+
+    def _keep_time(self) -> None:
+        while departure := next_departure(
+            self._schedule, self._caller.clock(), self._announced, self._recorder.end_s
+        ):
+            if self._stopped.wait(departure.wait_s):
+                return
+            self._announced += 1
+            self._loop.call_soon_threadsafe(self._depart, departure.due_s)
+
+    def _depart(self, due_s: float) -> None:
+        if self._stopped.is_set():
+            # Announced before the stop, and run by the event loop after it.
+            self._recorder.unfinished(due_s)
+        elif len(self.tasks) >= self._max_in_flight:
+            self._overdue.append(due_s)
+        else:
+            self._launch(due_s)
+
+    def _launch(self, due_s: float) -> None:
+        task = asyncio.create_task(self._caller.send(due_s))
+        self.tasks.add(task)
+        task.add_done_callback(self._returned)
+
+    def _returned(self, task: asyncio.Task[str | None]) -> None:
+        self.tasks.discard(task)
+        if self._overdue and not self._stopped.is_set():
+            self._launch(self._overdue.popleft())

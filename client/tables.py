@@ -1,0 +1,194 @@
+"""What the commands print: tables and lines that fit 80 columns, plain off a terminal."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from client.catalog import Model
+from client.load.recording import LoadResult
+from client.units import count, duration, millions, percent
+from client.wire import Timeline
+
+# Off a terminal there is no width to fit; one is fixed so that the output is always the same.
+_PLAIN_WIDTH = 80
+
+STATE_STYLES = {
+    "ready": "green",
+    "SERVING": "green",
+    "loading": "yellow",
+    "failed": "red",
+    "NOT_SERVING": "red",
+    "unloaded": "dim",
+}
+# Above this share of late requests, or of one core, the client shows in what it measures.
+_LATE_SHARE = 0.01
+_BUSY_CORES = 0.9
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console for standard output or standard error."""
+    screen = Console(stderr=stderr, highlight=False)
+    if not screen.is_terminal:
+        return Console(stderr=stderr, highlight=False, width=_PLAIN_WIDTH)
+    return screen
+
+
+def _table(screen: Console, *columns: str, left: int = 1, **settings: Any) -> Table:
+    """A table whose first `left` columns are words and whose others are numbers."""
+    table = Table(
+        box=box.SIMPLE_HEAD if screen.is_terminal else None,
+        header_style="bold",
+        title_justify="left",
+        title_style="bold",
+        pad_edge=False,
+        **settings,
+    )
+    for n, column in enumerate(columns):
+        words = n < left
+        # Words give way on a narrow terminal, numbers never.
+        table.add_column(column, justify="left" if words else "right", no_wrap=not words)
+    return table
+
+
+def _separate(screen: Console) -> None:
+    """An empty line, which a terminal's tables bring along."""
+    if not screen.is_terminal:
+        screen.print()
+
+
+def state_text(state: str) -> str:
+    """A state in its colour."""
+    style = STATE_STYLES.get(state)
+    return f"[{style}]{escape(state)}[/]" if style else escape(state)
+
+
+def print_models(screen: Console, models: Sequence[Model]) -> None:
+    """Cost, accuracy and state of each model."""
+    table = _table(
+        screen, "model", "state", "engine", "precision", "params", "MACs", "accuracy", left=4
+    )
+    for model in models:
+        table.add_row(
+            escape(model.name),
+            state_text(model.state),
+            escape(model.engine or "-"),
+            escape(model.precision or "-"),
+            count(model.params),
+            millions(model.macs),
+            percent(model.accuracy),
+        )
+    screen.print(table)
+
+
+def print_health(screen: Console, server: str, models: Sequence[Model]) -> None:
+    """State of the server and of its models; those nobody asked for are only counted."""
+    screen.print(f"server  {state_text(server)}")
+    shown = [model for model in models if model.state != "unloaded" or model.state_reason]
+    if shown:
+        table = _table(screen, "model", "state", "reason", left=3)
+        for model in shown:
+            table.add_row(
+                escape(model.name), state_text(model.state), escape(model.state_reason or "")
+            )
+        screen.print(table)
+    if hidden := len(models) - len(shown):
+        screen.print(f"{hidden} more known and not loaded", style="dim")
+
+
+def print_top(
+    screen: Console, name: str, ranking: Sequence[tuple[str, float]], width: int = 24
+) -> None:
+    """The likeliest classes of one picture, with a bar for each probability."""
+    screen.print(escape(name), style="bold")
+    longest = max((len(label) for label, _ in ranking), default=0)
+    for label, probability in ranking:
+        # A bar is for eyes; whoever reads a file has the number.
+        bar = f"  [cyan]{'█' * round(probability * width)}[/]" if screen.is_terminal else ""
+        screen.print(f"  {escape(label):<{longest}}  {probability:>7.2%}{bar}")
+
+
+def print_timeline(screen: Console, timeline: Timeline, round_trip_s: float) -> None:
+    """Where one request's time went."""
+    screen.print(
+        f"round trip {duration(round_trip_s)}, in the server {duration(timeline.total_s)}\n"
+        f"queue {duration(timeline.queue_s)}, batch wait {duration(timeline.batch_wait_s)}, "
+        f"compute {duration(timeline.compute_s)}, rest {duration(timeline.rest_s)}",
+        style="dim",
+    )
+    screen.print(
+        f"batch of {timeline.batch_rows} on {escape(timeline.worker)}, "
+        f"{escape(timeline.engine)} {escape(timeline.precision)}",
+        style="dim",
+    )
+
+
+def print_load(screen: Console, result: LoadResult) -> None:
+    """Everything a load run measured."""
+    screen.print(f"[bold]{escape(result.options.model)}[/], {_load_words(result)}")
+    facts = Table(box=None, show_header=False, pad_edge=False)
+    facts.add_column()
+    facts.add_column(justify="right")
+    facts.add_column()
+    facts.add_row("throughput", f"[bold]{result.throughput_rows_per_s:,.1f}[/]", "rows/s")
+    facts.add_row("", f"{result.throughput_requests_per_s:,.1f}", "requests/s")
+    facts.add_row("requests", count(result.requests), f"in {result.window_s:.1f} s")
+    for code, number in result.errors.items():
+        facts.add_row("[red]failed[/]", f"[red]{count(number)}[/]", f"[red]{escape(code)}[/]")
+    if result.unfinished:
+        facts.add_row("[red]unfinished[/]", f"[red]{count(result.unfinished)}[/]", "never answered")
+    screen.print(facts)
+
+    _separate(screen)
+    times = _table(screen, "time", "p50", "p90", "p99", "p99.9", "mean", "max")
+    for name, summary in (("response", result.response_time), ("service", result.service_time)):
+        figures = (summary.p50, summary.p90, summary.p99, summary.p999, summary.mean, summary.max)
+        times.add_row(name, *(duration(value) for value in figures))
+    screen.print(times)
+
+    if stages := result.stages:
+        _separate(screen)
+        table = _table(
+            screen, "stage", "queue", "batch wait", "compute", "rest", "outside", "batch rows"
+        )
+        means = (stages.queue_s, stages.batch_wait_s, stages.compute_s, stages.rest_s)
+        table.add_row(
+            "mean",
+            *(duration(value) for value in means),
+            duration(stages.outside_server_s),
+            f"{stages.batch_rows:.1f}",
+        )
+        screen.print(table)
+    for warning in load_warnings(result):
+        screen.print(f"warning: {warning}", style="yellow")
+
+
+def load_warnings(result: LoadResult) -> list[str]:
+    """What casts doubt on a run's figures."""
+    warnings = []
+    if result.interrupted:
+        asked = result.options.duration_s
+        warnings.append(f"interrupted: {result.window_s:.1f} s of {asked:g} s were measured")
+    if result.late_departures > _LATE_SHARE * result.requests:
+        warnings.append(
+            f"{count(result.late_departures)} requests left more than 1 ms late "
+            f"(at most {duration(result.max_lateness_s)}): the server or this client "
+            "did not keep up with the rate"
+        )
+    if result.client_cpu_cores > _BUSY_CORES:
+        warnings.append(
+            f"this client used {result.client_cpu_cores:.1f} processor cores: "
+            "it may itself be what limits the figures"
+        )
+    return warnings
+
+
+def _load_words(result: LoadResult) -> str:
+    options = result.options
+    rows = f"{options.rows} row{'s' if options.rows > 1 else ''} per request"
+    if options.concurrency is not None:
+        return f"closed loop, {options.concurrency} under way at once, {rows}"
+    return f"open loop, {options.rate:g} requests/s ({options.distribution}), {rows}"

@@ -1,0 +1,131 @@
+"""Bytes that are no message of the expected type: INVALID_ARGUMENT instead of an error in the log.
+
+grpc.aio answers them with UNKNOWN and a stack trace. Here every handler's deserialiser is wrapped, so
+that the handler itself refuses.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, TypeAlias
+
+import grpc
+from google.protobuf.message import DecodeError
+
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+
+
+class _Undecodable:
+    """Stands for a request that could not be decoded."""
+
+
+_UNDECODABLE = _Undecodable()
+
+
+class CheckedServer:
+    """Takes the place of a server when services are added to it, and wraps their handlers."""
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self._server = server
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Called by the generated ``add_..._to_server``."""
+        self._server.add_generic_rpc_handlers([_Checked(handler) for handler in handlers])
+
+    def add_registered_method_handlers(self, service: str, handlers: dict[str, Handler]) -> None:
+        """Called by the generated code as well; grpc.aio has no use for it."""
+
+
+class _Checked(grpc.GenericRpcHandler):
+    def __init__(self, inner: grpc.GenericRpcHandler) -> None:
+        self._inner = inner
+        self._wrapped: dict[str, Handler] = {}
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
+        method = handler_call_details.method
+        if method not in self._wrapped:
+            handler = self._inner.service(handler_call_details)
+            if handler is None:
+                return None
+            self._wrapped[method] = _wrap(handler)
+        return self._wrapped[method]
+
+
+def _wrap(handler: Handler) -> Handler:
+    if handler.request_streaming:
+        assert handler.response_streaming, "no service here has client streaming alone"
+        return grpc.stream_stream_rpc_method_handler(
+            _checked_stream(handler.stream_stream),
+            _tolerant(handler.request_deserializer),
+            handler.response_serializer,
+        )
+    if handler.response_streaming:
+        return grpc.unary_stream_rpc_method_handler(
+            _checked_generator(handler.unary_stream),
+            _tolerant(handler.request_deserializer),
+            handler.response_serializer,
+        )
+    return grpc.unary_unary_rpc_method_handler(
+        _checked_call(handler.unary_unary),
+        _tolerant(handler.request_deserializer),
+        handler.response_serializer,
+    )
+
+
+def _tolerant(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
+    assert deserialize is not None, "generated services decode"
+
+    def decode(content: bytes) -> Any:
+        try:
+            return deserialize(content)
+        except DecodeError:
+            return _UNDECODABLE
+
+    return decode
+
+
+async def _refuse(context: Any) -> None:
+    text = "the bytes that came are no message of the type that this method expects"
+    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)
+
+
+def _checked_call(behave: Any) -> Any:
+    @functools.wraps(behave)
+    async def checked(request: Any, context: Any) -> Any:
+        if request is _UNDECODABLE:
+            await _refuse(context)
+        return await behave(request, context)
+
+    return checked
+
+
+def _checked_generator(behave: Any) -> Any:
+    @functools.wraps(behave)
+    async def checked(request: Any, context: Any) -> Any:
+        if request is _UNDECODABLE:
+            await _refuse(context)
+        result = behave(request, context)
+        # A handler either yields its responses or writes them to the context.
+        if hasattr(result, "__aiter__"):
+            async for response in result:
+                await context.write(response)
+        else:
+            await result
+
+    return checked
+
+
+def _checked_stream(behave: Any) -> Any:
+    @functools.wraps(behave)
+    async def checked(requests: AsyncIterator[Any], context: Any) -> Any:
+        async def decoded() -> AsyncIterator[Any]:
+            async for request in requests:
+                if request is _UNDECODABLE:
+                    await _refuse(context)
+                yield request
+
+        async for response in behave(decoded(), context):
+            yield response
+
+    return checked

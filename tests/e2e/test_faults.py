@@ -1,0 +1,174 @@
+"""Workers that die or fail, shutdown under load, and starts that cannot succeed: real processes."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc
+import pytest
+from tritonclient.grpc import service_pb2_grpc
+
+from tests.support.server_process import (
+    PATIENCE_S,
+    ServerProcess,
+    command_image,
+    infer_request,
+    logits,
+    plain_images,
+    running_server,
+    wait_until,
+)
+
+MODEL = "nin-root-16"
+FAKE = ("--models", MODEL, "--engine", "fake", "--device", "cpu")
+
+
+async def send(
+    stub: service_pb2_grpc.GRPCInferenceServiceStub, value: int, requests: int, pause_s: float = 0.0
+) -> int:
+    """One caller: sends and checks ``requests`` answers; gives how many there were."""
+    for _ in range(requests):
+        response = await stub.ModelInfer(infer_request(MODEL, plain_images(1, value)), timeout=60)
+        assert logits(response)[0][0] == value
+        await asyncio.sleep(pause_s)
+    return requests
+
+
+async def test_a_worker_killed_under_load_costs_no_request_and_is_replaced() -> None:
+    with running_server(*FAKE) as server:
+        (before,) = server.worker_pids()
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            callers = [asyncio.ensure_future(send(stub, value, 100, 0.005)) for value in range(8)]
+            await asyncio.sleep(0.2)
+            os.kill(before, signal.SIGKILL)
+            done = await asyncio.gather(*callers, return_exceptions=True)
+        (after,) = server.worker_pids()
+        assert before != after
+        assert "ended with status -9" in server.log()
+        # Requests that came while no worker was there were refused as UNAVAILABLE, none was lost.
+        for outcome in done:
+            if isinstance(outcome, grpc.aio.AioRpcError):
+                assert outcome.code() is grpc.StatusCode.UNAVAILABLE
+            else:
+                assert outcome == 100
+
+
+async def test_with_a_second_worker_a_kill_is_not_noticed() -> None:
+    with running_server(*FAKE, "--cpu-workers", "2") as server:
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            callers = [asyncio.ensure_future(send(stub, value, 100, 0.002)) for value in range(8)]
+            await asyncio.sleep(0.1)
+            os.kill(server.worker_pids()[0], signal.SIGKILL)
+            assert sum(await asyncio.gather(*callers)) == 800
+        wait_until(lambda: len(server.worker_pids()) == 2)
+
+
+async def test_a_request_that_kills_workers_is_found_and_refused_alone() -> None:
+    with running_server(*FAKE, "--cpu-workers", "2", "--max-delay-us", "50000") as server:
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            images = [plain_images(1, value) for value in range(4)]
+            images.insert(2, command_image(b"exit"))
+            calls = [stub.ModelInfer(infer_request(MODEL, image), timeout=60) for image in images]
+            outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        poison = outcomes.pop(2)
+        assert isinstance(poison, grpc.aio.AioRpcError)
+        assert poison.code() is grpc.StatusCode.INTERNAL
+        assert "2 workers died while they computed this request" in poison.details()
+        assert [logits(outcome)[0][0] for outcome in outcomes] == [0, 1, 2, 3]
+
+
+async def test_a_model_exception_answers_its_batch_and_nothing_else() -> None:
+    with running_server(*FAKE) as server:
+        with pytest.raises(grpc.RpcError) as caught:
+            server.infer(MODEL, command_image(b"raise"))
+        assert caught.value.code() is grpc.StatusCode.INTERNAL
+        assert "RuntimeError: the fake engine was asked to raise" in caught.value.details()
+        assert server.infer(MODEL, plain_images(2, 9))[1][0] == 9.0
+
+
+async def test_sigterm_under_load_loses_nothing_that_was_admitted() -> None:
+    with running_server(*FAKE) as server:
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            slow = infer_request(MODEL, command_image(b"sleep" + bytes([20])))
+            calls = [stub.ModelInfer(slow, timeout=60) for _ in range(5)]
+            await asyncio.sleep(0.3)
+            server.process.send_signal(signal.SIGTERM)
+            await asyncio.sleep(0.2)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stub.ModelInfer(infer_request(MODEL, plain_images(1)), timeout=60)
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            assert "shutting down" in caught.value.details()
+            for call in calls:
+                assert logits(await call).shape == (1, 10)
+        assert server.process.wait(PATIENCE_S) == 0
+
+
+def test_a_second_signal_ends_at_once() -> None:
+    process = ServerProcess(*FAKE, "--drain-s", "60")
+    process.wait_ready()
+    hanging = process.stub.ModelInfer.future(infer_request(MODEL, command_image(b"hang")))
+    wait_until(lambda: not hanging.done())
+    worker = process.worker_pids()[0]
+    process.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: "shutting down" in process.log())
+    process.process.send_signal(signal.SIGTERM)
+    assert process.process.wait(10) == 1
+    assert hanging.exception() is not None
+    process.end(signal.SIGKILL)
+    os.kill(worker, signal.SIGKILL)  # it hangs, as it was told to
+
+
+def test_workers_end_when_their_server_is_killed() -> None:
+    process = ServerProcess(*FAKE)
+    process.wait_ready()
+    (worker,) = process.worker_pids()
+    process.end(signal.SIGKILL)
+    wait_until(lambda: not Path(f"/proc/{worker}").exists())
+
+
+def start(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "server", "--metrics-port", "0", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--models", "nin-root-3"], "models: 'nin-root-3' is not one of nin-orig, nin-root-2"),
+        (["--port", "x"], "--port: 'x' came, expected a valid integer"),
+        (["--weights", "/nowhere"], "the weights folder has no trained model"),
+        (["--device", "cuda:99"], "device: cuda:99 came, but torch sees"),
+    ],
+)
+def test_a_start_that_cannot_succeed_says_why(arguments: list[str], words: str) -> None:
+    result = start(*arguments)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("rootserve-server: error: ")
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_port_in_use_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        grpc_port = start("--port", str(port), *FAKE)
+        metrics_port = start("--port", "0", "--metrics-port", str(port), *FAKE)
+    assert grpc_port.returncode == metrics_port.returncode == 2
+    assert f"port: cannot listen on 127.0.0.1:{port}" in grpc_port.stderr
+    assert f"metrics_port: cannot listen on 127.0.0.1:{port}" in metrics_port.stderr
+
+
+def test_weights_that_cannot_be_loaded_are_refused_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "nin-orig.safetensors").write_bytes(b"no weights")
+    result = start("--weights", str(tmp_path))
+    assert result.returncode == 2
+    assert "nin-orig.safetensors is not a readable safetensors file" in result.stderr

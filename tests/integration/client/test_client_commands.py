@@ -1,0 +1,303 @@
+"""The command line against a fake server: what it prints, where, and its exit codes."""
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+import pytest
+
+from tests.integration.client.fake_rootserve import FakeRootserve
+
+Rootserve = Callable[..., tuple[int, str, str]]
+QUICK = ("--duration", 0.3, "--warmup", 0.05, "--model", "nin-orig")
+
+
+def assert_plain(text: str) -> None:
+    assert "\x1b" not in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_models_table(rootserve: Rootserve, fake: FakeRootserve) -> None:
+    code, out, err = rootserve("models", "--server", fake.address)
+    assert (code, err) == (0, "")
+    assert_plain(out)
+    header, orig, root, failed = out.splitlines()
+    assert header.split() == [
+        "model", "state", "engine", "precision", "params", "MACs", "accuracy",
+    ]  # fmt: skip
+    assert orig.split() == ["nin-orig", "ready", "fake", "fp32", "966,986", "222.5", "M", "91.25%"]
+    assert root.split() == ["nin-root-4", "unloaded", "-", "-", "700,000", "150.0", "M", "-"]
+    assert "failed" in failed
+
+
+def test_models_json(rootserve: Rootserve, fake: FakeRootserve) -> None:
+    code, out, _ = rootserve("models", "--json", "--server", fake.address)
+    assert code == 0
+    orig, root, _ = json.loads(out)
+    assert orig["paper"] == {"accuracy": 0.9211, "cpu_ms": 39.0, "gpu_ms": 0.623}
+    kept = ("name", "family", "topology", "params", "macs", "flops_paper", "accuracy", "trained")
+    assert [root[key] for key in kept] == [
+        "nin-root-4", "nin", "root", 700_000, 150_000_000, 150_100_000, None, False,
+    ]  # fmt: skip
+    assert (root["engine"], root["precision"], root["state"]) == (None, None, "unloaded")
+
+
+def test_server_comes_from_the_environment(
+    rootserve: Rootserve, fake: FakeRootserve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROOTSERVE_SERVER", fake.address)
+    assert rootserve("health")[0] == 0
+
+
+def test_health(rootserve: Rootserve, fake: FakeRootserve) -> None:
+    code, out, _ = rootserve("health", "--server", fake.address)
+    assert code == 0
+    assert_plain(out)
+    assert "server  SERVING" in out
+    assert "weights [do not] fit" in out
+    assert "1 more known and not loaded" in out
+
+
+def test_health_of_a_server_that_is_not_serving(rootserve: Rootserve, fake: FakeRootserve) -> None:
+    fake.health = "NOT_SERVING"
+    code, out, _ = rootserve("health", "--server", fake.address)
+    assert code == 1
+    assert "server  NOT_SERVING" in out
+
+
+@pytest.mark.parametrize(
+    ("model", "code", "line"),
+    [
+        ("nin-orig", 0, "nin-orig  SERVING (ready)\n"),
+        ("nin-root-4", 1, "nin-root-4  NOT_SERVING (unloaded)\n"),
+        ("nin-root-8", 1, "nin-root-8  NOT_SERVING (failed)  weights [do not] fit\n"),
+    ],
+)
+def test_health_of_a_model(
+    rootserve: Rootserve, fake: FakeRootserve, model: str, code: int, line: str
+) -> None:
+    assert rootserve("health", model, "--server", fake.address) == (code, line, "")
+
+
+def test_infer(rootserve: Rootserve, fake: FakeRootserve, cat_path: Path) -> None:
+    code, out, err = rootserve(
+        "infer", cat_path, cat_path, "--model", "nin-orig", "--top", 2, "--server", fake.address
+    )
+    assert (code, err) == (0, "")
+    assert out.count("cat.png") == 2
+    assert out.count("label-") == 4
+    assert "69.0" in out  # e^3 / (e^3 + 9)
+    assert "queue 100 µs, batch wait 200 µs, compute 300 µs" in " ".join(out.split())
+    (request,) = fake.requests
+    assert list(request.inputs[0].shape) == [2, 3, 32, 32]
+
+
+def test_infer_json(rootserve: Rootserve, fake: FakeRootserve, cat_path: Path) -> None:
+    code, out, _ = rootserve(
+        "infer", cat_path, "-m", "nin-orig", "--json", "--server", fake.address
+    )
+    assert code == 0
+    report = json.loads(out)
+    (image,) = report["images"]
+    best = image["top"][0]
+    assert image["file"] == str(cat_path)
+    assert best["class"] == f"label-{best['index']}"
+    assert best["index"] == fake.requests[0].raw_input_contents[0][0] % 10
+    assert len(image["top"]) == 5
+    assert report["timeline"]["engine"] == "fake"
+
+
+def test_load_prints_and_writes_its_report(
+    rootserve: Rootserve, fake: FakeRootserve, tmp_path: Path, sample_path: Path
+) -> None:
+    file = tmp_path / "report.json"
+    code, out, err = rootserve(
+        "load", *QUICK, "-c", 2, "--rows", 3, "--data", sample_path, "--json", file,
+        "--slo-p99-ms", 60_000, "--server", fake.address,
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    assert "objective met" in out
+    assert_plain("\n".join(line for line in out.splitlines() if str(file) not in line))
+    report = json.loads(file.read_text())
+    assert report["model"] == "nin-orig"
+    assert report["requests"] > 0
+    assert report["errors"] == {}
+    assert report["throughput_rows_per_s"] > 0
+    for kind in ("response_time_s", "service_time_s"):
+        assert report[kind]["p50"] <= report[kind]["p90"] <= report[kind]["p99"]
+        assert report[kind]["p99"] <= report[kind]["p999"] <= 60
+    assert report["options"]["rows"] == 3
+    assert report["options"]["concurrency"] == 2
+    assert report["server"]["version"] == "9.8.7"
+    assert (report["server"]["engine"], report["server"]["precision"]) == ("fake", "fp32")
+    assert report["server"]["workers"][0]["name"] == "cpu-0"
+
+
+def test_load_open_loop(rootserve: Rootserve, fake: FakeRootserve) -> None:
+    code, out, _ = rootserve(
+        "load", *QUICK, "--rate", 50, "--distribution", "constant", "--server", fake.address
+    )
+    assert code == 0
+    assert "open loop, 50 requests/s (constant), 1 row per request" in out
+
+
+def test_a_missed_objective_is_exit_code_1(rootserve: Rootserve, fake: FakeRootserve) -> None:
+    fake.delay_s = 0.05
+    code, out, _ = rootserve(
+        "load", *QUICK, "-c", 1, "--slo-p99-ms", 2, "--server", fake.address
+    )  # fmt: skip
+    assert code == 1
+    assert "objective missed: p99 response time " in out
+
+
+def test_an_objective_is_missed_when_nothing_succeeded(
+    rootserve: Rootserve, fake: FakeRootserve, tmp_path: Path
+) -> None:
+    fake.fail = lambda _: grpc.StatusCode.INTERNAL
+    file = tmp_path / "report.json"
+    code, out, _ = rootserve(
+        "load", *QUICK, "-c", 1, "--slo-p99-ms", 2, "--json", file, "--server", fake.address
+    )
+    assert code == 1
+    assert "no request succeeded" in out
+    assert "INTERNAL" in out
+    report = json.loads(file.read_text())
+    assert set(report["response_time_s"].values()) == {None}
+    assert report["stages_s"] is None
+    assert report["errors"] == {"INTERNAL": report["requests"]}
+
+
+def test_a_load_without_one_success_is_exit_code_3(
+    rootserve: Rootserve, fake: FakeRootserve
+) -> None:
+    fake.fail = lambda _: grpc.StatusCode.UNAVAILABLE
+    code, out, err = rootserve("load", *QUICK, "-c", 1, "--server", fake.address)
+    assert code == 3
+    assert "throughput" in out
+    assert err.startswith("rootserve: UNAVAILABLE: none of the ")
+
+
+def test_ctrl_c_ends_the_load_and_still_reports(
+    rootserve: Rootserve, fake: FakeRootserve, tmp_path: Path
+) -> None:
+    def interrupt() -> None:
+        until = time.monotonic() + 20
+        while len(fake.requests) < 20 and time.monotonic() < until:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    file = tmp_path / "report.json"
+    code, out, _ = rootserve(
+        "load", "-m", "nin-orig", "-c", 1, "--warmup", 0, "--duration", 60, "--json", file,
+        "--server", fake.address,
+    )  # fmt: skip
+    assert code == 130
+    assert "interrupted:" in out
+    report = json.loads(file.read_text())
+    assert report["interrupted"] is True
+    assert report["requests"] >= 18
+
+
+LOAD = ("load", "--model", "nin-orig")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((*LOAD,), ["neither --concurrency nor --rate"]),
+        ((*LOAD, "-c", 1, "-r", 1), ["both --concurrency and --rate"]),
+        ((*LOAD, "-c", 1, "--distribution", "poisson"), ["--distribution without --rate"]),
+        ((*LOAD, "-c", 1, "--max-in-flight", 2), ["--max-in-flight without --rate"]),
+        ((*LOAD, "-r", 1, "--distribution", "normal"), ["normal", "poisson or constant"]),
+        ((*LOAD, "-c", 0), ["concurrency 0", "expected 1"]),
+        ((*LOAD, "-r", "nan"), ["rate nan", "requests per second"]),
+        ((*LOAD, "-r", -1), ["rate -1"]),
+        ((*LOAD, "-c", 1, "--duration", 0), ["duration 0", "seconds"]),
+        ((*LOAD, "-c", 1, "--rows", 0), ["rows 0"]),
+        ((*LOAD, "-c", 1, "--slo-p99-ms", 0), ["--slo-p99-ms 0"]),
+        ((*LOAD, "-c", "many"), ["--concurrency", "integer"]),
+        (("load", "-c", 1), ["--model"]),
+        ((*LOAD, "-c", 1, "--data", "/nowhere"), ["/nowhere: no such file", "parquet"]),
+        ((*LOAD, "-c", 1, "--json", "/nowhere/report.json"), ["/nowhere/report.json", "folder"]),
+        (("infer", "/nowhere.png", "--model", "nin-orig"), ["/nowhere.png: no such file", "PNG"]),
+        (("infer", "--model", "nin-orig"), ["IMAGE"]),
+        (("models", "--server", "localhost"), ["'localhost'", "HOST:PORT"]),
+        (("models", "--server", "http://localhost:8001"), ["HOST:PORT"]),
+        (("lood",), ["lood"]),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(
+    rootserve: Rootserve,
+    fake: FakeRootserve,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[object, ...],
+    words: list[str],
+) -> None:
+    monkeypatch.setenv("ROOTSERVE_SERVER", fake.address)
+    code, out, err = rootserve(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("rootserve: ")
+    assert err.count("\n") == 1
+    for word in words:
+        assert word in err
+    assert fake.requests == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("health",),
+        ("models",),
+        ("infer", "cat.png", "--model", "nin-orig"),
+        ("load", "--model", "nin-orig", "-c", 1),
+    ],
+)
+def test_unreachable_is_one_line_and_exit_code_3(
+    rootserve: Rootserve, nobody: str, arguments: tuple[object, ...]
+) -> None:
+    code, out, err = rootserve(*arguments, "--server", nobody)
+    assert (code, out) == (3, "")
+    assert err == (
+        f"rootserve: no gRPC server answers at {nobody}; is rootserve-server running there?\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("health", "resnet"),
+        ("infer", "cat.png", "--model", "resnet"),
+        ("load", "--model", "resnet", "-c", 1),
+    ],
+)
+def test_unknown_model_is_one_line_and_exit_code_3(
+    rootserve: Rootserve, fake: FakeRootserve, arguments: tuple[object, ...]
+) -> None:
+    code, _, err = rootserve(*arguments, "--server", fake.address)
+    assert code == 3
+    assert err == (
+        "rootserve: NOT_FOUND: no model 'resnet'; "
+        "the server knows nin-orig, nin-root-4, nin-root-8\n"
+    )
+
+
+def test_words_of_the_server_stay_one_line(
+    rootserve: Rootserve, fake: FakeRootserve, cat_path: Path
+) -> None:
+    fake.fail = lambda _: grpc.StatusCode.INTERNAL
+    code, _, err = rootserve("infer", cat_path, "-m", "nin-orig", "--server", fake.address)
+    assert code == 3
+    assert err == "rootserve: INTERNAL: as the test wishes in two lines\n"
+
+
+def test_no_arguments_print_the_help(rootserve: Rootserve) -> None:
+    code, out, _ = rootserve()
+    assert code == 2
+    assert "Exit codes:" in out
+    assert_plain(out)

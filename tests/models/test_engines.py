@@ -1,0 +1,72 @@
+"""Every engine computes what the module computes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rootmodels.weights_info import PRETRAINED_DIR, weights_path
+from server.engines.base import EngineError, LoadSpec
+from server.engines.fake import FakeEngine
+from server.engines.registry import LOADERS, default_engine, get_loader
+from server.engines.torch_eager import build_module
+
+SPEC = LoadSpec("nin-root-16", weights_path("nin-root-16"), "cpu", threads=1)
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_logits_are_those_of_the_module(engine: str) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (7, 3, 32, 32), dtype=np.uint8)
+    with torch.inference_mode():
+        expected = build_module(SPEC)(torch.from_numpy(images)).numpy()
+    loaded = get_loader(engine)(SPEC)
+    assert loaded.precision == "fp32"
+    assert np.abs(expected).max() > 0.5
+    for batch in (images, images.astype(np.float32)):
+        np.testing.assert_allclose(loaded.run(batch), expected, atol=1e-4)
+    np.testing.assert_allclose(loaded.run(images[:1]), expected[:1], atol=1e-4)
+
+
+def test_a_model_without_weights_is_the_same_in_every_process() -> None:
+    spec = LoadSpec("nin-col-4", None, "cpu", 1)
+    first, second = build_module(spec), build_module(spec)
+    assert torch.equal(first.body.conv2a.conv.weight, second.body.conv2a.conv.weight)
+
+
+def test_weights_of_another_variant_are_refused() -> None:
+    spec = LoadSpec("nin-orig", PRETRAINED_DIR / "nin-root-16.safetensors", "cpu", 1)
+    with pytest.raises(EngineError, match="holds weights of nin-root-16, not of nin-orig"):
+        build_module(spec)
+
+
+def test_engines_refuse_devices_they_cannot_use() -> None:
+    with pytest.raises(EngineError, match="openvino runs on the cpu, not on cuda:0"):
+        get_loader("openvino")(LoadSpec("nin-orig", None, "cuda:0", 0))
+    count = torch.cuda.device_count()
+    with pytest.raises(EngineError, match=f"no device cuda:{count}"):
+        get_loader("torch")(LoadSpec("nin-orig", None, f"cuda:{count}", 0))
+
+
+def test_the_defaults_are_engines() -> None:
+    assert {default_engine("cpu"), default_engine("cuda:0")} <= set(LOADERS)
+
+
+def test_the_fake_engine_answers_with_means() -> None:
+    images = np.zeros((2, 3, 32, 32), np.uint8)
+    images[1] = 7
+    logits = FakeEngine().run(images)
+    assert logits[0].tolist() == list(range(10))
+    assert logits[1].tolist() == [7.0 + c for c in range(10)]
+
+
+def test_the_fake_engine_raises_when_told_to() -> None:
+    images = np.zeros((1, 3, 32, 32), np.uint8)
+    images.reshape(-1)[:5] = list(b"raise")
+    with pytest.raises(RuntimeError, match="asked to raise"):
+        FakeEngine().run(images)
+
+
+def test_a_missing_weights_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"gone\.safetensors"):
+        build_module(LoadSpec("nin-orig", tmp_path / "gone.safetensors", "cpu", 1))

@@ -1,0 +1,191 @@
+"""What is printed fits 80 columns, is plain off a terminal, and reads well."""
+
+import io
+import subprocess
+import sys
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from client.catalog import Model
+from client.load import LatencySummary, LoadOptions, LoadResult, Snapshot
+from client.load.recording import Stages
+from client.progress import LoadProgress, progress_text
+from client.tables import load_warnings, print_health, print_load, print_models, print_top
+from client.units import count, duration, millions, percent
+
+
+def screen(*, terminal: bool = False) -> Console:
+    return Console(file=io.StringIO(), width=80, force_terminal=terminal, highlight=False)
+
+
+def printed(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    if not console.is_terminal:
+        assert max(map(len, text.splitlines()), default=0) <= 80
+    return text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "-"), (0.0, "0.00 µs"), (1e-6, "1.00 µs"), (0.00085, "850 µs"),
+        (0.0009996, "1.00 ms"), (0.0123456, "12.3 ms"), (0.09996, "100 ms"), (0.9996, "1.00 s"),
+        (1.5, "1.50 s"), (1234.5, "1,234 s"),
+    ],
+)  # fmt: skip
+def test_durations(seconds: float | None, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@given(st.floats(1e-6, 9999))
+def test_durations_keep_three_digits(seconds: float) -> None:
+    number, unit = duration(seconds).split()
+    value = float(number.replace(",", "")) * {"µs": 1e-6, "ms": 1e-3, "s": 1.0}[unit]
+    assert value == pytest.approx(seconds, rel=6e-3)
+    assert len(number.replace(".", "").replace(",", "")) in {3, 4}
+
+
+def test_counts_and_shares() -> None:
+    assert count(966_986) == "966,986"
+    assert millions(222_496_000) == "222.5 M"
+    assert percent(0.91254) == "91.25%"
+    assert percent(None) == "-"
+
+
+def model(**changes: object) -> Model:
+    settings: dict[str, object] = {
+        "name": "resnet50-root-64", "family": "resnet50", "topology": "root",
+        "params": 25_557_032, "macs": 4_089_184_256, "flops_paper": 4_100_000_000,
+        "accuracy": 0.7571, "trained": True, "engine": "openvino", "precision": "bf16",
+        "state": "unloaded", "state_reason": None, "image_size": 224, "classes": (), "paper": None,
+    }  # fmt: skip
+    return Model(**settings | changes)
+
+
+def test_the_widest_model_fits() -> None:
+    console = screen()
+    print_models(console, [model(), model(name="[b]nin[/b]", accuracy=None, engine=None)])
+    text = printed(console)
+    assert "\x1b" not in text
+    assert "resnet50-root-64  unloaded  openvino" in text
+    assert "25,557,032" in text
+    assert "4,089.2 M" in text
+    assert "[b]nin[/b]" in text
+
+
+def test_a_terminal_gets_colours() -> None:
+    console = screen(terminal=True)
+    print_models(console, [model(state="ready")])
+    assert "\x1b[32mready" in printed(console)
+
+
+def test_health_shows_reasons_and_counts_the_rest() -> None:
+    console = screen()
+    reason = "the weights are those of another network: " * 3
+    print_health(console, "SERVING", [model(state="failed", state_reason=reason), model(), model()])
+    text = printed(console)
+    assert "those of another network" in " ".join(text.split())
+    assert "2 more known and not loaded" in text
+
+
+def test_bars_are_for_terminals() -> None:
+    ranking = [("cat", 0.5), ("aeroplane", 0.25)]
+    plain, colourful = screen(), screen(terminal=True)
+    print_top(plain, "[cat].png", ranking)
+    assert printed(plain) == "[cat].png\n  cat         50.00%\n  aeroplane   25.00%\n"
+    print_top(colourful, "cat.png", ranking)
+    assert "█" * 12 in printed(colourful)
+
+
+def result(**changes: object) -> LoadResult:
+    times = LatencySummary(0.0012, 0.0123, 0.123, 1.23, 0.0011, 0.02, 12.3)
+    settings: dict[str, object] = {
+        "options": LoadOptions(model="resnet50-root-64", rate=1500.0, rows=16),
+        "started_at": datetime(2026, 1, 1, tzinfo=UTC), "window_s": 10.0, "interrupted": False,
+        "requests": 123_456, "succeeded": 123_400, "errors": {"RESOURCE_EXHAUSTED": 50},
+        "unfinished": 6, "throughput_rows_per_s": 197_440.0, "throughput_requests_per_s": 12_340.0,
+        "response_time": times, "service_time": times, "late_departures": 10,
+        "max_lateness_s": 0.5, "stages": Stages(0.001, 0.002, 0.003, 0.0004, 0.0005, 31.5),
+        "client_cpu_cores": 0.5,
+    }  # fmt: skip
+    return LoadResult(**settings | changes)
+
+
+def test_load_table() -> None:
+    console = screen()
+    print_load(console, result())
+    text = printed(console)
+    assert "open loop, 1500 requests/s (poisson), 16 rows per request" in " ".join(text.split())
+    assert "197,440.0" in text
+    assert "RESOURCE_EXHAUSTED" in text
+    (response,) = [line for line in text.splitlines() if line.startswith("response")]
+    assert response.split()[1:] == [
+        "1.20", "ms", "12.3", "ms", "123", "ms", "1.23", "s", "20.0", "ms", "12.3", "s",
+    ]  # fmt: skip
+    assert "warning" not in text
+
+
+def test_load_table_without_an_answer() -> None:
+    console = screen()
+    print_load(
+        console, result(response_time=LatencySummary(), service_time=LatencySummary(), stages=None)
+    )
+    assert "response" in printed(console)
+
+
+def test_warnings_say_what_casts_doubt() -> None:
+    assert load_warnings(result()) == []
+    late, busy = load_warnings(result(late_departures=5000, client_cpu_cores=1.2))
+    assert "5,000 requests left more than 1 ms late (at most 500 ms)" in late
+    assert "1.2 processor cores" in busy
+    (stopped,) = load_warnings(result(interrupted=True, window_s=2.5))
+    assert stopped == "interrupted: 2.5 s of 10 s were measured"
+
+
+def test_progress() -> None:
+    snapshot = Snapshot(4.0, False, 1000, 3, 197_440.0, 0.0123)
+    assert progress_text(snapshot, 12.0) == ("197,440 rows/s, p99 12.3 ms, 3 failed, 8 s left")
+    console = screen(terminal=True)
+    with LoadProgress(console, 12.0) as progress:
+        assert progress.is_shown
+        progress.show(snapshot)
+    assert "measuring" in printed(console)
+
+
+def test_progress_is_silent_off_a_terminal() -> None:
+    console = screen()
+    with LoadProgress(console, 12.0) as progress:
+        assert not progress.is_shown
+    assert printed(console) == ""
+
+
+IMPORTS = """
+import sys
+import {module}
+heavy = {{"torch", "pyarrow", "PIL", "hdrh", "numpy", "grpc", "rich", "server", "rootmodels"}}
+print(sorted((heavy - set({allowed!r}.split())) & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "allowed"),
+    [
+        ("client.cli", ""),
+        ("client.inference", "numpy grpc"),
+        ("client.load", "numpy grpc hdrh"),
+        ("client.commands.load", "numpy grpc hdrh rich"),
+        ("client.commands.infer", "numpy grpc hdrh rich"),
+    ],
+)
+def test_importing_is_light(module: str, allowed: str) -> None:
+    """So that --help is quick, and that no client needs torch."""
+    program = IMPORTS.format(module=module, allowed=allowed)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "[]\n"

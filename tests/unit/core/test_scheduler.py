@@ -1,0 +1,216 @@
+import math
+
+import pytest
+
+from server.core.reasons import Reason
+from server.core.scheduler import Batch, Limits, Request, Scheduler
+
+
+def request(
+    number: int, rows: int = 1, at: float = 0.0, deadline: float = math.inf, model: str = "m"
+) -> Request:
+    return Request(number, model, rows, at, deadline)
+
+
+def scheduler(workers: int = 1, **limits: object) -> Scheduler:
+    made = Scheduler(Limits(**{"max_batch_rows": 8, "max_queue_rows": 16, **limits}))  # type: ignore[arg-type]
+    for index in range(workers):
+        made.worker_ready(f"w{index}", ["m", "n"])
+    return made
+
+
+def ids(batch: Batch) -> list[int]:
+    return [request.id for request in batch.requests]
+
+
+def test_an_idle_worker_gets_what_waits_at_once_when_there_is_no_delay() -> None:
+    s = scheduler()
+    assert s.offer(request(1), 0.0) is None
+    assert s.offer(request(2), 0.0) is None
+    (batch,) = s.poll(0.0).dispatches
+    assert ids(batch) == [1, 2]
+    assert batch.worker == "w0"
+
+
+def test_a_batch_waits_for_the_maximal_delay_of_its_oldest_request() -> None:
+    s = scheduler(max_delay_s=0.010)
+    s.offer(request(1, at=0.0), 0.0)
+    decisions = s.poll(0.0)
+    assert decisions.dispatches == ()
+    assert decisions.wake_s == pytest.approx(0.010)
+    s.offer(request(2, at=0.009), 0.009)
+    assert s.poll(0.009).dispatches == ()
+    (batch,) = s.poll(0.010).dispatches
+    assert ids(batch) == [1, 2]
+
+
+def test_a_full_batch_does_not_wait() -> None:
+    s = scheduler(max_delay_s=1.0)
+    for number in range(3):
+        s.offer(request(number, rows=4), 0.0)
+    (batch,) = s.poll(0.0).dispatches
+    assert ids(batch) == [0, 1]
+    assert s.rows_queued("m") == 4
+
+
+def test_a_preferred_size_is_closed_without_waiting_longer() -> None:
+    s = scheduler(max_delay_s=1.0, preferred_rows=(2, 4))
+    for number in range(5):
+        s.offer(request(number), 0.0)
+    (batch,) = s.poll(0.0).dispatches
+    assert ids(batch) == [0, 1, 2, 3]
+    assert s.rows_queued("m") == 1
+
+
+def test_a_request_is_never_split_and_none_overtakes() -> None:
+    s = scheduler(batches_ahead=0)
+    s.offer(request(1, rows=5), 0.0)
+    s.offer(request(2, rows=5), 0.0)
+    s.offer(request(3, rows=1), 0.0)
+    (batch,) = s.poll(0.0).dispatches
+    assert ids(batch) == [1]
+
+
+def test_batches_hold_one_model_and_the_oldest_head_goes_first() -> None:
+    s = scheduler(workers=2)
+    s.offer(request(1, at=0.2, model="m"), 0.2)
+    s.offer(request(2, at=0.1, model="n"), 0.2)
+    first, second = s.poll(0.2).dispatches
+    assert (first.model, second.model) == ("n", "m")
+
+
+def test_the_queue_limit_counts_rows() -> None:
+    s = scheduler(workers=0)
+    assert s.offer(request(1, rows=8), 0.0) is None
+    assert s.offer(request(2, rows=8), 0.0) is None
+    assert s.offer(request(3, rows=1), 0.0) is Reason.QUEUE_FULL
+    assert s.offer(request(4, rows=1, model="n"), 0.0) is None
+
+
+def test_more_rows_than_a_batch_may_have_are_refused() -> None:
+    assert scheduler().offer(request(1, rows=9), 0.0) is Reason.INVALID_REQUEST
+
+
+def test_a_lost_deadline_is_refused_at_once() -> None:
+    assert scheduler().offer(request(1, deadline=1.0), 1.0) is Reason.DEADLINE_LOST
+
+
+def test_a_request_whose_deadline_passes_in_the_queue_is_dropped_before_compute() -> None:
+    s = scheduler(workers=0)
+    s.offer(request(1, deadline=0.5), 0.0)
+    s.offer(request(2), 0.0)
+    assert s.poll(0.0).wake_s == pytest.approx(0.5)
+    assert [r.id for r in s.poll(0.5).expired] == [1]
+    s.worker_ready("w0", ["m"])
+    (batch,) = s.poll(0.6).dispatches
+    assert ids(batch) == [2]
+
+
+def test_a_cancelled_request_is_not_computed() -> None:
+    s = scheduler(workers=0)
+    first = request(1)
+    s.offer(first, 0.0)
+    s.offer(request(2), 0.0)
+    s.cancel(first)
+    s.worker_ready("w0", ["m"])
+    (batch,) = s.poll(0.0).dispatches
+    assert ids(batch) == [2]
+    assert s.rows_queued("m") == 0
+
+
+def test_a_busy_worker_gets_one_full_batch_ahead_and_no_more() -> None:
+    s = scheduler(max_queue_rows=64)
+    for number in range(5):
+        s.offer(request(number, rows=8), 0.0)
+    assert len(s.poll(0.0).dispatches) == 2
+    assert s.poll(0.0).wake_s == math.inf
+
+
+def test_a_small_batch_ahead_is_closed_late_just_before_the_running_one_ends() -> None:
+    s = scheduler(lead_s=0.002)
+    s.offer(request(1), 0.0)
+    (batch,) = s.poll(0.0).dispatches
+    s.batch_done("w0", batch.id, 0.1, compute_s=0.1)
+
+    s.offer(request(2, at=1.0), 1.0)
+    assert len(s.poll(1.0).dispatches) == 1
+    s.offer(request(3, at=1.01), 1.01)
+    decisions = s.poll(1.01)
+    assert decisions.dispatches == ()
+    assert decisions.wake_s == pytest.approx(1.098)
+    s.offer(request(4, at=1.05), 1.05)
+    (ahead,) = s.poll(1.098).dispatches
+    assert ids(ahead) == [3, 4]
+
+
+def test_idle_workers_take_turns() -> None:
+    s = scheduler(workers=2)
+    workers = []
+    for number in range(4):
+        now = float(number)
+        s.offer(request(number, at=now), now)
+        (batch,) = s.poll(now).dispatches
+        workers.append(batch.worker)
+        s.batch_done(batch.worker, batch.id, now + 0.1, 0.1)
+    assert workers == ["w0", "w1", "w0", "w1"]
+
+
+def test_a_worker_gets_only_models_it_has() -> None:
+    s = Scheduler(Limits())
+    s.worker_ready("w0", ["n"])
+    s.offer(request(1, model="m"), 0.0)
+    assert s.poll(0.0).dispatches == ()
+    s.worker_ready("w0", ["n", "m"])
+    assert len(s.poll(0.0).dispatches) == 1
+
+
+def test_what_a_lost_worker_had_is_computed_again_each_request_alone_and_first() -> None:
+    s = scheduler()
+    for number in (1, 2, 3):
+        s.offer(request(number), 0.0)
+    s.poll(0.0)
+    s.offer(request(4), 0.1)
+    assert s.worker_lost("w0") == ()
+    s.worker_ready("w1", ["m"])
+    order = []
+    for _ in range(4):
+        order += [ids(batch) for batch in s.poll(1.0).dispatches]
+        (batch_id, *_) = s._workers["w1"].batches
+        s.batch_done("w1", batch_id, 1.0, 0.001)
+    assert order == [[1], [2], [3], [4]]
+    assert s.is_empty
+
+
+def test_a_request_that_loses_two_workers_is_given_up() -> None:
+    s = scheduler(workers=2)
+    s.offer(request(1), 0.0)
+    (batch,) = s.poll(0.0).dispatches
+    assert s.worker_lost(batch.worker) == ()
+    (again,) = s.poll(0.1).dispatches
+    assert [r.id for r in s.worker_lost(again.worker)] == [1]
+    assert s.is_empty
+
+
+def test_a_batch_ahead_is_not_blamed_for_the_death_of_its_worker() -> None:
+    s = scheduler(workers=2, max_batch_rows=1)
+    s.offer(request(1), 0.0)
+    s.offer(request(2), 0.0)
+    first, second = s.poll(0.0).dispatches
+    assert s.worker_lost(first.worker) == ()
+    s.batch_done(second.worker, second.id, 0.1, 0.1)
+    s.offer(request(3), 0.1)
+    assert [ids(batch) for batch in s.poll(0.1).dispatches] == [[1], [3]]
+    assert [r.id for r in s.worker_lost(second.worker)] == [1]
+    s.worker_ready("w2", ["m"])
+    (batch,) = s.poll(0.2).dispatches
+    assert batch.requests[0].attempts == 0
+
+
+def test_a_cancelled_request_is_not_computed_again_when_its_worker_is_lost() -> None:
+    s = scheduler()
+    first = request(1)
+    s.offer(first, 0.0)
+    s.poll(0.0)
+    s.cancel(first)
+    assert s.worker_lost("w0") == ()
+    assert s.is_empty

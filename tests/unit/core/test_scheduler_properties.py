@@ -1,0 +1,180 @@
+"""Random arrivals, sizes, cancels, deadlines and worker losses, checked against a ledger."""
+
+import math
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from server.core.scheduler import Batch, Limits, Request, Scheduler
+
+MODELS = ("a", "b")
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    @initialize(
+        max_delay_s=st.sampled_from([0.0, 0.005, 0.1]),
+        preferred_rows=st.sampled_from([(), (2,), (2, 4)]),
+        workers=st.integers(1, 3),
+        ahead=st.integers(0, 2),
+    )
+    def set_up(
+        self, max_delay_s: float, preferred_rows: tuple[int, ...], workers: int, ahead: int
+    ) -> None:
+        self.limits = Limits(
+            max_batch_rows=6,
+            max_delay_s=max_delay_s,
+            preferred_rows=preferred_rows,
+            max_queue_rows=12,
+            batches_ahead=ahead,
+        )
+        self.scheduler = Scheduler(self.limits)
+        self.now = 100.0
+        self.next_id = 1
+        self.waiting: dict[int, Request] = {}
+        self.running: dict[str, list[Batch]] = {}
+        self.cancelled: set[int] = set()
+        self.finished: set[int] = set()
+        for index in range(workers):
+            self.start_worker(index)
+
+    def start_worker(self, index: int) -> None:
+        self.running[f"w{index}"] = []
+        self.scheduler.worker_ready(f"w{index}", MODELS)
+
+    def finish(self, request_id: int) -> None:
+        assert request_id not in self.finished, "answered twice"
+        self.finished.add(request_id)
+
+    @rule(
+        model=st.sampled_from(MODELS),
+        rows=st.integers(1, 6),
+        patience=st.sampled_from([math.inf, 0.001, 0.05]),
+    )
+    def offer(self, model: str, rows: int, patience: float) -> None:
+        request = Request(self.next_id, model, rows, self.now, self.now + patience)
+        self.next_id += 1
+        queued = self.scheduler.rows_queued(model)
+        refused = self.scheduler.offer(request, self.now) is not None
+        assert refused == (queued + rows > self.limits.max_queue_rows)
+        if not refused:
+            self.waiting[request.id] = request
+
+    @rule(passed=st.sampled_from([0.0, 0.0005, 0.004, 0.06, 1.0]))
+    def poll(self, passed: float) -> None:
+        self.now += passed
+        decisions = self.scheduler.poll(self.now)
+        for request in decisions.expired:
+            assert self.waiting.pop(request.id).deadline_s <= self.now
+            self.finish(request.id)
+        for batch in decisions.dispatches:
+            assert 0 < batch.rows <= self.limits.max_batch_rows
+            assert {request.model for request in batch.requests} == {batch.model}
+            fresh = [request.id for request in batch.requests if request.attempts == 0]
+            assert fresh == sorted(fresh), "order of arrival"
+            if any(request.attempts for request in batch.requests):
+                assert len(batch.requests) == 1, "computed again alone"
+            for request in batch.requests:
+                assert request.deadline_s > self.now, "started after its deadline"
+                assert request.id not in self.cancelled, "computed for nobody"
+                del self.waiting[request.id]
+            held = self.running[batch.worker]
+            held.append(batch)
+            assert len(held) <= 1 + self.limits.batches_ahead
+        idle = [worker for worker, batches in self.running.items() if not batches]
+        for request in self.waiting.values():
+            overdue = request.arrived_s + self.limits.max_delay_s <= self.now
+            assert not (idle and overdue), "a free worker idles past the maximal delay"
+        if self.waiting and idle:
+            assert decisions.wake_s > self.now, "asks to be polled again at once"
+            assert decisions.wake_s <= min(
+                request.arrived_s + self.limits.max_delay_s for request in self.waiting.values()
+            )
+
+    @precondition(lambda self: any(self.running.values()))
+    @rule(data=st.data(), failed=st.booleans())
+    def batch_done(self, data: st.DataObject, failed: bool) -> None:
+        workers = sorted(worker for worker, batches in self.running.items() if batches)
+        worker = data.draw(st.sampled_from(workers))
+        batch = self.running[worker].pop(0)
+        self.now += 0.001
+        compute_s = None if failed else 0.001 * batch.rows
+        assert self.scheduler.batch_done(worker, batch.id, self.now, compute_s) == batch
+        for request in batch.requests:
+            if request.id not in self.cancelled:
+                self.finish(request.id)
+
+    @precondition(lambda self: self.waiting or any(self.running.values()))
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        running = [
+            request
+            for batches in self.running.values()
+            for batch in batches
+            for request in batch.requests
+            if request.id not in self.cancelled
+        ]
+        candidates = [*self.waiting.values(), *running]
+        if not candidates:
+            return
+        request = data.draw(st.sampled_from(candidates))
+        self.scheduler.cancel(request)
+        self.cancelled.add(request.id)
+        self.waiting.pop(request.id, None)
+        self.finish(request.id)
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def lose_worker(self, data: st.DataObject) -> None:
+        worker = data.draw(st.sampled_from(sorted(self.running)))
+        had = self.running.pop(worker)
+        lost = {request.id for request in self.scheduler.worker_lost(worker)}
+        for position, batch in enumerate(had):
+            for request in batch.requests:
+                attempts = request.attempts + (1 if position == 0 else 0)
+                if request.id in self.cancelled:
+                    assert request.id not in lost
+                elif attempts >= self.limits.max_attempts:
+                    assert request.id in lost
+                    self.finish(request.id)
+                else:
+                    assert request.id not in lost
+                    self.waiting[request.id] = request
+
+    @precondition(lambda self: len(self.running) < 3)
+    @rule()
+    def replace_worker(self) -> None:
+        free = next(index for index in range(3) if f"w{index}" not in self.running)
+        self.start_worker(free)
+
+    @invariant()
+    def rows_are_kept(self) -> None:
+        if not hasattr(self, "scheduler"):
+            return
+        for model in MODELS:
+            rows = sum(r.rows for r in self.waiting.values() if r.model == model)
+            assert self.scheduler.rows_queued(model) == rows
+
+    def teardown(self) -> None:
+        """Whatever happened, everything ends once workers work and time goes by."""
+        if not hasattr(self, "scheduler"):
+            return
+        if not self.running:
+            self.start_worker(0)
+        for _ in range(500):
+            self.poll(1.0)
+            for worker, batches in self.running.items():
+                while batches:
+                    batch = batches.pop(0)
+                    self.scheduler.batch_done(worker, batch.id, self.now, 0.001)
+                    for request in batch.requests:
+                        if request.id not in self.cancelled:
+                            self.finish(request.id)
+            if not self.waiting:
+                break
+        assert not self.waiting
+        assert self.scheduler.is_empty
+
+
+TestScheduler = SchedulerMachine.TestCase
+TestScheduler.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

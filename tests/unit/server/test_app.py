@@ -1,0 +1,59 @@
+import pytest
+
+from rootmodels.weights_info import PRETRAINED_DIR
+from server.app import StartError, worker_specs
+from server.models import Models, ModelSelectionError, State, find_models
+from server.options import read_settings
+
+
+@pytest.fixture
+def models() -> Models:
+    made = find_models(PRETRAINED_DIR)
+    made.select([])
+    return made
+
+
+def specs(models: Models, *arguments: str, cuda: int = 0) -> list[tuple[str, str, str, int]]:
+    made = worker_specs(read_settings(arguments, {}), models, cuda)
+    return [(spec.name, spec.device, spec.engine, spec.threads) for spec in made]
+
+
+def test_auto_takes_every_gpu_else_the_cpu(models: Models) -> None:
+    assert specs(models, cuda=2) == [
+        ("cuda-0", "cuda:0", "torch", 0),
+        ("cuda-1", "cuda:1", "torch", 0),
+    ]
+    assert specs(models, "--threads", "3") == [("cpu-0", "cpu", "openvino", 3)]
+
+
+def test_cpu_workers_share_the_processors(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.app.cpu_count", lambda: 8)
+    made = specs(models, "--device", "cpu", "--cpu-workers", "4", "--engine", "torch", cuda=1)
+    assert made == [(f"cpu-{index}", "cpu", "torch", 2) for index in range(4)]
+
+
+@pytest.mark.parametrize(("device", "cuda"), [("cuda", 0), ("cuda:1", 1), ("cuda:0,cuda:7", 4)])
+def test_a_gpu_that_is_not_there_is_refused(models: Models, device: str, cuda: int) -> None:
+    with pytest.raises(StartError, match="device: cuda"):
+        specs(models, "--device", device, cuda=cuda)
+
+
+def test_models_default_to_the_trained_ones(models: Models) -> None:
+    served = models.served()
+    assert served
+    assert all(model.card.info is not None for model in served)
+    assert all(model.state is State.LOADING for model in served)
+
+
+def test_an_unknown_model_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ModelSelectionError, match="'nin-root-3' is not one of nin-orig"):
+        find_models(PRETRAINED_DIR).select(["nin-root-3"])
+
+
+def test_a_model_is_failed_only_when_no_worker_has_it(models: Models) -> None:
+    model = models.served()[0]
+    model.failures["cpu-0"] = "no such file"
+    assert model.state is State.FAILED
+    assert model.state_reason == "cpu-0: no such file"
+    model.ready_on.add("cpu-1")
+    assert model.state is State.READY

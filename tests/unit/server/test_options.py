@@ -1,0 +1,91 @@
+import tomllib
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from server.options import OptionError, read_settings
+from server.settings import Settings
+
+
+def test_defaults_are_loopback_and_the_fixed_ports() -> None:
+    settings = read_settings([], {})
+    assert (settings.host, settings.port, settings.metrics_port) == ("127.0.0.1", 8001, 8002)
+
+
+def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
+    config = tmp_path / "rootserve.toml"
+    config.write_text('port = 1\nmax_delay_us = 2\nmodels = ["nin-orig"]\n')
+    environment = {"ROOTSERVE_PORT": "3", "ROOTSERVE_MAX_DELAY_US": "4", "ROOTSERVE_SERVER": "x:1"}
+    settings = read_settings(["--config", str(config), "--port", "5"], environment)
+    assert (settings.port, settings.max_delay_us, settings.models) == (5, 4, ("nin-orig",))
+
+
+def test_lists_are_separated_by_commas() -> None:
+    settings = read_settings(["--models", "nin-orig, nin-root-4", "--preferred-rows", "4,8"], {})
+    assert settings.models == ("nin-orig", "nin-root-4")
+    assert settings.preferred_rows == (4, 8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "words"),
+    [
+        (["--port", "http"], {}, ["--port", "'http'", "integer"]),
+        (["--port", "70000"], {}, ["--port", "'70000'", "less than or equal to 65535"]),
+        (["--max-batch-rows", "0"], {}, ["--max-batch-rows", "greater than or equal to 1"]),
+        ([], {"ROOTSERVE_MAX_DELAY_US": "-1"}, ["ROOTSERVE_MAX_DELAY_US", "'-1'", "0"]),
+        (["--engine", "onnx"], {}, ["--engine", "'onnx'", "'torch'"]),
+        (["--device", "gpu"], {}, ["--device", "'gpu'"]),
+        (["--preferred-rows", "64"], {}, ["--preferred-rows", "64", "max_batch_rows, 32"]),
+        (["--max-queue-rows", "8"], {}, ["--max-queue-rows", "8", "32"]),
+        (["--config", "/nowhere.toml"], {}, ["--config", "/nowhere.toml", "No such file"]),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_name_and_what_was_expected(
+    arguments: list[str], environment: dict[str, str], words: list[str]
+) -> None:
+    with pytest.raises(OptionError) as caught:
+        read_settings(arguments, environment)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_wrong_value_in_the_file_is_named_with_the_file(tmp_path: Path) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text("port = 'x'")
+    with pytest.raises(OptionError, match=r"port in .*c\.toml: 'x' came"):
+        read_settings(["--config", str(config)], {})
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("prot = 1", "prot in"), ("port = ", "not valid TOML")]
+)
+def test_a_file_with_unknown_keys_or_no_toml_is_refused(
+    tmp_path: Path, text: str, words: str
+) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text(text)
+    with pytest.raises(OptionError, match=words):
+        read_settings(["--config", str(config)], {})
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError):
+        read_settings([], {}).port = 1  # type: ignore[misc]
+
+
+def test_help_names_every_setting_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        read_settings(["--help"], {})
+    text = capsys.readouterr().out
+    for key in Settings.model_fields:
+        assert f"--{key.replace('_', '-')} " in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_a_file_may_hold_every_setting(tmp_path: Path) -> None:
+    config = tmp_path / "all.toml"
+    config.write_text('host = "127.0.0.2"\npreferred_rows = [2, 4]\ndrain_s = 1.5\n')
+    assert set(tomllib.loads(config.read_text())) <= set(Settings.model_fields)
+    settings = read_settings(["--config", str(config)], {})
+    assert (settings.host, settings.preferred_rows, settings.drain_s) == ("127.0.0.2", (2, 4), 1.5)

@@ -1,0 +1,69 @@
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.workers import messages
+from server.workers.memory import SlotLayout, SlotMemory
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        messages.Load("nin-orig", None, "fake"),
+        messages.Load("nin-orig", "/weights/nin-orig.safetensors", "torch"),
+        messages.Run(7, "nin-orig", 1, ((1, "UINT8"), (2, "FP32"))),
+        messages.Started("a cpu", {"torch": "2"}),
+        messages.Loaded("nin-orig", "torch", "fp32", 0.5),
+        messages.LoadFailed("nin-orig", "no such file"),
+        messages.Done(7, 1, 2),
+        messages.Failed(7, "boom"),
+    ],
+    ids=lambda message: type(message).__name__,
+)
+def test_messages_survive_the_way(message: messages.Message) -> None:
+    assert messages.decode(messages.encode(message)) == message
+
+
+def test_the_largest_batch_of_single_rows_fits_a_datagram() -> None:
+    run = messages.Run(2**53, "nin-root-16", 1, ((1, "UINT8"),) * 4096)
+    assert len(messages.encode(run)) < messages.MAX_BYTES
+
+
+@pytest.fixture
+def memory():
+    made, fd = SlotMemory.create(SlotLayout(slots=2, input_bytes=100, output_bytes=40))
+    os.close(fd)
+    yield made
+    made.close()
+
+
+@given(parts=st.lists(st.binary(max_size=50), max_size=2), slot=st.integers(0, 1))
+def test_parts_lie_one_behind_the_other(parts: list[bytes], slot: int) -> None:
+    memory, fd = SlotMemory.create(SlotLayout(slots=2, input_bytes=100, output_bytes=40))
+    os.close(fd)
+    memory.write_input(slot, tuple(parts))
+    content = b"".join(parts)
+    view = memory.input_view(slot, 0, len(content), np.uint8)
+    assert view.tobytes() == content
+    del view
+    memory.close()
+
+
+def test_slots_do_not_touch(memory: SlotMemory) -> None:
+    memory.write_input(0, (b"a" * 100,))
+    memory.write_output(0, np.full(10, 1, np.float32))
+    memory.write_input(1, (b"b" * 100,))
+    memory.write_output(1, np.full(10, 2, np.float32))
+    assert memory.input_view(0, 0, 100, np.uint8).tobytes() == b"a" * 100
+    assert memory.read_output(0, 4, 8) == np.full(2, 1, np.float32).tobytes()
+    assert memory.read_output(1, 0, 40) == np.full(10, 2, np.float32).tobytes()
+
+
+def test_what_does_not_fit_is_refused(memory: SlotMemory) -> None:
+    with pytest.raises(ValueError, match="101 bytes"):
+        memory.write_input(0, (b"a" * 101,))
+    with pytest.raises(ValueError, match="44 bytes"):
+        memory.write_output(0, np.zeros(11, np.float32))
