@@ -15,7 +15,7 @@ async def accuracy(
     images: NDArray[np.uint8],
     labels: NDArray[np.int64],
     *,
-    rows: int = 50,
+    rows: int = 25,
     concurrency: int = 4,
 ) -> float:
     """Share of the images, 0..1, whose largest logit is that of their label.

@@ -41,7 +41,7 @@ class Health:
     async def _publish(self) -> None:
         # The servicer says SERVING for "" from its creation: say the truth before the server starts.
         await self._set("", self._models.all_ready)
-        for model in self._models.served():
+        for model in self._models:
             await self._set(model.card.name, model.is_ready)
 
     async def _set(self, service: str, serving: bool) -> None:

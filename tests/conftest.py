@@ -26,3 +26,19 @@ def sample_path() -> Path:
 def cat_path() -> Path:
     """A 32x32 picture of a cat, the first image of the CIFAR-10 test set."""
     return ROOT / "examples" / "images" / "cat.png"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--gpu", action="store_true", help="also run the tests that need a CUDA device"
+    )
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return "gpu tier: " + ("on" if config.getoption("--gpu") else "off, --gpu turns it on")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Without --gpu the gpu tier is not collected, as the header says; with it, nothing is skipped."""
+    gpu = ROOT / "tests" / "gpu"
+    return True if collection_path == gpu and not config.getoption("--gpu") else None

@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,7 @@ class WorkerProcess:
 
 def _describe(device: str) -> tuple[str, dict[str, str]]:
     libraries = {"python": platform.python_version(), "torch": torch.__version__}
+    libraries["openvino"] = metadata.version("openvino")
     if device != "cpu":
         libraries["cuda"] = str(torch.version.cuda)
         return torch.cuda.get_device_name(device), libraries

@@ -1,0 +1,42 @@
+# Each target makes the virtual environment it needs; nothing needs root.
+#   make demo PYTHON=python3.12          another interpreter
+#   make demo PIP_ARGS="--index-url ..." where packages come from
+
+PYTHON ?= python3
+PIP_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test test-gpu check format stubs install clean
+
+demo: $(INSTALLED)  ## serve, classify and load-test real images; about a minute
+	$(BIN)/python examples/demo.py
+
+test: $(INSTALLED)  ## every test that needs no GPU
+	$(BIN)/python -m pytest
+
+test-gpu: $(INSTALLED)  ## the tests that need a CUDA device
+	$(BIN)/python -m pytest --gpu tests/gpu
+
+check: $(INSTALLED)  ## format, lint, types, import contracts, protocol files, stubs
+	scripts/check
+
+format: $(INSTALLED)  ## put the code into the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+stubs: $(INSTALLED)  ## write the Python stubs of proto/
+	scripts/generate-stubs
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "$(PYTHON) is older than 3.11; run make with PYTHON=python3.11 or newer" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist

@@ -1,0 +1,55 @@
+"""On a machine with a CUDA device: the engine, and a server with one worker process per GPU."""
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rootmodels.cifar10 import read_cifar10
+from rootmodels.variants import VARIANTS
+from rootmodels.weights_info import weights_path
+from server.engines.base import LoadSpec
+from server.engines.registry import get_loader
+from server.engines.torch_eager import build_module
+from tests.support.server_process import running_server
+
+
+def spec(name: str, device: str) -> LoadSpec:
+    path = weights_path(name)
+    return LoadSpec(name, path if path.exists() else None, device, 0)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_logits_on_the_gpu_are_those_of_the_cpu(name: str, sample_path: Path) -> None:
+    images = read_cifar10(sample_path, "test").images[:32]
+    with torch.inference_mode():
+        expected = build_module(spec(name, "cpu"))(torch.from_numpy(images)).numpy()
+    engine = get_loader("torch")(spec(name, "cuda:0"))
+    for rows in (1, 7, 32):
+        np.testing.assert_allclose(engine.run(images[:rows]), expected[:rows], atol=1e-3)
+
+
+def test_a_server_has_one_worker_per_gpu_and_answers_from_it(sample_path: Path) -> None:
+    data = read_cifar10(sample_path, "test")
+    with running_server("--device", "cuda", "--models", "nin-root-16") as server:
+        assert len(server.worker_pids()) == torch.cuda.device_count()
+        logits = np.concatenate(
+            [server.infer("nin-root-16", data.images[n : n + 20]) for n in range(0, 200, 20)]
+        )
+    with torch.inference_mode():
+        images = torch.from_numpy(data.images[:200])
+        expected = build_module(spec("nin-root-16", "cpu"))(images).numpy()
+    np.testing.assert_allclose(logits, expected, atol=1e-3)
+
+
+def test_a_gpu_worker_that_dies_is_replaced() -> None:
+    images = np.zeros((1, 3, 32, 32), np.uint8)
+    with running_server("--device", "cuda:0", "--models", "nin-root-16") as server:
+        before = server.infer("nin-root-16", images)
+        (worker,) = server.worker_pids()
+        os.kill(worker, signal.SIGKILL)
+        server.wait_ready()
+        np.testing.assert_array_equal(server.infer("nin-root-16", images), before)

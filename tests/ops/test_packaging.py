@@ -1,0 +1,69 @@
+"""What is installed: extras, programs, and the content of the wheel."""
+
+import re
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from hatchling.builders.wheel import WheelBuilder
+
+ROOT = Path(__file__).parents[2]
+
+
+def requirements(extra: str) -> set[str]:
+    found = set()
+    for line in metadata.requires("rootserve") or []:
+        requirement, _, marker = line.partition(";")
+        if not marker or f"'{extra}'" in marker.replace('"', "'"):
+            match = re.match(r"[\w.-]+", requirement)
+            assert match
+            found.add(match.group().lower())
+    return found
+
+
+def test_the_client_is_installed_without_torch() -> None:
+    client = requirements("client")
+    assert {"grpcio", "tritonclient", "typer", "pyarrow"} <= client
+    assert not client & {"torch", "openvino", "safetensors", "uvloop"}
+    assert {"torch", "openvino", "prometheus-client"} <= requirements("server")
+
+
+def test_the_programs_have_their_names() -> None:
+    programs = {entry.name: entry.value for entry in metadata.entry_points(group="console_scripts")}
+    assert programs["rootserve"] == "client.cli:main"
+    assert programs["rootserve-server"] == "server.main:main"
+
+
+@pytest.fixture(scope="module")
+def wheel_names(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    (path,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path_factory.mktemp("wheel")))
+    with zipfile.ZipFile(path) as wheel:
+        return set(wheel.namelist())
+
+
+def test_the_wheel_has_the_packages_the_stubs_and_the_weights(wheel_names: set[str]) -> None:
+    for name in (
+        "client/cli.py",
+        "rootmodels/pretrained/nin-root-16.safetensors",
+        "rootserve/v1/catalog.proto",
+        "rootserve/v1/catalog_pb2.py",
+        "rootserve/v1/catalog_pb2_grpc.py",
+        "server/main.py",
+    ):
+        assert name in wheel_names
+    tops = {name.partition("/")[0] for name in wheel_names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {
+        "client",
+        "rootmodels",
+        "rootserve",
+        "server",
+    }
+
+
+def test_every_constraint_is_an_exact_version() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in pins)
+    assert "torch==2.13.0" in pins
+    assert "grpcio==1.81.1" in pins
