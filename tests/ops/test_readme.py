@@ -1,0 +1,41 @@
+"""What the README says of the models is what the table and the weights say."""
+
+import re
+from pathlib import Path
+
+from rootmodels.cost import network_cost
+from rootmodels.variants import VARIANTS
+from rootmodels.weights_info import read_info, weights_path
+
+ROOT = Path(__file__).parents[2]
+
+
+def model_row(name: str) -> list[str]:
+    variant = VARIANTS[name]
+    cost = network_cost(variant)
+    orig = network_cost(VARIANTS["nin-orig"])
+    path = weights_path(name)
+    return [
+        f"`{name}`",
+        ", ".join(map(str, variant.groups)),
+        f"{cost.params:,}",
+        f"{cost.macs:,}",
+        f"{orig.flops_paper / cost.flops_paper:.2f}",
+        f"{variant.paper.accuracy:.4f}" if variant.paper else "-",
+        f"{read_info(path).accuracy:.4f}" if path.exists() else "-",
+    ]
+
+
+def test_the_table_of_models_is_true() -> None:
+    text = (ROOT / "README.md").read_text()
+    section = text.partition("<!-- models")[2].partition("<!-- end of models")[0]
+    lines = [line for line in section.splitlines() if line.startswith("| `")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert rows == [model_row(name) for name in VARIANTS]
+
+
+def test_links_and_pictures_exist() -> None:
+    for document in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)", document.read_text()):
+            if not target.startswith("http"):
+                assert (document.parent / target).exists(), f"{document.name}: {target}"
