@@ -29,11 +29,6 @@ def _channel_options(address: Address) -> list[tuple[str, int]]:
     ]
 
 
-def open_channel(address: Address) -> grpc.Channel:
-    """Open a plaintext channel for blocking calls. It connects at its first call."""
-    return grpc.insecure_channel(str(address), options=_channel_options(address))
-
-
 def open_aio_channel(address: Address) -> grpc.aio.Channel:
     """Open a plaintext channel for asyncio. It connects at its first call."""
     return grpc.aio.insecure_channel(str(address), options=_channel_options(address))

@@ -74,7 +74,11 @@ def server() -> Iterator[str]:
         yield line.split()[1].removeprefix("grpc=")
     finally:
         process.terminate()
-        process.wait(60)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
 
 
 async def wait_serving(client: Client) -> None:
@@ -110,6 +114,8 @@ async def measure(address: str) -> list[Measured]:
         say(f"\n[bold]accuracy[/] on {len(data.labels):,} CIFAR-10 test images over gRPC")
         measured = []
         for name in VARIANTS:
+            if not (await client.model(name)).trained:
+                raise SystemExit(f"{name} has no trained weights: its figures would say nothing")
             share = await accuracy(client, name, data.images, data.labels)
             measured.append(Measured(await client.model(name), share))
             say(f"  {name:14} {share:6.1%}")

@@ -4,13 +4,15 @@ SGD with Nesterov momentum, a one-cycle learning rate, label smoothing, random c
 bf16 autocast, and an exponential average of the weights, which is what is evaluated and written.
 
 Everything random is drawn from (seed, epoch) or (seed, step), and a checkpoint holds the whole state
-between two steps: killed at any moment and started again, a run ends with the same weights.
+between two steps: killed at any moment and started again with as many threads, a run ends with the
+same weights.
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
+import functools
 import hashlib
 import json
 import sys
@@ -94,6 +96,9 @@ class Run:
         self.images = torch.from_numpy(data.images).to(device)
         self.labels = torch.from_numpy(data.labels).to(device)
         self.data_sha256 = data.sha256()
+        if len(data) < recipe.batch_size:
+            text = f"the training set has {len(data)} images, expected at least one batch, "
+            raise DataError(f"{text}{recipe.batch_size}")
         self.steps_per_epoch = len(data) // recipe.batch_size
         self.steps = self.steps_per_epoch * recipe.epochs
         self.step = 0
@@ -120,9 +125,7 @@ class Run:
         """Do one step; return the batch's loss and accuracy."""
         recipe = self.recipe
         epoch, index = divmod(self.step, self.steps_per_epoch)
-        if index == 0 or not hasattr(self, "_order"):
-            self._order = torch.randperm(len(self.labels), generator=self._generator(0, epoch))
-        rows = self._order[index * recipe.batch_size : (index + 1) * recipe.batch_size]
+        rows = self._order(epoch)[index * recipe.batch_size : (index + 1) * recipe.batch_size]
         rows = rows.to(self.device)
         images = augment(self.images[rows], recipe.crop_padding, self._generator(1, self.step))
         labels = self.labels[rows]
@@ -141,6 +144,10 @@ class Run:
         self.average.update_parameters(self.model)
         self.step += 1
         return loss.item(), (logits.argmax(1) == labels).float().mean().item()
+
+    @functools.lru_cache(maxsize=1)  # noqa: B019 - a run lives as long as its process
+    def _order(self, epoch: int) -> Tensor:
+        return torch.randperm(len(self.labels), generator=self._generator(0, epoch))
 
     def _generator(self, purpose: int, index: int) -> torch.Generator:
         digest = hashlib.sha256(f"{self.seed}/{purpose}/{index}".encode()).digest()
@@ -312,14 +319,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             get_variant(name)
         train_data = read_cifar10(args.data, "train")
         test_data = read_cifar10(args.data, "test")
+        options = Options(args.work, args.out, torch.device(args.device), args.checkpoint_every)
+        recipe = replace(defaults, epochs=args.epochs)
+        for name in args.variants:
+            train(name, recipe, args.seed, train_data, test_data, options)
     except (DataError, UnknownVariantError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    options = Options(args.work, args.out, torch.device(args.device), args.checkpoint_every)
-    for name in args.variants:
-        train(
-            name, replace(defaults, epochs=args.epochs), args.seed, train_data, test_data, options
-        )
     return 0
 
 

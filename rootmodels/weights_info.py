@@ -8,6 +8,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from rootmodels.variants import get_variant
+
 PRETRAINED_DIR = Path(__file__).parent / "pretrained"
 """The weights shipped with the package, one ``<variant>.safetensors`` each."""
 
@@ -49,8 +51,12 @@ def read_info(path: Path) -> WeightsInfo:
         raise WeightsError(f"{path} is not a readable safetensors file: {error}") from error
     try:
         content = json.loads(metadata[METADATA_KEY])
-        return WeightsInfo(**{field.name: content[field.name] for field in fields(WeightsInfo)})
-    except (KeyError, TypeError, ValueError) as error:
+        info = WeightsInfo(**{field.name: content[field.name] for field in fields(WeightsInfo)})
+        get_variant(info.variant)
+        if not 0.0 <= info.accuracy <= 1.0:
+            raise ValueError(f"accuracy is {info.accuracy}, expected 0 to 1")
+        return info
+    except (LookupError, TypeError, ValueError) as error:
         raise WeightsError(
             f"{path} has no usable {METADATA_KEY!r} metadata ({error}); expected weights written "
             "by rootmodels.train"

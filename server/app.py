@@ -136,9 +136,11 @@ async def serve(settings: Settings) -> None:
 
     stop = _stop_on_signals()
     async with contextlib.AsyncExitStack() as stack:
+        await health.publish()
         metrics_port = stack.enter_context(_metrics_endpoint(settings, registry))
         await stack.enter_async_context(_background(health.follow()))
-        port = _bind(server, settings.host, settings.port)
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        port = _bind(server, host, settings.port)
         pool.start()
         stack.push_async_callback(pool.stop)
         stack.callback(dispatcher.close)
@@ -146,7 +148,7 @@ async def serve(settings: Settings) -> None:
         stack.push_async_callback(server.stop, 0)
         # Scripts read this line; it stays as it is.
         print(
-            f"listening grpc={settings.host}:{port} metrics={settings.host}:{metrics_port}",
+            f"listening grpc={host}:{port} metrics={host}:{metrics_port}",
             flush=True,
         )
         await stop.wait()

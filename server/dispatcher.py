@@ -76,13 +76,15 @@ class Dispatcher:
         waiting = self._admit(request)
         self._pump_soon()
         try:
-            return await waiting.future
+            answer = await waiting.future
         except asyncio.CancelledError:
             self._scheduler.cancel(waiting.request)
             raise
         finally:
             del self._waiting[waiting.request.id]
             self._check_drained()
+        self._observer.answered(request.model, request.part.rows, answer.timeline)
+        return answer
 
     async def drain(self) -> None:
         """Refuse what comes from now on, and wait until what was admitted is answered."""
@@ -91,7 +93,7 @@ class Dispatcher:
         await self._drained.wait()
 
     def close(self) -> None:
-        """Forget the timer; nothing will be dispatched any more."""
+        """Forget the timer; call it when no worker is left."""
         if self._timer is not None:
             self._timer.cancel()
 
@@ -150,17 +152,19 @@ class Dispatcher:
         compute_s = (times.ended_ns - times.began_ns) * 1e-9
         done = self._scheduler.batch_done(worker, batch, now, compute_s)
         logits = self._pool.take_output(worker, batch, done.rows)
-        self._pump()  # before the answers: the worker is idle
+        try:
+            self._pump()  # before the answers: the worker is idle
+        finally:
+            self._answer(done, logits, times)
         self._observer.computed(done.model, done.rows, compute_s)
-        self._answer(done, logits, times)
 
     def batch_failed(self, worker: str, batch: int, error: str) -> None:
         """See :class:`server.workers.pool.PoolEvents`."""
         failed = self._scheduler.batch_done(worker, batch, time.monotonic(), None)
-        self._pump()
         for request in failed.requests:
             text = f"model {failed.model} failed on this batch: {error}"
             self._refuse(request, Reason.MODEL_FAILURE, text)
+        self._pump()
 
     def worker_lost(self, worker: str) -> None:
         """See :class:`server.workers.pool.PoolEvents`."""
@@ -168,6 +172,14 @@ class Dispatcher:
             text = f"{self._scheduler.limits.max_attempts} workers died while they computed this request"
             self._refuse(request, Reason.WORKER_LOST, text)
         self._pump()
+
+    def model_failed(self, model: str) -> None:
+        """See :class:`server.workers.pool.PoolEvents`."""
+        failed = self._models.get(model)
+        assert failed is not None
+        for request in self._scheduler.drop_model(model):
+            text = f"model {model} is not ready: {failed.state_reason}"
+            self._refuse(request, Reason.MODEL_NOT_READY, text)
 
     # Dispatch.
 
@@ -191,7 +203,9 @@ class Dispatcher:
             self._timer.cancel()
             self._timer = None
         if decisions.wake_s < math.inf:
-            self._timer = self._loop.call_later(max(0.0, decisions.wake_s - now), self._pump)
+            # uvloop counts whole milliseconds and rounds: up, or it would fire before its time.
+            delay_s = math.ceil(max(0.0, decisions.wake_s - now) * 1e3) * 1e-3
+            self._timer = self._loop.call_later(delay_s, self._pump)
 
     def _answer(self, batch: Batch, logits: bytes, times: BatchTimes) -> None:
         formed_ns = int(batch.formed_s * 1e9)
@@ -218,7 +232,6 @@ class Dispatcher:
                 precision=model.precision,
             )
             waiting.future.set_result(Answer(share, timeline))
-            self._observer.answered(batch.model, request.rows, timeline)
 
     def _refuse(self, request: Request, reason: Reason, text: str) -> None:
         waiting = self._waiting.get(request.id)

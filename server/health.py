@@ -26,7 +26,7 @@ class Health:
         """Publish the state now and after each :meth:`models_changed`; runs until cancelled."""
         while True:
             self._changed.clear()
-            await self._publish()
+            await self.publish()
             await self._changed.wait()
 
     def models_changed(self) -> None:
@@ -36,10 +36,13 @@ class Health:
     async def drain(self) -> None:
         """Nothing is served any more."""
         self._draining = True
-        await self._publish()
+        await self.publish()
 
-    async def _publish(self) -> None:
-        # The servicer says SERVING for "" from its creation: say the truth before the server starts.
+    async def publish(self) -> None:
+        """Publish the state now.
+
+        Once before the server starts: the servicer says SERVING for "" from its creation.
+        """
         await self._set("", self._models.all_ready)
         for model in self._models:
             await self._set(model.card.name, model.is_ready)

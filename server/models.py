@@ -11,7 +11,7 @@ from pathlib import Path
 from rootmodels.cost import Cost, network_cost
 from rootmodels.layers import CIFAR10_CLASSES
 from rootmodels.variants import VARIANTS, Variant
-from rootmodels.weights_info import WeightsInfo, read_info, weights_path
+from rootmodels.weights_info import WeightsError, WeightsInfo, read_info, weights_path
 
 VERSION = "1"
 """The one version of every model; perf_analyzer wants a bare integer."""
@@ -140,18 +140,13 @@ def find_models(weights: Path) -> Models:
     """Every variant of the table, with the weights that ``weights`` has for it.
 
     Raises:
-        WeightsError: if a file there is no weights file of this project.
+        WeightsError: if a file there is no weights file, or one of another variant.
     """
     cards = []
     for variant in VARIANTS.values():
         path = weights_path(variant.name, weights)
-        found = path.is_file()
-        cards.append(
-            ModelCard(
-                variant=variant,
-                cost=network_cost(variant),
-                weights=path if found else None,
-                info=read_info(path) if found else None,
-            )
-        )
+        info = read_info(path) if path.is_file() else None
+        if info is not None and info.variant != variant.name:
+            raise WeightsError(f"{path} holds weights of {info.variant}, not of {variant.name}")
+        cards.append(ModelCard(variant, network_cost(variant), path if info else None, info))
     return Models(cards)

@@ -11,7 +11,7 @@ _LONGEST_US = 24 * 3600 * 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class LatencySummary:
-    """A distribution of times in seconds; all None when nothing was recorded."""
+    """A distribution of times in seconds; None where no recorded time tells the figure."""
 
     p50: float | None = None
     p90: float | None = None
@@ -50,26 +50,29 @@ class LatencyHistogram:
         self._min_s = min(self._min_s, seconds)
         self._max_s = max(self._max_s, seconds)
 
-    def quantile(self, share: float) -> float | None:
-        """The time within which this share (0..1) of the recorded ones lie, by nearest rank."""
-        if not self.count:
+    def quantile(self, share: float, endless: int = 0) -> float | None:
+        """The time within which this share (0..1) of all lies, by nearest rank.
+
+        `endless` more are counted as if they had taken for ever: None when the rank is among them.
+        """
+        rank = max(1, math.ceil(share * (self.count + endless)))
+        if rank > self.count:
             return None
-        rank = max(1, math.ceil(share * self.count))
         index = int(np.searchsorted(np.cumsum(self._counts), rank))
         value_us = self._histogram.get_value_from_index(index)
         upper_us = int(self._histogram.get_highest_equivalent_value(value_us))
         # A bucket's upper end may lie beyond the largest time that is in it.
         return min(upper_us / 1e6, max(self._max_s, 1e-6))
 
-    def summary(self) -> LatencySummary:
-        """Percentiles, and exact minimum, mean and maximum."""
+    def summary(self, endless: int = 0) -> LatencySummary:
+        """Percentiles, with `endless` as in `quantile`; exact minimum, mean and maximum."""
         if not self.count:
             return LatencySummary()
         return LatencySummary(
-            p50=self.quantile(0.5),
-            p90=self.quantile(0.9),
-            p99=self.quantile(0.99),
-            p999=self.quantile(0.999),
+            p50=self.quantile(0.5, endless),
+            p90=self.quantile(0.9, endless),
+            p99=self.quantile(0.99, endless),
+            p999=self.quantile(0.999, endless),
             min=self._min_s,
             mean=self._sum_s / self.count,
             max=self._max_s,

@@ -41,14 +41,14 @@ class OpenLoop:
         self._stopped.set()
         self._thread.join()
         for due_s in self._overdue:
-            self._recorder.unfinished(due_s)
+            self._recorder.never_sent(due_s)
         self._overdue.clear()
         # What the thread itself was too late for.
         while departure := next_departure(
             self._schedule, 0.0, self._announced, self._recorder.end_s
         ):
             self._announced += 1
-            self._recorder.unfinished(departure.due_s)
+            self._recorder.never_sent(departure.due_s)
 
     def _keep_time(self) -> None:
         while departure := next_departure(
@@ -62,7 +62,7 @@ class OpenLoop:
     def _depart(self, due_s: float) -> None:
         if self._stopped.is_set():
             # Announced before the stop, and run by the event loop after it.
-            self._recorder.unfinished(due_s)
+            self._recorder.never_sent(due_s)
         elif len(self.tasks) >= self._max_in_flight:
             self._overdue.append(due_s)
         else:

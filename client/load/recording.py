@@ -13,10 +13,11 @@ Times. The response time runs from the instant a request was due, the service ti
 moment it was sent. In a closed loop the two are the same. In an open loop they part when the
 client could not send in time (`max_in_flight` reached, or the client short of processor): the
 difference is what a user would have waited, and what measuring from the sending hides.
-Only successful requests have times, with one exception: a request that was due but never sent,
-or was cut off when the run was interrupted, is `unfinished`, and the time it had waited by the
-end of the window counts as its response time. That is less than it would have been, and far
-more than nothing.
+Only successful requests have times. A request that was due but never sent, or was cut off when
+the run was interrupted, is `unfinished`: how long it would have taken is not known, only that it
+is longer than what was waited for. The percentiles of the response time count it as endless, and a
+percentile that falls among the endless is None, not a number that flatters. Minimum, mean and
+maximum are those of the answered ones.
 """
 
 from collections import Counter
@@ -71,7 +72,9 @@ class LoadResult:
         unfinished: Those never sent or cut off.
         throughput_rows_per_s: Rows answered per second.
         throughput_requests_per_s: Requests answered per second.
-        response_time: From the due instant, seconds.
+        response_time: From the due instant, seconds; unfinished requests count as endless.
+        p99_of_all_s: The response time within which 99 of 100 of all requests were answered,
+            failed ones being endless as well; None when more than one in a hundred was not.
         service_time: From the sending, seconds.
         late_departures: Requests that left more than 1 ms after they were due.
         max_lateness_s: The most a request left late.
@@ -91,6 +94,7 @@ class LoadResult:
     throughput_rows_per_s: float
     throughput_requests_per_s: float
     response_time: LatencySummary
+    p99_of_all_s: float | None
     service_time: LatencySummary
     late_departures: int
     max_lateness_s: float
@@ -157,10 +161,14 @@ class Recorder:
             self.errors[code] += 1
 
     def unfinished(self, due_s: float) -> None:
-        """A request was due but never sent, or was cut off."""
+        """A request was sent and cut off."""
         if self._counts(due_s):
             self.unfinished_count += 1
-            self.response.record(self.end_s - due_s)
+
+    def never_sent(self, due_s: float) -> None:
+        """A request was due and has not left when sending stopped: as late as can be told."""
+        self.unfinished(due_s)
+        self.departed(due_s, self.end_s)
 
     def snapshot(self, now_s: float) -> Snapshot:
         """How the run stands now; during the warm-up the rate is that of the warm-up."""
@@ -201,8 +209,8 @@ class Recorder:
             unfinished=self.unfinished_count,
             throughput_rows_per_s=per_s * self._rows,
             throughput_requests_per_s=per_s,
-            # When nothing succeeded, the waiting of the unfinished alone is no response time.
-            response_time=self.response.summary() if self.succeeded else LatencySummary(),
+            response_time=self.response.summary(self.unfinished_count),
+            p99_of_all_s=self.response.quantile(0.99, self.unfinished_count + self.errors.total()),
             service_time=self.service.summary(),
             late_departures=self.late_departures,
             max_lateness_s=self.max_lateness_s,

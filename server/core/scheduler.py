@@ -13,6 +13,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 
 from server.core.durations import Durations
 from server.core.reasons import Reason
@@ -204,6 +205,13 @@ class Scheduler:
                     heapq.heappush(self._deadlines, (again.deadline_s, again.id, again.model))
         return tuple(reversed(lost))
 
+    def drop_model(self, model: str) -> tuple[Request, ...]:
+        """Nobody will compute ``model``: forget and return the requests that wait for it."""
+        queue = self._queues.pop(model, _Queue())
+        self._deadlines = [entry for entry in self._deadlines if entry[2] != model]
+        heapq.heapify(self._deadlines)
+        return tuple(queue.requests.values())
+
     def rows_queued(self, model: str) -> int:
         """Rows of ``model`` that wait for a worker."""
         queue = self._queues.get(model)
@@ -224,6 +232,7 @@ class Scheduler:
             if batch is None:
                 break
             dispatches.append(batch)
+        self._forget_deadlines()
         if self._deadlines:
             wake_s = min(wake_s, self._deadlines[0][0])
         return Decisions(tuple(dispatches), expired, wake_s)
@@ -237,16 +246,39 @@ class Scheduler:
                 expired.append(request)
         return tuple(expired)
 
+    def _forget_deadlines(self) -> None:
+        """Drop the deadlines of requests that wait no more: those that come next, and too many."""
+        waiting = sum(len(queue.requests) for queue in self._queues.values())
+        if len(self._deadlines) > 2 * waiting + 64:
+            self._deadlines = [entry for entry in self._deadlines if self._waits(entry)]
+            heapq.heapify(self._deadlines)
+        while self._deadlines and not self._waits(self._deadlines[0]):
+            heapq.heappop(self._deadlines)
+
+    def _waits(self, entry: tuple[float, int, str]) -> bool:
+        _, request_id, model = entry
+        return request_id in self._queues[model].requests
+
     def _next_dispatch(self, now: float) -> tuple[Batch | None, float]:
-        """The next batch that can go, or None and when one could without anything else happening."""
+        """The next batch that can go, or None and when one could without anything else happening.
+
+        A slot that a queue may take goes to an older one that may be closed, if there is one: a full
+        queue must not keep the others from the slots ahead of busy workers.
+        """
         wake_s = math.inf
+        passed: list[tuple[_Queue, int]] = []
         waiting = [queue for queue in self._queues.values() if queue.requests]
         for queue in sorted(waiting, key=lambda queue: queue.head.arrived_s):
             max_rows, ready_s = self._closable(queue, now)
             full = 0 < max_rows <= queue.rows
             worker, free_s = self._worker_for(queue.head.model, full, now)
             if worker is not None and max_rows > 0:
+                for older, older_rows in passed:
+                    if older.head.model in worker.models:
+                        return self._close(older, older_rows, worker, now), now
                 return self._close(queue, max_rows, worker, now), now
+            if max_rows > 0:
+                passed.append((queue, max_rows))
             wake_s = min(wake_s, max(ready_s, free_s))
         return None, wake_s
 
@@ -259,7 +291,10 @@ class Scheduler:
         due_s = head.arrived_s + limits.max_delay_s
         if queue.rows >= limits.max_batch_rows or due_s <= now:
             return limits.max_batch_rows, now
-        preferred = max((size for size in limits.preferred_rows if size <= queue.rows), default=0)
+        if not limits.preferred_rows:
+            return 0, due_s
+        sizes = accumulate(request.rows for request in queue.requests.values())
+        preferred = max((size for size in sizes if size in limits.preferred_rows), default=0)
         return preferred, (now if preferred else due_s)
 
     def _worker_for(self, model: str, full: bool, now: float) -> tuple[_Worker | None, float]:

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from server.engines.base import EngineError, Images, LoadSpec
 from server.engines.torch_eager import build_module
 
-_MOST_ROWS = 4096
-
 
 class OpenVinoEngine:
     """One compiled model with its own inference request."""
@@ -41,7 +39,7 @@ def load(spec: LoadSpec) -> OpenVinoEngine:
         raise EngineError(f"engine openvino runs on the cpu, not on {spec.device}; use torch")
     module = build_module(spec)
     example = torch.zeros(2, 3, 32, 32)
-    open_rows = ({0: torch.export.Dim("rows", min=1, max=_MOST_ROWS)},)
+    open_rows = ({0: torch.export.Dim("rows", min=1)},)
     with warnings.catch_warnings():
         # OpenVINO 2026.4 copies an exported program in a way that torch 2.13 deprecates.
         warnings.simplefilter("ignore", FutureWarning)

@@ -6,6 +6,7 @@ that the handler itself refuses.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, TypeAlias
@@ -125,7 +126,8 @@ def _checked_stream(behave: Any) -> Any:
                     await _refuse(context)
                 yield request
 
-        async for response in behave(decoded(), context):
-            yield response
+        async with contextlib.aclosing(behave(decoded(), context)) as responses:
+            async for response in responses:
+                yield response
 
     return checked

@@ -25,6 +25,7 @@ from server.wire.reply import STATUS_CODES, build_response
 Context = grpc.aio.ServicerContext[Any, Any]
 
 _PENDING_PER_STREAM = 128
+_DEADLINE_SLACK_S = 0.005
 _MAX_TIMEOUT_S = 1e8  # grpc gives calls without a deadline centuries
 
 
@@ -202,7 +203,11 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
             self._observer.refused(model_name, refusal.reason, time.monotonic() - arrived_s)
             raise
         except asyncio.CancelledError:
-            self._observer.refused(model_name, Reason.CANCELLED, time.monotonic() - arrived_s)
+            # gRPC cancels a call whose deadline has passed just as one whose caller cancelled it.
+            waited_s = time.monotonic() - arrived_s
+            late = timeout_s is not None and waited_s > timeout_s - _DEADLINE_SLACK_S
+            reason = Reason.DEADLINE_EXPIRED if late else Reason.CANCELLED
+            self._observer.refused(model_name, reason, waited_s)
             raise
         return build_response(message, parsed.outputs, answer, len(card.classes))
 

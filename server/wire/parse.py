@@ -18,7 +18,6 @@ from server.models import (
     Model,
     ModelCard,
     Models,
-    State,
 )
 from server.workers.handle import Part
 from server.workers.messages import Datatype
@@ -44,12 +43,10 @@ def find_model(models: Models, name: str, version: str) -> Model:
         RefusalError: UNKNOWN_MODEL when it is unknown, not served, or has no such version.
     """
     model = models.get(name)
-    served = ", ".join(model.card.name for model in models.served())
-    if model is None:
-        raise RefusalError(Reason.UNKNOWN_MODEL, f"no model is called {name!r}; served: {served}")
-    if model.state is State.UNLOADED:
-        text = f"model {name} is known but not served; served: {served}"
-        raise RefusalError(Reason.UNKNOWN_MODEL, text)
+    if model is None or not model.served:
+        served = ", ".join(model.card.name for model in models.served())
+        what = "no model is called" if model is None else "known but not served is"
+        raise RefusalError(Reason.UNKNOWN_MODEL, f"{what} {name!r}; served: {served}")
     if version not in ("", VERSION):
         text = f"model {name} has no version {version!r}; it has version {VERSION!r}"
         raise RefusalError(Reason.UNKNOWN_MODEL, text)

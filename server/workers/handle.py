@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import logging
 import os
 import socket
 import subprocess
@@ -14,6 +14,8 @@ from pathlib import Path
 
 from server.workers import messages
 from server.workers.memory import SlotLayout, SlotMemory
+
+_log = logging.getLogger(__name__)
 
 _FLOAT_BYTES = 4
 
@@ -74,9 +76,14 @@ class WorkerHandle:
     def start(self) -> None:
         """Start the process; it says Started when it runs."""
         layout = self.spec.layout()
-        self._memory, memory_fd = SlotMemory.create(layout)
         self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._link.setblocking(False)
+        try:
+            self._memory, memory_fd = SlotMemory.create(layout)
+        except OSError:
+            self._link.close()
+            theirs.close()
+            raise
         try:
             # Popen spawns with vfork: gRPC's fork handlers, which must not run here, do not.
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
@@ -112,7 +119,7 @@ class WorkerHandle:
     def take_output(self, batch: int, rows: int) -> bytes:
         """The logits of a batch that is done, float32 [rows, classes]; frees its slot."""
         slot = self._slots.pop(batch)
-        return self._memory.read_output(slot, 0, rows * self.spec.classes * _FLOAT_BYTES)
+        return self._memory.read_output(slot, rows * self.spec.classes * _FLOAT_BYTES)
 
     def drop_output(self, batch: int) -> None:
         """Free the slot of a batch that failed."""
@@ -144,27 +151,43 @@ class WorkerHandle:
         command = [sys.executable, "-P", "-m", "server.workers.process"]
         command += ["--device", spec.device, "--threads", str(spec.threads)]
         command += ["--max-batch-rows", str(spec.max_batch_rows)]
-        command += ["--image", *map(str, spec.image)]
+        command += ["--image", *map(str, spec.image), "--classes", str(spec.classes)]
         sizes = (layout.slots, layout.input_bytes, layout.output_bytes)
         command += ["--slots", *map(str, sizes)]
         return [*command, "--memory-fd", str(memory_fd), "--link-fd", str(link_fd)]
 
     def _send(self, message: messages.Message) -> None:
-        # A dead worker's link is closed by _on_readable, which tells on_end; nothing to do here.
-        with contextlib.suppress(OSError):
+        try:
             self._link.send(messages.encode(message))
+        except OSError:
+            # A worker that cannot be told is of no use. Its end is read from the link, which tells
+            # on_end, and what it had is computed elsewhere.
+            self.kill()
 
     def _on_readable(self) -> None:
+        try:
+            self._read()
+        except ConnectionResetError:
+            # It died with a message unread. What it said before still comes, then the end; nobody
+            # calls again for it, because the loop takes the reset for the end.
+            while not self._ended:
+                self._read()
+
+    def _read(self) -> None:
+        """Take one datagram from the link, if there is one."""
         try:
             datagram = self._link.recv(messages.MAX_BYTES)
         except BlockingIOError:
             return
-        except OSError:
-            datagram = b""
-        if datagram:
-            self._on_message(self, messages.decode(datagram))
-        else:
+        if not datagram:
             self._end(tell=True)
+            return
+        try:
+            self._on_message(self, messages.decode(datagram))
+        except Exception:  # noqa: BLE001 - whatever it is
+            # Whoever waits for this worker must not wait for ever.
+            _log.exception("worker %s: a message could not be handled", self.spec.name)
+            self.kill()
 
     def _end(self, *, tell: bool) -> None:
         if self._ended:

@@ -70,9 +70,9 @@ class SlotMemory:
         start = slot * self.layout.slot_bytes + self.layout.input_bytes
         self._map[start : start + len(content)] = content
 
-    def read_output(self, slot: int, offset: int, length: int) -> bytes:
-        """``length`` bytes of the slot's output from ``offset``."""
-        start = slot * self.layout.slot_bytes + self.layout.input_bytes + offset
+    def read_output(self, slot: int, length: int) -> bytes:
+        """The first ``length`` bytes of the slot's output."""
+        start = slot * self.layout.slot_bytes + self.layout.input_bytes
         return self._map[start : start + length]
 
     def close(self) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from server.models import Models
+from server.models import Model, Models, State
 from server.workers import messages
 from server.workers.handle import Part, WorkerHandle, WorkerSpec
 
@@ -41,6 +41,9 @@ class PoolEvents(Protocol):
     def worker_lost(self, worker: str) -> None:
         """A worker ended; what it had is not computed."""
 
+    def model_failed(self, model: str) -> None:
+        """No worker has ``model``, and one could not load it."""
+
 
 @dataclass(slots=True)
 class WorkerState:
@@ -49,14 +52,13 @@ class WorkerState:
     spec: WorkerSpec
     handle: WorkerHandle | None = None
     device_name: str = ""
-    ready_models: frozenset[str] = frozenset()
-    restarts: int = 0
+    to_load: list[str] = field(default_factory=list)
+    """Models it has not begun to load."""
+    loaded: dict[str, messages.Loaded] = field(default_factory=dict)
+    """Models it has, warm."""
+    ready: bool = False
+    """Whether it takes batches."""
     backoff_s: float = _FIRST_BACKOFF_S
-
-    @property
-    def ready(self) -> bool:
-        """Whether it is alive and has a warm model."""
-        return bool(self.ready_models)
 
 
 class WorkerPool:
@@ -103,8 +105,9 @@ class WorkerPool:
 
     def _start(self, state: WorkerState) -> None:
         handle = WorkerHandle(state.spec, self._on_message, self._on_end)
-        state.handle = handle
         handle.start()
+        state.handle = handle
+        state.to_load = [model.card.name for model in self._models.served()]
         _log.info("worker %s started on %s, pid %d", state.spec.name, state.spec.device, handle.pid)
 
     def _on_message(self, handle: WorkerHandle, message: messages.Message) -> None:
@@ -123,73 +126,90 @@ class WorkerPool:
                 self.libraries |= message.libraries
                 self._load_next(state)
             case messages.Loaded():
-                self._on_loaded(state, message)
+                _log.info(
+                    "worker %s: %s is warm (%s %s, %.1f s)",
+                    name,
+                    message.model,
+                    message.engine,
+                    message.precision,
+                    message.seconds,
+                )
+                state.loaded[message.model] = message
+                self._load_next(state)
             case messages.LoadFailed():
                 _log.error("worker %s cannot load %s: %s", name, message.model, message.error)
-                model = self._models.get(message.model)
-                assert model is not None
-                model.failures[name] = message.error
-                self.on_models_changed()
+                self._set_failure(message.model, name, message.error)
                 self._load_next(state)
             case other:
                 raise AssertionError(f"a worker does not say {other}")
 
-    def _on_loaded(self, state: WorkerState, message: messages.Loaded) -> None:
-        name = state.spec.name
-        model = self._models.get(message.model)
-        assert model is not None
-        model.engine, model.precision = message.engine, message.precision
-        model.failures.pop(name, None)
-        model.ready_on.add(name)
-        state.ready_models |= {message.model}
-        state.backoff_s = _FIRST_BACKOFF_S
-        _log.info(
-            "worker %s: %s is ready (%s %s, %.1f s)",
-            name,
-            message.model,
-            message.engine,
-            message.precision,
-            message.seconds,
-        )
-        self.on_models_changed()
-        self.events.worker_ready(name, state.ready_models)
-        self._load_next(state)
-
     def _load_next(self, state: WorkerState) -> None:
-        """One model after the other: batches of those that are ready get in between."""
+        if state.to_load:
+            model = self._get(state.to_load.pop(0))
+            assert state.handle is not None
+            state.handle.load(model.card.name, model.card.weights)
+        else:
+            self._announce(state)
+
+    def _announce(self, state: WorkerState) -> None:
+        """Everything is loaded that can be: from now on it takes batches.
+
+        Not before: a batch would wait in the worker until the next model is loaded.
+        """
         name = state.spec.name
-        for model in self._models.served():
-            card = model.card
-            if card.name not in state.ready_models and name not in model.failures:
-                assert state.handle is not None
-                state.handle.load(card.name, card.weights)
-                return
+        state.ready = True
+        state.backoff_s = _FIRST_BACKOFF_S
+        for model_name, loaded in state.loaded.items():
+            model = self._get(model_name)
+            model.engine, model.precision = loaded.engine, loaded.precision
+            model.failures.pop(name, None)
+            model.ready_on.add(name)
+        _log.info("worker %s is ready", name)
+        self.events.worker_ready(name, frozenset(state.loaded))
+        self.on_models_changed()
+
+    def _set_failure(self, model_name: str, worker: str, reason: str) -> None:
+        model = self._get(model_name)
+        model.failures[worker] = reason
+        if model.state is State.FAILED:
+            self.events.model_failed(model_name)
+        self.on_models_changed()
+
+    def _get(self, name: str) -> Model:
+        model = self._models.get(name)
+        assert model is not None, "workers load only models of the table"
+        return model
 
     def _on_end(self, handle: WorkerHandle) -> None:
         state = self.workers[handle.spec.name]
-        state.handle = None
-        state.ready_models = frozenset()
-        for model in self._models.served():
-            model.ready_on.discard(handle.spec.name)
-            model.failures.pop(handle.spec.name, None)
-        self.events.worker_lost(handle.spec.name)
-        self.on_models_changed()
         if not self._stopping:
             task = asyncio.get_running_loop().create_task(self._replace(state, handle))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+        was_loading = state.handle is not None and not state.ready
+        state.handle = None
+        state.ready = False
+        state.loaded = {}
+        for model in self._models.served():
+            model.ready_on.discard(handle.spec.name)
+        if was_loading:
+            for model in self._models.served():
+                self._set_failure(
+                    model.card.name, handle.spec.name, "the worker died while loading"
+                )
+        self.events.worker_lost(handle.spec.name)
+        self.on_models_changed()
 
     async def _replace(self, state: WorkerState, ended: WorkerHandle) -> None:
         # A link that is closed by a process that lives on would be a worker that nobody hears.
         ended.kill()
         status = await ended.wait()
-        _log.error(
-            "worker %s ended with status %d; a new one starts in %.1f s",
-            state.spec.name,
-            status,
-            state.backoff_s,
-        )
-        await asyncio.sleep(state.backoff_s)
-        state.backoff_s = min(2 * state.backoff_s, _LONGEST_BACKOFF_S)
-        state.restarts += 1
-        self._start(state)
+        _log.error("worker %s ended with status %d", state.spec.name, status)
+        while state.handle is None:
+            _log.info("worker %s starts again in %.1f s", state.spec.name, state.backoff_s)
+            await asyncio.sleep(state.backoff_s)
+            state.backoff_s = min(2 * state.backoff_s, _LONGEST_BACKOFF_S)
+            try:
+                self._start(state)
+            except OSError:
+                _log.exception("worker %s could not be started", state.spec.name)

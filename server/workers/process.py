@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import platform
 import signal
 import socket
@@ -30,6 +31,7 @@ class WorkerOptions:
     threads: int
     max_batch_rows: int
     image: tuple[int, int, int]
+    classes: int
 
 
 class WorkerProcess:
@@ -79,7 +81,11 @@ class WorkerProcess:
     def _run(self, run: messages.Run) -> messages.Done | messages.Failed:
         began_ns = time.monotonic_ns()
         try:
-            logits = self._engines[run.model].run(self._images(run))
+            images = self._images(run)
+            logits = self._engines[run.model].run(images)
+            expected = (len(images), self._options.classes)
+            if logits.shape != expected:
+                raise ValueError(f"the engine gave logits {logits.shape}, expected {expected}")
             self._memory.write_output(run.slot, logits)
         except Exception as error:  # noqa: BLE001 - a failing model must not take the worker along
             return messages.Failed(run.batch, _one_line(error))
@@ -120,6 +126,12 @@ def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {text}"[:2000]
 
 
+def _end_with_parent() -> None:
+    """Ask the kernel for SIGKILL when the service ends, so that not even a hung worker is left."""
+    pr_set_pdeathsig = 1  # from linux/prctl.h
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
 def main() -> int:
     """Entry point: ``python -m server.workers.process``, started by the service alone."""
     parser = argparse.ArgumentParser()
@@ -127,6 +139,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--max-batch-rows", type=int, required=True)
     parser.add_argument("--image", type=int, nargs=3, required=True)
+    parser.add_argument("--classes", type=int, required=True)
     parser.add_argument("--slots", type=int, nargs=3, required=True)
     parser.add_argument("--memory-fd", type=int, required=True)
     parser.add_argument("--link-fd", type=int, required=True)
@@ -134,7 +147,10 @@ def main() -> int:
     # The service decides when a worker ends; a Ctrl-C meant for it must not end the worker first.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    options = WorkerOptions(args.device, args.threads, args.max_batch_rows, tuple(args.image))
+    _end_with_parent()
+    options = WorkerOptions(
+        args.device, args.threads, args.max_batch_rows, tuple(args.image), args.classes
+    )
     memory = SlotMemory(SlotLayout(*args.slots), args.memory_fd)
     with socket.socket(fileno=args.link_fd) as link:
         try:

@@ -20,7 +20,10 @@ from tests.support.server_process import (
 )
 
 MODEL = "nin-root-16"
-BUSY = infer_request(MODEL, command_image(b"sleep" + bytes([30])))  # 0.3 s of a worker's time
+# 0.3 s of a worker's time, in a batch that is full and so goes at once and alone.
+BUSY = infer_request(
+    MODEL, np.concatenate([command_image(b"sleep" + bytes([30])), plain_images(31)])
+)
 
 
 @pytest.fixture(scope="module")
@@ -89,10 +92,13 @@ async def test_rows_over_the_queue_limit_are_refused_and_the_rest_is_answered(
     busy = stub.ModelInfer(BUSY, timeout=30)
     await asyncio.sleep(0.1)
     request = infer_request(MODEL, plain_images(8))
-    calls = [stub.ModelInfer(request, timeout=30) for _ in range(12)]
+    calls = []
+    # One full batch goes ahead to the busy worker, one more waits, the third is refused.
+    for _ in range(3):
+        calls += [stub.ModelInfer(request, timeout=30) for _ in range(4)]
+        await asyncio.sleep(0.05)
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
     await busy
-    # One full batch went ahead to the busy worker, one more waited: 32 + 32 rows are 8 requests.
     refused = [outcome for outcome in outcomes if isinstance(outcome, grpc.aio.AioRpcError)]
     assert len(refused) == 4
     for error in refused:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -9,9 +10,11 @@ import sys
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2_grpc
 
+from rootmodels.weights_info import weights_path
 from tests.support.server_process import (
     PATIENCE_S,
     ServerProcess,
@@ -38,24 +41,67 @@ async def send(
     return requests
 
 
-async def test_a_worker_killed_under_load_costs_no_request_and_is_replaced() -> None:
+async def test_what_a_killed_worker_had_is_answered_by_its_replacement() -> None:
     with running_server(*FAKE) as server:
         (before,) = server.worker_pids()
         async with grpc.aio.insecure_channel(server.address) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-            callers = [asyncio.ensure_future(send(stub, value, 100, 0.005)) for value in range(8)]
-            await asyncio.sleep(0.2)
+            os.kill(before, signal.SIGSTOP)
+            callers = [asyncio.ensure_future(send(stub, value, 1)) for value in range(8)]
+            await asyncio.sleep(0.3)
             os.kill(before, signal.SIGKILL)
-            done = await asyncio.gather(*callers, return_exceptions=True)
+            assert await asyncio.gather(*callers) == [1] * 8
         (after,) = server.worker_pids()
         assert before != after
         assert "ended with status -9" in server.log()
-        # Requests that came while no worker was there were refused as UNAVAILABLE, none was lost.
-        for outcome in done:
-            if isinstance(outcome, grpc.aio.AioRpcError):
-                assert outcome.code() is grpc.StatusCode.UNAVAILABLE
-            else:
-                assert outcome == 100
+
+
+def spoil(weights: str) -> None:
+    Path(weights).write_bytes(b"no weights any more")
+
+
+async def test_requests_are_refused_when_the_replacement_cannot_load(tmp_path: Path) -> None:
+    """What waits for a worker that never comes must not wait for ever."""
+    weights = shutil.copy(weights_path(MODEL), tmp_path)
+    arguments = ("--models", MODEL, "--engine", "torch", "--device", "cpu")
+    with running_server(*arguments, "--weights", str(tmp_path)) as server:
+        (worker,) = server.worker_pids()
+        os.kill(worker, signal.SIGSTOP)
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            call = stub.ModelInfer(infer_request(MODEL, plain_images(1)), timeout=60)
+            await asyncio.sleep(0.3)
+            spoil(weights)
+            os.kill(worker, signal.SIGKILL)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert "not a readable safetensors file" in caught.value.details()
+        with pytest.raises(grpc.RpcError) as refused:
+            server.infer(MODEL, plain_images(1))
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_saturated_model_does_not_keep_another_one_waiting() -> None:
+    arguments = ("--models", f"{MODEL},nin-orig", "--engine", "fake", "--device", "cpu")
+    with running_server(*arguments, "--max-queue-rows", "256") as server:
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            nap = np.concatenate([command_image(b"sleep\x01"), plain_images(31)])
+            full = infer_request(MODEL, nap)
+            done = asyncio.Event()
+
+            async def saturate() -> None:
+                while not done.is_set():
+                    await stub.ModelInfer(full, timeout=60)
+
+            callers = [asyncio.ensure_future(saturate()) for _ in range(6)]
+            await asyncio.sleep(0.3)
+            other = infer_request("nin-orig", plain_images(1, 4))
+            answers = [await stub.ModelInfer(other, timeout=20) for _ in range(5)]
+            done.set()
+            await asyncio.gather(*callers)
+        assert [logits(answer)[0][0] for answer in answers] == [4.0] * 5
 
 
 async def test_with_a_second_worker_a_kill_is_not_noticed() -> None:
@@ -70,7 +116,9 @@ async def test_with_a_second_worker_a_kill_is_not_noticed() -> None:
 
 
 async def test_a_request_that_kills_workers_is_found_and_refused_alone() -> None:
-    with running_server(*FAKE, "--cpu-workers", "2", "--max-delay-us", "50000") as server:
+    # The batch is closed when all five are there, and not before.
+    together = ("--max-delay-us", "5000000", "--preferred-rows", "5")
+    with running_server(*FAKE, "--cpu-workers", "2", *together) as server:
         async with grpc.aio.insecure_channel(server.address) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
             images = [plain_images(1, value) for value in range(4)]
@@ -115,15 +163,17 @@ def test_a_second_signal_ends_at_once() -> None:
     process = ServerProcess(*FAKE, "--drain-s", "60")
     process.wait_ready()
     hanging = process.stub.ModelInfer.future(infer_request(MODEL, command_image(b"hang")))
-    wait_until(lambda: not hanging.done())
-    worker = process.worker_pids()[0]
+    with pytest.raises(grpc.RpcError) as waited:  # the worker hangs for sure
+        process.infer(MODEL, plain_images(1), timeout_s=0.5)
+    assert waited.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    (worker,) = process.worker_pids()
     process.process.send_signal(signal.SIGTERM)
     wait_until(lambda: "shutting down" in process.log())
     process.process.send_signal(signal.SIGTERM)
     assert process.process.wait(10) == 1
     assert hanging.exception() is not None
     process.end(signal.SIGKILL)
-    os.kill(worker, signal.SIGKILL)  # it hangs, as it was told to
+    wait_until(lambda: not Path(f"/proc/{worker}").exists())
 
 
 def test_workers_end_when_their_server_is_killed() -> None:

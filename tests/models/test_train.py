@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from rootmodels.cifar10 import LabelledImages, read_cifar10
+from rootmodels.cifar10 import DataError, LabelledImages, read_cifar10
 from rootmodels.train import Options, Recipe, Run, accuracy, augment, main, one_cycle, train
 from rootmodels.weights import load_weights
 
@@ -143,6 +143,11 @@ def test_wrong_arguments_are_refused(
 ) -> None:
     assert main(arguments) == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_set_smaller_than_a_batch_is_refused(tiny: LabelledImages) -> None:
+    with pytest.raises(DataError, match="has 64 images, expected at least one batch, 128"):
+        Run("nin-root-16", Recipe(), 0, tiny, torch.device("cpu"))
 
 
 def test_zero_epochs_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

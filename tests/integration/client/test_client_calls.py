@@ -6,10 +6,7 @@ import socket
 import grpc
 import numpy as np
 import pytest
-from rootserve.v1 import catalog_pb2, catalog_pb2_grpc
 
-from client.address import parse_address
-from client.channel import open_channel
 from client.errors import InputError, MalformedAnswer, ServerError, Unreachable
 from client.evaluate import accuracy
 from client.inference import Client
@@ -100,12 +97,6 @@ async def test_a_silent_listener_is_unreachable() -> None:
         with pytest.raises(Unreachable, match="no gRPC server answers"):
             async with Client(address, connect_timeout_s=0.3):
                 pytest.fail("it does not speak gRPC")
-
-
-def test_blocking_channel(fake: FakeRootserve) -> None:
-    with open_channel(parse_address(fake.address)) as channel:
-        stub = catalog_pb2_grpc.CatalogServiceStub(channel)
-        assert len(stub.ListModels(catalog_pb2.ListModelsRequest(), timeout=20).models) == 3
 
 
 async def test_accuracy_counts_right_answers(fake: FakeRootserve) -> None:

@@ -109,8 +109,9 @@ def result(**changes: object) -> LoadResult:
         "started_at": datetime(2026, 1, 1, tzinfo=UTC), "window_s": 10.0, "interrupted": False,
         "requests": 123_456, "succeeded": 123_400, "errors": {"RESOURCE_EXHAUSTED": 50},
         "unfinished": 6, "throughput_rows_per_s": 197_440.0, "throughput_requests_per_s": 12_340.0,
-        "response_time": times, "service_time": times, "late_departures": 10,
-        "max_lateness_s": 0.5, "stages": Stages(0.001, 0.002, 0.003, 0.0004, 0.0005, 31.5),
+        "response_time": times, "p99_of_all_s": 0.123, "service_time": times,
+        "late_departures": 10, "max_lateness_s": 0.5,
+        "stages": Stages(0.001, 0.002, 0.003, 0.0004, 0.0005, 31.5),
         "client_cpu_cores": 0.5,
     }  # fmt: skip
     return LoadResult(**settings | changes)

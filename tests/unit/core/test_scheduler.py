@@ -206,6 +206,54 @@ def test_a_batch_ahead_is_not_blamed_for_the_death_of_its_worker() -> None:
     assert batch.requests[0].attempts == 0
 
 
+def test_a_saturated_model_does_not_starve_another_one() -> None:
+    s = scheduler(max_queue_rows=64, lead_s=0.0)
+    for number in range(3):
+        s.offer(request(number, rows=8, model="m"), 0.0)
+    held = list(s.poll(0.0).dispatches)
+    s.offer(request(100, at=0.5, model="n"), 0.5)
+    for number in range(3, 8):
+        now = float(number)
+        s.offer(request(number, rows=8, at=now, model="m"), now)
+        done = held.pop(0)
+        if 100 in ids(done):
+            return
+        s.batch_done("w0", done.id, now, 1.0)
+        held += s.poll(now).dispatches
+    raise AssertionError("the other model was never served")
+
+
+def test_a_model_that_nobody_can_compute_gives_its_requests_back() -> None:
+    s = scheduler(workers=0)
+    s.offer(request(1, deadline=1.0), 0.0)
+    s.offer(request(2, model="n"), 0.0)
+    assert [r.id for r in s.drop_model("m")] == [1]
+    assert s.drop_model("never seen") == ()
+    assert s.poll(2.0).expired == ()
+    assert s.rows_queued("m") == 0
+    assert s.rows_queued("n") == 1
+
+
+def test_deadlines_of_requests_that_wait_no_more_are_forgotten() -> None:
+    s = scheduler()
+    s.offer(request(0, deadline=5.0, model="nobody's"), 0.0)
+    for number in range(1, 1000):
+        s.offer(request(number, deadline=3600.0), 0.0)
+        (batch,) = s.poll(0.0).dispatches
+        s.batch_done("w0", batch.id, 0.0, 0.001)
+    assert len(s._deadlines) < 100
+    assert s.poll(0.0).wake_s == 5.0
+    assert [r.id for r in s.poll(5.0).expired] == [0]
+    assert s.poll(5.0).wake_s == math.inf
+
+
+def test_preferred_sizes_are_sums_of_whole_requests() -> None:
+    s = scheduler(max_delay_s=1.0, preferred_rows=(4,))
+    s.offer(request(1, rows=3), 0.0)
+    s.offer(request(2, rows=3), 0.0)
+    assert s.poll(0.0).dispatches == (), "3 and 6 rows are there, 4 are not"
+
+
 def test_a_cancelled_request_is_not_computed_again_when_its_worker_is_lost() -> None:
     s = scheduler()
     first = request(1)

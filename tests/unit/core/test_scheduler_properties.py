@@ -81,6 +81,12 @@ class SchedulerMachine(RuleBasedStateMachine):
             held = self.running[batch.worker]
             held.append(batch)
             assert len(held) <= 1 + self.limits.batches_ahead
+        for batch in decisions.dispatches:
+            oldest = min(request.arrived_s for request in batch.requests)
+            for request in self.waiting.values():
+                due = request.arrived_s + self.limits.max_delay_s <= self.now
+                if request.model != batch.model and due:
+                    assert oldest <= request.arrived_s, "a younger queue went first"
         idle = [worker for worker, batches in self.running.items() if not batches]
         for request in self.waiting.values():
             overdue = request.arrived_s + self.limits.max_delay_s <= self.now

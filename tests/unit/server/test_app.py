@@ -1,6 +1,9 @@
+import shutil
+from pathlib import Path
+
 import pytest
 
-from rootmodels.weights_info import PRETRAINED_DIR
+from rootmodels.weights_info import PRETRAINED_DIR, WeightsError, weights_path
 from server.app import StartError, worker_specs
 from server.models import Models, ModelSelectionError, State, find_models
 from server.options import read_settings
@@ -43,6 +46,12 @@ def test_models_default_to_the_trained_ones(models: Models) -> None:
     assert served
     assert all(model.card.info is not None for model in served)
     assert all(model.state is State.LOADING for model in served)
+
+
+def test_weights_under_another_name_are_refused(tmp_path: Path) -> None:
+    shutil.copy(weights_path("nin-root-16"), tmp_path / "nin-orig.safetensors")
+    with pytest.raises(WeightsError, match=r"nin-orig\.safetensors holds weights of nin-root-16"):
+        find_models(tmp_path)
 
 
 def test_an_unknown_model_is_refused_with_the_known_ones() -> None:

@@ -197,7 +197,7 @@ def test_outputs_come_in_the_order_they_were_asked_for() -> None:
     ("name", "version", "words"),
     [
         ("nope", "", "no model is called 'nope'; served: nin-root-16"),
-        ("nin-orig", "", "nin-orig is known but not served; served: nin-root-16"),
+        ("nin-orig", "", "known but not served is 'nin-orig'; served: nin-root-16"),
         ("nin-root-16", "2", "has no version '2'"),
     ],
 )

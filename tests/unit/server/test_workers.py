@@ -58,8 +58,8 @@ def test_slots_do_not_touch(memory: SlotMemory) -> None:
     memory.write_input(1, (b"b" * 100,))
     memory.write_output(1, np.full(10, 2, np.float32))
     assert memory.input_view(0, 0, 100, np.uint8).tobytes() == b"a" * 100
-    assert memory.read_output(0, 4, 8) == np.full(2, 1, np.float32).tobytes()
-    assert memory.read_output(1, 0, 40) == np.full(10, 2, np.float32).tobytes()
+    assert memory.read_output(0, 8) == np.full(2, 1, np.float32).tobytes()
+    assert memory.read_output(1, 40) == np.full(10, 2, np.float32).tobytes()
 
 
 def test_what_does_not_fit_is_refused(memory: SlotMemory) -> None:

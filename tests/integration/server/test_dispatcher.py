@@ -1,0 +1,196 @@
+"""The dispatcher with a pool that computes nothing: whatever happens, each request ends once."""
+
+import asyncio
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from rootmodels.cost import network_cost
+from rootmodels.variants import get_variant
+from server.core.reasons import Reason, RefusalError
+from server.core.scheduler import Limits, Scheduler
+from server.dispatcher import Answer, Dispatcher, InferenceRequest
+from server.models import ModelCard, Models
+from server.observers.events import Timeline
+from server.workers.handle import Part
+from server.workers.pool import BatchTimes
+
+NAME = "nin-root-16"
+ROW_BYTES = 40
+
+
+class FakePool:
+    """Notes what it is told to run; the test says when it is done."""
+
+    def __init__(self) -> None:
+        self.given: list[tuple[str, int, tuple[Part, ...]]] = []
+        self.fail_next_run = False
+
+    def run(self, worker: str, batch: int, model: str, parts: tuple[Part, ...]) -> None:
+        if self.fail_next_run:
+            self.fail_next_run = False
+            raise ValueError("cannot be told")
+        self.given.append((worker, batch, parts))
+
+    def take_output(self, worker: str, batch: int, rows: int) -> bytes:
+        return np.repeat(np.arange(rows, dtype=np.float32), ROW_BYTES // 4).tobytes()
+
+
+class FakeObserver:
+    def __init__(self) -> None:
+        self.rows_answered = 0
+
+    def answered(self, model: str, rows: int, timeline: Timeline) -> None:
+        self.rows_answered += rows
+
+    def refused(self, model: str, reason: Reason, seconds: float) -> None:
+        raise AssertionError("the wire tells of refusals")
+
+    def computed(self, model: str, rows: int, seconds: float) -> None:
+        pass
+
+
+class Room:
+    """A dispatcher and all it knows."""
+
+    def __init__(self) -> None:
+        variant = get_variant(NAME)
+        self.models = Models([ModelCard(variant, network_cost(variant), None, None)])
+        self.models.select([NAME])
+        self.pool = FakePool()
+        self.observer = FakeObserver()
+        scheduler = Scheduler(Limits(max_batch_rows=4, max_queue_rows=8))
+        self.dispatcher = Dispatcher(scheduler, self.pool, self.models, self.observer)  # type: ignore[arg-type]
+
+    def worker_ready(self, name: str = "w") -> None:
+        model = self.models.get(NAME)
+        assert model is not None
+        model.ready_on.add(name)
+        self.dispatcher.worker_ready(name, frozenset([NAME]))
+
+    def ask(self, rows: int = 1) -> asyncio.Task[Answer]:
+        part = Part(rows, "UINT8", bytes(rows * 3072))
+        arrived_s = asyncio.get_running_loop().time()
+        return asyncio.ensure_future(self.dispatcher.infer(InferenceRequest(NAME, part, arrived_s)))
+
+
+@pytest.fixture
+async def room() -> Iterator[Room]:
+    made = Room()
+    yield made
+    made.dispatcher.close()
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_rows_of_a_shared_batch_go_to_who_sent_them(room: Room) -> None:
+    room.worker_ready()
+    first, second = room.ask(1), room.ask(3)
+    await settle()
+    ((worker, batch, parts),) = room.pool.given
+    assert [part.rows for part in parts] == [1, 3]
+    room.dispatcher.batch_done(worker, batch, BatchTimes(10, 30))
+    assert np.frombuffer((await first).logits, np.float32).tolist() == [0.0] * 10
+    assert np.frombuffer((await second).logits, np.float32)[::10].tolist() == [1.0, 2.0, 3.0]
+    assert (await first).timeline.compute_ns == 20
+    assert room.observer.rows_answered == 4
+
+
+async def test_requests_before_a_worker_is_ready_are_refused(room: Room) -> None:
+    with pytest.raises(RefusalError) as caught:
+        await room.ask()
+    assert caught.value.reason is Reason.MODEL_NOT_READY
+
+
+async def test_a_failed_batch_refuses_its_requests(room: Room) -> None:
+    room.worker_ready()
+    calls = [room.ask(), room.ask()]
+    await settle()
+    room.dispatcher.batch_failed("w", room.pool.given[0][1], "boom")
+    for call in calls:
+        with pytest.raises(RefusalError, match="failed on this batch: boom") as caught:
+            await call
+        assert caught.value.reason is Reason.MODEL_FAILURE
+
+
+async def test_what_waits_for_a_model_that_fails_is_refused(room: Room) -> None:
+    room.worker_ready()
+    call = room.ask()
+    await settle()
+    model = room.models.get(NAME)
+    assert model is not None
+    model.ready_on.clear()
+    room.dispatcher.worker_lost("w")
+    model.failures["w"] = "weights are gone"
+    room.dispatcher.model_failed(NAME)
+    with pytest.raises(RefusalError, match="w: weights are gone") as caught:
+        await call
+    assert caught.value.reason is Reason.MODEL_NOT_READY
+
+
+async def test_answers_that_are_there_are_given_even_if_the_next_batch_cannot_be(
+    room: Room,
+) -> None:
+    room.worker_ready()
+    first = room.ask(4)
+    await settle()
+    room.dispatcher._scheduler.durations.learn(NAME, 1, 60.0)
+    room.dispatcher._scheduler.durations.learn(NAME, 4, 60.0)
+    second = room.ask(1)
+    await settle()
+    room.pool.fail_next_run = True
+    with pytest.raises(ValueError, match="cannot be told"):
+        room.dispatcher.batch_done("w", room.pool.given[0][1], BatchTimes(1, 2))
+    assert len((await first).logits) == 4 * ROW_BYTES
+    # The pool kills a worker it could not tell; another one takes what it had.
+    room.dispatcher.worker_lost("w")
+    room.worker_ready("v")
+    await settle()
+    worker, batch, _ = room.pool.given[-1]
+    room.dispatcher.batch_done(worker, batch, BatchTimes(1, 2))
+    assert len((await second).logits) == ROW_BYTES
+
+
+async def test_a_cancelled_caller_costs_the_others_nothing(room: Room) -> None:
+    room.worker_ready()
+    calls = [room.ask() for _ in range(3)]
+    await settle()
+    calls[1].cancel()
+    await settle()
+    room.dispatcher.batch_done("w", room.pool.given[0][1], BatchTimes(1, 2))
+    assert len((await calls[0]).logits) == len((await calls[2]).logits) == ROW_BYTES
+    assert calls[1].cancelled()
+    assert room.observer.rows_answered == 2
+
+
+async def test_a_full_queue_refuses_and_says_how_full(room: Room) -> None:
+    room.worker_ready()
+    calls = [room.ask(4) for _ in range(2)]
+    await settle()
+    calls += [room.ask(4) for _ in range(2)]
+    await settle()
+    with pytest.raises(RefusalError, match="8 rows wait, 1 more came, the limit is 8") as caught:
+        await room.ask(1)
+    assert caught.value.reason is Reason.QUEUE_FULL
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+
+
+async def test_drain_waits_for_what_was_admitted_and_refuses_the_rest(room: Room) -> None:
+    room.worker_ready()
+    call = room.ask()
+    await settle()
+    drained = asyncio.ensure_future(room.dispatcher.drain())
+    await settle()
+    assert not drained.done()
+    with pytest.raises(RefusalError) as caught:
+        await room.ask()
+    assert caught.value.reason is Reason.DRAINING
+    room.dispatcher.batch_done("w", room.pool.given[0][1], BatchTimes(1, 2))
+    await call
+    await drained
