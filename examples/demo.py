@@ -108,7 +108,11 @@ async def measure(address: str) -> list[Measured]:
     async with Client(address) as client:
         began = time.monotonic()
         await wait_serving(client)
-        say(f"[bold]ready[/] after {time.monotonic() - began:.1f} s of loading and warming up\n")
+        say(f"[bold]ready[/] after {time.monotonic() - began:.1f} s of loading and warming up")
+        info = await client.server_info()
+        engine = (await client.model(VARIANTS[0])).engine
+        what = f"{engine} {info.libraries.get(engine or '', '')} in fp32"
+        say(f"{info.cpu}, {info.cpu_count} processors, {what}, rootserve {info.version}\n")
         say(f"[bold]a few pictures[/], as {VARIANTS[-1]} sees them")
         await classify_pictures(client)
         say(f"\n[bold]accuracy[/] on {len(data.labels):,} CIFAR-10 test images over gRPC")
