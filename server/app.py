@@ -31,6 +31,7 @@ from server.settings import Settings
 from server.wire.catalog import CatalogService
 from server.wire.decoding import CheckedServer
 from server.wire.inference import InferenceService, ServerIdentity
+from server.wire.parse import RequestLimits
 from server.workers.handle import WorkerSpec
 from server.workers.pool import WorkerPool
 
@@ -116,7 +117,10 @@ async def serve(settings: Settings) -> None:
         ]
     )
     checked: Any = CheckedServer(server)  # stands in for the server while services are added
-    identity = ServerIdentity("rootserve", version(), settings.max_batch_rows)
+    request_limits = RequestLimits(
+        settings.max_batch_rows, settings.priority_levels, settings.default_priority
+    )
+    identity = ServerIdentity("rootserve", version(), request_limits)
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
         InferenceService(identity, models, dispatcher, statistics, observer), checked
     )

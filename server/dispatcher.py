@@ -13,7 +13,11 @@ from server.core.scheduler import Batch, Limits, Request, Scheduler
 from server.models import Models
 from server.observers.events import Observer, Timeline
 from server.workers.handle import Part
-from server.workers.pool import BatchTimes, WorkerPool
+from server.workers.pool import BatchReport, WorkerPool
+
+_EXPIRED = "the deadline passed while the request waited for a worker"
+# When nothing is known of how long batches take.
+_RETRY_AFTER_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,7 @@ class InferenceRequest:
     part: Part
     arrived_s: float
     deadline_s: float = math.inf
+    priority: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +107,7 @@ class Dispatcher:
             raise RefusalError(Reason.DRAINING, "the server is shutting down; use another one")
         model = self._models.get(request.model)
         assert model is not None, "the wire checks the name"
-        if not model.is_ready:
+        if not model.takes_requests:
             raise RefusalError(
                 Reason.MODEL_NOT_READY,
                 f"model {request.model} is not ready: {model.state_reason}",
@@ -113,10 +118,14 @@ class Dispatcher:
             rows=request.part.rows,
             arrived_s=request.arrived_s,
             deadline_s=request.deadline_s,
+            priority=request.priority,
         )
         reason = self._scheduler.offer(admitted, time.monotonic())
         if reason is not None:
-            raise RefusalError(reason, self._refusal_text(reason, admitted))
+            retry_after_s = None
+            if reason is Reason.QUEUE_FULL:
+                retry_after_s = self._scheduler.backlog_s(request.model) or _RETRY_AFTER_S
+            raise RefusalError(reason, self._refusal_text(reason, admitted), retry_after_s)
         waiting = _Waiting(admitted, request.part, self._loop.create_future())
         self._waiting[admitted.id] = waiting
         return waiting
@@ -128,7 +137,7 @@ class Dispatcher:
                 queued = self._scheduler.rows_queued(request.model)
                 return (
                     f"the queue of {request.model} is full: {queued} rows wait, {request.rows} more "
-                    f"came, the limit is {limits.max_queue_rows}"
+                    f"came, the limit is {limits.max_queue_rows} for each priority"
                 )
             case Reason.DEADLINE_LOST:
                 return "the deadline had passed when the request came"
@@ -146,16 +155,18 @@ class Dispatcher:
         self._scheduler.worker_ready(worker, models)
         self._pump()
 
-    def batch_done(self, worker: str, batch: int, times: BatchTimes) -> None:
+    def batch_done(self, worker: str, batch: int, report: BatchReport) -> None:
         """See :class:`server.workers.pool.PoolEvents`."""
         now = time.monotonic()
-        compute_s = (times.ended_ns - times.began_ns) * 1e-9
-        done = self._scheduler.batch_done(worker, batch, now, compute_s)
+        compute_s = (report.ended_ns - report.began_ns) * 1e-9
+        # A batch of which only a part was computed tells nothing of how long batches take.
+        learned_s = None if report.expired else compute_s
+        done = self._scheduler.batch_done(worker, batch, now, learned_s)
         logits = self._pool.take_output(worker, batch, done.rows)
         try:
             self._pump()  # before the answers: the worker is idle
         finally:
-            self._answer(done, logits, times)
+            self._answer(done, logits, report)
         self._observer.computed(done.model, done.rows, compute_s)
 
     def batch_failed(self, worker: str, batch: int, error: str) -> None:
@@ -196,9 +207,10 @@ class Dispatcher:
         for batch in decisions.dispatches:
             parts = tuple(self._waiting[request.id].part for request in batch.requests)
             self._pool.run(batch.worker, batch.id, batch.model, parts)
+        for worker in decisions.hung:
+            self._pool.kill(worker)
         for request in decisions.expired:
-            text = "the deadline passed while the request waited for a worker"
-            self._refuse(request, Reason.DEADLINE_EXPIRED, text)
+            self._refuse(request, Reason.DEADLINE_EXPIRED, _EXPIRED)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -207,24 +219,27 @@ class Dispatcher:
             delay_s = math.ceil(max(0.0, decisions.wake_s - now) * 1e3) * 1e-3
             self._timer = self._loop.call_later(delay_s, self._pump)
 
-    def _answer(self, batch: Batch, logits: bytes, times: BatchTimes) -> None:
+    def _answer(self, batch: Batch, logits: bytes, report: BatchReport) -> None:
         formed_ns = int(batch.formed_s * 1e9)
         model = self._models.get(batch.model)
         assert model is not None
         row_bytes = len(logits) // batch.rows
         offset = 0
-        for request in batch.requests:
+        for position, request in enumerate(batch.requests):
             length = request.rows * row_bytes
             share = logits[offset : offset + length]
             offset += length
+            if position in report.expired:
+                self._refuse(request, Reason.DEADLINE_EXPIRED, _EXPIRED)
+                continue
             waiting = self._waiting.get(request.id)
             if waiting is None or waiting.future.done():
                 continue  # cancelled: the answer is for nobody
             arrived_ns = int(request.arrived_s * 1e9)
             timeline = Timeline(
                 queue_ns=formed_ns - arrived_ns,
-                batch_wait_ns=max(0, times.began_ns - formed_ns),
-                compute_ns=times.ended_ns - times.began_ns,
+                batch_wait_ns=max(0, report.began_ns - formed_ns),
+                compute_ns=report.ended_ns - report.began_ns,
                 total_ns=time.monotonic_ns() - arrived_ns,
                 batch_rows=batch.rows,
                 worker=batch.worker,

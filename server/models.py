@@ -63,6 +63,7 @@ class Model:
     ready_on: set[str] = field(default_factory=set)
     failures: dict[str, str] = field(default_factory=dict)
     """Worker name to why it cannot load the model."""
+    was_ready: bool = False
 
     @property
     def state(self) -> State:
@@ -77,6 +78,11 @@ class Model:
     def is_ready(self) -> bool:
         """Whether it answers requests."""
         return self.state is State.READY
+
+    @property
+    def takes_requests(self) -> bool:
+        """Whether requests are admitted: it is ready, or will be when a dead worker is replaced."""
+        return self.is_ready or (self.was_ready and self.state is State.LOADING)
 
     @property
     def state_reason(self) -> str:

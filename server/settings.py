@@ -52,7 +52,7 @@ class Settings(BaseModel):
     )
 
     max_batch_rows: int = _option(
-        "batching", "most rows (images) in a batch, and in a request", 32, ge=1, le=4096
+        "batching", "most rows (images) in a batch, and in a request", 32, ge=1, le=1024
     )
     max_delay_us: int = _option(
         "batching",
@@ -65,9 +65,26 @@ class Settings(BaseModel):
         "batching", "batch sizes that are closed without waiting longer, separated by commas", ()
     )
     max_queue_rows: int = _option(
-        "batching", "rows that may wait per model; further ones are refused", 1024, ge=1
+        "batching",
+        "rows that may wait per model and priority; further ones are refused",
+        1024,
+        ge=1,
     )
 
+    priority_levels: int = _option(
+        "batching", "priorities a request may have, 1 being the highest", 3, ge=1, le=100
+    )
+    default_priority: int = _option(
+        "batching", "priority of a request that names none, or 0", 2, ge=1
+    )
+
+    hang_s: float = _option(
+        "operation",
+        "a batch that takes longer than this, and than 20 times what is expected, hangs: its worker "
+        "is replaced",
+        10.0,
+        gt=0,
+    )
     drain_s: float = _option(
         "operation", "longest time a shutdown waits for admitted requests, in seconds", 30.0, ge=0
     )
@@ -94,6 +111,11 @@ class Settings(BaseModel):
                 f"max_queue_rows: {self.max_queue_rows} is less than max_batch_rows, "
                 f"{self.max_batch_rows}: a full request could never wait"
             )
+        if self.default_priority > self.priority_levels:
+            raise ValueError(
+                f"default_priority: {self.default_priority} is more than priority_levels, "
+                f"{self.priority_levels}"
+            )
         return self
 
     def limits(self) -> Limits:
@@ -103,4 +125,5 @@ class Settings(BaseModel):
             max_delay_s=self.max_delay_us * 1e-6,
             preferred_rows=self.preferred_rows,
             max_queue_rows=self.max_queue_rows,
+            hang_s=self.hang_s,
         )

@@ -1,8 +1,15 @@
 """What all tests share: a test's tier follows from its folder."""
 
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Where a failure must mean that the change is at fault, the examples are the same every time.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 TIERS = frozenset({"unit", "models", "integration", "e2e", "ops", "gpu"})
 ROOT = Path(__file__).parent.parent

@@ -24,9 +24,10 @@ class Reason(Enum):
 
 
 class RefusalError(Exception):
-    """A request will not be answered: why, and one line for the caller."""
+    """A request will not be answered: why, one line for the caller, and when to try again."""
 
-    def __init__(self, reason: Reason, message: str) -> None:
+    def __init__(self, reason: Reason, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
+        self.retry_after_s = retry_after_s

@@ -1,9 +1,9 @@
 """The queue and the batcher: a pure state machine that is told what happened and when.
 
-Requests wait per model, in order of arrival. A batch is closed late, only when a worker can take it:
-at once when it is full or has a preferred size, else when its oldest request has waited the maximal
-delay. A busy worker may be given one batch ahead, which hides the hand-over, when that batch is full
-or the running one is about to end. Limits count rows (images), not requests.
+Requests wait per model, by priority and then in order of arrival. A batch is closed late, only when a
+worker can take it: at once when it is full or has a preferred size, else when its oldest request has
+waited the maximal delay. A busy worker may be given one batch ahead, which hides the hand-over, when
+that batch is full or the running one is about to end. Limits count rows (images), not requests.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
@@ -27,13 +27,17 @@ class Limits:
     max_delay_s: float = 0.0
     preferred_rows: tuple[int, ...] = ()
     max_queue_rows: int = 1024
-    """Rows that may wait per model."""
+    """Rows that may wait per model and priority."""
     batches_ahead: int = 1
     """Batches a worker may hold besides the one it computes."""
     lead_s: float = 0.002
     """How long before the end of a batch the next one may be handed over."""
     max_attempts: int = 2
     """How often a request is computed when workers die of it or beside it."""
+    hang_s: float = 10.0
+    """A batch that takes longer, and far longer than expected, hangs."""
+    hang_factor: float = 20.0
+    """How many times its expected duration a batch must have taken to hang."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,8 @@ class Request:
     rows: int
     arrived_s: float
     deadline_s: float = math.inf
+    priority: int = 1
+    """1 is the highest."""
     attempts: int = 0
     """How many workers died while they computed it."""
 
@@ -71,33 +77,75 @@ class Decisions:
 
     dispatches: tuple[Batch, ...]
     expired: tuple[Request, ...]
+    hung: tuple[str, ...]
+    """Workers whose batch hangs, each told once; what they had comes back by worker_lost."""
     wake_s: float
 
 
 @dataclass(slots=True)
-class _Queue:
-    """Requests of one model that wait, oldest first."""
+class _Level:
+    """Requests of one model and priority that wait, oldest first."""
 
     requests: OrderedDict[int, Request] = field(default_factory=OrderedDict)
     rows: int = 0
 
+
+@dataclass(slots=True)
+class _Queue:
+    """Requests of one model that wait, by priority."""
+
+    levels: dict[int, _Level] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[Request]:
+        """All requests in the order in which they are to be computed."""
+        for priority in sorted(self.levels):
+            yield from self.levels[priority].requests.values()
+
+    def __len__(self) -> int:
+        return sum(len(level.requests) for level in self.levels.values())
+
+    def __contains__(self, request_id: int) -> bool:
+        return any(request_id in level.requests for level in self.levels.values())
+
+    @property
+    def rows(self) -> int:
+        """Rows that wait."""
+        return sum(level.rows for level in self.levels.values())
+
     @property
     def head(self) -> Request:
-        return next(iter(self.requests.values()))
+        """The request that is to be computed next."""
+        return next(iter(self))
+
+    @property
+    def oldest_s(self) -> float:
+        """When the request came that has waited longest."""
+        return min(
+            next(iter(level.requests.values())).arrived_s
+            for level in self.levels.values()
+            if level.requests
+        )
+
+    def level(self, priority: int) -> _Level:
+        """What waits with this priority."""
+        return self.levels.setdefault(priority, _Level())
 
     def append(self, request: Request) -> None:
-        self.requests[request.id] = request
-        self.rows += request.rows
+        level = self.level(request.priority)
+        level.requests[request.id] = request
+        level.rows += request.rows
 
     def put_back(self, request: Request) -> None:
         self.append(request)
-        self.requests.move_to_end(request.id, last=False)
+        self.level(request.priority).requests.move_to_end(request.id, last=False)
 
     def remove(self, request_id: int) -> Request | None:
-        request = self.requests.pop(request_id, None)
-        if request is not None:
-            self.rows -= request.rows
-        return request
+        for level in self.levels.values():
+            request = level.requests.pop(request_id, None)
+            if request is not None:
+                level.rows -= request.rows
+                return request
+        return None
 
 
 @dataclass(slots=True)
@@ -109,6 +157,7 @@ class _Worker:
     batches: OrderedDict[int, Batch] = field(default_factory=OrderedDict)
     began_s: float = 0.0
     last_given_s: float = -math.inf
+    hung: bool = False
 
 
 class Scheduler:
@@ -135,7 +184,7 @@ class Scheduler:
         if request.deadline_s <= now:
             return Reason.DEADLINE_LOST
         queue = self._queues.setdefault(request.model, _Queue())
-        if queue.rows + request.rows > self.limits.max_queue_rows:
+        if queue.level(request.priority).rows + request.rows > self.limits.max_queue_rows:
             return Reason.QUEUE_FULL
         queue.append(request)
         if request.deadline_s < math.inf:
@@ -210,17 +259,26 @@ class Scheduler:
         queue = self._queues.pop(model, _Queue())
         self._deadlines = [entry for entry in self._deadlines if entry[2] != model]
         heapq.heapify(self._deadlines)
-        return tuple(queue.requests.values())
+        return tuple(queue)
 
     def rows_queued(self, model: str) -> int:
         """Rows of ``model`` that wait for a worker."""
         queue = self._queues.get(model)
         return queue.rows if queue else 0
 
+    def backlog_s(self, model: str) -> float | None:
+        """Expected seconds until what waits for ``model`` is computed; None if that is not known."""
+        rows = self.rows_queued(model)
+        full_s = self.durations.predict(model, self.limits.max_batch_rows)
+        workers = sum(model in worker.models for worker in self._workers.values())
+        if full_s is None or workers == 0:
+            return None
+        return rows / self.limits.max_batch_rows * full_s / workers
+
     @property
     def is_empty(self) -> bool:
         """Whether nothing waits and nothing is being computed."""
-        waiting = any(queue.requests for queue in self._queues.values())
+        waiting = any(len(queue) for queue in self._queues.values())
         return not waiting and not any(worker.batches for worker in self._workers.values())
 
     def poll(self, now: float) -> Decisions:
@@ -235,7 +293,25 @@ class Scheduler:
         self._forget_deadlines()
         if self._deadlines:
             wake_s = min(wake_s, self._deadlines[0][0])
-        return Decisions(tuple(dispatches), expired, wake_s)
+        hung, hang_s = self._find_hung(now)
+        return Decisions(tuple(dispatches), expired, hung, min(wake_s, hang_s))
+
+    def _find_hung(self, now: float) -> tuple[tuple[str, ...], float]:
+        """Workers whose batch hangs by now, and when the next one would."""
+        hung = []
+        next_s = math.inf
+        for worker in self._workers.values():
+            if not worker.batches or worker.hung:
+                continue
+            running = next(iter(worker.batches.values()))
+            expected_s = self.durations.predict(running.model, running.rows) or 0.0
+            limit_s = max(self.limits.hang_s, self.limits.hang_factor * expected_s)
+            if worker.began_s + limit_s <= now:
+                worker.hung = True
+                hung.append(worker.name)
+            else:
+                next_s = min(next_s, worker.began_s + limit_s)
+        return tuple(hung), next_s
 
     def _expire(self, now: float) -> tuple[Request, ...]:
         expired = []
@@ -248,7 +324,7 @@ class Scheduler:
 
     def _forget_deadlines(self) -> None:
         """Drop the deadlines of requests that wait no more: those that come next, and too many."""
-        waiting = sum(len(queue.requests) for queue in self._queues.values())
+        waiting = sum(len(queue) for queue in self._queues.values())
         if len(self._deadlines) > 2 * waiting + 64:
             self._deadlines = [entry for entry in self._deadlines if self._waits(entry)]
             heapq.heapify(self._deadlines)
@@ -257,18 +333,19 @@ class Scheduler:
 
     def _waits(self, entry: tuple[float, int, str]) -> bool:
         _, request_id, model = entry
-        return request_id in self._queues[model].requests
+        return request_id in self._queues[model]
 
     def _next_dispatch(self, now: float) -> tuple[Batch | None, float]:
         """The next batch that can go, or None and when one could without anything else happening.
 
-        A slot that a queue may take goes to an older one that may be closed, if there is one: a full
-        queue must not keep the others from the slots ahead of busy workers.
+        Queues go by the priority of their heads and then by age. A slot that a queue may take goes to
+        one before it that may be closed, if there is one: a full queue must not keep the others from
+        the slots ahead of busy workers.
         """
         wake_s = math.inf
         passed: list[tuple[_Queue, int]] = []
-        waiting = [queue for queue in self._queues.values() if queue.requests]
-        for queue in sorted(waiting, key=lambda queue: queue.head.arrived_s):
+        waiting = [queue for queue in self._queues.values() if len(queue)]
+        for queue in sorted(waiting, key=lambda queue: (queue.head.priority, queue.head.arrived_s)):
             max_rows, ready_s = self._closable(queue, now)
             full = 0 < max_rows <= queue.rows
             worker, free_s = self._worker_for(queue.head.model, full, now)
@@ -288,18 +365,22 @@ class Scheduler:
         head = queue.head
         if head.attempts > 0:
             return head.rows, now
-        due_s = head.arrived_s + limits.max_delay_s
+        due_s = queue.oldest_s + limits.max_delay_s
         if queue.rows >= limits.max_batch_rows or due_s <= now:
             return limits.max_batch_rows, now
         if not limits.preferred_rows:
             return 0, due_s
-        sizes = accumulate(request.rows for request in queue.requests.values())
+        sizes = accumulate(request.rows for request in queue)
         preferred = max((size for size in sizes if size in limits.preferred_rows), default=0)
         return preferred, (now if preferred else due_s)
 
     def _worker_for(self, model: str, full: bool, now: float) -> tuple[_Worker | None, float]:
         """A worker that may be given a batch now, or None and when one may be given it."""
-        able = [worker for worker in self._workers.values() if model in worker.models]
+        able = [
+            worker
+            for worker in self._workers.values()
+            if model in worker.models and not worker.hung
+        ]
         idle = [worker for worker in able if not worker.batches]
         if idle:
             return min(idle, key=lambda worker: worker.last_given_s), now
@@ -320,10 +401,10 @@ class Scheduler:
         return worker.began_s + expected_s - self.limits.lead_s
 
     def _close(self, queue: _Queue, max_rows: int, worker: _Worker, now: float) -> Batch:
-        """Take the oldest requests that fit into ``max_rows``; at least one."""
+        """Take the first requests that fit into ``max_rows``; at least one."""
         taken: list[Request] = []
         rows = 0
-        for request in queue.requests.values():
+        for request in queue:
             if taken and (rows + request.rows > max_rows or request.attempts > 0):
                 break
             taken.append(request)

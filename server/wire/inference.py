@@ -19,8 +19,8 @@ from server.models import Models
 from server.observers.events import Observer
 from server.observers.statistics import Statistics
 from server.wire import describe
-from server.wire.parse import find_model, parse_request
-from server.wire.reply import STATUS_CODES, build_response
+from server.wire.parse import RequestLimits, find_model, parse_request
+from server.wire.reply import STATUS_CODES, build_response, status_details
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -35,7 +35,7 @@ class ServerIdentity:
 
     name: str
     version: str
-    max_batch_rows: int
+    limits: RequestLimits
 
 
 class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
@@ -196,8 +196,8 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
             model = find_model(self._models, message.model_name, message.model_version)
             card = model.card
             model_name = card.name
-            max_rows = self._identity.max_batch_rows
-            parsed = parse_request(message, card, max_rows, arrived_s, timeout_s)
+            limits = self._identity.limits
+            parsed = parse_request(message, card, limits, arrived_s, timeout_s)
             answer = await self._dispatcher.infer(parsed.inference)
         except RefusalError as refusal:
             self._observer.refused(model_name, refusal.reason, time.monotonic() - arrived_s)
@@ -217,4 +217,5 @@ async def _refusals_to_status(context: Context) -> AsyncIterator[None]:
     try:
         yield
     except RefusalError as refusal:
-        await context.abort(STATUS_CODES[refusal.reason], refusal.message)
+        details = status_details(refusal)
+        await context.abort(STATUS_CODES[refusal.reason], refusal.message, details)

@@ -53,10 +53,19 @@ def find_model(models: Models, name: str, version: str) -> Model:
     return model
 
 
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """What a request may ask for."""
+
+    max_rows: int
+    priority_levels: int
+    default_priority: int
+
+
 def parse_request(
     message: oip.ModelInferRequest,
     card: ModelCard,
-    max_rows: int,
+    limits: RequestLimits,
     arrived_s: float,
     timeout_s: float | None,
 ) -> ParsedRequest:
@@ -66,13 +75,15 @@ def parse_request(
         RefusalError: INVALID_REQUEST, naming the tensor, what came and what was expected.
     """
     outputs = _parse_outputs(message)
-    part = _parse_images(message, card, max_rows)
+    priority = _parse_priority(message, limits)
     deadline_s = arrived_s + min(
         math.inf if timeout_s is None else timeout_s,
-        _parse_parameter(message, "timeout", 1e-6),
-        _parse_parameter(message, "deadline_ms", 1e-3),
+        _parse_time(message, "timeout", 1e-6),
+        _parse_time(message, "deadline_ms", 1e-3),
     )
-    return ParsedRequest(InferenceRequest(card.name, part, arrived_s, deadline_s), outputs)
+    part = _parse_images(message, card, limits.max_rows, deadline_s)
+    inference = InferenceRequest(card.name, part, arrived_s, deadline_s, priority)
+    return ParsedRequest(inference, outputs)
 
 
 def _invalid(text: str) -> RefusalError:
@@ -89,7 +100,9 @@ def _parse_outputs(message: oip.ModelInferRequest) -> tuple[str, ...]:
     return names
 
 
-def _parse_images(message: oip.ModelInferRequest, card: ModelCard, max_rows: int) -> Part:
+def _parse_images(
+    message: oip.ModelInferRequest, card: ModelCard, max_rows: int, deadline_s: float
+) -> Part:
     if len(message.inputs) != 1:
         names = ", ".join(repr(tensor.name) for tensor in message.inputs) or "none"
         raise _invalid(f"inputs: {names} came, expected one, {INPUT_NAME!r}")
@@ -120,7 +133,8 @@ def _parse_images(message: oip.ModelInferRequest, card: ModelCard, max_rows: int
         )
     if datatype == "FP32":
         _check_range(content)
-    return Part(rows, datatype, content)
+    deadline_ns = 0 if deadline_s == math.inf else max(1, int(deadline_s * 1e9))
+    return Part(rows, datatype, content, deadline_ns)
 
 
 def _parse_rows(shape: tuple[int, ...], card: ModelCard, max_rows: int) -> int:
@@ -164,13 +178,31 @@ def _check_range(content: bytes) -> None:
         )
 
 
-def _parse_parameter(message: oip.ModelInferRequest, name: str, unit_s: float) -> float:
+def _parse_time(message: oip.ModelInferRequest, name: str, unit_s: float) -> float:
     """The parameter ``name`` in seconds; infinite when it is absent or, as in Triton, 0."""
+    value = _parse_number(message, name)
+    return value * unit_s if value else math.inf
+
+
+def _parse_priority(message: oip.ModelInferRequest, limits: RequestLimits) -> int:
+    """The parameter ``priority``; the default when it is absent or, as in Triton, 0."""
+    value = _parse_number(message, "priority")
+    if not value:
+        return limits.default_priority
+    if value != int(value) or value > limits.priority_levels:
+        raise _invalid(
+            f"parameter priority: {value:g} came, expected a whole number from 1, the highest, to "
+            f"{limits.priority_levels}, or 0 for the default"
+        )
+    return int(value)
+
+
+def _parse_number(message: oip.ModelInferRequest, name: str) -> float:
     if name not in message.parameters:
-        return math.inf
+        return 0.0
     parameter = message.parameters[name]
     choice = parameter.WhichOneof("parameter_choice")
     value = getattr(parameter, choice) if choice else None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise _invalid(f"parameter {name}: {value!r} came, expected a number that is not negative")
-    return value * unit_s if value else math.inf
+    return value

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import grpc
 import numpy as np
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2, status_pb2
 from tritonclient.grpc import service_pb2 as oip
 
-from server.core.reasons import Reason
+from server.core.reasons import Reason, RefusalError
 from server.dispatcher import Answer
 from server.models import LOGITS_NAME, VERSION
 
@@ -22,6 +24,17 @@ STATUS_CODES = {
     Reason.MODEL_FAILURE: grpc.StatusCode.INTERNAL,
     Reason.WORKER_LOST: grpc.StatusCode.INTERNAL,
 }
+
+
+def status_details(refusal: RefusalError) -> tuple[tuple[str, bytes], ...]:
+    """Trailing metadata with a ``google.rpc.Status``: RetryInfo where a later try may succeed."""
+    if refusal.retry_after_s is None:
+        return ()
+    delay = Duration()
+    delay.FromNanoseconds(round(refusal.retry_after_s * 1e9))
+    status = status_pb2.Status(code=STATUS_CODES[refusal.reason].value[0], message=refusal.message)
+    status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+    return (("grpc-status-details-bin", status.SerializeToString()),)
 
 
 def build_response(

@@ -45,11 +45,12 @@ class WorkerSpec:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One request's share of a batch."""
+    """One request's share of a batch. ``deadline_ns`` is on CLOCK_MONOTONIC, or 0 for none."""
 
     rows: int
     datatype: messages.Datatype
     content: bytes
+    deadline_ns: int = 0
 
 
 class WorkerHandle:
@@ -113,7 +114,7 @@ class WorkerHandle:
         slot = next(slot for slot in range(self.spec.slots) if slot not in taken)
         self._slots[batch] = slot
         self._memory.write_input(slot, tuple(part.content for part in parts))
-        segments = tuple((part.rows, part.datatype) for part in parts)
+        segments = tuple((part.rows, part.datatype, part.deadline_ns) for part in parts)
         self._send(messages.Run(batch, model, slot, segments))
 
     def take_output(self, batch: int, rows: int) -> bytes:

@@ -12,6 +12,7 @@ from typing import Literal
 MAX_BYTES = 1 << 17
 
 Datatype = Literal["UINT8", "FP32"]
+Segment = tuple[int, Datatype, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +28,14 @@ class Load:
 class Run:
     """To a worker: compute the batch in ``slot``, answer Done or Failed.
 
-    ``segments`` are the rows and datatype of each request, one behind the other in the slot's input.
+    ``segments`` are the rows, the datatype and the deadline of each request, one behind the other in the
+    slot's input. A deadline is on CLOCK_MONOTONIC, or 0 for none.
     """
 
     batch: int
     model: str
     slot: int
-    segments: tuple[tuple[int, Datatype], ...]
+    segments: tuple[Segment, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +66,16 @@ class LoadFailed:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """From a worker: the logits are in the slot's output. Times on CLOCK_MONOTONIC."""
+    """From a worker: the logits are in the slot's output. Times on CLOCK_MONOTONIC.
+
+    ``expired`` are the positions of the segments whose deadline had passed when it began: they were not
+    computed.
+    """
 
     batch: int
     began_ns: int
     ended_ns: int
+    expired: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,5 +103,7 @@ def decode(datagram: bytes) -> Message:
     content = json.loads(datagram)
     kind = _KINDS[content.pop("kind")]
     if kind is Run:
-        content["segments"] = tuple((rows, datatype) for rows, datatype in content["segments"])
+        content["segments"] = tuple(tuple(segment) for segment in content["segments"])
+    elif kind is Done:
+        content["expired"] = tuple(content["expired"])
     return kind(**content)

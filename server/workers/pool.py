@@ -16,14 +16,20 @@ _log = logging.getLogger(__name__)
 
 _FIRST_BACKOFF_S = 0.1
 _LONGEST_BACKOFF_S = 30.0
+# After so many deaths in a row while loading, what waits for the worker is refused.
+_HOPELESS_DEATHS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class BatchTimes:
-    """When a worker computed a batch, on CLOCK_MONOTONIC."""
+class BatchReport:
+    """When a worker computed a batch, on CLOCK_MONOTONIC.
+
+    ``expired`` are the positions of requests it did not compute, because their deadline had passed.
+    """
 
     began_ns: int
     ended_ns: int
+    expired: tuple[int, ...] = ()
 
 
 class PoolEvents(Protocol):
@@ -32,7 +38,7 @@ class PoolEvents(Protocol):
     def worker_ready(self, worker: str, models: frozenset[str]) -> None:
         """A worker can take batches of ``models``."""
 
-    def batch_done(self, worker: str, batch: int, times: BatchTimes) -> None:
+    def batch_done(self, worker: str, batch: int, report: BatchReport) -> None:
         """A worker is through with a batch; its output can be taken."""
 
     def batch_failed(self, worker: str, batch: int, error: str) -> None:
@@ -59,6 +65,8 @@ class WorkerState:
     ready: bool = False
     """Whether it takes batches."""
     backoff_s: float = _FIRST_BACKOFF_S
+    deaths_loading: int = 0
+    """How often in a row it died before it was ready."""
 
 
 class WorkerPool:
@@ -97,6 +105,13 @@ class WorkerPool:
         assert handle is not None, "a lost worker gets no batches"
         handle.run(batch, model, parts)
 
+    def kill(self, worker: str) -> None:
+        """End a worker that hangs; its end and its replacement are told as usual."""
+        handle = self.workers[worker].handle
+        if handle is not None:
+            _log.error("worker %s hangs and is killed", worker)
+            handle.kill()
+
     def take_output(self, worker: str, batch: int, rows: int) -> bytes:
         """The logits of a batch of which :meth:`PoolEvents.batch_done` just told."""
         handle = self.workers[worker].handle
@@ -115,8 +130,8 @@ class WorkerPool:
         name = handle.spec.name
         match message:
             case messages.Done():
-                times = BatchTimes(message.began_ns, message.ended_ns)
-                self.events.batch_done(name, message.batch, times)
+                report = BatchReport(message.began_ns, message.ended_ns, message.expired)
+                self.events.batch_done(name, message.batch, report)
             case messages.Failed():
                 _log.error("worker %s: a batch failed: %s", name, message.error)
                 handle.drop_output(message.batch)
@@ -158,12 +173,14 @@ class WorkerPool:
         """
         name = state.spec.name
         state.ready = True
+        state.deaths_loading = 0
         state.backoff_s = _FIRST_BACKOFF_S
         for model_name, loaded in state.loaded.items():
             model = self._get(model_name)
             model.engine, model.precision = loaded.engine, loaded.precision
             model.failures.pop(name, None)
             model.ready_on.add(name)
+            model.was_ready = True
         _log.info("worker %s is ready", name)
         self.events.worker_ready(name, frozenset(state.loaded))
         self.on_models_changed()
@@ -186,17 +203,16 @@ class WorkerPool:
             task = asyncio.get_running_loop().create_task(self._replace(state, handle))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        was_loading = state.handle is not None and not state.ready
+        state.deaths_loading += not state.ready
         state.handle = None
         state.ready = False
         state.loaded = {}
         for model in self._models.served():
             model.ready_on.discard(handle.spec.name)
-        if was_loading:
+        if state.deaths_loading >= _HOPELESS_DEATHS:
+            reason = f"the worker died {state.deaths_loading} times in a row while loading"
             for model in self._models.served():
-                self._set_failure(
-                    model.card.name, handle.spec.name, "the worker died while loading"
-                )
+                self._set_failure(model.card.name, handle.spec.name, reason)
         self.events.worker_lost(handle.spec.name)
         self.on_models_changed()
 

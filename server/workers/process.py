@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from server.engines.base import Engine, Images, LoadSpec
 from server.engines.registry import get_loader
@@ -80,28 +81,49 @@ class WorkerProcess:
 
     def _run(self, run: messages.Run) -> messages.Done | messages.Failed:
         began_ns = time.monotonic_ns()
+        expired = tuple(
+            position
+            for position, (_, _, deadline_ns) in enumerate(run.segments)
+            if 0 < deadline_ns <= began_ns
+        )
         try:
-            images = self._images(run)
-            logits = self._engines[run.model].run(images)
-            expected = (len(images), self._options.classes)
-            if logits.shape != expected:
-                raise ValueError(f"the engine gave logits {logits.shape}, expected {expected}")
-            self._memory.write_output(run.slot, logits)
+            if len(expired) < len(run.segments):
+                self._memory.write_output(run.slot, self._logits(run, expired))
         except Exception as error:  # noqa: BLE001 - a failing model must not take the worker along
             return messages.Failed(run.batch, _one_line(error))
-        return messages.Done(run.batch, began_ns, time.monotonic_ns())
+        return messages.Done(run.batch, began_ns, time.monotonic_ns(), expired)
+
+    def _logits(self, run: messages.Run, expired: tuple[int, ...]) -> NDArray[np.float32]:
+        """Logits of the whole batch, [rows, classes]; zeros where the segment is ``expired``."""
+        images = self._images(run)
+        engine = self._engines[run.model]
+        if not expired:
+            return self._checked(engine.run(images), len(images))
+        alive = np.repeat(
+            [position not in expired for position in range(len(run.segments))],
+            [rows for rows, _, _ in run.segments],
+        )
+        logits = np.zeros((len(images), self._options.classes), np.float32)
+        logits[alive] = self._checked(engine.run(images[alive]), int(alive.sum()))
+        return logits
+
+    def _checked(self, logits: NDArray[np.float32], rows: int) -> NDArray[np.float32]:
+        expected = (rows, self._options.classes)
+        if logits.shape != expected:
+            raise ValueError(f"the engine gave logits {logits.shape}, expected {expected}")
+        return logits
 
     def _images(self, run: messages.Run) -> Images:
         """The batch's images in 0..255: as they lie there if all are uint8, else as float32."""
         image = self._options.image
         pixels = image[0] * image[1] * image[2]
-        if all(datatype == "UINT8" for _, datatype in run.segments):
-            rows = sum(rows for rows, _ in run.segments)
+        if all(datatype == "UINT8" for _, datatype, _ in run.segments):
+            rows = sum(rows for rows, _, _ in run.segments)
             view = self._memory.input_view(run.slot, 0, rows * pixels, np.uint8)
             return view.reshape(rows, *image)  # type: ignore[return-value]
         parts = []
         offset = 0
-        for rows, datatype in run.segments:
+        for rows, datatype, _ in run.segments:
             dtype, scale = (np.uint8, 1.0) if datatype == "UINT8" else (np.float32, 255.0)
             view = self._memory.input_view(run.slot, offset, rows * pixels, dtype)
             parts.append(view.reshape(rows, *image).astype(np.float32) * np.float32(scale))

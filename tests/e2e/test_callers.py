@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 import grpc
 import numpy as np
 import pytest
+from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.grpc import service_pb2 as oip
 from tritonclient.grpc import service_pb2_grpc
@@ -86,6 +87,25 @@ async def test_a_deadline_that_passes_in_the_queue_is_kept(
     await busy
 
 
+async def test_a_deadline_that_passes_ahead_of_a_busy_worker_is_kept(
+    stub: service_pb2_grpc.GRPCInferenceServiceStub,
+) -> None:
+    """The batch is with the worker already, behind one that takes 0.3 s: still not computed."""
+    busy = stub.ModelInfer(BUSY, timeout=30)
+    await asyncio.sleep(0.1)
+    # 32 rows, so that the batch goes ahead at once; the first half has a deadline, the other not.
+    late, kept = infer_request(MODEL, plain_images(16)), infer_request(MODEL, plain_images(16, 8))
+    late.parameters["deadline_ms"].int64_param = 50
+    calls = [stub.ModelInfer(request, timeout=30) for request in (late, kept)]
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await calls[0]
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    answer = await calls[1]
+    assert logits(answer)[:, 0].tolist() == [8.0] * 16
+    assert answer.parameters["batch_rows"].int64_param == 32
+    await busy
+
+
 async def test_rows_over_the_queue_limit_are_refused_and_the_rest_is_answered(
     stub: service_pb2_grpc.GRPCInferenceServiceStub,
 ) -> None:
@@ -104,6 +124,34 @@ async def test_rows_over_the_queue_limit_are_refused_and_the_rest_is_answered(
     for error in refused:
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert "is full: 32 rows wait, 8 more came, the limit is 32" in error.details()
+        metadata = dict(error.trailing_metadata())
+        status = status_pb2.Status.FromString(metadata["grpc-status-details-bin"])
+        retry = error_details_pb2.RetryInfo()
+        assert status.details[0].Unpack(retry)
+        assert 0 < retry.retry_delay.ToMilliseconds() < 60_000
+
+
+async def test_the_highest_priority_is_computed_first(
+    stub: service_pb2_grpc.GRPCInferenceServiceStub,
+) -> None:
+    busy = stub.ModelInfer(BUSY, timeout=30)
+    await asyncio.sleep(0.1)
+    finished = []
+
+    async def ask(priority: int) -> None:
+        request = infer_request(MODEL, plain_images(32, priority))
+        request.parameters["priority"].int64_param = priority
+        await stub.ModelInfer(request, timeout=30)
+        finished.append(priority)
+
+    # The first one goes ahead to the busy worker; the others wait, each in its own priority's queue.
+    calls = [asyncio.ensure_future(ask(3))]
+    await asyncio.sleep(0.05)
+    for priority in (3, 2, 1):
+        calls.append(asyncio.ensure_future(ask(priority)))
+        await asyncio.sleep(0.02)
+    await asyncio.gather(busy, *calls)
+    assert finished == [3, 1, 2, 3]
 
 
 async def test_a_stream_that_is_cancelled_leaves_nothing_behind(

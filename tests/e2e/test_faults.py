@@ -159,6 +159,34 @@ async def test_sigterm_under_load_loses_nothing_that_was_admitted() -> None:
         assert server.process.wait(PATIENCE_S) == 0
 
 
+async def test_a_hanging_worker_is_replaced_and_only_the_request_that_hangs_it_is_refused() -> None:
+    with running_server(*FAKE, "--hang-s", "1") as server:
+        (before,) = server.worker_pids()
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            hang = stub.ModelInfer(infer_request(MODEL, command_image(b"hang")), timeout=90)
+            await asyncio.sleep(0.2)
+            others = [asyncio.ensure_future(send(stub, value, 3)) for value in range(4)]
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await hang
+            assert caught.value.code() is grpc.StatusCode.INTERNAL
+            assert await asyncio.gather(*others) == [3] * 4
+        assert before not in server.worker_pids()
+        assert "hangs and is killed" in server.log()
+
+
+async def test_callers_notice_nothing_when_the_only_worker_is_killed_again_and_again() -> None:
+    with running_server(*FAKE) as server:
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            callers = [asyncio.ensure_future(send(stub, value, 150, 0.05)) for value in range(8)]
+            for _ in range(2):
+                await asyncio.sleep(1)
+                for worker in server.worker_pids():
+                    os.kill(worker, signal.SIGKILL)
+            assert await asyncio.gather(*callers) == [150] * 8
+
+
 def test_a_second_signal_ends_at_once() -> None:
     process = ServerProcess(*FAKE, "--drain-s", "60")
     process.wait_ready()

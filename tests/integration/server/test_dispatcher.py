@@ -14,7 +14,7 @@ from server.dispatcher import Answer, Dispatcher, InferenceRequest
 from server.models import ModelCard, Models
 from server.observers.events import Timeline
 from server.workers.handle import Part
-from server.workers.pool import BatchTimes
+from server.workers.pool import BatchReport
 
 NAME = "nin-root-16"
 ROW_BYTES = 40
@@ -93,7 +93,7 @@ async def test_rows_of_a_shared_batch_go_to_who_sent_them(room: Room) -> None:
     await settle()
     ((worker, batch, parts),) = room.pool.given
     assert [part.rows for part in parts] == [1, 3]
-    room.dispatcher.batch_done(worker, batch, BatchTimes(10, 30))
+    room.dispatcher.batch_done(worker, batch, BatchReport(10, 30))
     assert np.frombuffer((await first).logits, np.float32).tolist() == [0.0] * 10
     assert np.frombuffer((await second).logits, np.float32)[::10].tolist() == [1.0, 2.0, 3.0]
     assert (await first).timeline.compute_ns == 20
@@ -104,6 +104,18 @@ async def test_requests_before_a_worker_is_ready_are_refused(room: Room) -> None
     with pytest.raises(RefusalError) as caught:
         await room.ask()
     assert caught.value.reason is Reason.MODEL_NOT_READY
+
+
+async def test_what_the_worker_found_expired_is_refused_and_the_rest_answered(room: Room) -> None:
+    room.worker_ready()
+    late, kept = room.ask(1), room.ask(2)
+    await settle()
+    room.dispatcher.batch_done("w", room.pool.given[0][1], BatchReport(1, 2, expired=(0,)))
+    with pytest.raises(RefusalError) as caught:
+        await late
+    assert caught.value.reason is Reason.DEADLINE_EXPIRED
+    assert np.frombuffer((await kept).logits, np.float32)[::10].tolist() == [1.0, 2.0]
+    assert room.dispatcher._scheduler.durations.predict(NAME, 3) is None
 
 
 async def test_a_failed_batch_refuses_its_requests(room: Room) -> None:
@@ -144,14 +156,14 @@ async def test_answers_that_are_there_are_given_even_if_the_next_batch_cannot_be
     await settle()
     room.pool.fail_next_run = True
     with pytest.raises(ValueError, match="cannot be told"):
-        room.dispatcher.batch_done("w", room.pool.given[0][1], BatchTimes(1, 2))
+        room.dispatcher.batch_done("w", room.pool.given[0][1], BatchReport(1, 2))
     assert len((await first).logits) == 4 * ROW_BYTES
     # The pool kills a worker it could not tell; another one takes what it had.
     room.dispatcher.worker_lost("w")
     room.worker_ready("v")
     await settle()
     worker, batch, _ = room.pool.given[-1]
-    room.dispatcher.batch_done(worker, batch, BatchTimes(1, 2))
+    room.dispatcher.batch_done(worker, batch, BatchReport(1, 2))
     assert len((await second).logits) == ROW_BYTES
 
 
@@ -161,7 +173,7 @@ async def test_a_cancelled_caller_costs_the_others_nothing(room: Room) -> None:
     await settle()
     calls[1].cancel()
     await settle()
-    room.dispatcher.batch_done("w", room.pool.given[0][1], BatchTimes(1, 2))
+    room.dispatcher.batch_done("w", room.pool.given[0][1], BatchReport(1, 2))
     assert len((await calls[0]).logits) == len((await calls[2]).logits) == ROW_BYTES
     assert calls[1].cancelled()
     assert room.observer.rows_answered == 2
@@ -173,7 +185,9 @@ async def test_a_full_queue_refuses_and_says_how_full(room: Room) -> None:
     await settle()
     calls += [room.ask(4) for _ in range(2)]
     await settle()
-    with pytest.raises(RefusalError, match="8 rows wait, 1 more came, the limit is 8") as caught:
+    with pytest.raises(
+        RefusalError, match="8 rows wait, 1 more came, the limit is 8 for each priority"
+    ) as caught:
         await room.ask(1)
     assert caught.value.reason is Reason.QUEUE_FULL
     for call in calls:
@@ -191,6 +205,6 @@ async def test_drain_waits_for_what_was_admitted_and_refuses_the_rest(room: Room
     with pytest.raises(RefusalError) as caught:
         await room.ask()
     assert caught.value.reason is Reason.DRAINING
-    room.dispatcher.batch_done("w", room.pool.given[0][1], BatchTimes(1, 2))
+    room.dispatcher.batch_done("w", room.pool.given[0][1], BatchReport(1, 2))
     await call
     await drained

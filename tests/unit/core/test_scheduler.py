@@ -7,9 +7,14 @@ from server.core.scheduler import Batch, Limits, Request, Scheduler
 
 
 def request(
-    number: int, rows: int = 1, at: float = 0.0, deadline: float = math.inf, model: str = "m"
+    number: int,
+    rows: int = 1,
+    at: float = 0.0,
+    deadline: float = math.inf,
+    model: str = "m",
+    priority: int = 1,
 ) -> Request:
-    return Request(number, model, rows, at, deadline)
+    return Request(number, model, rows, at, deadline, priority)
 
 
 def scheduler(workers: int = 1, **limits: object) -> Scheduler:
@@ -123,7 +128,7 @@ def test_a_busy_worker_gets_one_full_batch_ahead_and_no_more() -> None:
     for number in range(5):
         s.offer(request(number, rows=8), 0.0)
     assert len(s.poll(0.0).dispatches) == 2
-    assert s.poll(0.0).wake_s == math.inf
+    assert s.poll(0.0).dispatches == ()
 
 
 def test_a_small_batch_ahead_is_closed_late_just_before_the_running_one_ends() -> None:
@@ -252,6 +257,56 @@ def test_preferred_sizes_are_sums_of_whole_requests() -> None:
     s.offer(request(1, rows=3), 0.0)
     s.offer(request(2, rows=3), 0.0)
     assert s.poll(0.0).dispatches == (), "3 and 6 rows are there, 4 are not"
+
+
+def test_higher_priorities_go_first_and_share_batches_with_lower_ones() -> None:
+    s = scheduler(workers=0)
+    for number, priority in [(1, 3), (2, 2), (3, 1), (4, 2), (5, 1)]:
+        s.offer(request(number, rows=2, priority=priority), 0.0)
+    s.worker_ready("w0", ["m"])
+    first, second = s.poll(0.0).dispatches
+    assert ids(first) == [3, 5, 2, 4]
+    assert ids(second) == [1]
+
+
+def test_a_higher_priority_of_one_model_goes_before_a_lower_one_of_another() -> None:
+    s = scheduler(workers=0)
+    s.offer(request(1, at=0.0, model="m", priority=2), 0.0)
+    s.offer(request(2, at=0.5, model="n", priority=1), 0.5)
+    s.worker_ready("w0", ["m", "n"])
+    first, second = s.poll(1.0).dispatches
+    assert (ids(first), ids(second)) == ([2], [1])
+
+
+def test_the_queue_limit_is_each_prioritys_own() -> None:
+    s = scheduler(workers=0)
+    assert s.offer(request(1, rows=8, priority=2), 0.0) is None
+    assert s.offer(request(2, rows=8, priority=2), 0.0) is None
+    assert s.offer(request(3, rows=1, priority=2), 0.0) is Reason.QUEUE_FULL
+    assert s.offer(request(4, rows=1, priority=1), 0.0) is None
+
+
+def test_a_low_priority_request_does_not_hold_back_its_maximal_delay() -> None:
+    s = scheduler(max_delay_s=0.010)
+    s.offer(request(1, at=0.0, priority=2), 0.0)
+    s.offer(request(2, at=0.008, priority=1), 0.008)
+    (batch,) = s.poll(0.010).dispatches
+    assert ids(batch) == [2, 1]
+
+
+def test_a_batch_that_takes_far_longer_than_expected_hangs() -> None:
+    s = scheduler(workers=2, hang_s=1.0, hang_factor=20.0)
+    s.durations.learn("m", 1, 0.2)
+    s.offer(request(1), 0.0)
+    s.offer(request(2, model="n"), 0.0)
+    slow, unknown = s.poll(0.0).dispatches
+    assert s.poll(0.9).hung == ()
+    assert s.poll(0.9).wake_s == pytest.approx(1.0)
+    assert s.poll(1.0).hung == (unknown.worker,)
+    assert s.poll(3.9).hung == (), "told once, and 20 times 0.2 s are not over"
+    assert s.poll(4.0).hung == (slow.worker,)
+    s.offer(request(3), 4.0)
+    assert s.poll(4.0).dispatches == (), "a hung worker gets nothing more"
 
 
 def test_a_cancelled_request_is_not_computed_again_when_its_worker_is_lost() -> None:

@@ -27,6 +27,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             preferred_rows=preferred_rows,
             max_queue_rows=12,
             batches_ahead=ahead,
+            hang_s=1e9,
         )
         self.scheduler = Scheduler(self.limits)
         self.now = 100.0
@@ -50,11 +51,16 @@ class SchedulerMachine(RuleBasedStateMachine):
         model=st.sampled_from(MODELS),
         rows=st.integers(1, 6),
         patience=st.sampled_from([math.inf, 0.001, 0.05]),
+        priority=st.integers(1, 2),
     )
-    def offer(self, model: str, rows: int, patience: float) -> None:
-        request = Request(self.next_id, model, rows, self.now, self.now + patience)
+    def offer(self, model: str, rows: int, patience: float, priority: int) -> None:
+        request = Request(self.next_id, model, rows, self.now, self.now + patience, priority)
         self.next_id += 1
-        queued = self.scheduler.rows_queued(model)
+        queued = sum(
+            other.rows
+            for other in self.waiting.values()
+            if (other.model, other.priority) == (model, priority)
+        )
         refused = self.scheduler.offer(request, self.now) is not None
         assert refused == (queued + rows > self.limits.max_queue_rows)
         if not refused:
@@ -70,8 +76,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         for batch in decisions.dispatches:
             assert 0 < batch.rows <= self.limits.max_batch_rows
             assert {request.model for request in batch.requests} == {batch.model}
-            fresh = [request.id for request in batch.requests if request.attempts == 0]
-            assert fresh == sorted(fresh), "order of arrival"
+            order = [(request.priority, request.id) for request in batch.requests]
+            assert order == sorted(order), "by priority, then in order of arrival"
             if any(request.attempts for request in batch.requests):
                 assert len(batch.requests) == 1, "computed again alone"
             for request in batch.requests:
@@ -83,9 +89,14 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert len(held) <= 1 + self.limits.batches_ahead
         for batch in decisions.dispatches:
             oldest = min(request.arrived_s for request in batch.requests)
+            highest = min(request.priority for request in batch.requests)
             for request in self.waiting.values():
                 due = request.arrived_s + self.limits.max_delay_s <= self.now
-                if request.model != batch.model and due:
+                if request.model == batch.model:
+                    assert highest <= request.priority, "a lower priority went first"
+                elif due and request.priority < highest:
+                    raise AssertionError("a model with a lower priority went first")
+                elif due and request.priority == highest:
                     assert oldest <= request.arrived_s, "a younger queue went first"
         idle = [worker for worker, batches in self.running.items() if not batches]
         for request in self.waiting.values():

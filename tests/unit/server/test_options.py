@@ -38,6 +38,8 @@ def test_lists_are_separated_by_commas() -> None:
         (["--device", "gpu"], {}, ["--device", "'gpu'"]),
         (["--preferred-rows", "64"], {}, ["--preferred-rows", "64", "max_batch_rows, 32"]),
         (["--max-queue-rows", "8"], {}, ["--max-queue-rows", "8", "32"]),
+        (["--default-priority", "4"], {}, ["--default-priority", "4", "priority_levels, 3"]),
+        (["--hang-s", "0"], {}, ["--hang-s", "greater than 0"]),
         (["--config", "/nowhere.toml"], {}, ["--config", "/nowhere.toml", "No such file"]),
     ],
 )

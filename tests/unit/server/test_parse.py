@@ -11,7 +11,7 @@ from rootmodels.cost import network_cost
 from rootmodels.variants import get_variant
 from server.core.reasons import Reason, RefusalError
 from server.models import ModelCard, Models
-from server.wire.parse import ParsedRequest, find_model, parse_request
+from server.wire.parse import ParsedRequest, RequestLimits, find_model, parse_request
 
 VARIANT = get_variant("nin-root-16")
 CARD = ModelCard(VARIANT, network_cost(VARIANT), weights=None, info=None)
@@ -28,7 +28,8 @@ def message(
 
 
 def parse(made: oip.ModelInferRequest, timeout_s: float | None = None) -> ParsedRequest:
-    return parse_request(made, CARD, max_rows=8, arrived_s=10.0, timeout_s=timeout_s)
+    limits = RequestLimits(max_rows=8, priority_levels=3, default_priority=2)
+    return parse_request(made, CARD, limits, arrived_s=10.0, timeout_s=timeout_s)
 
 
 @pytest.mark.parametrize("datatype", ["UINT8", "FP32"])
@@ -155,6 +156,9 @@ def parameter(name: str, **value: object) -> Callable[[oip.ModelInferRequest], N
         (parameter("timeout", int64_param=-5), ["timeout", "-5", "not negative"]),
         (parameter("timeout", double_param=math.nan), ["timeout", "nan"]),
         (parameter("deadline_ms", bool_param=True), ["deadline_ms", "True"]),
+        (parameter("priority", int64_param=4), ["priority", "4 came", "1, the highest, to 3"]),
+        (parameter("priority", double_param=1.5), ["priority", "1.5 came", "whole number"]),
+        (parameter("priority", int64_param=-1), ["priority", "-1 came", "not negative"]),
     ],
 )
 def test_a_bad_request_is_refused_with_what_came_and_what_was_expected(
@@ -184,6 +188,15 @@ def test_the_soonest_deadline_wins_and_zero_means_none() -> None:
     assert parse(made, timeout_s=0.1).inference.deadline_s == pytest.approx(10.1)
     made.parameters["deadline_ms"].int64_param = 0
     assert parse(made).inference.deadline_s == pytest.approx(10.5)
+
+
+def test_priorities_and_their_default() -> None:
+    made = message()
+    assert parse(made).inference.priority == 2
+    made.parameters["priority"].uint64_param = 0
+    assert parse(made).inference.priority == 2
+    made.parameters["priority"].int64_param = 1
+    assert parse(made).inference.priority == 1
 
 
 def test_outputs_come_in_the_order_they_were_asked_for() -> None:
