@@ -8,6 +8,8 @@ import grpc
 import grpc.aio
 
 from client.address import Address
+from client.bearer import BearerChannel
+from client.credentials import PLAINTEXT, Credentials
 from client.errors import ServerError, Unreachable
 
 # gRPC's own limit of 4 MiB is passed by some 1,400 CIFAR images.
@@ -29,13 +31,27 @@ def _channel_options(address: Address) -> list[tuple[str, int]]:
     ]
 
 
-def open_aio_channel(address: Address) -> grpc.aio.Channel:
-    """Open a plaintext channel for asyncio. It connects at its first call."""
-    return grpc.aio.insecure_channel(str(address), options=_channel_options(address))
+def open_aio_channel(address: Address, credentials: Credentials = PLAINTEXT) -> grpc.aio.Channel:
+    """Open a channel for asyncio. It connects at its first call and sends the token with each."""
+    options = _channel_options(address)
+    if credentials.tls:
+        tls = grpc.ssl_channel_credentials(
+            credentials.roots, credentials.key, credentials.certificate
+        )
+        channel = grpc.aio.secure_channel(str(address), tls, options=options)
+    else:
+        channel = grpc.aio.insecure_channel(str(address), options=options)
+    if credentials.token is None:
+        return channel
+    return BearerChannel(channel, credentials.token)
 
 
 async def connect(
-    channel: grpc.aio.Channel, address: Address, timeout_s: float = CONNECT_TIMEOUT_S
+    channel: grpc.aio.Channel,
+    address: Address,
+    timeout_s: float = CONNECT_TIMEOUT_S,
+    *,
+    tls: bool = False,
 ) -> None:
     """Wait until the channel is connected.
 
@@ -43,7 +59,8 @@ async def connect(
     mistyped a port should not wait to learn it.
 
     Raises:
-        Unreachable: Nothing listens there, or what listens does not speak gRPC.
+        Unreachable: Nothing listens there, what listens does not speak gRPC, or with `tls`, it
+            and this side do not accept each other's certificates.
     """
     refused = False
     try:
@@ -57,6 +74,12 @@ async def connect(
                 state = channel.get_state(try_to_connect=True)
     except TimeoutError:
         raise Unreachable(f"no gRPC server answers at {address} (waited {timeout_s:g} s)") from None
+    if refused and tls:
+        raise Unreachable(
+            f"no TLS connection to {address}: expected rootserve-server there, with TLS, a "
+            "certificate for that name from a trusted authority (--tls-ca), and if it asks for "
+            "client certificates, one from its own (--tls-cert)"
+        )
     if refused:
         raise Unreachable(
             f"no gRPC server answers at {address}; is rootserve-server running there?"

@@ -4,6 +4,8 @@ Only the arguments are here; what a command does is in `client.commands`, import
 so that `rootserve --help` need not wait for numpy and gRPC.
 """
 
+import gc
+import os
 import sys
 from enum import IntEnum
 from pathlib import Path
@@ -11,7 +13,8 @@ from typing import Annotated
 
 import typer
 
-from client.address import DEFAULT_ADDRESS
+from client.connecting import connecting
+from client.credentials import Connection
 from client.errors import InputError, MalformedAnswer, RootserveError, ServerError, Unreachable
 
 
@@ -54,12 +57,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Server = Annotated[
-    str,
-    typer.Option(
-        "--server", envvar="ROOTSERVE_SERVER", metavar="HOST:PORT", help="Where the server listens."
-    ),
-]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 ModelName = Annotated[
     str, typer.Option("--model", "-m", metavar="NAME", help="Name of the model; see 'models'.")
@@ -90,27 +87,31 @@ def _rootserve(
 
 
 @app.command()
+@connecting
 def health(
     model: Annotated[
         str | None, typer.Argument(metavar="[MODEL]", help="Ask about this model alone.")
     ] = None,
-    server: Server = DEFAULT_ADDRESS,
+    *,
+    connection: Connection,
 ) -> None:
     """Tell what is serving, and if not, why."""
     from client.commands.health import run  # noqa: PLC0415 - see the module's text
 
-    raise typer.Exit(ExitCode.OK if run(server, model) else ExitCode.MISSED)
+    raise typer.Exit(ExitCode.OK if run(connection, model) else ExitCode.MISSED)
 
 
 @app.command()
-def models(as_json: AsJson = False, server: Server = DEFAULT_ADDRESS) -> None:
+@connecting
+def models(as_json: AsJson = False, *, connection: Connection) -> None:
     """List all models: cost, accuracy, engine and state."""
     from client.commands.models import run  # noqa: PLC0415 - see the module's text
 
-    run(server, as_json=as_json)
+    run(connection, as_json=as_json)
 
 
 @app.command()
+@connecting
 def infer(
     images: Annotated[
         list[Path], typer.Argument(metavar="IMAGE...", help="Pictures of any size and format.")
@@ -118,7 +119,8 @@ def infer(
     model: ModelName,
     top: Annotated[int, typer.Option(min=1, help="How many classes to name per picture.")] = 5,
     as_json: AsJson = False,
-    server: Server = DEFAULT_ADDRESS,
+    *,
+    connection: Connection,
 ) -> None:
     """Classify pictures, all in one request.
 
@@ -126,10 +128,11 @@ def infer(
     """
     from client.commands.infer import run  # noqa: PLC0415 - see the module's text
 
-    run(server, images, model, top, as_json=as_json)
+    run(connection, images, model, top, as_json=as_json)
 
 
 @app.command(epilog=_EPILOG)
+@connecting
 def load(  # noqa: PLR0913, PLR0917 - one per option of the command
     model: ModelName,
     concurrency: Annotated[
@@ -203,7 +206,8 @@ def load(  # noqa: PLR0913, PLR0917 - one per option of the command
     seed: Annotated[
         int, typer.Option(metavar="N", help="Seed of random images and departures.")
     ] = 0,
-    server: Server = DEFAULT_ADDRESS,
+    *,
+    connection: Connection,
 ) -> None:
     """Put a model under load and measure it: rates, times, failures.
 
@@ -216,7 +220,8 @@ def load(  # noqa: PLR0913, PLR0917 - one per option of the command
     _check_load_usage(concurrency, rate, distribution, max_in_flight, slo_p99_ms)
     options = LoadOptions(
         model=model,
-        server=server,
+        server=connection.server,
+        credentials=connection.credentials,
         concurrency=concurrency,
         rate=rate,
         distribution=Distribution(distribution or Distribution.POISSON),
@@ -263,6 +268,8 @@ def _check_load_usage(
 
 def main() -> None:
     """Entry point of `rootserve`. Expected failures give one line on standard error."""
+    # gRPC's core writes of failed handshakes there by itself.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         code = app(prog_name="rootserve", standalone_mode=False)
     except _USAGE_ERROR as error:
@@ -277,6 +284,9 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         _complain("interrupted")
         code = ExitCode.INTERRUPTED
+    if code == ExitCode.SERVER:
+        # An error's traceback keeps its channel, and gRPC ends two seconds later with a TLS channel.
+        gc.collect()
     sys.exit(code)
 
 

@@ -13,6 +13,7 @@ from tritonclient.grpc import service_pb2_grpc
 from client.address import DEFAULT_ADDRESS, Address, parse_address
 from client.catalog import Model, ServerInfo, read_model, read_server_info
 from client.channel import CONNECT_TIMEOUT_S, connect, open_aio_channel, translated_errors
+from client.credentials import PLAINTEXT, Credentials
 from client.errors import ServerError
 from client.wire import Answer, build_request, decode_response
 
@@ -31,6 +32,7 @@ class Client:
 
     Args:
         server: HOST:PORT.
+        credentials: TLS and a token, if the server wants them.
         timeout_s: Deadline of each call.
         connect_timeout_s: How long to wait for the connection.
     """  # noqa: D415 - the first line introduces the example
@@ -39,20 +41,22 @@ class Client:
         self,
         server: str | Address = DEFAULT_ADDRESS,
         *,
+        credentials: Credentials = PLAINTEXT,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
     ) -> None:
         self.address = server if isinstance(server, Address) else parse_address(server)
         self.timeout_s = timeout_s
         self._connect_timeout_s = connect_timeout_s
-        self.channel = open_aio_channel(self.address)
+        self._tls = credentials.tls
+        self.channel = open_aio_channel(self.address, credentials)
         self._inference: Any = service_pb2_grpc.GRPCInferenceServiceStub(self.channel)
         self._catalog = catalog_pb2_grpc.CatalogServiceStub(self.channel)
         self._health: Any = health_pb2_grpc.HealthStub(self.channel)
 
     async def __aenter__(self) -> Self:
         try:
-            await connect(self.channel, self.address, self._connect_timeout_s)
+            await connect(self.channel, self.address, self._connect_timeout_s, tls=self._tls)
         except BaseException:
             await self.channel.close()
             raise

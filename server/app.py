@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from rootserve.v1 import catalog_pb2, catalog_pb2_grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from server import version
+from server.control import ModelControl
 from server.core.scheduler import Scheduler
 from server.dispatcher import Dispatcher
 from server.engines.registry import default_engine
@@ -26,10 +28,16 @@ from server.machine import cpu_count, cuda_device_count
 from server.models import Models, find_models
 from server.observers.events import Observers
 from server.observers.metrics import Metrics
+from server.observers.refusal_log import RefusalLog
 from server.observers.statistics import Statistics
+from server.security.authorize import Authorizer
+from server.security.exposure import exposure_warning
+from server.security.tls import server_credentials
+from server.security.tokens import TokenStore
 from server.settings import Settings
 from server.wire.catalog import CatalogService
 from server.wire.decoding import CheckedServer
+from server.wire.guard import Guard
 from server.wire.inference import InferenceService, ServerIdentity
 from server.wire.parse import RequestLimits
 from server.workers.handle import WorkerSpec
@@ -89,8 +97,9 @@ async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; a second signal ends the process at once.
 
     Raises:
-        StartError, ModelSelectionError, WeightsError: if the service cannot start.
+        StartError, SecurityError, ModelSelectionError, WeightsError: if the service cannot start.
     """
+    credentials, authorizer = _protection(settings)
     models = find_models(settings.weights)
     models.select(settings.models)
     cuda_devices = 0 if settings.device == "cpu" else cuda_device_count()
@@ -99,7 +108,8 @@ async def serve(settings: Settings) -> None:
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     statistics = Statistics()
-    observer = Observers([metrics, statistics])
+    refusal_log = RefusalLog()
+    observer = Observers([metrics, statistics, refusal_log])
     scheduler = Scheduler(settings.limits())
     pool = WorkerPool(specs, models)
     dispatcher = Dispatcher(scheduler, pool, models, observer)
@@ -108,21 +118,18 @@ async def serve(settings: Settings) -> None:
     pool.on_models_changed = health.models_changed
     metrics.follow_queues((model.card.name for model in models.served()), scheduler.rows_queued)
 
-    size = settings.max_message_mb * 2**20
-    server = grpc.aio.server(
-        options=[
-            ("grpc.max_receive_message_length", size),
-            ("grpc.max_send_message_length", size),
-            ("grpc.so_reuseport", 0),
-        ]
-    )
-    checked: Any = CheckedServer(server)  # stands in for the server while services are added
+    server = grpc.aio.server(options=_server_options(settings))
+    guard = Guard(authorizer, observer) if authorizer else None
+    checked: Any = CheckedServer(server, guard)  # stands in for the server while services are added
     request_limits = RequestLimits(
         settings.max_batch_rows, settings.priority_levels, settings.default_priority
     )
+    control = None
+    if settings.model_control == "explicit":
+        control = ModelControl(models, pool, dispatcher, settings.weights)
     identity = ServerIdentity("rootserve", version(), request_limits)
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
-        InferenceService(identity, models, dispatcher, statistics, observer), checked
+        InferenceService(identity, models, dispatcher, statistics, observer, control), checked
     )
     catalog_pb2_grpc.add_CatalogServiceServicer_to_server(
         CatalogService(version(), models, pool, settings.limits()), checked
@@ -143,8 +150,10 @@ async def serve(settings: Settings) -> None:
         await health.publish()
         metrics_port = stack.enter_context(_metrics_endpoint(settings, registry))
         await stack.enter_async_context(_background(health.follow()))
+        stack.callback(refusal_log.close)
+        await stack.enter_async_context(_background(refusal_log.follow()))
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        port = _bind(server, host, settings.port)
+        port = _bind(server, host, settings.port, credentials)
         pool.start()
         stack.push_async_callback(pool.stop)
         stack.callback(dispatcher.close)
@@ -156,14 +165,58 @@ async def serve(settings: Settings) -> None:
             flush=True,
         )
         await stop.wait()
-        _log.info("shutting down: finishing what was admitted")
-        await health.drain()
-        try:
-            await asyncio.wait_for(dispatcher.drain(), settings.drain_s)
-        except TimeoutError:
-            _log.warning("some requests were not finished within %g s", settings.drain_s)
+        await _finish(settings, health, dispatcher)
         await server.stop(grace=1.0)
     _log.info("stopped")
+
+
+async def _finish(settings: Settings, health: Health, dispatcher: Dispatcher) -> None:
+    """Let load balancers look away, then refuse what comes and answer what was admitted."""
+    await health.drain()
+    if settings.grace_s > 0:
+        _log.info("shutting down: requests are still served for %g s", settings.grace_s)
+        await asyncio.sleep(settings.grace_s)
+    _log.info("shutting down: finishing what was admitted")
+    try:
+        await asyncio.wait_for(dispatcher.drain(), settings.drain_s)
+    except TimeoutError:
+        _log.warning("some requests were not finished within %g s", settings.drain_s)
+
+
+def _protection(settings: Settings) -> tuple[grpc.ServerCredentials | None, Authorizer | None]:
+    """TLS and tokens as asked for, and a word to the operator where they are missing."""
+    credentials = authorizer = None
+    if settings.tls_cert and settings.tls_key:
+        credentials = server_credentials(
+            settings.tls_cert, settings.tls_key, settings.tls_client_ca
+        )
+    if settings.token_file:
+        authorizer = Authorizer(TokenStore(settings.token_file, time.monotonic))
+    warning = exposure_warning(
+        settings.host,
+        has_tls=credentials is not None,
+        has_client_ca=settings.tls_client_ca is not None,
+        has_tokens=authorizer is not None,
+    )
+    if warning:
+        _log.warning("%s", warning)
+    return credentials, authorizer
+
+
+def _server_options(settings: Settings) -> list[tuple[str, int]]:
+    size = settings.max_message_mb * 2**20
+    options = [
+        ("grpc.max_receive_message_length", size),
+        ("grpc.max_send_message_length", size),
+        ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
+        ("grpc.so_reuseport", 0),
+    ]
+    if settings.max_connection_age_s:
+        age_ms = max(1, round(settings.max_connection_age_s * 1000))
+        grace_ms = min(round(settings.drain_s * 1000), 2**31 - 1)
+        options.append(("grpc.max_connection_age_ms", age_ms))
+        options.append(("grpc.max_connection_age_grace_ms", grace_ms))
+    return options
 
 
 def _stop_on_signals() -> asyncio.Event:
@@ -210,8 +263,12 @@ async def _background(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
             await task
 
 
-def _bind(server: grpc.aio.Server, host: str, port: int) -> int:
+def _bind(
+    server: grpc.aio.Server, host: str, port: int, credentials: grpc.ServerCredentials | None
+) -> int:
     try:
+        if credentials:
+            return server.add_secure_port(f"{host}:{port}", credentials)
         return server.add_insecure_port(f"{host}:{port}")
     except RuntimeError as error:
         raise StartError(

@@ -91,6 +91,12 @@ class Dispatcher:
         self._observer.answered(request.model, request.part.rows, answer.timeline)
         return answer
 
+    async def drain_model(self, model: str) -> None:
+        """Wait until nothing of ``model`` waits or is computed; nothing more must be admitted."""
+        waiting = [one.future for one in self._waiting.values() if one.request.model == model]
+        if waiting:
+            await asyncio.wait(waiting)
+
     async def drain(self) -> None:
         """Refuse what comes from now on, and wait until what was admitted is answered."""
         self._draining = True

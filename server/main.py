@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Sequence
 
 import uvloop
 
 from rootmodels.weights_info import WeightsError
+from server import logs
 from server.app import StartError, serve
 from server.models import ModelSelectionError
 from server.options import OptionError, read_settings
+from server.security import SecurityError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the service; the exit status is 0 after a shutdown, 2 when it could not start."""
     try:
         settings = read_settings(sys.argv[1:] if arguments is None else arguments)
-        logging.basicConfig(
-            level=settings.log_level.upper(),
-            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-            stream=sys.stderr,
-        )
+        logs.configure(settings)
         uvloop.run(serve(settings))
-    except (OptionError, ModelSelectionError, StartError, WeightsError) as error:
+    except (
+        OptionError,
+        ModelSelectionError,
+        SecurityError,
+        StartError,
+        WeightsError,
+    ) as error:
         for line in str(error).splitlines():
             print(f"rootserve-server: error: {line}", file=sys.stderr)
         return 2

@@ -148,11 +148,17 @@ def find_models(weights: Path) -> Models:
     Raises:
         WeightsError: if a file there is no weights file, or one of another variant.
     """
-    cards = []
-    for variant in VARIANTS.values():
-        path = weights_path(variant.name, weights)
-        info = read_info(path) if path.is_file() else None
-        if info is not None and info.variant != variant.name:
-            raise WeightsError(f"{path} holds weights of {info.variant}, not of {variant.name}")
-        cards.append(ModelCard(variant, network_cost(variant), path if info else None, info))
-    return Models(cards)
+    return Models(read_card(variant, weights) for variant in VARIANTS.values())
+
+
+def read_card(variant: Variant, weights: Path) -> ModelCard:
+    """The card of one variant, with the weights that the folder ``weights`` has for it.
+
+    Raises:
+        WeightsError: as :func:`find_models`.
+    """
+    path = weights_path(variant.name, weights)
+    info = read_info(path) if path.is_file() else None
+    if info is not None and info.variant != variant.name:
+        raise WeightsError(f"{path} holds weights of {info.variant}, not of {variant.name}")
+    return ModelCard(variant, network_cost(variant), path if info else None, info)

@@ -126,6 +126,7 @@ def _metavar(key: str) -> str:
         int: "N",
         float: "SECONDS",
         Path: "DIR",
+        Path | None: "FILE",
         tuple[int, ...]: "N,M",
         tuple[str, ...]: "A,B",
     }

@@ -28,11 +28,40 @@ class Settings(BaseModel):
     metrics_port: Port = _option("network", "port of /metrics; 0 picks a free one", 8002)
     max_message_mb: int = _option("network", "largest gRPC message, in MiB", 64, ge=1, le=2047)
 
+    tls_cert: Path | None = _option(
+        "security", "PEM file with the server's certificate chain; turns TLS on", None
+    )
+    tls_key: Path | None = _option("security", "PEM file with its private key", None)
+    tls_client_ca: Path | None = _option(
+        "security",
+        "PEM file with certificate authorities; only clients with a certificate of theirs connect",
+        None,
+    )
+    token_file: Path | None = _option(
+        "security", "TOML file with bearer tokens; only calls with a token of it are answered", None
+    )
+    max_concurrent_streams: int = _option(
+        "security", "calls one connection may have under way", 4096, ge=1, le=2**31 - 1
+    )
+    max_connection_age_s: float = _option(
+        "security",
+        "a connection is closed after this time, and then has drain_s to finish; 0 never closes it",
+        0.0,
+        ge=0,
+        le=1_000_000,
+    )
+
     models: tuple[str, ...] = _option(
         "models", "models to serve, separated by commas (default: every trained one)", ()
     )
     weights: Path = _option(
         "models", "folder with NAME.safetensors files (default: those shipped)", PRETRAINED_DIR
+    )
+
+    model_control: Literal["none", "explicit"] = _option(
+        "models",
+        "explicit lets callers load and unload models (RepositoryModelLoad, RepositoryModelUnload)",
+        "none",
     )
 
     device: str = _option(
@@ -85,11 +114,22 @@ class Settings(BaseModel):
         10.0,
         gt=0,
     )
+    grace_s: float = _option(
+        "operation",
+        "seconds after SIGTERM in which health says NOT_SERVING but requests are still served, so that "
+        "load balancers can look away first",
+        0.0,
+        ge=0,
+        le=3600,
+    )
     drain_s: float = _option(
         "operation", "longest time a shutdown waits for admitted requests, in seconds", 30.0, ge=0
     )
     log_level: Literal["debug", "info", "warning", "error"] = _option(
         "operation", "least severe log lines shown", "info"
+    )
+    log_format: Literal["human", "json"] = _option(
+        "operation", "how log lines look: human, or json (one object per line)", "human"
     )
 
     @field_validator("models", "preferred_rows", mode="before")
@@ -98,6 +138,26 @@ class Settings(BaseModel):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @model_validator(mode="after")
+    def _files_fit_together(self) -> Settings:
+        if self.tls_cert and not self.tls_key:
+            raise ValueError("tls_cert: came without tls_key; expected both")
+        if self.tls_key and not self.tls_cert:
+            raise ValueError("tls_key: came without tls_cert; expected both")
+        if self.tls_client_ca and not self.tls_cert:
+            raise ValueError("tls_client_ca: came without tls_cert; expected both, and tls_key")
+        for key in ("tls_cert", "tls_key", "tls_client_ca", "token_file"):
+            path = getattr(self, key)
+            if path is None:
+                continue
+            try:
+                path.stat()
+            except OSError as error:
+                raise ValueError(
+                    f"{key}: {path} cannot be read: {error.strerror}; expected a file"
+                ) from None
+        return self
 
     @model_validator(mode="after")
     def _fit_together(self) -> Settings:

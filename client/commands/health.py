@@ -4,29 +4,49 @@ import asyncio
 
 from rich.markup import escape
 
+from client.catalog import Model
+from client.credentials import Connection
+from client.errors import ServerError
 from client.inference import Client
 from client.tables import console, print_health, state_text
 
 SERVING = "SERVING"
+# A token may be good for health alone; then the models' states are not told.
+_NOT_PERMITTED = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED"})
 
 
-def run(server: str, model: str | None) -> bool:
+def run(connection: Connection, model: str | None) -> bool:
     """Print the states. Returns whether the server, or the model asked about, is SERVING."""
-    return asyncio.run(_one(server, model) if model else _all(server))
+    return asyncio.run(_one(connection, model) if model else _all(connection))
 
 
-async def _all(server: str) -> bool:
-    async with Client(server) as client:
+async def _all(connection: Connection) -> bool:
+    async with Client(connection.server, credentials=connection.credentials) as client:
         state = await client.health()
-        print_health(console(), state, await client.models())
+        print_health(console(), state, await _models(client))
     return state == SERVING
 
 
-async def _one(server: str, name: str) -> bool:
-    async with Client(server) as client:
+async def _models(client: Client) -> list[Model]:
+    try:
+        return await client.models()
+    except ServerError as error:
+        if error.code in _NOT_PERMITTED:
+            return []
+        raise
+
+
+async def _one(connection: Connection, name: str) -> bool:
+    async with Client(connection.server, credentials=connection.credentials) as client:
         # First the catalogue: it answers an unknown name with the names it knows.
-        model = await client.model(name)
+        try:
+            model = await client.model(name)
+        except ServerError as error:
+            if error.code not in _NOT_PERMITTED:
+                raise
+            model = None
         state = await client.health(name)
-    reason = escape(f"  {model.state_reason}") if model.state_reason else ""
-    console().print(f"{name}  {state_text(state)} ({model.state}){reason}", soft_wrap=True)
+    reason = escape(f"  {model.state_reason}") if model and model.state_reason else ""
+    detail = f" ({model.state})" if model else ""
+    console().print(f"{name}  {state_text(state)}{detail}{reason}", soft_wrap=True)
     return state == SERVING

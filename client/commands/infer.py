@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from client.credentials import Connection
 from client.images import read_images
 from client.inference import Client
 from client.tables import console, print_timeline, print_top
@@ -27,9 +28,11 @@ class Guess:
         return {"class": self.label, "index": self.index, "probability": self.probability}
 
 
-def run(server: str, paths: Sequence[Path], model: str, top: int, *, as_json: bool) -> None:
+def run(
+    connection: Connection, paths: Sequence[Path], model: str, top: int, *, as_json: bool
+) -> None:
     """Classify the pictures in one request and print the likeliest classes of each."""
-    guesses, timeline, round_trip_s = asyncio.run(_classify(server, paths, model, top))
+    guesses, timeline, round_trip_s = asyncio.run(_classify(connection, paths, model, top))
     if as_json:
         report = {
             "model": model,
@@ -50,9 +53,9 @@ def run(server: str, paths: Sequence[Path], model: str, top: int, *, as_json: bo
 
 
 async def _classify(
-    server: str, paths: Sequence[Path], name: str, top: int
+    connection: Connection, paths: Sequence[Path], name: str, top: int
 ) -> tuple[list[list[Guess]], Timeline | None, float]:
-    async with Client(server) as client:
+    async with Client(connection.server, credentials=connection.credentials) as client:
         model = await client.model(name)
         images = read_images(paths, model.image_size)
         start_s = time.perf_counter()

@@ -89,7 +89,9 @@ async def _interruptible(
 
 async def _describe(options: LoadOptions) -> tuple[ServerInfo | None, Model | None]:
     """What the report tells of the server; nothing if it has no catalogue of ours."""
-    async with Client(options.server, timeout_s=options.timeout_s) as client:
+    async with Client(
+        options.server, credentials=options.credentials, timeout_s=options.timeout_s
+    ) as client:
         try:
             return await client.server_info(), await client.model(options.model)
         except ServerError as error:

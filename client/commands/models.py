@@ -4,19 +4,20 @@ import asyncio
 import json
 
 from client.catalog import Model
+from client.credentials import Connection
 from client.inference import Client
 from client.tables import console, print_models
 
 
-def run(server: str, *, as_json: bool) -> None:
+def run(connection: Connection, *, as_json: bool) -> None:
     """Print the models as a table, or as a JSON list."""
-    models = asyncio.run(_models(server))
+    models = asyncio.run(_models(connection))
     if as_json:
         print(json.dumps([model.to_json() for model in models], indent=2))
     else:
         print_models(console(), models)
 
 
-async def _models(server: str) -> list[Model]:
-    async with Client(server) as client:
+async def _models(connection: Connection) -> list[Model]:
+    async with Client(connection.server, credentials=connection.credentials) as client:
         return await client.models()

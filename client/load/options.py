@@ -1,11 +1,12 @@
 """What a load run is asked to do, checked before anything starts."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
 
 from client.address import DEFAULT_ADDRESS, parse_address
+from client.credentials import PLAINTEXT, Credentials
 from client.errors import InputError
 
 # One Python process sends a few thousand requests a second at best: more is a slip of the pen.
@@ -27,6 +28,8 @@ class LoadOptions:
     Args:
         model: Name of the model.
         server: HOST:PORT.
+        credentials: TLS and a token, if the server wants them. A report tells only whether it
+            was TLS.
         concurrency: Closed loop: this many callers, each sending when its last answer came.
         rate: Open loop: requests per second, sent whether or not earlier ones were answered.
         distribution: Spread of the open loop's departures.
@@ -46,6 +49,7 @@ class LoadOptions:
 
     model: str
     server: str = DEFAULT_ADDRESS
+    credentials: Credentials = PLAINTEXT
     concurrency: int | None = None
     rate: float | None = None
     distribution: Distribution = Distribution.POISSON
@@ -84,7 +88,9 @@ class LoadOptions:
 
     def to_json(self) -> dict[str, Any]:
         """The options by name, and `loop`, ready for `json.dumps`."""
-        return {"loop": self.loop, **asdict(self)}
+        names = [field.name for field in fields(self) if field.name != "credentials"]
+        options = {name: getattr(self, name) for name in names}
+        return {"loop": self.loop, "tls": self.credentials.tls, **options}
 
 
 def _check(name: str, value: float | None, low: float, high: float, unit: str = "") -> None:

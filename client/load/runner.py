@@ -60,7 +60,9 @@ async def run_load(
         InputError: The images have another shape or a request would be too large.
     """
     stop = stop or asyncio.Event()
-    async with Client(options.server, timeout_s=options.timeout_s) as client:
+    async with Client(
+        options.server, credentials=options.credentials, timeout_s=options.timeout_s
+    ) as client:
         if images is None:
             images = await _random_images(client, options)
         pool = serialized_requests(options, images)

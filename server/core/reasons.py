@@ -8,6 +8,8 @@ from enum import Enum
 class Reason(Enum):
     """Why a request got no answer; the value is the label it is counted under."""
 
+    UNAUTHENTICATED = "unauthenticated"
+    PERMISSION_DENIED = "permission_denied"
     INVALID_REQUEST = "invalid_request"
     UNKNOWN_MODEL = "unknown_model"
     MODEL_NOT_READY = "model_not_ready"
@@ -18,6 +20,10 @@ class Reason(Enum):
     """The deadline passed while the request waited."""
     CANCELLED = "cancelled"
     DRAINING = "draining"
+    CONTROL_OFF = "control_off"
+    """Models are not loaded on request here."""
+    LOAD_FAILED = "load_failed"
+    """A model could not be loaded on request; what ran before goes on."""
     MODEL_FAILURE = "model_failure"
     WORKER_LOST = "worker_lost"
     """The worker that computed it died, and so did the one that tried again."""

@@ -34,8 +34,14 @@ class Observer(Protocol):
     def answered(self, model: str, rows: int, timeline: Timeline) -> None:
         """A request of ``rows`` was answered."""
 
-    def refused(self, model: str, reason: Reason, seconds: float) -> None:
-        """A request got no answer, ``seconds`` after it came. ``model`` is "" if it is unknown."""
+    def refused(
+        self, model: str, reason: Reason, seconds: float, request_id: str, message: str
+    ) -> None:
+        """A request got no answer, ``seconds`` after it came. ``model`` is "" if it is unknown.
+
+        ``request_id`` is what the caller sent, "" if nothing. ``message`` is what the caller is told;
+        it may quote what the caller sent.
+        """
 
     def computed(self, model: str, rows: int, seconds: float) -> None:
         """A batch of ``rows`` was computed in ``seconds``."""
@@ -52,10 +58,12 @@ class Observers:
         for observer in self._observers:
             observer.answered(model, rows, timeline)
 
-    def refused(self, model: str, reason: Reason, seconds: float) -> None:
+    def refused(
+        self, model: str, reason: Reason, seconds: float, request_id: str, message: str
+    ) -> None:
         """See :class:`Observer`."""
         for observer in self._observers:
-            observer.refused(model, reason, seconds)
+            observer.refused(model, reason, seconds, request_id, message)
 
     def computed(self, model: str, rows: int, seconds: float) -> None:
         """See :class:`Observer`."""

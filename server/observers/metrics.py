@@ -92,7 +92,9 @@ class Metrics:
         self._batch_wait.labels(model).observe(timeline.batch_wait_ns * 1e-9)
         self._rows.labels(model).inc(rows)
 
-    def refused(self, model: str, reason: Reason, seconds: float) -> None:
+    def refused(
+        self, model: str, reason: Reason, seconds: float, request_id: str, message: str
+    ) -> None:
         """See :class:`server.observers.events.Observer`."""
         self._request.labels(model, reason.value).observe(seconds)
         self._refusals.labels(model, reason.value).inc()

@@ -58,7 +58,9 @@ class Statistics:
         spent_ns = timeline.queue_ns + timeline.batch_wait_ns + timeline.compute_ns
         statistics.rest.add(timeline.total_ns - spent_ns)
 
-    def refused(self, model: str, reason: Reason, seconds: float) -> None:
+    def refused(
+        self, model: str, reason: Reason, seconds: float, request_id: str, message: str
+    ) -> None:
         """See :class:`server.observers.events.Observer`."""
         if model:
             self.by_model[model].fail.add(int(seconds * 1e9))

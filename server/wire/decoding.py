@@ -14,6 +14,8 @@ from typing import Any, TypeAlias
 import grpc
 from google.protobuf.message import DecodeError
 
+from server.wire.guard import Guard
+
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
@@ -24,23 +26,31 @@ class _Undecodable:
 _UNDECODABLE = _Undecodable()
 
 
+class _UndecodableError(Exception):
+    """Such a request came in a stream."""
+
+
 class CheckedServer:
     """Takes the place of a server when services are added to it, and wraps their handlers."""
 
-    def __init__(self, server: grpc.aio.Server) -> None:
+    def __init__(self, server: grpc.aio.Server, guard: Guard | None = None) -> None:
         self._server = server
+        self._guard = guard
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """Called by the generated ``add_..._to_server``."""
-        self._server.add_generic_rpc_handlers([_Checked(handler) for handler in handlers])
+        self._server.add_generic_rpc_handlers(
+            [_Checked(handler, self._guard) for handler in handlers]
+        )
 
     def add_registered_method_handlers(self, service: str, handlers: dict[str, Handler]) -> None:
         """Called by the generated code as well; grpc.aio has no use for it."""
 
 
 class _Checked(grpc.GenericRpcHandler):
-    def __init__(self, inner: grpc.GenericRpcHandler) -> None:
+    def __init__(self, inner: grpc.GenericRpcHandler, guard: Guard | None) -> None:
         self._inner = inner
+        self._guard = guard
         self._wrapped: dict[str, Handler] = {}
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
@@ -49,7 +59,8 @@ class _Checked(grpc.GenericRpcHandler):
             handler = self._inner.service(handler_call_details)
             if handler is None:
                 return None
-            self._wrapped[method] = _wrap(handler)
+            handler = _wrap(handler)
+            self._wrapped[method] = self._guard.wrap(method, handler) if self._guard else handler
         return self._wrapped[method]
 
 
@@ -96,7 +107,12 @@ def _checked_call(behave: Any) -> Any:
     async def checked(request: Any, context: Any) -> Any:
         if request is _UNDECODABLE:
             await _refuse(context)
-        return await behave(request, context)
+        try:
+            return await behave(request, context)
+        except NotImplementedError:
+            # What the generated base class does for the protocol's methods that are not served.
+            text = "this server does not implement this method"
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, text)
 
     return checked
 
@@ -123,11 +139,15 @@ def _checked_stream(behave: Any) -> Any:
         async def decoded() -> AsyncIterator[Any]:
             async for request in requests:
                 if request is _UNDECODABLE:
-                    await _refuse(context)
+                    raise _UndecodableError
                 yield request
 
-        async with contextlib.aclosing(behave(decoded(), context)) as responses:
-            async for response in responses:
-                yield response
+        # Refused here and not where it is read: answers to earlier requests may be on their way.
+        try:
+            async with contextlib.aclosing(behave(decoded(), context)) as responses:
+                async for response in responses:
+                    yield response
+        except _UndecodableError:
+            await _refuse(context)
 
     return checked

@@ -13,6 +13,7 @@ import grpc
 from tritonclient.grpc import service_pb2 as oip
 from tritonclient.grpc import service_pb2_grpc
 
+from server.control import ModelControl
 from server.core.reasons import Reason, RefusalError
 from server.dispatcher import Dispatcher
 from server.models import Models
@@ -26,7 +27,6 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 _PENDING_PER_STREAM = 128
 _DEADLINE_SLACK_S = 0.005
-_MAX_TIMEOUT_S = 1e8  # grpc gives calls without a deadline centuries
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +48,14 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
         dispatcher: Dispatcher,
         statistics: Statistics,
         observer: Observer,
+        control: ModelControl | None,
     ) -> None:
         self._identity = identity
         self._models = models
         self._dispatcher = dispatcher
         self._statistics = statistics
         self._observer = observer
+        self._control = control
 
     # Health and metadata.
 
@@ -125,6 +127,37 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
         """Every model that is known, or only the ready ones."""
         return describe.repository_index(self._models, only_ready=request.ready)
 
+    async def RepositoryModelLoad(  # noqa: N802
+        self, request: oip.RepositoryModelLoadRequest, context: Context
+    ) -> oip.RepositoryModelLoadResponse:
+        """Load a model, or swap in its weights as they are now in the weights folder."""
+        async with _refusals_to_status(context):
+            control = self._require_control()
+            if request.parameters:
+                names = ", ".join(sorted(request.parameters))
+                text = f"parameters {names} came, expected none: weights come from the folder only"
+                raise RefusalError(Reason.INVALID_REQUEST, text)
+            # Once begun it is carried out, whether or not the caller waits for it.
+            await asyncio.shield(asyncio.ensure_future(control.load(request.model_name)))
+            return oip.RepositoryModelLoadResponse()
+
+    async def RepositoryModelUnload(  # noqa: N802
+        self, request: oip.RepositoryModelUnloadRequest, context: Context
+    ) -> oip.RepositoryModelUnloadResponse:
+        """Serve a model no more, once what waits for it is answered."""
+        async with _refusals_to_status(context):
+            control = self._require_control()
+            await asyncio.shield(asyncio.ensure_future(control.unload(request.model_name)))
+            return oip.RepositoryModelUnloadResponse()
+
+    def _require_control(self) -> ModelControl:
+        if self._control is None:
+            text = (
+                "models are not loaded on request; start the server with --model-control explicit"
+            )
+            raise RefusalError(Reason.CONTROL_OFF, text)
+        return self._control
+
     # Inference.
 
     async def ModelInfer(  # noqa: N802
@@ -189,8 +222,6 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
             RefusalError: if the request will not be answered.
         """
         arrived_s = time.monotonic()
-        if timeout_s is not None and timeout_s > _MAX_TIMEOUT_S:
-            timeout_s = None
         model_name = ""
         try:
             model = find_model(self._models, message.model_name, message.model_version)
@@ -200,14 +231,18 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
             parsed = parse_request(message, card, limits, arrived_s, timeout_s)
             answer = await self._dispatcher.infer(parsed.inference)
         except RefusalError as refusal:
-            self._observer.refused(model_name, refusal.reason, time.monotonic() - arrived_s)
+            waited_s = time.monotonic() - arrived_s
+            self._observer.refused(
+                model_name, refusal.reason, waited_s, message.id, refusal.message
+            )
             raise
         except asyncio.CancelledError:
             # gRPC cancels a call whose deadline has passed just as one whose caller cancelled it.
             waited_s = time.monotonic() - arrived_s
             late = timeout_s is not None and waited_s > timeout_s - _DEADLINE_SLACK_S
             reason = Reason.DEADLINE_EXPIRED if late else Reason.CANCELLED
-            self._observer.refused(model_name, reason, waited_s)
+            text = "the deadline passed" if late else "the caller cancelled"
+            self._observer.refused(model_name, reason, waited_s, message.id, text)
             raise
         return build_response(message, parsed.outputs, answer, len(card.classes))
 

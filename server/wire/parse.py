@@ -26,6 +26,8 @@ _VALUE_BYTES: dict[Datatype, int] = {"UINT8": 1, "FP32": 4}
 _TYPED_CONTENTS: dict[Datatype, str] = {"UINT8": "uint_contents", "FP32": "fp32_contents"}
 # FP32 images are 0..1; conversions elsewhere may round a little past the ends.
 _FP32_TOLERANCE = 1e-3
+# Years: no deadline at all. gRPC gives calls without a timeout centuries.
+_LONGEST_WAIT_S = 1e8
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +78,12 @@ def parse_request(
     """
     outputs = _parse_outputs(message)
     priority = _parse_priority(message, limits)
-    deadline_s = arrived_s + min(
+    wait_s = min(
         math.inf if timeout_s is None else timeout_s,
         _parse_time(message, "timeout", 1e-6),
         _parse_time(message, "deadline_ms", 1e-3),
     )
+    deadline_s = arrived_s + wait_s if wait_s < _LONGEST_WAIT_S else math.inf
     part = _parse_images(message, card, limits.max_rows, deadline_s)
     inference = InferenceRequest(card.name, part, arrived_s, deadline_s, priority)
     return ParsedRequest(inference, outputs)

@@ -13,6 +13,8 @@ from server.dispatcher import Answer
 from server.models import LOGITS_NAME, VERSION
 
 STATUS_CODES = {
+    Reason.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
+    Reason.PERMISSION_DENIED: grpc.StatusCode.PERMISSION_DENIED,
     Reason.INVALID_REQUEST: grpc.StatusCode.INVALID_ARGUMENT,
     Reason.UNKNOWN_MODEL: grpc.StatusCode.NOT_FOUND,
     Reason.MODEL_NOT_READY: grpc.StatusCode.UNAVAILABLE,
@@ -21,6 +23,8 @@ STATUS_CODES = {
     Reason.DEADLINE_EXPIRED: grpc.StatusCode.DEADLINE_EXCEEDED,
     Reason.CANCELLED: grpc.StatusCode.CANCELLED,
     Reason.DRAINING: grpc.StatusCode.UNAVAILABLE,
+    Reason.CONTROL_OFF: grpc.StatusCode.UNIMPLEMENTED,
+    Reason.LOAD_FAILED: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.MODEL_FAILURE: grpc.StatusCode.INTERNAL,
     Reason.WORKER_LOST: grpc.StatusCode.INTERNAL,
 }

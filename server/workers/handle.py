@@ -103,10 +103,18 @@ class WorkerHandle:
             theirs.close()
         asyncio.get_running_loop().add_reader(self._link, self._on_readable)
 
-    def load(self, model: str, weights: Path | None) -> None:
-        """Tell it to load a model."""
+    def load(self, model: str, weights: Path | None, *, behind: bool = False) -> None:
+        """Tell it to load a model; ``behind``, while it goes on computing."""
         path = None if weights is None else str(weights)
-        self._send(messages.Load(model, path, self.spec.engine))
+        self._send(messages.Load(model, path, self.spec.engine, behind))
+
+    def swap(self, model: str) -> None:
+        """Tell it to compute ``model`` with what it loaded behind."""
+        self._send(messages.Swap(model))
+
+    def discard(self, model: str, *, running: bool = False) -> None:
+        """Tell it to forget what it loaded behind; ``running``, also what computes ``model``."""
+        self._send(messages.Discard(model, running))
 
     def run(self, batch: int, model: str, parts: tuple[Part, ...]) -> None:
         """Hand it a batch."""
@@ -187,7 +195,10 @@ class WorkerHandle:
             self._on_message(self, messages.decode(datagram))
         except Exception:  # noqa: BLE001 - whatever it is
             # Whoever waits for this worker must not wait for ever.
-            _log.exception("worker %s: a message could not be handled", self.spec.name)
+            fields = {"worker": self.spec.name, "pid": self.pid}
+            _log.exception(
+                "worker %s: a message could not be handled", self.spec.name, extra=fields
+            )
             self.kill()
 
     def _end(self, *, tell: bool) -> None:

@@ -17,11 +17,30 @@ Segment = tuple[int, Datatype, int]
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """To a worker: load a model, warm it up, answer Loaded or LoadFailed."""
+    """To a worker: load a model, warm it up, answer Loaded or LoadFailed.
+
+    ``behind``: while it goes on computing, and without using the new one before Swap.
+    """
 
     model: str
     weights: str | None
     engine: str
+    behind: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """To a worker: from now on compute ``model`` with what was loaded behind."""
+
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """To a worker: forget what was loaded behind; with ``running``, what computes as well."""
+
+    model: str
+    running: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +105,11 @@ class Failed:
     error: str
 
 
-Message = Load | Run | Started | Loaded | LoadFailed | Done | Failed
+Message = Load | Swap | Discard | Run | Started | Loaded | LoadFailed | Done | Failed
 
 _KINDS: dict[str, type[Message]] = {
-    kind.__name__: kind for kind in (Load, Run, Started, Loaded, LoadFailed, Done, Failed)
+    kind.__name__: kind
+    for kind in (Load, Swap, Discard, Run, Started, Loaded, LoadFailed, Done, Failed)
 }
 
 

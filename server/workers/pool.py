@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from server.models import Model, Models, State
+from server.models import Model, ModelCard, Models, State
 from server.workers import messages
 from server.workers.handle import Part, WorkerHandle, WorkerSpec
 
@@ -51,6 +51,10 @@ class PoolEvents(Protocol):
         """No worker has ``model``, and one could not load it."""
 
 
+class LoadError(RuntimeError):
+    """A model could not be loaded; one line that says why."""
+
+
 @dataclass(slots=True)
 class WorkerState:
     """What is known of a worker, for those who ask about the server."""
@@ -65,6 +69,8 @@ class WorkerState:
     ready: bool = False
     """Whether it takes batches."""
     backoff_s: float = _FIRST_BACKOFF_S
+    behind: asyncio.Future[messages.Loaded] | None = None
+    """A model that it loads while it goes on computing."""
     deaths_loading: int = 0
     """How often in a row it died before it was ready."""
 
@@ -105,11 +111,59 @@ class WorkerPool:
         assert handle is not None, "a lost worker gets no batches"
         handle.run(batch, model, parts)
 
+    async def load_behind(self, card: ModelCard) -> None:
+        """Have every ready worker load ``card`` behind what runs, and swap it in when all have it.
+
+        One call at a time.
+
+        Raises:
+            LoadError: if one of them cannot; what ran before goes on.
+        """
+        ready = [state for state in self.workers.values() if state.ready]
+        if not ready:
+            raise LoadError("no worker is ready")
+        for state in ready:
+            assert state.handle is not None
+            state.behind = asyncio.get_running_loop().create_future()
+            state.handle.load(card.name, card.weights, behind=True)
+        futures = [state.behind for state in ready if state.behind is not None]
+        outcomes = await asyncio.gather(*futures, return_exceptions=True)
+        for state in ready:
+            state.behind = None
+        errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        for state, outcome in zip(ready, outcomes, strict=True):
+            if state.handle is None or isinstance(outcome, BaseException):
+                continue
+            if errors:
+                state.handle.discard(card.name)
+            else:
+                state.handle.swap(card.name)
+                state.loaded[card.name] = outcome
+        if errors:
+            raise LoadError(str(errors[0]))
+        model = self._get(card.name)
+        model.card, model.served = card, True
+        for state in ready:
+            if state.ready:
+                self._announce(state)
+
+    def unload(self, name: str) -> None:
+        """Have the workers forget a model for which nothing waits any more."""
+        self._get(name).ready_on.clear()
+        for state in self.workers.values():
+            state.loaded.pop(name, None)
+            if state.handle is not None:
+                state.handle.discard(name, running=True)
+            if state.ready:
+                self.events.worker_ready(state.spec.name, frozenset(state.loaded))
+        self.on_models_changed()
+
     def kill(self, worker: str) -> None:
         """End a worker that hangs; its end and its replacement are told as usual."""
         handle = self.workers[worker].handle
         if handle is not None:
-            _log.error("worker %s hangs and is killed", worker)
+            fields = {"worker": worker, "pid": handle.pid}
+            _log.error("worker %s hangs and is killed", worker, extra=fields)
             handle.kill()
 
     def take_output(self, worker: str, batch: int, rows: int) -> bytes:
@@ -123,7 +177,9 @@ class WorkerPool:
         handle.start()
         state.handle = handle
         state.to_load = [model.card.name for model in self._models.served()]
-        _log.info("worker %s started on %s, pid %d", state.spec.name, state.spec.device, handle.pid)
+        name, device = state.spec.name, state.spec.device
+        fields = {"worker": name, "device": device, "pid": handle.pid}
+        _log.info("worker %s started on %s, pid %d", name, device, handle.pid, extra=fields)
 
     def _on_message(self, handle: WorkerHandle, message: messages.Message) -> None:
         state = self.workers[handle.spec.name]
@@ -133,7 +189,8 @@ class WorkerPool:
                 report = BatchReport(message.began_ns, message.ended_ns, message.expired)
                 self.events.batch_done(name, message.batch, report)
             case messages.Failed():
-                _log.error("worker %s: a batch failed: %s", name, message.error)
+                fields = {"worker": name, "pid": handle.pid, "error": message.error}
+                _log.error("worker %s: a batch failed: %s", name, message.error, extra=fields)
                 handle.drop_output(message.batch)
                 self.events.batch_failed(name, message.batch, message.error)
             case messages.Started():
@@ -148,11 +205,36 @@ class WorkerPool:
                     message.engine,
                     message.precision,
                     message.seconds,
+                    extra={
+                        "worker": name,
+                        "pid": handle.pid,
+                        "model": message.model,
+                        "engine": message.engine,
+                        "precision": message.precision,
+                        "seconds": round(message.seconds, 3),
+                    },
                 )
-                state.loaded[message.model] = message
-                self._load_next(state)
+                if state.behind is not None:
+                    state.behind.set_result(message)
+                else:
+                    state.loaded[message.model] = message
+                    self._load_next(state)
             case messages.LoadFailed():
-                _log.error("worker %s cannot load %s: %s", name, message.model, message.error)
+                _log.error(
+                    "worker %s cannot load %s: %s",
+                    name,
+                    message.model,
+                    message.error,
+                    extra={
+                        "worker": name,
+                        "pid": handle.pid,
+                        "model": message.model,
+                        "error": message.error,
+                    },
+                )
+                if state.behind is not None:
+                    state.behind.set_exception(LoadError(message.error))
+                    return
                 self._set_failure(message.model, name, message.error)
                 self._load_next(state)
             case other:
@@ -181,7 +263,7 @@ class WorkerPool:
             model.failures.pop(name, None)
             model.ready_on.add(name)
             model.was_ready = True
-        _log.info("worker %s is ready", name)
+        _log.info("worker %s is ready", name, extra={"worker": name})
         self.events.worker_ready(name, frozenset(state.loaded))
         self.on_models_changed()
 
@@ -203,6 +285,8 @@ class WorkerPool:
             task = asyncio.get_running_loop().create_task(self._replace(state, handle))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+        if state.behind is not None and not state.behind.done():
+            state.behind.set_exception(LoadError("a worker died while loading"))
         state.deaths_loading += not state.ready
         state.handle = None
         state.ready = False
@@ -220,12 +304,15 @@ class WorkerPool:
         # A link that is closed by a process that lives on would be a worker that nobody hears.
         ended.kill()
         status = await ended.wait()
-        _log.error("worker %s ended with status %d", state.spec.name, status)
+        name = state.spec.name
+        ended_fields = {"worker": name, "pid": ended.pid, "status": status}
+        _log.error("worker %s ended with status %d", name, status, extra=ended_fields)
         while state.handle is None:
-            _log.info("worker %s starts again in %.1f s", state.spec.name, state.backoff_s)
+            fields = {"worker": name, "backoff_s": state.backoff_s}
+            _log.info("worker %s starts again in %.1f s", name, state.backoff_s, extra=fields)
             await asyncio.sleep(state.backoff_s)
             state.backoff_s = min(2 * state.backoff_s, _LONGEST_BACKOFF_S)
             try:
                 self._start(state)
             except OSError:
-                _log.exception("worker %s could not be started", state.spec.name)
+                _log.exception("worker %s could not be started", name, extra={"worker": name})

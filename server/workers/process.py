@@ -8,6 +8,7 @@ import platform
 import signal
 import socket
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from importlib import metadata
@@ -43,6 +44,7 @@ class WorkerProcess:
         self._memory = memory
         self._link = link
         self._engines: dict[str, Engine] = {}
+        self._behind: dict[str, Engine] = {}
 
     def serve(self) -> None:
         """Obey messages until the other end is closed."""
@@ -50,14 +52,28 @@ class WorkerProcess:
         self._send(messages.Started(device_name, libraries))
         while datagram := self._link.recv(messages.MAX_BYTES):
             match messages.decode(datagram):
+                case messages.Load(behind=True) as load:
+                    threading.Thread(target=self._load_behind, args=[load], daemon=True).start()
                 case messages.Load() as load:
-                    self._send(self._load(load))
+                    self._send(self._load(load, self._engines))
+                case messages.Swap(model):
+                    self._engines[model] = self._behind.pop(model)
+                case messages.Discard(model, running):
+                    self._behind.pop(model, None)
+                    if running:
+                        self._engines.pop(model, None)
                 case messages.Run() as run:
                     self._send(self._run(run))
                 case other:
                     raise AssertionError(f"a worker is not told {other}")
 
-    def _load(self, load: messages.Load) -> messages.Loaded | messages.LoadFailed:
+    def _load_behind(self, load: messages.Load) -> None:
+        # A datagram is sent as a whole: the loop may send as well.
+        self._send(self._load(load, self._behind))
+
+    def _load(
+        self, load: messages.Load, engines: dict[str, Engine]
+    ) -> messages.Loaded | messages.LoadFailed:
         began = time.monotonic()
         weights = None if load.weights is None else Path(load.weights)
         spec = LoadSpec(load.model, weights, self._options.device, self._options.threads)
@@ -66,7 +82,7 @@ class WorkerProcess:
             self._warm_up(engine)
         except Exception as error:  # noqa: BLE001 - whatever it is, the service must be told
             return messages.LoadFailed(load.model, _one_line(error))
-        self._engines[load.model] = engine
+        engines[load.model] = engine
         seconds = time.monotonic() - began
         return messages.Loaded(load.model, engine.name, engine.precision, seconds)
 

@@ -175,16 +175,27 @@ async def test_a_hanging_worker_is_replaced_and_only_the_request_that_hangs_it_i
         assert "hangs and is killed" in server.log()
 
 
+def names(folder: str) -> set[str]:
+    return {path.name for path in Path(folder).iterdir()}
+
+
 async def test_callers_notice_nothing_when_the_only_worker_is_killed_again_and_again() -> None:
     with running_server(*FAKE) as server:
         async with grpc.aio.insecure_channel(server.address) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
             callers = [asyncio.ensure_future(send(stub, value, 150, 0.05)) for value in range(8)]
+            await asyncio.sleep(0.5)
+            files = names(f"/proc/{server.process.pid}/fd")
+            memory = names("/dev/shm")
             for _ in range(2):
                 await asyncio.sleep(1)
                 for worker in server.worker_pids():
                     os.kill(worker, signal.SIGKILL)
             assert await asyncio.gather(*callers) == [150] * 8
+            left = names(f"/proc/{server.process.pid}/fd")
+            assert len(left) <= len(files), "a file descriptor is left"
+            assert names("/dev/shm") <= memory, "shared memory is left"
+        assert len(server.worker_pids()) == 1
 
 
 def test_a_second_signal_ends_at_once() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -25,9 +26,19 @@ LARGE = [("grpc.max_receive_message_length", 2**27), ("grpc.max_send_message_len
 
 
 class ServerProcess:
-    """Started on creation; :meth:`wait_ready` waits until all its models are warm."""
+    """Started on creation; :meth:`wait_ready` waits until all its models are warm.
 
-    def __init__(self, *arguments: str) -> None:
+    With ``credentials`` the channel speaks TLS; ``token`` is sent by :meth:`wait_ready` and
+    :meth:`infer`.
+    """
+
+    def __init__(
+        self,
+        *arguments: str,
+        credentials: grpc.ChannelCredentials | None = None,
+        token: str | None = None,
+    ) -> None:
+        self.metadata = [("authorization", f"Bearer {token}")] if token else []
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by __exit__
         self.process = subprocess.Popen(
             [sys.executable, "-m", "server", "--port", "0", "--metrics-port", "0", *arguments],
@@ -42,7 +53,10 @@ class ServerProcess:
             self.process.wait(PATIENCE_S)
             raise AssertionError(f"the server did not start: {line!r}\n{self._close()}")
         self.address, self.metrics_address = match.groups()
-        self.channel = grpc.insecure_channel(self.address, LARGE)
+        if credentials:
+            self.channel = grpc.secure_channel(self.address, credentials, LARGE)
+        else:
+            self.channel = grpc.insecure_channel(self.address, LARGE)
         self.stub = service_pb2_grpc.GRPCInferenceServiceStub(self.channel)
 
     def __enter__(self) -> Self:
@@ -85,15 +99,19 @@ class ServerProcess:
 
     def log(self) -> str:
         """What it wrote to stderr so far."""
-        self._log.seek(0)
-        return self._log.read()
+        # Not by reading on: the server writes at the same file's position.
+        number = self._log.fileno()
+        return os.pread(number, os.fstat(number).st_size, 0).decode()
 
     def wait_ready(self) -> Self:
         """Wait until every served model is ready."""
-        wait_until(
-            lambda: self.stub.ServerReady(oip.ServerReadyRequest()).ready or self._check_alive()
-        )
+        wait_until(lambda: self._is_ready() or self._check_alive())
         return self
+
+    def _is_ready(self) -> bool:
+        request = oip.ServerReadyRequest()
+        ready: bool = self.stub.ServerReady(request, metadata=self.metadata).ready
+        return ready
 
     def _check_alive(self) -> bool:
         assert self.process.poll() is None, self.log()
@@ -109,13 +127,16 @@ class ServerProcess:
         self, model: str, images: NDArray[np.generic], timeout_s: float = 30.0
     ) -> NDArray[np.float32]:
         """Logits of one request."""
-        return logits(self.stub.ModelInfer(infer_request(model, images), timeout=timeout_s))
+        request = infer_request(model, images)
+        return logits(self.stub.ModelInfer(request, timeout=timeout_s, metadata=self.metadata))
 
 
 @contextmanager
-def running_server(*arguments: str) -> Iterator[ServerProcess]:
+def running_server(
+    *arguments: str, credentials: grpc.ChannelCredentials | None = None, token: str | None = None
+) -> Iterator[ServerProcess]:
     """A server that is ready."""
-    with ServerProcess(*arguments) as server:
+    with ServerProcess(*arguments, credentials=credentials, token=token) as server:
         yield server.wait_ready()
 
 

@@ -36,6 +36,7 @@ def rootserve(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Run]:
     def run(*arguments: object) -> Run:
+        monkeypatch.setenv("GRPC_VERBOSITY", "NONE")  # or main would, for good
         monkeypatch.setattr(sys, "argv", ["rootserve", *map(str, arguments)])
         with pytest.raises(SystemExit) as exit_:
             main()

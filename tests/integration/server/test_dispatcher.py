@@ -44,7 +44,9 @@ class FakeObserver:
     def answered(self, model: str, rows: int, timeline: Timeline) -> None:
         self.rows_answered += rows
 
-    def refused(self, model: str, reason: Reason, seconds: float) -> None:
+    def refused(
+        self, model: str, reason: Reason, seconds: float, request_id: str, message: str
+    ) -> None:
         raise AssertionError("the wire tells of refusals")
 
     def computed(self, model: str, rows: int, seconds: float) -> None:

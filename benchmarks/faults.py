@@ -1,0 +1,321 @@
+"""What faults cost, with real processes and real kills: ``python -m benchmarks.faults``.
+
+Each scenario starts a server of its own, drives it with an open loop (Poisson, one image per request) and
+counts what became of every request. Bounded in time; ``--quick`` shortens it, ``--only`` chooses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+import os
+import platform
+import random
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+import numpy as np
+from tritonclient.grpc import service_pb2 as oip
+from tritonclient.grpc import service_pb2_grpc
+
+from server.machine import cpu_count, cpu_name
+from tests.support.server_process import (
+    ServerProcess,
+    command_image,
+    infer_request,
+    plain_images,
+    running_server,
+)
+
+MODEL = "nin-root-16"
+REAL = ("--models", MODEL, "--device", "cpu")
+FAKE = ("--models", MODEL, "--device", "cpu", "--engine", "fake")
+
+
+@dataclass
+class Outcomes:
+    """What became of the requests: seconds by status code."""
+
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, code: str, seconds: float) -> None:
+        """Note one request."""
+        self.seconds.setdefault(code, []).append(seconds)
+
+    @property
+    def sent(self) -> int:
+        """All requests."""
+        return sum(map(len, self.seconds.values()))
+
+    @property
+    def answered(self) -> int:
+        """Those that got their answer."""
+        return len(self.seconds.get("OK", []))
+
+    @property
+    def failed(self) -> dict[str, int]:
+        """Those that did not, by code."""
+        return {code: len(times) for code, times in self.seconds.items() if code != "OK"}
+
+    def p99_ms(self, code: str = "OK") -> float | None:
+        """Milliseconds within which 99 of 100 requests ended that ended with ``code``."""
+        times = sorted(self.seconds.get(code, []))
+        return times[math.ceil(0.99 * len(times)) - 1] * 1e3 if times else None
+
+
+Stub = service_pb2_grpc.GRPCInferenceServiceStub
+
+
+async def ask(stub: Stub, outcomes: Outcomes, image: np.ndarray, timeout_s: float = 30) -> None:
+    """One request; notes what became of it."""
+    began = time.perf_counter()
+    try:
+        await stub.ModelInfer(infer_request(MODEL, image), timeout=timeout_s)
+        code = "OK"
+    except grpc.aio.AioRpcError as error:
+        code = error.code().name
+    outcomes.add(code, time.perf_counter() - began)
+
+
+async def drive(stub: Stub, rate: float, seconds: float, seed: int = 0) -> Outcomes:
+    """An open loop of ``rate`` requests per second; returns when all have ended."""
+    rng = random.Random(seed)
+    outcomes = Outcomes()
+    calls = set()
+    image = plain_images(1, 7)
+    began = time.perf_counter()
+    due = 0.0
+    while (due := due + rng.expovariate(rate)) < seconds:
+        await asyncio.sleep(max(0.0, began + due - time.perf_counter()))
+        task = asyncio.ensure_future(ask(stub, outcomes, image))
+        calls.add(task)
+        task.add_done_callback(calls.discard)
+    await asyncio.gather(*calls)
+    return outcomes
+
+
+async def capacity(stub: Stub, seconds: float = 4.0, callers: int = 16) -> float:
+    """Requests per second that a closed loop gets answered."""
+    outcomes = Outcomes()
+    end = time.perf_counter() + seconds
+
+    async def caller() -> None:
+        while time.perf_counter() < end:
+            await ask(stub, outcomes, plain_images(1, 7))
+
+    await asyncio.gather(*(caller() for _ in range(callers)))
+    return outcomes.answered / seconds
+
+
+async def on(
+    server: ServerProcess, work: Callable[[Stub], Awaitable[dict[str, object]]]
+) -> dict[str, object]:
+    """Run ``work`` with a channel to ``server``."""
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        return await work(Stub(channel))
+
+
+def resident_kb(server: ServerProcess) -> int:
+    """Resident memory of the service and its workers."""
+    total = 0
+    for pid in (server.process.pid, *server.worker_pids()):
+        status = Path(f"/proc/{pid}/status").read_text()
+        total += next(int(line.split()[1]) for line in status.splitlines() if "VmRSS" in line)
+    return total
+
+
+def kill_workers(quick: bool) -> dict[str, object]:
+    """SIGKILL of one of two workers every 5 s at 70 % load."""
+    seconds = 15.0 if quick else 60.0
+    with running_server(*REAL, "--cpu-workers", "2") as server:
+
+        async def work(stub: Stub) -> dict[str, object]:
+            rate = 0.7 * await capacity(stub)
+            kills = 0
+
+            async def killer() -> None:
+                nonlocal kills
+                while True:
+                    await asyncio.sleep(5)
+                    os.kill(server.worker_pids()[0], signal.SIGKILL)
+                    kills += 1
+
+            killing = asyncio.ensure_future(killer())
+            outcomes = await drive(stub, rate, seconds)
+            killing.cancel()
+            return {
+                "kills": kills,
+                "rate_per_s": rate,
+                "sent": outcomes.sent,
+                "failed": outcomes.failed,
+                "p99_ms": outcomes.p99_ms(),
+            }
+
+        return asyncio.run(on(server, work))
+
+
+def hanging_request(quick: bool) -> dict[str, object]:
+    """A request that hangs its worker, among others at 200/s; hangs are found after 1 s."""
+    return _among_others(b"hang", ("--hang-s", "1"), 5.0 if quick else 15.0)
+
+
+def poison_request(quick: bool) -> dict[str, object]:
+    """A request that kills its worker, among others at 200/s."""
+    return _among_others(b"exit", (), 5.0 if quick else 15.0)
+
+
+def _among_others(command: bytes, arguments: tuple[str, ...], seconds: float) -> dict[str, object]:
+    with running_server(*FAKE, *arguments) as server:
+
+        async def work(stub: Stub) -> dict[str, object]:
+            bad = Outcomes()
+            driving = asyncio.ensure_future(drive(stub, 200, seconds))
+            await asyncio.sleep(1)
+            await ask(stub, bad, command_image(command), timeout_s=60)
+            outcomes = await driving
+            return {
+                "sent": outcomes.sent,
+                "failed": outcomes.failed,
+                "the_bad_one": next(iter(bad.seconds)),
+                "p99_ms": outcomes.p99_ms(),
+            }
+
+        return asyncio.run(on(server, work))
+
+
+def sigterm(quick: bool) -> dict[str, object]:
+    """SIGTERM at 70 % load: what was admitted is answered, the rest refused, none lost."""
+    with running_server(*REAL) as server:
+
+        async def work(stub: Stub) -> dict[str, object]:
+            rate = 0.7 * await capacity(stub)
+            driving = asyncio.ensure_future(drive(stub, rate, 3))
+            await asyncio.sleep(1.5)
+            server.process.send_signal(signal.SIGTERM)
+            outcomes = await driving
+            refused = outcomes.failed.get("UNAVAILABLE", 0)
+            lost = {code: n for code, n in outcomes.failed.items() if code != "UNAVAILABLE"}
+            return {
+                "sent": outcomes.sent,
+                "answered": outcomes.answered,
+                "refused_unavailable": refused,
+                "lost": lost,
+            }
+
+        result = asyncio.run(on(server, work))
+        result["exit_status"] = server.process.wait(60)
+        return result
+
+
+def overload(quick: bool) -> dict[str, object]:
+    """Three times the capacity, with a queue of 64 rows."""
+    seconds = 5.0 if quick else 20.0
+    with running_server(*REAL, "--max-queue-rows", "64") as server:
+
+        async def work(stub: Stub) -> dict[str, object]:
+            able = await capacity(stub)
+            outcomes = await drive(stub, 3 * able, seconds)
+            return {
+                "capacity_per_s": able,
+                "offered_per_s": outcomes.sent / seconds,
+                "goodput_ratio": outcomes.answered / seconds / able,
+                "failed": outcomes.failed,
+                "accepted_p99_ms": outcomes.p99_ms(),
+                "refusal_p99_ms": outcomes.p99_ms("RESOURCE_EXHAUSTED"),
+            }
+
+        return asyncio.run(on(server, work))
+
+
+def soak(quick: bool) -> dict[str, object]:
+    """70 % load for ten minutes: errors, and growth of the resident memory after the first tenth."""
+    seconds = 30.0 if quick else 600.0
+    with running_server(*REAL) as server:
+
+        async def work(stub: Stub) -> dict[str, object]:
+            rate = 0.7 * await capacity(stub)
+            first = await drive(stub, rate, seconds / 10)
+            before_kb = resident_kb(server)
+            rest = await drive(stub, rate, seconds * 9 / 10, seed=1)
+            after_kb = resident_kb(server)
+            return {
+                "rate_per_s": rate,
+                "sent": first.sent + rest.sent,
+                "failed": first.failed | rest.failed,
+                "p99_ms": rest.p99_ms(),
+                "resident_mb": after_kb / 1024,
+                "growth": after_kb / before_kb - 1,
+            }
+
+        return asyncio.run(on(server, work))
+
+
+def hot_swap(quick: bool) -> dict[str, object]:
+    """Weights swapped again and again at 70 % load."""
+    seconds = 10.0 if quick else 30.0
+    with running_server(*REAL, "--model-control", "explicit") as server:
+
+        async def work(stub: Stub) -> dict[str, object]:
+            rate = 0.7 * await capacity(stub)
+            driving = asyncio.ensure_future(drive(stub, rate, seconds))
+            swaps = 0
+            while not driving.done():
+                await stub.RepositoryModelLoad(oip.RepositoryModelLoadRequest(model_name=MODEL))
+                swaps += 1
+                await asyncio.sleep(1)
+            outcomes = await driving
+            return {
+                "swaps": swaps,
+                "rate_per_s": rate,
+                "sent": outcomes.sent,
+                "failed": outcomes.failed,
+                "p99_ms": outcomes.p99_ms(),
+            }
+
+        return asyncio.run(on(server, work))
+
+
+SCENARIOS = {
+    "kill": kill_workers,
+    "hang": hanging_request,
+    "poison": poison_request,
+    "sigterm": sigterm,
+    "swap": hot_swap,
+    "overload": overload,
+    "soak": soak,
+}
+
+
+def main() -> None:
+    """Run the scenarios and print what they cost."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--only", default=",".join(SCENARIOS), help="scenarios, separated by commas"
+    )
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    print(
+        f"{cpu_name()}, {cpu_count()} processors, Python {platform.python_version()}\n", flush=True
+    )
+    results = {}
+    for name in args.only.split(","):
+        scenario = SCENARIOS[name]
+        results[name] = scenario(args.quick)
+        print(f"{name}: {(scenario.__doc__ or '').strip()}")
+        for key, value in results[name].items():
+            shown = f"{value:,.3g}" if isinstance(value, float) else value
+            print(f"  {key:20} {shown}")
+        print(flush=True)
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""Logs refusals: one line per model and reason each second at most, which tells how many it stands for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from server.core.reasons import Reason
+from server.observers.events import Timeline
+
+_log = logging.getLogger(__name__)
+
+INTERVAL_S = 1.0
+MAX_ID_LENGTH = 128
+_MAX_TEXT_LENGTH = 500
+
+_ERRORS = frozenset({Reason.MODEL_FAILURE, Reason.WORKER_LOST})
+_OF_THE_CALLER = frozenset(
+    {
+        Reason.INVALID_REQUEST,
+        Reason.UNKNOWN_MODEL,
+        Reason.CANCELLED,
+        Reason.DEADLINE_LOST,
+        Reason.DEADLINE_EXPIRED,
+    }
+)
+# Reasons whose text is the server's own; that of others may quote what the caller sent.
+_OWN_TEXT = frozenset(
+    {
+        Reason.MODEL_NOT_READY,
+        Reason.QUEUE_FULL,
+        Reason.DEADLINE_LOST,
+        Reason.DEADLINE_EXPIRED,
+        Reason.CANCELLED,
+        Reason.DRAINING,
+        Reason.MODEL_FAILURE,
+        Reason.WORKER_LOST,
+    }
+)
+
+
+@dataclass(slots=True)
+class _Class:
+    """Refusals of one model for one reason."""
+
+    logged_s: float
+    """When its last line was written."""
+    suppressed: int = 0
+    """Refusals since then."""
+    request_id: str = ""
+    """Of the latest of them."""
+
+
+class RefusalLog:
+    """An observer. Each line's ``count`` is how many refusals it tells of; they add up to all of them.
+
+    Keeps a few words for each served model and reason. ``clock`` gives monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._classes: dict[tuple[str, Reason], _Class] = {}
+
+    def answered(self, model: str, rows: int, timeline: Timeline) -> None:
+        """See :class:`server.observers.events.Observer`."""
+
+    def refused(
+        self, model: str, reason: Reason, seconds: float, request_id: str, message: str
+    ) -> None:
+        """See :class:`server.observers.events.Observer`."""
+        now = self._clock()
+        known = self._classes.get((model, reason))
+        if known is not None and now - known.logged_s < INTERVAL_S:
+            known.suppressed += 1
+            known.request_id = request_id[: MAX_ID_LENGTH + 1]
+            return
+        text = f": {_printable(message, _MAX_TEXT_LENGTH)}" if reason in _OWN_TEXT else ""
+        count = 1
+        if known is not None and known.suppressed:
+            count += known.suppressed
+            text += f"; and {known.suppressed:,} more in the last {now - known.logged_s:.0f} s"
+        self._classes[model, reason] = _Class(now)
+        _log.log(
+            _level(reason),
+            "request refused (%s)%s",
+            reason.value,
+            text,
+            extra=_fields(model, reason, request_id, count),
+        )
+
+    def computed(self, model: str, rows: int, seconds: float) -> None:
+        """See :class:`server.observers.events.Observer`."""
+
+    async def follow(self) -> None:
+        """Tell of what was suppressed even if nothing more is refused; runs until cancelled."""
+        while True:
+            await asyncio.sleep(INTERVAL_S)
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """Write a line for each class that had refusals since its last one, if that may be now."""
+        now = self._clock()
+        for (model, reason), known in self._classes.items():
+            elapsed_s = now - known.logged_s
+            if not known.suppressed or elapsed_s < INTERVAL_S:
+                continue
+            _log.log(
+                _level(reason),
+                "%s more refused (%s) in the last %.0f s",
+                f"{known.suppressed:,}",
+                reason.value,
+                elapsed_s,
+                extra=_fields(model, reason, known.request_id, known.suppressed),
+            )
+            self._classes[model, reason] = _Class(now)
+
+    def close(self) -> None:
+        """Tell of what is left, of all classes in one line."""
+        left = {key: known.suppressed for key, known in self._classes.items() if known.suppressed}
+        self._classes.clear()
+        if left:
+            by_class = {f"{reason.value} {model}".strip(): n for (model, reason), n in left.items()}
+            _log.log(
+                max(_level(reason) for _, reason in left),
+                "before the end %s more were refused: %s",
+                f"{sum(left.values()):,}",
+                ", ".join(f"{name}: {n:,}" for name, n in by_class.items()),
+                extra={"count": sum(left.values()), "by_class": by_class},
+            )
+
+
+def _level(reason: Reason) -> int:
+    if reason in _ERRORS:
+        return logging.ERROR
+    return logging.INFO if reason in _OF_THE_CALLER else logging.WARNING
+
+
+def _fields(model: str, reason: Reason, request_id: str, count: int) -> dict[str, object]:
+    """What a line carries; an id or a model that is not known is left out."""
+    fields: dict[str, object] = {}
+    if request_id:
+        fields["request_id"] = _printable(request_id, MAX_ID_LENGTH)
+    if model:
+        fields["model"] = model
+    return {**fields, "reason": reason.value, "count": count}
+
+
+def _printable(text: str, longest: int) -> str:
+    """``text`` as one line of bounded length."""
+    kept = "".join(char if char.isprintable() else "?" for char in text[:longest])
+    return f"{kept}..." if len(text) > longest else kept

@@ -1,0 +1,172 @@
+"""Loading and unloading while the service runs: nothing fails, and what cannot be loaded changes nothing."""
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from tritonclient.grpc import service_pb2 as oip
+from tritonclient.grpc import service_pb2_grpc
+
+from rootmodels.nin import NetworkInNetwork
+from rootmodels.variants import get_variant
+from rootmodels.weights import load_weights, save_weights
+from rootmodels.weights_info import WeightsInfo, weights_path
+from tests.support.server_process import (
+    ServerProcess,
+    infer_request,
+    logits,
+    plain_images,
+    running_server,
+)
+
+MODEL = "nin-root-16"
+IMAGES = plain_images(2, 90)
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    shutil.copy(weights_path(MODEL), tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def server(weights: Path) -> Iterator[ServerProcess]:
+    arguments = ("--device", "cpu", "--engine", "torch", "--cpu-workers", "2")
+    control = ("--model-control", "explicit", "--weights", str(weights))
+    with running_server(*arguments, *control) as started:
+        yield started
+
+
+def write_new_weights(weights: Path) -> None:
+    """Weights of the same variant that give other logits."""
+    torch.manual_seed(5)
+    model = NetworkInNetwork(get_variant(MODEL))
+    info = WeightsInfo(MODEL, 0.1, 10_000, 1, 5, "0" * 64, {})
+    save_weights(weights_path(MODEL, weights), model, info)
+
+
+def expected(weights: Path) -> NDArray[np.float32]:
+    model, _ = load_weights(weights_path(MODEL, weights))
+    with torch.inference_mode():
+        return model.fold()(torch.from_numpy(IMAGES)).numpy()
+
+
+def load(server: ServerProcess, name: str = MODEL, **parameters: bool) -> None:
+    request = oip.RepositoryModelLoadRequest(model_name=name)
+    for key, value in parameters.items():
+        request.parameters[key].bool_param = value
+    server.stub.RepositoryModelLoad(request, timeout=60)
+
+
+def unload(server: ServerProcess, name: str = MODEL) -> None:
+    server.stub.RepositoryModelUnload(oip.RepositoryModelUnloadRequest(model_name=name), timeout=60)
+
+
+async def test_new_weights_are_swapped_in_under_load_and_no_request_fails(
+    server: ServerProcess, weights: Path
+) -> None:
+    old = expected(weights)
+    write_new_weights(weights)
+    new = expected(weights)
+    assert np.abs(new - old).max() > 0.1
+    done = asyncio.Event()
+    seen = {"old": 0, "new": 0}
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+
+        async def caller() -> None:
+            while not done.is_set():
+                answer = logits(await stub.ModelInfer(infer_request(MODEL, IMAGES), timeout=30))
+                is_old = np.allclose(answer, old, atol=1e-3)
+                assert is_old or np.allclose(answer, new, atol=1e-3)
+                seen["old" if is_old else "new"] += 1
+
+        callers = [asyncio.ensure_future(caller()) for _ in range(4)]
+        await asyncio.sleep(0.3)
+        await asyncio.to_thread(load, server)
+        after = logits(await stub.ModelInfer(infer_request(MODEL, IMAGES), timeout=30))
+        np.testing.assert_allclose(after, new, atol=1e-4)
+        await asyncio.sleep(0.3)
+        done.set()
+        await asyncio.gather(*callers)
+    assert seen["old"] > 0
+    assert seen["new"] > 0
+
+
+@pytest.mark.parametrize("spoiled", ["bytes", "variant", "tensors"])
+def test_weights_that_cannot_be_loaded_are_refused_and_the_old_ones_serve_on(
+    server: ServerProcess, weights: Path, spoiled: str
+) -> None:
+    before = server.infer(MODEL, IMAGES)
+    path = weights_path(MODEL, weights)
+    content = path.read_bytes()
+    match spoiled:
+        case "bytes":
+            path.write_bytes(b"no weights")
+        case "variant":
+            shutil.copy(weights_path("nin-orig"), path)
+        case "tensors":
+            path.write_bytes(content[:-1000])
+    with pytest.raises(grpc.RpcError) as caught:
+        load(server)
+    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert f"model {MODEL} was not loaded, nothing has changed" in caught.value.details()
+    np.testing.assert_array_equal(server.infer(MODEL, IMAGES), before)
+    path.write_bytes(content)
+    load(server)
+    np.testing.assert_allclose(server.infer(MODEL, IMAGES), before, atol=1e-5)
+
+
+def test_a_model_is_loaded_and_unloaded(server: ServerProcess) -> None:
+    with pytest.raises(grpc.RpcError):
+        server.infer("nin-col-2", IMAGES)
+    load(server, "nin-col-2")
+    assert np.isfinite(server.infer("nin-col-2", IMAGES)).all()
+    ready = server.stub.RepositoryIndex(oip.RepositoryIndexRequest(ready=True)).models
+    assert [model.name for model in ready] == ["nin-root-16", "nin-col-2"]
+    unload(server, "nin-col-2")
+    with pytest.raises(grpc.RpcError) as caught:
+        server.infer("nin-col-2", IMAGES)
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    assert server.infer(MODEL, IMAGES).shape == (2, 10)
+    load(server, "nin-col-2")
+    assert np.isfinite(server.infer("nin-col-2", IMAGES)).all()
+
+
+async def test_unloading_under_load_answers_what_was_admitted(server: ServerProcess) -> None:
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        calls = [stub.ModelInfer(infer_request(MODEL, IMAGES), timeout=30) for _ in range(100)]
+        await calls[0]
+        await asyncio.to_thread(unload, server)
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, grpc.aio.AioRpcError):
+            assert outcome.code() is grpc.StatusCode.NOT_FOUND
+        else:
+            assert logits(outcome).shape == (2, 10)
+
+
+def test_what_cannot_be_asked_is_refused(server: ServerProcess) -> None:
+    with pytest.raises(grpc.RpcError) as unknown:
+        load(server, "nin-root-3")
+    assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
+    with pytest.raises(grpc.RpcError) as parameters:
+        load(server, config=True)
+    assert parameters.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "parameters config came, expected none" in parameters.value.details()
+
+
+def test_it_is_off_unless_asked_for() -> None:
+    with running_server("--models", MODEL, "--engine", "fake") as server:
+        for call in (load, unload):
+            with pytest.raises(grpc.RpcError) as caught:
+                call(server)
+            assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+            assert "--model-control explicit" in caught.value.details()
