@@ -253,4 +253,8 @@ async def _refusals_to_status(context: Context) -> AsyncIterator[None]:
         yield
     except RefusalError as refusal:
         details = status_details(refusal)
-        await context.abort(STATUS_CODES[refusal.reason], refusal.message, details)
+        try:
+            await context.abort(STATUS_CODES[refusal.reason], refusal.message, details)
+        except grpc.aio.InternalError:
+            # The call ended in this very moment, by its deadline or its caller: nobody is to be told.
+            raise asyncio.CancelledError from None
