@@ -14,7 +14,9 @@ from typing import Any, TypeAlias
 import grpc
 from google.protobuf.message import DecodeError
 
+from server.core.reasons import Reason, RefusalError
 from server.wire.guard import Guard
+from server.wire.reply import abort
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
@@ -99,7 +101,7 @@ def _tolerant(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], A
 
 async def _refuse(context: Any) -> None:
     text = "the bytes that came are no message of the type that this method expects"
-    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)
+    await abort(context, RefusalError(Reason.INVALID_REQUEST, text))
 
 
 def _checked_call(behave: Any) -> Any:

@@ -12,7 +12,7 @@ import grpc
 from server.core.reasons import RefusalError
 from server.observers.events import Observer
 from server.security.authorize import Authorizer
-from server.wire.reply import STATUS_CODES
+from server.wire.reply import abort
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
@@ -59,4 +59,4 @@ class Guard:
         except RefusalError as refusal:
             waited_s = time.monotonic() - began_s
             self._observer.refused("", refusal.reason, waited_s, "", refusal.message)
-            await context.abort(STATUS_CODES[refusal.reason], refusal.message)
+            await abort(context, refusal)

@@ -21,7 +21,7 @@ from server.observers.events import Observer
 from server.observers.statistics import Statistics
 from server.wire import describe
 from server.wire.parse import RequestLimits, find_model, parse_request
-from server.wire.reply import STATUS_CODES, build_response, status_details
+from server.wire.reply import STATUS_CODES, abort, build_response
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -252,9 +252,4 @@ async def _refusals_to_status(context: Context) -> AsyncIterator[None]:
     try:
         yield
     except RefusalError as refusal:
-        details = status_details(refusal)
-        try:
-            await context.abort(STATUS_CODES[refusal.reason], refusal.message, details)
-        except grpc.aio.InternalError:
-            # The call ended in this very moment, by its deadline or its caller: nobody is to be told.
-            raise asyncio.CancelledError from None
+        await abort(context, refusal)

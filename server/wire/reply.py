@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any, NoReturn
+
 import grpc
 import numpy as np
 from google.protobuf.duration_pb2 import Duration
@@ -30,7 +33,23 @@ STATUS_CODES = {
 }
 
 
-def status_details(refusal: RefusalError) -> tuple[tuple[str, bytes], ...]:
+async def abort(context: Any, refusal: RefusalError) -> NoReturn:
+    """End the call of ``context`` with the status of ``refusal``; does not return.
+
+    Raises:
+        grpc.aio.AbortError: as grpc.aio wants it.
+        asyncio.CancelledError: if the call ended in this very moment, by its deadline or its caller:
+            nobody is to be told.
+    """
+    details = _status_details(refusal)
+    try:
+        await context.abort(STATUS_CODES[refusal.reason], refusal.message, details)
+    except grpc.aio.InternalError:
+        raise asyncio.CancelledError from None
+    raise AssertionError("abort raises")
+
+
+def _status_details(refusal: RefusalError) -> tuple[tuple[str, bytes], ...]:
     """Trailing metadata with a ``google.rpc.Status``: RetryInfo where a later try may succeed."""
     if refusal.retry_after_s is None:
         return ()

@@ -119,33 +119,34 @@ class WorkerPool:
         Raises:
             LoadError: if one of them cannot; what ran before goes on.
         """
-        ready = [state for state in self.workers.values() if state.ready]
-        if not ready:
+        loading = []
+        for state in self.workers.values():
+            if state.ready and state.handle is not None:
+                state.behind = asyncio.get_running_loop().create_future()
+                state.handle.load(card.name, card.weights, behind=True)
+                loading.append((state, state.handle, state.behind))
+        if not loading:
             raise LoadError("no worker is ready")
-        for state in ready:
-            assert state.handle is not None
-            state.behind = asyncio.get_running_loop().create_future()
-            state.handle.load(card.name, card.weights, behind=True)
-        futures = [state.behind for state in ready if state.behind is not None]
-        outcomes = await asyncio.gather(*futures, return_exceptions=True)
-        for state in ready:
-            state.behind = None
+        outcomes = await asyncio.gather(
+            *(future for _, _, future in loading), return_exceptions=True
+        )
         errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-        for state, outcome in zip(ready, outcomes, strict=True):
-            if state.handle is None or isinstance(outcome, BaseException):
+        if not errors:
+            model = self._get(card.name)
+            model.card, model.served = card, True
+        for (state, handle, _), outcome in zip(loading, outcomes, strict=True):
+            state.behind = None
+            # Its replacement, if it died meanwhile, loads everything by itself.
+            if state.handle is not handle or isinstance(outcome, BaseException):
                 continue
             if errors:
-                state.handle.discard(card.name)
+                handle.discard(card.name)
             else:
-                state.handle.swap(card.name)
+                handle.swap(card.name)
                 state.loaded[card.name] = outcome
+                self._announce(state)
         if errors:
             raise LoadError(str(errors[0]))
-        model = self._get(card.name)
-        model.card, model.served = card, True
-        for state in ready:
-            if state.ready:
-                self._announce(state)
 
     def unload(self, name: str) -> None:
         """Have the workers forget a model for which nothing waits any more."""
@@ -214,7 +215,8 @@ class WorkerPool:
                         "seconds": round(message.seconds, 3),
                     },
                 )
-                if state.behind is not None:
+                if state.ready:
+                    assert state.behind is not None, "a ready worker loads behind"
                     state.behind.set_result(message)
                 else:
                     state.loaded[message.model] = message
@@ -232,7 +234,8 @@ class WorkerPool:
                         "error": message.error,
                     },
                 )
-                if state.behind is not None:
+                if state.ready:
+                    assert state.behind is not None, "a ready worker loads behind"
                     state.behind.set_exception(LoadError(message.error))
                     return
                 self._set_failure(message.model, name, message.error)
