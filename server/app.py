@@ -80,6 +80,7 @@ def worker_specs(settings: Settings, models: Models, cuda_devices: int) -> list[
             name=name,
             device=device,
             engine=default_engine(device) if settings.engine == "auto" else settings.engine,
+            precision=settings.precision,
             threads=threads,
             max_batch_rows=limits.max_batch_rows,
             image=card.image,

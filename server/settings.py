@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from rootmodels.weights_info import PRETRAINED_DIR
 from server.core.scheduler import Limits
+from server.engines.base import Precision
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -74,6 +75,11 @@ class Settings(BaseModel):
         "workers",
         "what computes: auto (openvino on the CPU, torch on a GPU), torch, openvino, or fake (for tests)",
         "auto",
+    )
+    precision: Precision = _option(
+        "workers",
+        "what it computes in: fp32, or bf16 (faster where the device has it, rounds to 8 bits)",
+        "fp32",
     )
     cpu_workers: int = _option("workers", "worker processes on the CPU", 1, ge=1, le=256)
     threads: int = _option(
