@@ -120,6 +120,13 @@ class Settings(BaseModel):
         10.0,
         gt=0,
     )
+    load_timeout_s: float = _option(
+        "operation",
+        "a worker that takes longer than this to start, or to load and warm up one model, hangs and is "
+        "replaced",
+        120.0,
+        gt=0,
+    )
     grace_s: float = _option(
         "operation",
         "seconds after SIGTERM in which health says NOT_SERVING but requests are still served, so that "
