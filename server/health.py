@@ -22,6 +22,11 @@ class Health:
         self._draining = False
         self._changed = asyncio.Event()
 
+    @property
+    def is_serving(self) -> bool:
+        """What is said of the whole server."""
+        return self._models.all_ready and not self._draining
+
     async def follow(self) -> None:
         """Publish the state now and after each :meth:`models_changed`; runs until cancelled."""
         while True:
@@ -43,7 +48,7 @@ class Health:
 
         Once before the server starts: the servicer says SERVING for "" from its creation.
         """
-        await self._set("", self._models.all_ready)
+        await self._set("", self.is_serving)
         for model in self._models:
             await self._set(model.card.name, model.is_ready)
 

@@ -110,7 +110,8 @@ class _Queue:
     @property
     def rows(self) -> int:
         """Rows that wait."""
-        return sum(level.rows for level in self.levels.values())
+        # A copy: metrics ask from another thread while levels are added.
+        return sum(level.rows for level in tuple(self.levels.values()))
 
     @property
     def head(self) -> Request:
@@ -265,6 +266,16 @@ class Scheduler:
         """Rows of ``model`` that wait for a worker."""
         queue = self._queues.get(model)
         return queue.rows if queue else 0
+
+    def rows_in_flight(self, model: str) -> int:
+        """Rows of ``model`` that are with a worker."""
+        # Copies: metrics ask from another thread while batches come and go.
+        return sum(
+            batch.rows
+            for worker in tuple(self._workers.values())
+            for batch in tuple(worker.batches.values())
+            if batch.model == model
+        )
 
     def backlog_s(self, model: str) -> float | None:
         """Expected seconds until what waits for ``model`` is computed; None if that is not known."""

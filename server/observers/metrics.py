@@ -1,105 +1,168 @@
-"""The Prometheus catalogue: every metric with its name, unit, labels and buckets."""
+"""Turns events into the counters and histograms of the catalogue."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+)
 
 from server.core.reasons import Reason
-from server.observers.events import Timeline
+from server.observers import metrics_catalog as catalog
+from server.observers.events import Observer, Timeline
+from server.observers.metrics_catalog import Kind, Metric
 
-# 100 us to 10 s in steps of about 2: a small network answers in under a millisecond.
-LATENCY_BUCKETS = (
-    0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25,
-    0.5, 1.0, 2.5, 5.0, 10.0,
-)  # fmt: skip
-ROWS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+# The stage at which a refusal for this reason was a missed deadline.
+_MISSED = {Reason.DEADLINE_LOST: "arrival", Reason.DEADLINE_EXPIRED: "waiting"}
+_NO_MODEL_REASONS = (
+    Reason.UNAUTHENTICATED,
+    Reason.PERMISSION_DENIED,
+    Reason.INVALID_REQUEST,
+    Reason.UNKNOWN_MODEL,
+)
+_MODEL_REASONS = tuple(
+    reason
+    for reason in Reason
+    if reason
+    not in {
+        Reason.UNAUTHENTICATED,
+        Reason.PERMISSION_DENIED,
+        Reason.UNKNOWN_MODEL,
+        Reason.CONTROL_OFF,
+        Reason.LOAD_FAILED,
+    }
+)
 
 
-class Metrics:
-    """Turns events into metrics. Only names of served models become label values, or ""."""
+@dataclass(frozen=True, slots=True)
+class _OfModel:
+    """The metrics of one model, looked up once: a look-up by label costs as much as a count."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._request = Histogram(
-            "rootserve_request_seconds",
-            "Time from the arrival of a request to its answer or refusal.",
-            ["model", "outcome"],
-            buckets=LATENCY_BUCKETS,
-            registry=registry,
-        )
-        self._queue = Histogram(
-            "rootserve_queue_seconds",
-            "Time a request waited until its batch was closed.",
-            ["model"],
-            buckets=LATENCY_BUCKETS,
-            registry=registry,
-        )
-        self._batch_wait = Histogram(
-            "rootserve_batch_wait_seconds",
-            "Time a closed batch waited until a worker began to compute it, per request.",
-            ["model"],
-            buckets=LATENCY_BUCKETS,
-            registry=registry,
-        )
-        self._compute = Histogram(
-            "rootserve_compute_seconds",
-            "Time a worker computed a batch.",
-            ["model"],
-            buckets=LATENCY_BUCKETS,
-            registry=registry,
-        )
-        self._batch_rows = Histogram(
-            "rootserve_batch_rows",
-            "Rows (images) per batch.",
-            ["model"],
-            buckets=ROWS_BUCKETS,
-            registry=registry,
-        )
-        self._rows = Counter(
-            "rootserve_rows",
-            "Rows (images) answered.",
-            ["model"],
-            registry=registry,
-        )
-        self._rows_queued = Gauge(
-            "rootserve_rows_queued",
-            "Rows (images) that wait for a worker.",
-            ["model"],
-            registry=registry,
-        )
-        self._refusals = Counter(
-            "rootserve_refusals",
-            "Requests that got no answer, by reason.",
-            ["model", "reason"],
-            registry=registry,
-        )
+    answered: Histogram
+    queue: Histogram
+    batch_wait: Histogram
+    compute: Histogram
+    batch_rows: Histogram
+    rows: Counter
 
-    def follow_queues(self, models: Iterable[str], rows_queued: Callable[[str], int]) -> None:
-        """Read the queue lengths at each scrape, and show every served model from the start."""
-        for model in models:
-            self._rows_queued.labels(model).set_function(partial(rows_queued, model))
-            self._request.labels(model, "ok")
-            for metric in (self._queue, self._batch_wait, self._compute, self._batch_rows):
-                metric.labels(model)
-            self._rows.labels(model)
+
+class Metrics(Observer):
+    """An observer. Only names of models of the table become label values, or "".
+
+    ``trace_id`` tells the trace of the request that is being answered or refused, as 32 hexadecimal
+    digits, or "" when it is in none; it becomes the exemplar of the request's latency.
+    """
+
+    def __init__(
+        self, registry: CollectorRegistry, trace_id: Callable[[], str] | None = None
+    ) -> None:
+        # A second series for each one, which nobody here asks for.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._trace_id = trace_id
+        self._request = _histogram(catalog.REQUEST, registry)
+        self._queue = _histogram(catalog.QUEUE, registry)
+        self._batch_wait = _histogram(catalog.BATCH_WAIT, registry)
+        self._compute = _histogram(catalog.COMPUTE, registry)
+        self._batch_rows = _histogram(catalog.BATCH_ROWS, registry)
+        self._rows = _counter(catalog.ROWS, registry)
+        self._refusals = _counter(catalog.REFUSALS, registry)
+        self._deadline_misses = _counter(catalog.DEADLINE_MISSES, registry)
+        self._received = _counter(catalog.RECEIVED, registry)
+        self._sent = _counter(catalog.SENT, registry)
+        self._worker_restarts = _counter(catalog.WORKER_RESTARTS, registry)
+        self._worker_busy = _counter(catalog.WORKER_BUSY, registry)
+        self._analysis_jobs = _gauge(catalog.ANALYSIS_JOBS, registry)
+        self._analysis_images = _counter(catalog.ANALYSIS_IMAGES, registry)
+        self._of_model: dict[str, _OfModel] = {}
+        for reason in _NO_MODEL_REASONS:
+            self._refusals.labels("", reason.value)
+
+    def show_model(self, model: str) -> None:
+        """Show a model's series from the start, at zero: a rate misses the first event otherwise."""
+        self._find(model)
+        self._analysis_images.labels(model)
+        for reason in _MODEL_REASONS:
+            self._refusals.labels(model, reason.value)
+        for stage in _MISSED.values():
+            self._deadline_misses.labels(model, stage)
+
+    def show_worker(self, worker: str) -> None:
+        """Show a worker's series from the start."""
+        self._worker_restarts.labels(worker)
+        self._worker_busy.labels(worker)
 
     def answered(self, model: str, rows: int, timeline: Timeline) -> None:
         """See :class:`server.observers.events.Observer`."""
-        self._request.labels(model, "ok").observe(timeline.total_ns * 1e-9)
-        self._queue.labels(model).observe(timeline.queue_ns * 1e-9)
-        self._batch_wait.labels(model).observe(timeline.batch_wait_ns * 1e-9)
-        self._rows.labels(model).inc(rows)
+        metrics = self._find(model)
+        metrics.answered.observe(timeline.total_ns * 1e-9, self._exemplar())
+        metrics.queue.observe(timeline.queue_ns * 1e-9)
+        metrics.batch_wait.observe(timeline.batch_wait_ns * 1e-9)
+        metrics.rows.inc(rows)
 
     def refused(
         self, model: str, reason: Reason, seconds: float, request_id: str, message: str
     ) -> None:
         """See :class:`server.observers.events.Observer`."""
-        self._request.labels(model, reason.value).observe(seconds)
+        self._request.labels(model, reason.value).observe(seconds, self._exemplar())
         self._refusals.labels(model, reason.value).inc()
+        if reason in _MISSED:
+            self._deadline_misses.labels(model, _MISSED[reason]).inc()
 
-    def computed(self, model: str, rows: int, seconds: float) -> None:
+    def computed(self, worker: str, model: str, rows: int, seconds: float) -> None:
         """See :class:`server.observers.events.Observer`."""
-        self._compute.labels(model).observe(seconds)
-        self._batch_rows.labels(model).observe(rows)
+        metrics = self._find(model)
+        metrics.compute.observe(seconds)
+        metrics.batch_rows.observe(rows)
+        self._worker_busy.labels(worker).inc(seconds)
+
+    def worker_lost(self, worker: str) -> None:
+        """See :class:`server.observers.events.Observer`."""
+        self._worker_restarts.labels(worker).inc()
+
+    def transferred(self, method: str, received: int, sent: int) -> None:
+        """See :class:`server.observers.events.Observer`."""
+        if received:
+            self._received.labels(method).inc(received)
+        if sent:
+            self._sent.labels(method).inc(sent)
+
+    def _find(self, model: str) -> _OfModel:
+        found = self._of_model.get(model)
+        if found is None:
+            found = _OfModel(
+                answered=self._request.labels(model, "ok"),
+                queue=self._queue.labels(model),
+                batch_wait=self._batch_wait.labels(model),
+                compute=self._compute.labels(model),
+                batch_rows=self._batch_rows.labels(model),
+                rows=self._rows.labels(model),
+            )
+            self._of_model[model] = found
+        return found
+
+    def _exemplar(self) -> dict[str, str] | None:
+        trace_id = self._trace_id() if self._trace_id else ""
+        return {"trace_id": trace_id} if trace_id else None
+
+
+def _histogram(metric: Metric, registry: CollectorRegistry) -> Histogram:
+    assert metric.kind is Kind.HISTOGRAM, metric.name
+    return Histogram(
+        metric.name, metric.help, metric.labels, buckets=metric.buckets, registry=registry
+    )
+
+
+def _counter(metric: Metric, registry: CollectorRegistry) -> Counter:
+    assert metric.kind is Kind.COUNTER, metric.name
+    return Counter(metric.name, metric.help, metric.labels, registry=registry)
+
+
+def _gauge(metric: Metric, registry: CollectorRegistry) -> Gauge:
+    assert metric.kind is Kind.GAUGE, metric.name
+    return Gauge(metric.name, metric.help, metric.labels, registry=registry)

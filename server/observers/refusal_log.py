@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from server.core.reasons import Reason
-from server.observers.events import Timeline
+from server.observers.events import Observer
 
 _log = logging.getLogger(__name__)
 
@@ -52,30 +52,37 @@ class _Class:
     """Refusals since then."""
     request_id: str = ""
     """Of the latest of them."""
+    trace_id: str = ""
+    """Of the latest of them."""
 
 
-class RefusalLog:
+class RefusalLog(Observer):
     """An observer. Each line's ``count`` is how many refusals it tells of; they add up to all of them.
 
-    Keeps a few words for each served model and reason. ``clock`` gives monotonic seconds.
+    Keeps a few words for each served model and reason. ``clock`` gives monotonic seconds; ``trace_id``
+    the trace of the request that is being refused, "" if it is in none.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        trace_id: Callable[[], str] | None = None,
+    ) -> None:
         self._clock = clock
+        self._trace_id = trace_id
         self._classes: dict[tuple[str, Reason], _Class] = {}
-
-    def answered(self, model: str, rows: int, timeline: Timeline) -> None:
-        """See :class:`server.observers.events.Observer`."""
 
     def refused(
         self, model: str, reason: Reason, seconds: float, request_id: str, message: str
     ) -> None:
         """See :class:`server.observers.events.Observer`."""
         now = self._clock()
+        trace_id = self._trace_id() if self._trace_id else ""
         known = self._classes.get((model, reason))
         if known is not None and now - known.logged_s < INTERVAL_S:
             known.suppressed += 1
             known.request_id = request_id[: MAX_ID_LENGTH + 1]
+            known.trace_id = trace_id
             return
         text = f": {_printable(message, _MAX_TEXT_LENGTH)}" if reason in _OWN_TEXT else ""
         count = 1
@@ -88,11 +95,8 @@ class RefusalLog:
             "request refused (%s)%s",
             reason.value,
             text,
-            extra=_fields(model, reason, request_id, count),
+            extra=_fields(model, reason, request_id, trace_id, count),
         )
-
-    def computed(self, model: str, rows: int, seconds: float) -> None:
-        """See :class:`server.observers.events.Observer`."""
 
     async def follow(self) -> None:
         """Tell of what was suppressed even if nothing more is refused; runs until cancelled."""
@@ -113,7 +117,7 @@ class RefusalLog:
                 f"{known.suppressed:,}",
                 reason.value,
                 elapsed_s,
-                extra=_fields(model, reason, known.request_id, known.suppressed),
+                extra=_fields(model, reason, known.request_id, known.trace_id, known.suppressed),
             )
             self._classes[model, reason] = _Class(now)
 
@@ -138,11 +142,15 @@ def _level(reason: Reason) -> int:
     return logging.INFO if reason in _OF_THE_CALLER else logging.WARNING
 
 
-def _fields(model: str, reason: Reason, request_id: str, count: int) -> dict[str, object]:
-    """What a line carries; an id or a model that is not known is left out."""
+def _fields(
+    model: str, reason: Reason, request_id: str, trace_id: str, count: int
+) -> dict[str, object]:
+    """What a line carries; ids and a model that are not known are left out."""
     fields: dict[str, object] = {}
     if request_id:
         fields["request_id"] = _printable(request_id, MAX_ID_LENGTH)
+    if trace_id:
+        fields["trace_id"] = trace_id
     if model:
         fields["model"] = model
     return {**fields, "reason": reason.value, "count": count}

@@ -7,7 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from server.core.reasons import Reason
-from server.observers.events import Timeline
+from server.observers.events import Observer, Timeline
 
 
 @dataclass(slots=True)
@@ -40,7 +40,7 @@ class ModelStatistics:
     by_batch_rows: dict[int, Total] = field(default_factory=lambda: defaultdict(Total))
 
 
-class Statistics:
+class Statistics(Observer):
     """Keeps :class:`ModelStatistics` for every model that had a request."""
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class Statistics:
         if model:
             self.by_model[model].fail.add(int(seconds * 1e9))
 
-    def computed(self, model: str, rows: int, seconds: float) -> None:
+    def computed(self, worker: str, model: str, rows: int, seconds: float) -> None:
         """See :class:`server.observers.events.Observer`."""
         statistics = self.by_model[model]
         statistics.batches += 1
