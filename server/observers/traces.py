@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol
 
 from server.core.reasons import Reason
+
+_trace_id: ContextVar[str] = ContextVar("trace_id", default="")
+
+
+def current_trace_id() -> str:
+    """The trace of the request that the running task answers, 32 hexadecimal digits; "" if there is none."""
+    return _trace_id.get()
+
+
+def set_current_trace_id(trace_id: str) -> None:
+    """Tell what :func:`current_trace_id` gives from now on in the running task."""
+    _trace_id.set(trace_id)
 
 
 class TracesError(RuntimeError):
