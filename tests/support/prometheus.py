@@ -47,9 +47,7 @@ class Prometheus:
         found: list[dict[str, Any]] = self.get("query", query=expr)["result"]
         return found
 
-    def range(
-        self, expr: str, start_s: float, end_s: float, step_s: float
-    ) -> list[dict[str, Any]]:
+    def range(self, expr: str, start_s: float, end_s: float, step_s: float) -> list[dict[str, Any]]:
         """The series that ``expr`` gives, each with its ``values``."""
         found: list[dict[str, Any]] = self.get(
             "query_range", query=expr, start=start_s, end=end_s, step=step_s
@@ -97,13 +95,18 @@ def running_prometheus(target: str, folder: Path, interval_s: float = 0.5) -> It
             process.wait(PATIENCE_S)
 
 
+def dashboard_panels() -> list[dict[str, Any]]:
+    """Every panel of the dashboard that asks something."""
+    panels: list[dict[str, Any]] = json.loads(DASHBOARD.read_text())["panels"]
+    return [panel for panel in panels if panel["type"] != "row"]
+
+
 def dashboard_queries(window: str) -> list[Query]:
     """Every query of the dashboard, its variables at "All" and its windows of ``window``."""
-    panels = json.loads(DASHBOARD.read_text())["panels"]
     return [
         Query(panel["title"], target["legendFormat"], plain(target["expr"], window))
-        for panel in panels
-        for target in panel.get("targets", [])
+        for panel in dashboard_panels()
+        for target in panel["targets"]
     ]
 
 

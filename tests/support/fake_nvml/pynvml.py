@@ -1,5 +1,7 @@
 """Stands for nvidia-ml-py on a machine without a GPU: two of them, of which one cannot tell its power."""
 
+# ruff: noqa: N802 - the names are NVML's
+
 from types import SimpleNamespace
 
 
