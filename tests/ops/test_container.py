@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -25,8 +26,13 @@ COMPOSE = ROOT / "docker-compose.yml"
 MODEL = "nin-root-16"
 # As the compose file has it: nothing can be written but in the folder $1, no capability is left.
 CONFINED = r"""
-mount -o bind,remount,ro / && mount -t tmpfs -o mode=1777 tmpfs "$1" && cd "$1" && shift
-uid=$1 && shift
+set -e
+folder=$1 uid=$2
+shift 2
+mount -t tmpfs -o mode=1777 tmpfs "$folder"
+@SHOW@
+mount -o bind,remount,ro /
+cd "$folder"
 exec setpriv --reuid "$uid" --regid "$uid" --clear-groups \
     --no-new-privs --inh-caps=-all --bounding-set=-all "$@"
 """
@@ -109,6 +115,29 @@ def test_files_that_the_compose_file_mounts_exist() -> None:
             assert (ROOT / service["build"]["dockerfile"]).exists()
 
 
+def confinement() -> str:
+    """The script that confines a command.
+
+    An interpreter or a checkout in a home folder, which the service's user may not enter, is shown to it
+    in an empty one.
+    """
+    needed = {str(Path(path).resolve()) for path in (sys.base_prefix, sys.prefix, ROOT)}
+    closed = {path: folder for path in needed if (folder := closed_folder(Path(path)))}
+    aside = {path: f'"$folder/{number}"' for number, path in enumerate(closed)}
+    lines = [f'mkdir {place} && mount --bind "{path}" {place}' for path, place in aside.items()]
+    lines += [f'mount -t tmpfs -o mode=755 tmpfs "{folder}"' for folder in set(closed.values())]
+    lines += [
+        f'mkdir -p "{path}" && mount --bind {place} "{path}"' for path, place in aside.items()
+    ]
+    return CONFINED.replace("@SHOW@", "\n".join(lines))
+
+
+def closed_folder(path: Path) -> Path | None:
+    """The first folder on the way to ``path`` that others may not enter."""
+    way = reversed(path.parents)
+    return next((folder for folder in way if not folder.stat().st_mode & stat.S_IXOTH), None)
+
+
 def can_be_confined() -> bool:
     if os.geteuid() != 0 or not shutil.which("setpriv") or not shutil.which("unshare"):
         return False
@@ -160,7 +189,7 @@ def test_start_command_health_check_user_and_stop(folder: Path, *, confined: boo
     command = exec_form(last("ENTRYPOINT"))
     uid = int(last("USER").partition(":")[0]) if confined else os.geteuid()
     if confined:
-        shell = ["unshare", "--mount", "bash", "-c", CONFINED, "bash"]
+        shell = ["unshare", "--mount", "bash", "-c", confinement(), "bash"]
         command = [*shell, str(folder), str(uid), *command]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
