@@ -128,22 +128,22 @@ async def serve(settings: Settings) -> None:
     request_limits = RequestLimits(
         settings.max_batch_rows, settings.priority_levels, settings.default_priority
     )
-    control = None
-    if settings.model_control == "explicit":
-        control = ModelControl(models, pool, dispatcher, settings.weights)
+    is_explicit = settings.model_control == "explicit"
+    control = ModelControl(models, pool, dispatcher, settings.weights) if is_explicit else None
     identity = ServerIdentity("rootserve", version(), request_limits)
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
         InferenceService(identity, models, dispatcher, statistics, observer, control, traces),
         checked,
     )
-    _add_operations(checked, CatalogService(version(), models, pool, settings.limits()), health)
+    catalog = CatalogService(version(), models, pool, settings.limits())
+    _add_operations(checked, catalog, health)
 
     stop = _stop_on_signals()
     async with contextlib.AsyncExitStack() as stack:
-        if traces is not None:
-            stack.push_async_callback(asyncio.to_thread, traces.close)
+        await stack.enter_async_context(_closing(traces))
         await health.publish()
-        metrics_port = stack.enter_context(_metrics_endpoint(settings, monitoring, health)).port
+        endpoint = stack.enter_context(_metrics_endpoint(settings, monitoring, health))
+        catalog.metrics_port = endpoint.port
         await stack.enter_async_context(_background(health.follow()))
         stack.callback(refusal_log.close)
         await stack.enter_async_context(_background(refusal_log.follow()))
@@ -156,7 +156,7 @@ async def serve(settings: Settings) -> None:
         stack.push_async_callback(server.stop, 0)
         # Scripts read this line; it stays as it is.
         print(
-            f"listening grpc={host}:{port} metrics={host}:{metrics_port}",
+            f"listening grpc={host}:{port} metrics={host}:{endpoint.port}",
             flush=True,
         )
         await stop.wait()
@@ -279,6 +279,15 @@ def _metrics_endpoint(
             f"metrics_port: cannot listen on {settings.host}:{settings.metrics_port}: "
             f"{error.strerror}"
         ) from error
+
+
+@contextlib.asynccontextmanager
+async def _closing(traces: Traces | None) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        if traces is not None:
+            await asyncio.to_thread(traces.close)
 
 
 @contextlib.asynccontextmanager
