@@ -82,6 +82,7 @@ def worker_specs(settings: Settings, models: Models, cuda_devices: int) -> list[
             name=name,
             device=device,
             engine=default_engine(device) if settings.engine == "auto" else settings.engine,
+            precision=settings.precision,
             threads=threads,
             max_batch_rows=limits.max_batch_rows,
             image=card.image,
@@ -114,12 +115,12 @@ async def serve(settings: Settings) -> None:
     refusal_log = RefusalLog(trace_id=trace_id)
     observer = Observers([monitoring.metrics, statistics, refusal_log])
     scheduler = Scheduler(settings.limits())
-    pool = WorkerPool(specs, models)
+    pool = WorkerPool(specs, models, settings.load_timeout_s)
     dispatcher = Dispatcher(scheduler, pool, models, observer, traces)
     health = Health(models)
     pool.events = dispatcher
     pool.on_models_changed = functools.partial(_models_changed, health, monitoring)
-    monitoring.follow(scheduler, pool, lambda: health.is_serving)
+    monitoring.follow(scheduler, pool)
 
     server = grpc.aio.server(options=_server_options(settings))
     guard = Guard(authorizer, observer) if authorizer else None
@@ -142,7 +143,7 @@ async def serve(settings: Settings) -> None:
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(_closing(traces))
         await health.publish()
-        endpoint = stack.enter_context(_metrics_endpoint(settings, monitoring, health))
+        endpoint = stack.enter_context(_metrics_endpoint(settings, monitoring))
         catalog.metrics_port = endpoint.port
         await stack.enter_async_context(_background(health.follow()))
         stack.callback(refusal_log.close)
@@ -160,7 +161,7 @@ async def serve(settings: Settings) -> None:
             flush=True,
         )
         await stop.wait()
-        await _finish(settings, health, dispatcher)
+        await _finish(settings, models, health, dispatcher)
         await server.stop(grace=1.0)
     _log.info("stopped")
 
@@ -185,9 +186,12 @@ def _add_operations(server: Any, catalog: CatalogService, health: Health) -> Non
     )
 
 
-async def _finish(settings: Settings, health: Health, dispatcher: Dispatcher) -> None:
+async def _finish(
+    settings: Settings, models: Models, health: Health, dispatcher: Dispatcher
+) -> None:
     """Let load balancers look away, then refuse what comes and answer what was admitted."""
-    await health.drain()
+    models.draining = True
+    await health.publish()
     if settings.grace_s > 0:
         _log.info("shutting down: requests are still served for %g s", settings.grace_s)
         await asyncio.sleep(settings.grace_s)
@@ -269,11 +273,9 @@ def _stop_on_signals() -> asyncio.Event:
     return stop
 
 
-def _metrics_endpoint(
-    settings: Settings, monitoring: Monitoring, health: Health
-) -> MetricsEndpoint:
+def _metrics_endpoint(settings: Settings, monitoring: Monitoring) -> MetricsEndpoint:
     try:
-        return monitoring.endpoint(settings.host, settings.metrics_port, lambda: health.is_serving)
+        return monitoring.endpoint(settings.host, settings.metrics_port)
     except OSError as error:
         raise StartError(
             f"metrics_port: cannot listen on {settings.host}:{settings.metrics_port}: "

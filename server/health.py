@@ -19,13 +19,7 @@ class Health:
     def __init__(self, models: Models) -> None:
         self.servicer = health_aio.HealthServicer()
         self._models = models
-        self._draining = False
         self._changed = asyncio.Event()
-
-    @property
-    def is_serving(self) -> bool:
-        """What is said of the whole server."""
-        return self._models.all_ready and not self._draining
 
     async def follow(self) -> None:
         """Publish the state now and after each :meth:`models_changed`; runs until cancelled."""
@@ -38,20 +32,15 @@ class Health:
         """Publish soon."""
         self._changed.set()
 
-    async def drain(self) -> None:
-        """Nothing is served any more."""
-        self._draining = True
-        await self.publish()
-
     async def publish(self) -> None:
         """Publish the state now.
 
         Once before the server starts: the servicer says SERVING for "" from its creation.
         """
-        await self._set("", self.is_serving)
+        await self._set("", self._models.all_ready)
         for model in self._models:
             await self._set(model.card.name, model.is_ready)
 
     async def _set(self, service: str, serving: bool) -> None:
-        status = _SERVING if serving and not self._draining else _NOT_SERVING
+        status = _SERVING if serving and not self._models.draining else _NOT_SERVING
         await self.servicer.set(service, status)

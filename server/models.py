@@ -105,6 +105,8 @@ class Models:
 
     def __init__(self, cards: Iterable[ModelCard]) -> None:
         self._models = {card.name: Model(card) for card in cards}
+        self.draining = False
+        """Whether the service is about to end, so that nobody should begin to use it."""
 
     def __iter__(self) -> Iterator[Model]:
         return iter(self._models.values())
@@ -121,6 +123,11 @@ class Models:
     def all_ready(self) -> bool:
         """Whether every model that was asked for is ready."""
         return all(model.is_ready for model in self.served())
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether the server as a whole answers requests, and will a moment longer."""
+        return self.all_ready and not self.draining
 
     def select(self, names: Iterable[str]) -> None:
         """Choose what is served: ``names``, or every trained model when there are none.

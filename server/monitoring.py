@@ -30,9 +30,7 @@ class Monitoring:
         for model in self._models.served():
             self.metrics.show_model(model.card.name)
 
-    def follow(
-        self, scheduler: Scheduler, pool: WorkerPool, is_serving: Callable[[], bool]
-    ) -> None:
+    def follow(self, scheduler: Scheduler, pool: WorkerPool) -> None:
         """From now on read at each scrape, from its thread, what is not counted by events."""
 
         def workers() -> Iterator[WorkerView]:
@@ -43,7 +41,7 @@ class Monitoring:
 
         for worker in pool.workers:
             self.metrics.show_worker(worker)
-        view = ServerView(version(), self._models, scheduler, workers, is_serving)
+        view = ServerView(version(), self._models, scheduler, workers)
         self._registry.register(StateCollector(view))
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
@@ -52,10 +50,10 @@ class Monitoring:
         if gpus is not None:
             self._registry.register(gpus)
 
-    def endpoint(self, host: str, port: int, is_ready: Callable[[], bool]) -> MetricsEndpoint:
+    def endpoint(self, host: str, port: int) -> MetricsEndpoint:
         """The endpoint of all this.
 
         Raises:
             OSError: if it cannot listen there.
         """
-        return MetricsEndpoint(host, port, self._registry, is_ready)
+        return MetricsEndpoint(host, port, self._registry, lambda: self._models.is_serving)

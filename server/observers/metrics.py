@@ -15,7 +15,7 @@ from prometheus_client import (
 
 from server.core.reasons import Reason
 from server.observers import metrics_catalog as catalog
-from server.observers.events import Observer, Timeline
+from server.observers.events import Observer, Refusal, Timeline
 from server.observers.metrics_catalog import Kind, Metric
 
 # The stage at which a refusal for this reason was a missed deadline.
@@ -105,14 +105,13 @@ class Metrics(Observer):
         metrics.batch_wait.observe(timeline.batch_wait_ns * 1e-9)
         metrics.rows.inc(rows)
 
-    def refused(
-        self, model: str, reason: Reason, seconds: float, request_id: str, message: str
-    ) -> None:
+    def refused(self, refusal: Refusal) -> None:
         """See :class:`server.observers.events.Observer`."""
-        self._request.labels(model, reason.value).observe(seconds, self._exemplar())
-        self._refusals.labels(model, reason.value).inc()
-        if reason in _MISSED:
-            self._deadline_misses.labels(model, _MISSED[reason]).inc()
+        labels = (refusal.model, refusal.reason.value)
+        self._request.labels(*labels).observe(refusal.seconds, self._exemplar())
+        self._refusals.labels(*labels).inc()
+        if refusal.reason in _MISSED:
+            self._deadline_misses.labels(refusal.model, _MISSED[refusal.reason]).inc()
 
     def computed(self, worker: str, model: str, rows: int, seconds: float) -> None:
         """See :class:`server.observers.events.Observer`."""

@@ -39,7 +39,6 @@ class ServerView:
     models: Models
     scheduler: Scheduler
     workers: Callable[[], Iterable[WorkerView]]
-    is_serving: Callable[[], bool]
 
 
 class StateCollector(Collector):
@@ -61,7 +60,7 @@ class StateCollector(Collector):
     def _server(self) -> Iterator[Family]:
         limits = self._view.scheduler.limits
         yield info(catalog.BUILD, {"version": self._view.version})
-        yield gauge(catalog.SERVING, [((), self._view.is_serving())])
+        yield gauge(catalog.SERVING, [((), self._view.models.is_serving)])
         yield gauge(catalog.BATCH_LIMIT, [((), limits.max_batch_rows)])
         yield gauge(catalog.QUEUE_LIMIT, [((), limits.max_queue_rows)])
 

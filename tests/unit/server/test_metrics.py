@@ -10,7 +10,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as openmetr
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from server.core.reasons import Reason
-from server.observers.events import Timeline
+from server.observers.events import Refusal, Timeline
 from server.observers.metrics import Metrics
 from server.observers.metrics_catalog import CATALOG, LABELS, Kind
 from server.observers.metrics_gpu import gpu_collector
@@ -49,8 +49,8 @@ def test_events_become_figures() -> None:
     metrics = Metrics(registry)
     metrics.answered(MODEL, 3, timeline())
     metrics.computed("cpu-0", MODEL, 8, 0.002)
-    metrics.refused(MODEL, Reason.DEADLINE_EXPIRED, 0.3, "", "")
-    metrics.refused("", Reason.UNKNOWN_MODEL, 0.001, "", "")
+    metrics.refused(Refusal(MODEL, Reason.DEADLINE_EXPIRED, 0.3, "", ""))
+    metrics.refused(Refusal("", Reason.UNKNOWN_MODEL, 0.001, "", ""))
     metrics.worker_lost("cpu-0")
     metrics.transferred("ModelInfer", 100, 0)
     metrics.transferred("ModelInfer", 0, 40)
