@@ -91,7 +91,8 @@ class Dispatcher:
         try:
             answer = await waiting.future
         except asyncio.CancelledError:
-            self._scheduler.cancel(waiting.request)
+            if self._scheduler.cancel(waiting.request) and trace is not None:
+                trace.left_queue()
             raise
         finally:
             del self._waiting[waiting.request.id]
@@ -208,6 +209,7 @@ class Dispatcher:
         failed = self._models.get(model)
         assert failed is not None
         for request in self._scheduler.drop_model(model):
+            self._trace_end_of_wait(request)
             text = f"model {model} is not ready: {failed.state_reason}"
             self._refuse(request, Reason.MODEL_NOT_READY, text)
 
@@ -229,6 +231,7 @@ class Dispatcher:
         for worker in decisions.hung:
             self._pool.kill(worker)
         for request in decisions.expired:
+            self._trace_end_of_wait(request)
             self._refuse(request, Reason.DEADLINE_EXPIRED, _EXPIRED)
         if self._timer is not None:
             self._timer.cancel()
@@ -297,6 +300,11 @@ class Dispatcher:
             ended_ns=report.ended_ns if report else time.monotonic_ns(),
         )
         traces.batch_ended(times, traced)
+
+    def _trace_end_of_wait(self, request: Request) -> None:
+        waiting = self._waiting.get(request.id)
+        if waiting is not None and waiting.trace is not None:
+            waiting.trace.left_queue()
 
     def _refuse(self, request: Request, reason: Reason, text: str, worker: str = "") -> None:
         waiting = self._waiting.get(request.id)

@@ -1,6 +1,8 @@
 """`rootserve top`: a live view of what a server does, from its own metrics."""
 
 import json
+import os
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -45,12 +47,15 @@ def run(connection: Connection, options: TopOptions) -> None:
         if screen.is_terminal and not options.as_json:
             with Live(console=screen, screen=True, auto_refresh=False) as live:
                 for view, trouble in _views(source, options.interval_s):
-                    live.update(render(screen, connection.server, view, trouble), refresh=True)
+                    live.update(render(connection.server, view, trouble), refresh=True)
         else:
             for view, trouble in _views(source, options.interval_s):
                 _print(screen, connection.server, None if trouble else view, trouble, options)
     except KeyboardInterrupt:
         return
+    except BrokenPipeError:
+        # Who read it has enough, as `head` has; the interpreter must not write what is left.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _views(source: Source, interval_s: float) -> Iterator[tuple[View | None, str]]:
@@ -83,5 +88,5 @@ def _print(
         print(json.dumps(line | (view.to_json() if view else {})), flush=True)
     else:
         screen.print(at, style="dim")
-        screen.print(render(screen, server, view, trouble))
+        screen.print(render(server, view, trouble))
         screen.print()

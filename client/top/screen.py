@@ -2,10 +2,8 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
-from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -18,7 +16,7 @@ _BUSY = 0.9
 
 
 def render(
-    screen: Console, server: str, view: View | None, trouble: str = "", now_s: float | None = None
+    server: str, view: View | None, trouble: str = "", now_s: float | None = None
 ) -> RenderableType:
     """Everything; with `trouble`, what cannot be reached, the last view is dimmed.
 
@@ -29,7 +27,10 @@ def render(
         parts.append(Text(f"{trouble}; trying again", style="red"))
     if view is not None:
         style = "dim" if trouble else ""
-        parts += [_models(screen, view.models, style), _workers(screen, view.workers, style)]
+        parts += ["", _models(view.models, style), "", _workers(view.workers, style), ""]
+        waiting = ", ".join(row.model for row in view.models if not row.ready)
+        if waiting:
+            parts.append(Text(f"not ready: {waiting}", style="red"))
         if view.interval_s is not None and not trouble:
             words = (
                 f"over {view.interval_s:.1f} s; p50 and p99 are estimates from histogram buckets"
@@ -47,18 +48,13 @@ def _headline(server: str, view: View | None, now_s: float) -> Text:
     return line
 
 
-def _models(screen: Console, rows: Sequence[ModelRow], style: str) -> Table:
-    table = _table(
-        screen,
-        style,
-        ("model", "state"),
-        ("req/s", "rows/s", "p50", "p99", "batch", "queue", "at work", "refused/s"),
-    )
+def _models(rows: Sequence[ModelRow], style: str) -> Table:
+    numbers = ("req/s", "rows/s", "p50", "p99", "batch", "queue", "work", "ref/s")
+    table = _table(style, ("model",), numbers)
     for row in rows:
         refused = _rate(row.refused_per_s)
         table.add_row(
-            escape(row.model),
-            "[green]ready[/]" if row.ready else "[red]not ready[/]",
+            escape(row.model) if row.ready else f"[red]{escape(row.model)}[/]",
             _rate(row.requests_per_s),
             _rate(row.rows_per_s),
             duration(row.p50_s),
@@ -71,8 +67,8 @@ def _models(screen: Console, rows: Sequence[ModelRow], style: str) -> Table:
     return table
 
 
-def _workers(screen: Console, rows: Sequence[WorkerRow], style: str) -> Table:
-    table = _table(screen, style, ("worker", "device", "state"), ("busy", "restarts", "memory"))
+def _workers(rows: Sequence[WorkerRow], style: str) -> Table:
+    table = _table(style, ("worker", "device", "state"), ("busy", "restarts", "memory"))
     for row in rows:
         table.add_row(
             escape(row.worker),
@@ -85,13 +81,14 @@ def _workers(screen: Console, rows: Sequence[WorkerRow], style: str) -> Table:
     return table
 
 
-def _table(screen: Console, style: str, words: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
-    settings: dict[str, Any] = {"box": box.SIMPLE_HEAD if screen.is_terminal else None}
-    table = Table(header_style="bold", pad_edge=False, style=style, row_styles=[style], **settings)
+def _table(style: str, words: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    table.row_styles = [style]
     for name in words:
-        table.add_column(name, overflow="ellipsis", no_wrap=True)
+        table.add_column(name)
     for name in numbers:
-        table.add_column(name, justify="right", no_wrap=True)
+        # Words give way on a narrow terminal, numbers never.
+        table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
     return table
 
 

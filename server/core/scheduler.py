@@ -192,11 +192,14 @@ class Scheduler:
             heapq.heappush(self._deadlines, (request.deadline_s, request.id, request.model))
         return None
 
-    def cancel(self, request: Request) -> None:
-        """Forget ``request``; if a worker has it already, its answer is for nobody."""
+    def cancel(self, request: Request) -> bool:
+        """Forget ``request``; if a worker has it already, its answer is for nobody.
+
+        Returns whether it was still waiting.
+        """
         queue = self._queues.get(request.model)
         if queue is not None and queue.remove(request.id) is not None:
-            return
+            return True
         if any(
             request.id == other.id
             for worker in self._workers.values()
@@ -204,6 +207,7 @@ class Scheduler:
             for other in batch.requests
         ):
             self._abandoned.add(request.id)
+        return False
 
     def worker_ready(self, name: str, models: Iterable[str]) -> None:
         """``name`` can take batches of ``models``; told again when it can take those of others."""

@@ -33,6 +33,9 @@ class RequestTrace(Protocol):
     def trace_id(self) -> str:
         """32 hexadecimal digits."""
 
+    def left_queue(self) -> None:
+        """It waited until now and will be in no batch."""
+
     def answered(self, model: str) -> None:
         """The response is built."""
 

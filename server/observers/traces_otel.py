@@ -171,13 +171,11 @@ class OtelRequestTrace:
         self._began_ns = began_ns
         # The same for all of them: children lie within their parent even if the clock is set meanwhile.
         self._since_epoch_ns = since_epoch_ns
-        self._was_in_batch = False
         self.context = span.get_span_context()
         self.trace_id = format_trace_id(self.context.trace_id)
 
     def in_batch(self, request: TracedRequest, batch: BatchTimes, context: SpanContext) -> None:
         """It was in ``batch``, whose span has ``context``."""
-        self._was_in_batch = True
         self._span.add_link(context)
         self._span.set_attribute("rootserve.rows", request.rows)
         if request.attempts:
@@ -191,14 +189,16 @@ class OtelRequestTrace:
             self._child("batch wait", batch.closed_ns, batch.began_ns)
             self._child("compute", batch.began_ns, batch.ended_ns, attributes=_computed_by(batch))
 
+    def left_queue(self) -> None:
+        """See :class:`server.observers.traces.RequestTrace`."""
+        self._child("queue", self._began_ns, time.monotonic_ns())
+
     def answered(self, model: str) -> None:
         """See :class:`server.observers.traces.RequestTrace`."""
         self._end(model, "OK")
 
     def refused(self, model: str, reason: Reason, code: str, message: str) -> None:
         """See :class:`server.observers.traces.RequestTrace`."""
-        if reason is Reason.DEADLINE_EXPIRED and not self._was_in_batch:
-            self._child("queue", self._began_ns, time.monotonic_ns(), reason)
         self._span.set_attribute("error.type", reason.value)
         if code in _SERVER_ERRORS:
             self._span.set_status(Status(StatusCode.ERROR, message[:_MAX_TEXT_LENGTH]))

@@ -394,7 +394,6 @@ async def test_a_deadline_that_passed_in_the_queue_is_seen_there(service: Servic
     assert len(mine) == 2
     assert wire.status.status_code is StatusCode.ERROR
     assert_error(wire, Reason.DEADLINE_EXPIRED)
-    assert_error(queue, Reason.DEADLINE_EXPIRED)
     assert length_ns(queue) >= 5e6
 
 
@@ -426,6 +425,41 @@ async def test_a_cancelled_request_ends_its_trace_and_leaves_its_batch_alone(
     assert (wire.attributes or {})["rpc.response.status_code"] == "CANCELLED"
     for span in service.exporter.get_finished_spans():
         assert id_of(wire) not in [link.context.span_id for link in span.links]
+
+
+async def test_a_request_that_is_cancelled_in_the_queue_waited_until_then(
+    service: Service,
+) -> None:
+    busy = [service.ask()]
+    await service.given(1)
+    busy.append(service.ask())
+    await service.given(2)
+    gone = service.ask(1, CALLER)
+    await service.waiting(3)
+    gone.cancel()
+    mine = [span for span in await service.spans(2) if trace_of(span) == TRACE_ID]
+    assert_error(named(mine, METHOD), Reason.CANCELLED)
+    assert length_ns(named(mine, "queue")) > 0
+    for call in busy:
+        await service.compute()
+        await call
+
+
+async def test_what_waits_for_a_model_that_fails_waited_until_then(service: Service) -> None:
+    busy = [service.ask()]
+    await service.given(1)
+    busy.append(service.ask())
+    await service.given(2)
+    call = service.ask(1, CALLER)
+    await service.waiting(3)
+    service.dispatcher.model_failed(NAME)
+    assert await refused(call) is grpc.StatusCode.UNAVAILABLE
+    mine = [span for span in await service.spans(2) if trace_of(span) == TRACE_ID]
+    assert_error(named(mine, METHOD), Reason.MODEL_NOT_READY)
+    assert named(mine, "queue")
+    for other in busy:
+        await service.compute()
+        await other
 
 
 async def test_a_request_that_lost_a_worker_tells_so(service: Service) -> None:
