@@ -48,7 +48,10 @@ def build() -> str:
         )
     for row in (callers, time, batching, workers, variants, analysis):
         row(board)
-    return JSONEncoder(sort_keys=True, indent=2).encode(board.build()) + "\n"
+    built = board.build()
+    for number, panel in enumerate(built.panels or [], start=1):
+        panel.id_val = number
+    return JSONEncoder(sort_keys=True, indent=2).encode(built) + "\n"
 
 
 def main() -> int:

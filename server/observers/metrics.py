@@ -42,7 +42,7 @@ _MODEL_REASONS = tuple(
 
 @dataclass(frozen=True, slots=True)
 class _OfModel:
-    """The metrics of one model, looked up once: a look-up by label costs as much as a count."""
+    """The metrics of one model."""
 
     answered: Histogram
     queue: Histogram
@@ -79,7 +79,10 @@ class Metrics(Observer):
         self._worker_busy = _counter(catalog.WORKER_BUSY, registry)
         self._analysis_jobs = _gauge(catalog.ANALYSIS_JOBS, registry)
         self._analysis_images = _counter(catalog.ANALYSIS_IMAGES, registry)
+        # What is counted for every request is looked up once: by label it costs as much as counting.
         self._of_model: dict[str, _OfModel] = {}
+        self._busy_of: dict[str, Counter] = {}
+        self._bytes_of: dict[str, tuple[Counter, Counter]] = {}
         for reason in _NO_MODEL_REASONS:
             self._refusals.labels("", reason.value)
 
@@ -95,7 +98,7 @@ class Metrics(Observer):
     def show_worker(self, worker: str) -> None:
         """Show a worker's series from the start."""
         self._worker_restarts.labels(worker)
-        self._worker_busy.labels(worker)
+        self._busy_of[worker] = self._worker_busy.labels(worker)
 
     def answered(self, model: str, rows: int, timeline: Timeline) -> None:
         """See :class:`server.observers.events.Observer`."""
@@ -118,7 +121,9 @@ class Metrics(Observer):
         metrics = self._find(model)
         metrics.compute.observe(seconds)
         metrics.batch_rows.observe(rows)
-        self._worker_busy.labels(worker).inc(seconds)
+        if worker not in self._busy_of:
+            self.show_worker(worker)
+        self._busy_of[worker].inc(seconds)
 
     def worker_lost(self, worker: str) -> None:
         """See :class:`server.observers.events.Observer`."""
@@ -126,10 +131,14 @@ class Metrics(Observer):
 
     def transferred(self, method: str, received: int, sent: int) -> None:
         """See :class:`server.observers.events.Observer`."""
+        counters = self._bytes_of.get(method)
+        if counters is None:
+            counters = self._received.labels(method), self._sent.labels(method)
+            self._bytes_of[method] = counters
         if received:
-            self._received.labels(method).inc(received)
+            counters[0].inc(received)
         if sent:
-            self._sent.labels(method).inc(sent)
+            counters[1].inc(sent)
 
     def _find(self, model: str) -> _OfModel:
         found = self._of_model.get(model)

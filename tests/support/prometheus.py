@@ -95,10 +95,15 @@ def running_prometheus(target: str, folder: Path, interval_s: float = 0.5) -> It
             process.wait(PATIENCE_S)
 
 
+def dashboard_rows_and_panels() -> list[dict[str, Any]]:
+    """The rows, which are headings, and the panels, from top to bottom."""
+    panels: list[dict[str, Any]] = json.loads(DASHBOARD.read_text())["panels"]
+    return panels
+
+
 def dashboard_panels() -> list[dict[str, Any]]:
     """Every panel of the dashboard that asks something."""
-    panels: list[dict[str, Any]] = json.loads(DASHBOARD.read_text())["panels"]
-    return [panel for panel in panels if panel["type"] != "row"]
+    return [panel for panel in dashboard_rows_and_panels() if panel["type"] != "row"]
 
 
 def dashboard_queries(window: str) -> list[Query]:
