@@ -48,7 +48,7 @@ class Pages:
     def get(self, accept: str) -> tuple[str, bytes]:
         """The content type, OpenMetrics or Prometheus text as ``accept`` asks, and the page."""
         asked_s = time.monotonic()
-        encode, content_type = choose_encoder(accept)
+        encode, content_type = _encoder(accept)
         with self._lock:
             page = self._pages.get(content_type)
             if page is None or page.began_s < asked_s:
@@ -59,6 +59,13 @@ class Pages:
                 page = _Page(self._began_s, encode(self._registry))
                 self._pages = {content_type: page}
         return content_type, page.content
+
+
+def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
+    try:
+        return choose_encoder(accept)
+    except (TypeError, ValueError):  # a version that is no number
+        return choose_encoder("")
 
 
 class MetricsEndpoint:

@@ -74,6 +74,13 @@ def test_both_formats_plain_and_compressed(endpoint: MetricsEndpoint) -> None:
     assert gzip.decompress(packed) == page
 
 
+@pytest.mark.parametrize("kind", ["application/openmetrics-text", "text/plain"])
+def test_a_version_that_is_none_gets_the_plain_format(endpoint: MetricsEndpoint, kind: str) -> None:
+    status, headers, page = get(endpoint, accept=f"{kind}; version=none")
+    assert (status, headers["Content-Type"][:10]) == (200, "text/plain")
+    assert b"things_total 1.0" in page
+
+
 def test_ready_says_what_health_says(registry: CollectorRegistry) -> None:
     state = [False]
     with MetricsEndpoint("127.0.0.1", 0, registry, lambda: state[0]) as endpoint:
