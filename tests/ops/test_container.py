@@ -18,6 +18,8 @@ import yaml
 from hatchling.builders.wheel import WheelBuilder
 from tritonclient.grpc import service_pb2_grpc
 
+from server.options import read_settings
+from server.settings import Settings
 from tests.support.server_process import PATIENCE_S, infer_request, logits, plain_images, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -104,6 +106,17 @@ def test_the_compose_file_is_sound(profile: tuple[str, ...]) -> None:
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
         assert all(str(port).startswith("127.0.0.1:") for port in service["ports"])
+
+
+def test_the_variables_of_image_and_compose_file_are_settings() -> None:
+    for service in yaml.safe_load(COMPOSE.read_text())["services"].values():
+        if "build" in service:
+            given = {**image_environment(), **service["environment"], "ROOTSERVE_MODELS": ""}
+            settings = read_settings([], given)
+            assert (settings.host, settings.port, settings.models) == ("0.0.0.0", 8001, ())
+            assert {f"ROOTSERVE_{key.upper()}" for key in Settings.model_fields} >= {
+                key for key in given if key.startswith("ROOTSERVE_")
+            }
 
 
 def test_files_that_the_compose_file_mounts_exist() -> None:
