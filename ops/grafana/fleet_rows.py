@@ -118,8 +118,9 @@ def variants(board: Dashboard) -> None:
         columns(
             About(
                 "What each variant costs and yields",
-                "Accuracy is that of the served weights on the test set. Times are of the last 5 minutes, "
-                "and missing for models without requests; compute is per image, as it was batched.",
+                "Accuracy is that of the served weights on the test set. Times are of the last "
+                "5 minutes, and missing for models without requests; compute is per image, as "
+                "it was batched.",
                 "none",
                 "No server is scraped",
                 24,
@@ -174,8 +175,8 @@ def variants(board: Dashboard) -> None:
         bars(
             About(
                 "Multiply-accumulates per second",
-                "Equal bars: time follows the FLOPs. A shorter bar: a variant gains less than its FLOPs "
-                "promise.",
+                "Equal bars: time follows the FLOPs. A shorter bar: a variant gains less than "
+                "its FLOPs promise.",
                 "si:MAC/s",
                 NO_REQUESTS,
                 8,
@@ -207,8 +208,8 @@ def analysis(board: Dashboard) -> None:
         lines(
             About(
                 "Images analysed",
-                "Images per second that analysis jobs compute beside inference; 0 while "
-                "there is no job.",
+                "Images per second that analysis jobs compute beside inference; 0 while there "
+                "is no job.",
                 "none",
                 "No server is scraped",
                 16,

@@ -52,10 +52,9 @@ def callers(board: Dashboard) -> None:
         number(
             About(
                 "Not answered",
-                "Share of requests of the last 5 minutes that the server should have "
-                "answered and did not, in the worst"
-                " model. What the caller cancelled or sent wrong does not count. The "
-                "objective is 0.1 %.",
+                "Share of requests of the last 5 minutes that the server should have answered "
+                "and did not, in the worst model. What the caller cancelled or sent wrong does "
+                "not count. The objective is 0.1 %.",
                 "percentunit",
                 "No requests in the last 5 minutes",
                 4,
@@ -139,8 +138,8 @@ def callers(board: Dashboard) -> None:
         lines(
             About(
                 "Missed deadlines",
-                "Requests dropped because their deadline had passed: when they came, or "
-                "while they waited.",
+                "Requests dropped because their deadline had passed: when they came, or while "
+                "they waited.",
                 "reqps",
                 "All is well: no deadline was missed",
             ),
@@ -154,9 +153,8 @@ def callers(board: Dashboard) -> None:
         lines(
             About(
                 "Error budget burn, 1 hour",
-                "How many times faster than allowed the budget of 30 days is spent: 0.1 % "
-                "not answered, 1 % slower than"
-                " 100 ms. At 14.4 somebody is called.",
+                "How many times faster than allowed the budget of 30 days is spent: 0.1 % not "
+                "answered, 1 % slower than 100 ms. At 14.4 somebody is called.",
                 "none",
                 "No requests in the last hour",
             ),

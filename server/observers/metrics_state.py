@@ -48,7 +48,7 @@ class StateCollector(Collector):
         self._view = view
 
     def describe(self) -> Iterable[Family]:
-        """The names alone, for the registry's check for duplicates."""
+        """Nothing; the registry would read all figures to learn their names."""
         return []
 
     def collect(self) -> Iterator[Family]:
