@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from tritonclient.grpc import service_pb2_grpc
 
-from benchmarks.panel_drawing import BACKGROUND, EDGE, KINDS, PANEL, TEXT, Answer, empty
+from benchmarks.panel_drawing import BACKGROUND, DPI, EDGE, KINDS, PANEL, TEXT, Answer, empty
 from tests.support.prometheus import (
     INSTALLED,
     MISSING,
@@ -48,6 +48,7 @@ MARGINS_IN = {
     "stat": (0.15, 0.1),
     "table": (0.15, 0.1),
     "bargauge": (0.15, 0.1),
+    "xychart": (1.0, 0.5),
 }
 """Left of what a panel draws and below it, inches."""
 PATIENCE_S = 30.0
@@ -139,7 +140,7 @@ def draw(panels: Panels, found: Mapping[int, list[Answer]]) -> Figure:
     first = min(panel["gridPos"]["y"] for panel in panels)
     height = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in panels) - first
     height_in = height * UNIT_IN[1]
-    figure = Figure(figsize=(24 * UNIT_IN[0], height_in), facecolor=BACKGROUND)
+    figure = Figure((24 * UNIT_IN[0], height_in), dpi=DPI, facecolor=BACKGROUND)
     for panel in panels:
         place = panel["gridPos"]
         x, y = place["x"] / 24, 1 - (place["y"] - first) / height
@@ -213,7 +214,7 @@ def main() -> int:
     second = [panel["title"] for panel in panels].index(SECOND_PICTURE)
     for name, part in (("service", panels[:second]), ("fleet", panels[second:])):
         path = options.out / f"dashboard-{name}.png"
-        draw(part, found).savefig(path, dpi=100)
+        draw(part, found).savefig(path, dpi=DPI)
         print(path)
     return 0
 

@@ -20,6 +20,8 @@ COLORS = {"green": "#73bf69", "orange": "#ff9830", "red": "#f2495c"}
 PALETTE = (
     "#73bf69", "#f2cc0c", "#5794f2", "#ff9830", "#f2495c", "#b877d9", "#8ab8ff", "#96d98d", "#ffb357",
 )  # fmt: skip
+DPI = 100
+LEGEND_BELOW_IN = 0.27
 Series = list[dict[str, Any]]
 
 
@@ -43,7 +45,7 @@ def shown(value: float, unit: str, decimals: int | None = None) -> str:
     if not math.isfinite(value):
         return "-"
     if unit == "percentunit":
-        return f"{100 * value:.{1 if decimals is None else decimals}f} %"
+        return f"{100 * value:.3g} %" if decimals is None else f"{100 * value:.{decimals}f} %"
     if unit in {"s", "bytes", "Bps", "short"} or unit.startswith("si:"):
         return _scaled(value, unit, decimals)
     ending = {"reqps": " req/s", "watt": " W"}.get(unit, "")
@@ -81,7 +83,7 @@ def lines(axes: Axes, panel: Mapping[str, Any], answers: Sequence[Answer]) -> No
     defaults = panel["fieldConfig"]["defaults"]
     stacked = defaults["custom"].get("stacking", {}).get("mode") == "normal"
     named = [(answer.name(one["metric"]), one) for answer in answers for one in answer.series]
-    named.sort(key=lambda pair: pair[0])
+    named.sort(key=lambda pair: (pair[0] != "ok", pair[0]))
     times = sorted({float(t) for _, one in named for t, _ in one["values"]})
     floor = np.zeros(len(times))
     for number, (name, one) in enumerate(named):
@@ -99,11 +101,22 @@ def lines(axes: Axes, panel: Mapping[str, Any], answers: Sequence[Answer]) -> No
     axes.set_ylim(0, defaults.get("max", max(axes.get_ylim()[1] * 1.05, 1e-9)))
     _over_time(axes, defaults["unit"])
     handles, labels = axes.get_legend_handles_labels()
-    columns = 2 if max(map(len, labels), default=0) > 22 else 3
     axes.legend(
-        handles[:6], labels[:6], loc="upper left", bbox_to_anchor=(-0.02, -0.13), ncols=columns,
-        fontsize=6, frameon=False, labelcolor=TEXT, handlelength=1, columnspacing=1, borderpad=0,
-    )  # fmt: skip
+        handles[:6],
+        labels[:6],
+        loc="upper left",
+        bbox_to_anchor=(
+            -0.02,
+            -LEGEND_BELOW_IN / axes.get_window_extent().height * DPI,
+        ),
+        ncols=3,
+        fontsize=6,
+        frameon=False,
+        labelcolor=TEXT,
+        handlelength=1,
+        columnspacing=1,
+        borderpad=0,
+    )
 
 
 def number(axes: Axes, panel: Mapping[str, Any], answers: Sequence[Answer]) -> None:
@@ -139,9 +152,10 @@ def states(axes: Axes, panel: Mapping[str, Any], answers: Sequence[Answer]) -> N
             color = COLORS["green"] if value else COLORS["red"]
             span = _dates([began, ended])
             axes.barh(row, span[1] - span[0], left=span[0], height=0.6, color=color, alpha=0.75)
+    _over_time(axes, None)
     axes.set_yticks(range(len(series)), [name.split()[-1] for name, _ in series])
     axes.set_ylim(-0.7, len(series) - 0.3)
-    _over_time(axes, None)
+    axes.grid(visible=False)
 
 
 def density(axes: Axes, panel: Mapping[str, Any], answers: Sequence[Answer]) -> None:
@@ -162,6 +176,8 @@ def density(axes: Axes, panel: Mapping[str, Any], answers: Sequence[Answer]) -> 
     every = max(1, len(edges) // 6)
     _over_time(axes, None)
     axes.set_yticks(edges[::every], names[::every])
+    axes.grid(visible=False)
+    axes.set_xlim(days[0], days[-1])
 
 
 def bars(axes: Axes, panel: Mapping[str, Any], answers: Sequence[Answer]) -> None:
@@ -232,6 +248,7 @@ def _dates(times: Sequence[float]) -> Any:
 
 
 def _over_time(axes: Axes, unit: str | None) -> None:
+    axes.set_axisbelow(True)
     axes.grid(visible=True, color=EDGE, linewidth=0.5)
     axes.tick_params(colors=FAINT, labelsize=6.5, length=0)
     axes.xaxis.set_major_locator(mdates.AutoDateLocator(maxticks=5))
