@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.terminal_theme import MONOKAI
 
@@ -75,7 +76,9 @@ def draw(server: str, shown_as: str) -> None:
         record=True, width=92, force_terminal=True, file=io.StringIO(), highlight=False
     )
     screen.print(render(shown_as, view))
-    screen.save_svg(str(FIGURE), title="rootserve top", theme=MONOKAI)
+    # Without the fonts that rich would have the reader's browser fetch.
+    layout = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+    screen.save_svg(str(FIGURE), title="rootserve top", theme=MONOKAI, code_format=layout)
     print(f"wrote {FIGURE}")
 
 
