@@ -5,14 +5,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from server.core.reasons import Reason
 from server.observers.events import Refusal, Timeline
 from server.observers.metrics import Metrics
-from server.observers.metrics_catalog import CATALOG, LABELS, Kind
+from server.observers.metrics_catalog import CATALOG, LABELS, REQUEST, Kind
+from server.observers.metrics_figures import Distributions
 from server.observers.metrics_gpu import gpu_collector
 from server.observers.metrics_state import process_usage
 
@@ -70,6 +71,28 @@ def test_events_become_figures() -> None:
     assert found["rootserve_received_bytes_total", "ModelInfer"] == 100
     assert found["rootserve_sent_bytes_total", "ModelInfer"] == 40
     assert not [key for key in found if key[0].endswith("_created")]
+
+
+def test_a_distribution_is_what_prometheus_client_would_make_of_it() -> None:
+    bounds = REQUEST.buckets
+    values = [*bounds, 0.0, 0.0123, 0.0123, 11.0, *(bound * 1.000001 for bound in bounds)]
+    theirs = Histogram(REQUEST.name, REQUEST.help, REQUEST.labels, buckets=bounds, registry=None)
+    ours = Distributions(REQUEST)
+    for value in values:
+        theirs.labels(MODEL, "ok").observe(value)
+        ours.of(MODEL, "ok").observe(value)
+    (expected,) = theirs.collect()
+    made = ours.family()
+    assert (made.name, made.type, made.documentation) == (
+        expected.name,
+        expected.type,
+        expected.documentation,
+    )
+    assert {(one.name, *sorted(one.labels.items())): one.value for one in made.samples} == {
+        (one.name, *sorted(one.labels.items())): one.value
+        for one in expected.samples
+        if not one.name.endswith("_created")
+    }
 
 
 def test_a_model_is_shown_at_zero_before_its_first_request() -> None:
