@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-gpu check format stubs install clean
+.PHONY: demo test test-gpu check format stubs generated install clean
 
 demo: $(INSTALLED)  ## serve, classify and load-test real images; about a minute
 	$(BIN)/python examples/demo.py
@@ -28,6 +28,10 @@ format: $(INSTALLED)  ## put the code into the project's format
 
 stubs: $(INSTALLED)  ## write the Python stubs of proto/
 	scripts/generate-stubs
+
+generated: $(INSTALLED)  ## write docs/metrics.md and the Grafana dashboard
+	$(BIN)/python -m scripts.metrics_page
+	$(BIN)/python ops/grafana/dashboard.py
 
 install: $(INSTALLED)
 

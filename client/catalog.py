@@ -77,6 +77,7 @@ class ServerInfo:
     max_batch_rows: int
     max_delay_us: int
     max_queue_rows: int
+    metrics_port: int
     workers: Sequence[Worker]
 
     def to_json(self) -> dict[str, Any]:
@@ -120,6 +121,7 @@ def read_server_info(message: catalog_pb2.GetServerInfoResponse) -> ServerInfo:
         max_batch_rows=message.max_batch_rows,
         max_delay_us=message.max_delay_us,
         max_queue_rows=message.max_queue_rows,
+        metrics_port=message.metrics_port,
         workers=tuple(
             Worker(
                 name=worker.name,

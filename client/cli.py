@@ -243,6 +243,36 @@ def load(  # noqa: PLR0913, PLR0917 - one per option of the command
     raise typer.Exit(codes[outcome])
 
 
+@app.command()
+@connecting
+def top(
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Where the server's /metrics are [default: the server's host, and the port it tells].",
+        ),
+    ] = None,
+    interval: Annotated[
+        float, typer.Option(metavar="S", help="Seconds between two readings.", min=0.1)
+    ] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Show one interval and end.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a line of JSON per interval.")
+    ] = False,
+    *,
+    connection: Connection,
+) -> None:
+    """Watch a server: rate, latency, batches and queue of each model, and the workers.
+
+    The figures are those of its metrics; p50 and p99 are estimates from histogram buckets. Ctrl-C
+    ends it.
+    """
+    from client.commands.top import TopOptions, run  # noqa: PLC0415 - see the module's text
+
+    run(connection, TopOptions(metrics, interval, once, as_json))
+
+
 def _check_load_usage(
     concurrency: int | None,
     rate: float | None,

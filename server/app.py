@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
-from prometheus_client import CollectorRegistry, start_http_server
 from rootserve.v1 import catalog_pb2, catalog_pb2_grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
@@ -26,10 +26,12 @@ from server.engines.registry import default_engine
 from server.health import Health
 from server.machine import cpu_count, cuda_device_count
 from server.models import Models, find_models
+from server.monitoring import Monitoring
 from server.observers.events import Observers
-from server.observers.metrics import Metrics
+from server.observers.metrics_endpoint import MetricsEndpoint
 from server.observers.refusal_log import RefusalLog
 from server.observers.statistics import Statistics
+from server.observers.traces import Traces, TracesError, current_trace_id
 from server.security.authorize import Authorizer
 from server.security.exposure import exposure_warning
 from server.security.tls import server_credentials
@@ -106,50 +108,43 @@ async def serve(settings: Settings) -> None:
     cuda_devices = 0 if settings.device == "cpu" else cuda_device_count()
     specs = worker_specs(settings, models, cuda_devices)
 
-    registry = CollectorRegistry()
-    metrics = Metrics(registry)
+    traces = _open_traces(settings)
+    trace_id = current_trace_id if traces else None
+    monitoring = Monitoring(models, trace_id)
     statistics = Statistics()
-    refusal_log = RefusalLog()
-    observer = Observers([metrics, statistics, refusal_log])
+    refusal_log = RefusalLog(trace_id=trace_id)
+    observer = Observers([monitoring.metrics, statistics, refusal_log])
     scheduler = Scheduler(settings.limits())
     pool = WorkerPool(specs, models, settings.load_timeout_s)
-    dispatcher = Dispatcher(scheduler, pool, models, observer)
+    dispatcher = Dispatcher(scheduler, pool, models, observer, traces)
     health = Health(models)
     pool.events = dispatcher
-    pool.on_models_changed = health.models_changed
-    metrics.follow_queues((model.card.name for model in models.served()), scheduler.rows_queued)
+    pool.on_models_changed = functools.partial(_models_changed, health, monitoring)
+    monitoring.follow(scheduler, pool)
 
     server = grpc.aio.server(options=_server_options(settings))
     guard = Guard(authorizer, observer) if authorizer else None
-    checked: Any = CheckedServer(server, guard)  # stands in for the server while services are added
+    # Stands in for the server while services are added.
+    checked: Any = CheckedServer(server, observer, guard)
     request_limits = RequestLimits(
         settings.max_batch_rows, settings.priority_levels, settings.default_priority
     )
-    control = None
-    if settings.model_control == "explicit":
-        control = ModelControl(models, pool, dispatcher, settings.weights)
+    is_explicit = settings.model_control == "explicit"
+    control = ModelControl(models, pool, dispatcher, settings.weights) if is_explicit else None
     identity = ServerIdentity("rootserve", version(), request_limits)
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
-        InferenceService(identity, models, dispatcher, statistics, observer, control), checked
+        InferenceService(identity, models, dispatcher, statistics, observer, control, traces),
+        checked,
     )
-    catalog_pb2_grpc.add_CatalogServiceServicer_to_server(
-        CatalogService(version(), models, pool, settings.limits()), checked
-    )
-    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, checked)
-    services = (
-        service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name,
-        catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name,
-        health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
-        reflection.SERVICE_NAME,
-    )
-    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
-        reflection.aio.ReflectionServicer(services), checked
-    )
+    catalog = CatalogService(version(), models, pool, settings.limits())
+    _add_operations(checked, catalog, health)
 
     stop = _stop_on_signals()
     async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(_closing(traces))
         await health.publish()
-        metrics_port = stack.enter_context(_metrics_endpoint(settings, registry))
+        endpoint = stack.enter_context(_metrics_endpoint(settings, monitoring))
+        catalog.metrics_port = endpoint.port
         await stack.enter_async_context(_background(health.follow()))
         stack.callback(refusal_log.close)
         await stack.enter_async_context(_background(refusal_log.follow()))
@@ -162,13 +157,33 @@ async def serve(settings: Settings) -> None:
         stack.push_async_callback(server.stop, 0)
         # Scripts read this line; it stays as it is.
         print(
-            f"listening grpc={host}:{port} metrics={host}:{metrics_port}",
+            f"listening grpc={host}:{port} metrics={host}:{endpoint.port}",
             flush=True,
         )
         await stop.wait()
         await _finish(settings, models, health, dispatcher)
         await server.stop(grace=1.0)
     _log.info("stopped")
+
+
+def _models_changed(health: Health, monitoring: Monitoring) -> None:
+    health.models_changed()
+    monitoring.models_changed()
+
+
+def _add_operations(server: Any, catalog: CatalogService, health: Health) -> None:
+    """Add the services that tell of the server."""
+    catalog_pb2_grpc.add_CatalogServiceServicer_to_server(catalog, server)
+    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
+    services = (
+        service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name,
+        catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name,
+        health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+        reflection.SERVICE_NAME,
+    )
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
+        reflection.aio.ReflectionServicer(services), server
+    )
 
 
 async def _finish(
@@ -207,6 +222,26 @@ def _protection(settings: Settings) -> tuple[grpc.ServerCredentials | None, Auth
     return credentials, authorizer
 
 
+def _open_traces(settings: Settings) -> Traces | None:
+    """Who writes traces, if any are asked for; only then is OpenTelemetry imported.
+
+    Raises:
+        StartError: if it is not installed, or its settings make no sense.
+    """
+    if settings.traces == "off":
+        return None
+    try:
+        from server.observers.traces_otel import open_traces  # noqa: PLC0415 - see above
+    except ModuleNotFoundError as error:
+        raise StartError(
+            f"traces: otlp came, but {error.name} is not installed; pip install 'rootserve[traces]'"
+        ) from error
+    try:
+        return open_traces(version(), settings.traces_endpoint, settings.traces_ratio)
+    except TracesError as error:
+        raise StartError(str(error)) from error
+
+
 def _server_options(settings: Settings) -> list[tuple[str, int]]:
     size = settings.max_message_mb * 2**20
     options = [
@@ -238,22 +273,23 @@ def _stop_on_signals() -> asyncio.Event:
     return stop
 
 
-@contextlib.contextmanager
-def _metrics_endpoint(settings: Settings, registry: CollectorRegistry) -> Iterator[int]:
-    """Serve /metrics from a thread of its own; gives the port."""
+def _metrics_endpoint(settings: Settings, monitoring: Monitoring) -> MetricsEndpoint:
     try:
-        httpd, thread = start_http_server(settings.metrics_port, settings.host, registry)
+        return monitoring.endpoint(settings.host, settings.metrics_port)
     except OSError as error:
         raise StartError(
             f"metrics_port: cannot listen on {settings.host}:{settings.metrics_port}: "
             f"{error.strerror}"
         ) from error
+
+
+@contextlib.asynccontextmanager
+async def _closing(traces: Traces | None) -> AsyncIterator[None]:
     try:
-        yield httpd.server_port
+        yield
     finally:
-        httpd.shutdown()
-        httpd.server_close()
-        thread.join()
+        if traces is not None:
+            await asyncio.to_thread(traces.close)
 
 
 @contextlib.asynccontextmanager

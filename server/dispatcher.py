@@ -12,6 +12,7 @@ from server.core.reasons import Reason, RefusalError
 from server.core.scheduler import Batch, Limits, Request, Scheduler
 from server.models import Models
 from server.observers.events import Observer, Timeline
+from server.observers.traces import BatchTimes, RequestTrace, TracedRequest, Traces
 from server.workers.handle import Part
 from server.workers.pool import BatchReport, WorkerPool
 
@@ -44,6 +45,7 @@ class _Waiting:
     request: Request
     part: Part
     future: asyncio.Future[Answer]
+    trace: RequestTrace | None
 
 
 class Dispatcher:
@@ -53,12 +55,18 @@ class Dispatcher:
     """
 
     def __init__(
-        self, scheduler: Scheduler, pool: WorkerPool, models: Models, observer: Observer
+        self,
+        scheduler: Scheduler,
+        pool: WorkerPool,
+        models: Models,
+        observer: Observer,
+        traces: Traces | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._pool = pool
         self._models = models
         self._observer = observer
+        self._traces = traces
         self._waiting: dict[int, _Waiting] = {}
         self._ids = itertools.count(1)
         self._draining = False
@@ -72,18 +80,19 @@ class Dispatcher:
         """What the scheduler keeps to."""
         return self._scheduler.limits
 
-    async def infer(self, request: InferenceRequest) -> Answer:
-        """Answer ``request``.
+    async def infer(self, request: InferenceRequest, trace: RequestTrace | None = None) -> Answer:
+        """Answer ``request``; ``trace`` is told of its batch.
 
         Raises:
             RefusalError: if it will not be answered.
         """
-        waiting = self._admit(request)
+        waiting = self._admit(request, trace)
         self._pump_soon()
         try:
             answer = await waiting.future
         except asyncio.CancelledError:
-            self._scheduler.cancel(waiting.request)
+            if self._scheduler.cancel(waiting.request) and trace is not None:
+                trace.left_queue()
             raise
         finally:
             del self._waiting[waiting.request.id]
@@ -108,7 +117,7 @@ class Dispatcher:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _admit(self, request: InferenceRequest) -> _Waiting:
+    def _admit(self, request: InferenceRequest, trace: RequestTrace | None) -> _Waiting:
         if self._draining:
             raise RefusalError(Reason.DRAINING, "the server is shutting down; use another one")
         model = self._models.get(request.model)
@@ -132,7 +141,7 @@ class Dispatcher:
             if reason is Reason.QUEUE_FULL:
                 retry_after_s = self._scheduler.backlog_s(request.model) or _RETRY_AFTER_S
             raise RefusalError(reason, self._refusal_text(reason, admitted), retry_after_s)
-        waiting = _Waiting(admitted, request.part, self._loop.create_future())
+        waiting = _Waiting(admitted, request.part, self._loop.create_future(), trace)
         self._waiting[admitted.id] = waiting
         return waiting
 
@@ -173,11 +182,15 @@ class Dispatcher:
             self._pump()  # before the answers: the worker is idle
         finally:
             self._answer(done, logits, report)
-        self._observer.computed(done.model, done.rows, compute_s)
+        if self._traces is not None:
+            self._trace(self._traces, done, report)
+        self._observer.computed(worker, done.model, done.rows, compute_s)
 
     def batch_failed(self, worker: str, batch: int, error: str) -> None:
         """See :class:`server.workers.pool.PoolEvents`."""
         failed = self._scheduler.batch_done(worker, batch, time.monotonic(), None)
+        if self._traces is not None:
+            self._trace(self._traces, failed, None)
         for request in failed.requests:
             text = f"model {failed.model} failed on this batch: {error}"
             self._refuse(request, Reason.MODEL_FAILURE, text, worker)
@@ -188,6 +201,7 @@ class Dispatcher:
         for request in self._scheduler.worker_lost(worker):
             text = f"{self._scheduler.limits.max_attempts} workers died while they computed this request"
             self._refuse(request, Reason.WORKER_LOST, text, worker)
+        self._observer.worker_lost(worker)
         self._pump()
 
     def model_failed(self, model: str) -> None:
@@ -195,6 +209,7 @@ class Dispatcher:
         failed = self._models.get(model)
         assert failed is not None
         for request in self._scheduler.drop_model(model):
+            self._trace_end_of_wait(request)
             text = f"model {model} is not ready: {failed.state_reason}"
             self._refuse(request, Reason.MODEL_NOT_READY, text)
 
@@ -216,6 +231,7 @@ class Dispatcher:
         for worker in decisions.hung:
             self._pool.kill(worker)
         for request in decisions.expired:
+            self._trace_end_of_wait(request)
             self._refuse(request, Reason.DEADLINE_EXPIRED, _EXPIRED)
         if self._timer is not None:
             self._timer.cancel()
@@ -253,6 +269,42 @@ class Dispatcher:
                 precision=model.precision,
             )
             waiting.future.set_result(Answer(share, timeline))
+
+    def _trace(self, traces: Traces, batch: Batch, report: BatchReport | None) -> None:
+        """Tell of a batch in which traced requests are; without a report it failed."""
+        expired = report.expired if report else ()
+        traced = [
+            TracedRequest(
+                trace=waiting.trace,
+                arrived_ns=int(request.arrived_s * 1e9),
+                rows=request.rows,
+                attempts=request.attempts,
+                expired=position in expired,
+            )
+            for position, request in enumerate(batch.requests)
+            if (waiting := self._waiting.get(request.id)) and waiting.trace
+        ]
+        if not traced:
+            return
+        model = self._models.get(batch.model)
+        assert model is not None
+        times = BatchTimes(
+            model=batch.model,
+            rows=batch.rows,
+            requests=len(batch.requests),
+            worker=batch.worker,
+            engine=model.engine,
+            precision=model.precision,
+            closed_ns=int(batch.formed_s * 1e9),
+            began_ns=report.began_ns if report else None,
+            ended_ns=report.ended_ns if report else time.monotonic_ns(),
+        )
+        traces.batch_ended(times, traced)
+
+    def _trace_end_of_wait(self, request: Request) -> None:
+        waiting = self._waiting.get(request.id)
+        if waiting is not None and waiting.trace is not None:
+            waiting.trace.left_queue()
 
     def _refuse(self, request: Request, reason: Reason, text: str, worker: str = "") -> None:
         waiting = self._waiting.get(request.id)

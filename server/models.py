@@ -124,6 +124,11 @@ class Models:
         """Whether every model that was asked for is ready."""
         return all(model.is_ready for model in self.served())
 
+    @property
+    def is_serving(self) -> bool:
+        """Whether the server as a whole answers requests, and will a moment longer."""
+        return self.all_ready and not self.draining
+
     def select(self, names: Iterable[str]) -> None:
         """Choose what is served: ``names``, or every trained model when there are none.
 

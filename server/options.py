@@ -125,6 +125,8 @@ def _metavar(key: str) -> str:
     names: dict[object, str] = {
         int: "N",
         float: "SECONDS",
+        float | None: "RATIO",
+        str | None: "URL",
         Path: "DIR",
         Path | None: "FILE",
         tuple[int, ...]: "N,M",

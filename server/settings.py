@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -145,11 +146,36 @@ class Settings(BaseModel):
         "operation", "how log lines look: human, or json (one object per line)", "human"
     )
 
+    traces: Literal["off", "otlp"] = _option(
+        "traces", "otlp sends a trace of each request to an OpenTelemetry collector", "off"
+    )
+    traces_endpoint: str | None = _option(
+        "traces",
+        "where to, by OTLP over gRPC: http://HOST:PORT, or https:// for TLS (default: "
+        "OTEL_EXPORTER_OTLP_ENDPOINT, else http://localhost:4317)",
+        None,
+    )
+    traces_ratio: float | None = _option(
+        "traces",
+        "share of the requests that are traced unless their caller decided, 0 to 1 (default: "
+        "OTEL_TRACES_SAMPLER, else all)",
+        None,
+        ge=0,
+        le=1,
+    )
+
     @field_validator("models", "preferred_rows", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("traces_endpoint")
+    @classmethod
+    def _check_endpoint(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"https?://[^/\s]+/?", value):
+            raise ValueError("expected http://HOST:PORT or https://HOST:PORT")
         return value
 
     @model_validator(mode="after")

@@ -110,7 +110,8 @@ class _Queue:
     @property
     def rows(self) -> int:
         """Rows that wait."""
-        return sum(level.rows for level in self.levels.values())
+        # A copy: metrics ask from another thread while levels are added.
+        return sum(level.rows for level in tuple(self.levels.values()))
 
     @property
     def head(self) -> Request:
@@ -191,11 +192,14 @@ class Scheduler:
             heapq.heappush(self._deadlines, (request.deadline_s, request.id, request.model))
         return None
 
-    def cancel(self, request: Request) -> None:
-        """Forget ``request``; if a worker has it already, its answer is for nobody."""
+    def cancel(self, request: Request) -> bool:
+        """Forget ``request``; if a worker has it already, its answer is for nobody.
+
+        Returns whether it was still waiting.
+        """
         queue = self._queues.get(request.model)
         if queue is not None and queue.remove(request.id) is not None:
-            return
+            return True
         if any(
             request.id == other.id
             for worker in self._workers.values()
@@ -203,6 +207,7 @@ class Scheduler:
             for other in batch.requests
         ):
             self._abandoned.add(request.id)
+        return False
 
     def worker_ready(self, name: str, models: Iterable[str]) -> None:
         """``name`` can take batches of ``models``; told again when it can take those of others."""
@@ -265,6 +270,16 @@ class Scheduler:
         """Rows of ``model`` that wait for a worker."""
         queue = self._queues.get(model)
         return queue.rows if queue else 0
+
+    def rows_in_flight(self, model: str) -> int:
+        """Rows of ``model`` that are with a worker."""
+        # Copies: metrics ask from another thread while batches come and go.
+        return sum(
+            batch.rows
+            for worker in tuple(self._workers.values())
+            for batch in tuple(worker.batches.values())
+            if batch.model == model
+        )
 
     def backlog_s(self, model: str) -> float | None:
         """Expected seconds until what waits for ``model`` is computed; None if that is not known."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from server.core.reasons import Reason
 
@@ -44,8 +43,8 @@ class Refusal:
     """The one it failed on."""
 
 
-class Observer(Protocol):
-    """Someone who is told. Must neither raise nor wait."""
+class Observer:
+    """Someone who is told. Must neither raise nor wait; overrides what it has a use for."""
 
     def answered(self, model: str, rows: int, timeline: Timeline) -> None:
         """A request of ``rows`` was answered."""
@@ -53,11 +52,17 @@ class Observer(Protocol):
     def refused(self, refusal: Refusal) -> None:
         """A request got no answer."""
 
-    def computed(self, model: str, rows: int, seconds: float) -> None:
-        """A batch of ``rows`` was computed in ``seconds``."""
+    def computed(self, worker: str, model: str, rows: int, seconds: float) -> None:
+        """``worker`` computed a batch of ``rows`` in ``seconds``."""
+
+    def worker_lost(self, worker: str) -> None:
+        """``worker`` ended and will be replaced."""
+
+    def transferred(self, method: str, received: int, sent: int) -> None:
+        """A gRPC message of so many bytes came or went; ``method`` is one the server has."""
 
 
-class Observers:
+class Observers(Observer):
     """Several observers as one."""
 
     def __init__(self, observers: Sequence[Observer]) -> None:
@@ -73,7 +78,17 @@ class Observers:
         for observer in self._observers:
             observer.refused(refusal)
 
-    def computed(self, model: str, rows: int, seconds: float) -> None:
+    def computed(self, worker: str, model: str, rows: int, seconds: float) -> None:
         """See :class:`Observer`."""
         for observer in self._observers:
-            observer.computed(model, rows, seconds)
+            observer.computed(worker, model, rows, seconds)
+
+    def worker_lost(self, worker: str) -> None:
+        """See :class:`Observer`."""
+        for observer in self._observers:
+            observer.worker_lost(worker)
+
+    def transferred(self, method: str, received: int, sent: int) -> None:
+        """See :class:`Observer`."""
+        for observer in self._observers:
+            observer.transferred(method, received, sent)

@@ -1,103 +1,152 @@
-"""The Prometheus catalogue: every metric with its name, unit, labels and buckets."""
+"""Turns events into the counters and histograms of the catalogue."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.registry import Collector
 
-from server.observers.events import Refusal, Timeline
+from server.core.reasons import Reason
+from server.observers import metrics_catalog as catalog
+from server.observers.events import Observer, Refusal, Timeline
+from server.observers.metrics_figures import Distribution, Distributions, Number, Numbers
 
-# 100 us to 10 s in steps of about 2: a small network answers in under a millisecond.
-LATENCY_BUCKETS = (
-    0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25,
-    0.5, 1.0, 2.5, 5.0, 10.0,
-)  # fmt: skip
-ROWS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+# The stage at which a refusal for this reason was a missed deadline.
+_MISSED = {Reason.DEADLINE_LOST: "arrival", Reason.DEADLINE_EXPIRED: "waiting"}
+_NO_MODEL_REASONS = (
+    Reason.UNAUTHENTICATED,
+    Reason.PERMISSION_DENIED,
+    Reason.INVALID_REQUEST,
+    Reason.UNKNOWN_MODEL,
+)
+_MODEL_REASONS = tuple(
+    reason
+    for reason in Reason
+    if reason
+    not in {
+        Reason.UNAUTHENTICATED,
+        Reason.PERMISSION_DENIED,
+        Reason.UNKNOWN_MODEL,
+        Reason.CONTROL_OFF,
+        Reason.LOAD_FAILED,
+    }
+)
 
 
-class Metrics:
-    """Turns events into metrics. Only names of served models become label values, or ""."""
+@dataclass(frozen=True, slots=True)
+class _OfModel:
+    """The figures of one model, looked up once: every request needs them."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._request = Histogram(
-            "rootserve_request_seconds",
-            "Time from the arrival of a request to its answer or refusal.",
-            ["model", "outcome"],
-            buckets=LATENCY_BUCKETS,
-            registry=registry,
-        )
-        self._queue = Histogram(
-            "rootserve_queue_seconds",
-            "Time a request waited until its batch was closed.",
-            ["model"],
-            buckets=LATENCY_BUCKETS,
-            registry=registry,
-        )
-        self._batch_wait = Histogram(
-            "rootserve_batch_wait_seconds",
-            "Time a closed batch waited until a worker began to compute it, per request.",
-            ["model"],
-            buckets=LATENCY_BUCKETS,
-            registry=registry,
-        )
-        self._compute = Histogram(
-            "rootserve_compute_seconds",
-            "Time a worker computed a batch.",
-            ["model"],
-            buckets=LATENCY_BUCKETS,
-            registry=registry,
-        )
-        self._batch_rows = Histogram(
-            "rootserve_batch_rows",
-            "Rows (images) per batch.",
-            ["model"],
-            buckets=ROWS_BUCKETS,
-            registry=registry,
-        )
-        self._rows = Counter(
-            "rootserve_rows",
-            "Rows (images) answered.",
-            ["model"],
-            registry=registry,
-        )
-        self._rows_queued = Gauge(
-            "rootserve_rows_queued",
-            "Rows (images) that wait for a worker.",
-            ["model"],
-            registry=registry,
-        )
-        self._refusals = Counter(
-            "rootserve_refusals",
-            "Requests that got no answer, by reason.",
-            ["model", "reason"],
-            registry=registry,
-        )
+    answered: Distribution
+    queue: Distribution
+    batch_wait: Distribution
+    compute: Distribution
+    batch_rows: Distribution
+    rows: Number
 
-    def follow_queues(self, models: Iterable[str], rows_queued: Callable[[str], int]) -> None:
-        """Read the queue lengths at each scrape, and show every served model from the start."""
-        for model in models:
-            self._rows_queued.labels(model).set_function(partial(rows_queued, model))
-            self._request.labels(model, "ok")
-            for metric in (self._queue, self._batch_wait, self._compute, self._batch_rows):
-                metric.labels(model)
-            self._rows.labels(model)
+
+class Metrics(Observer, Collector):
+    """An observer. Only names of models of the table become label values, or "".
+
+    ``trace_id`` tells the trace of the request that is being answered or refused, as 32 hexadecimal
+    digits, or "" when it is in none; it becomes the exemplar of the request's latency.
+    """
+
+    def __init__(
+        self, registry: CollectorRegistry, trace_id: Callable[[], str] | None = None
+    ) -> None:
+        self._trace_id = trace_id
+        self._request = Distributions(catalog.REQUEST)
+        self._queue = Distributions(catalog.QUEUE)
+        self._batch_wait = Distributions(catalog.BATCH_WAIT)
+        self._compute = Distributions(catalog.COMPUTE)
+        self._batch_rows = Distributions(catalog.BATCH_ROWS)
+        self._rows = Numbers(catalog.ROWS)
+        self._refusals = Numbers(catalog.REFUSALS)
+        self._deadline_misses = Numbers(catalog.DEADLINE_MISSES)
+        self._received = Numbers(catalog.RECEIVED)
+        self._sent = Numbers(catalog.SENT)
+        self._worker_restarts = Numbers(catalog.WORKER_RESTARTS)
+        self._worker_busy = Numbers(catalog.WORKER_BUSY)
+        self._analysis_jobs = Numbers(catalog.ANALYSIS_JOBS)
+        self._analysis_images = Numbers(catalog.ANALYSIS_IMAGES)
+        self._of_model: dict[str, _OfModel] = {}
+        self._analysis_jobs.of()
+        for reason in _NO_MODEL_REASONS:
+            self._refusals.of("", reason.value)
+        registry.register(self)
+
+    def describe(self) -> Iterable[Family]:
+        """Nothing: the names are those of the catalogue, each once."""
+        return []
+
+    def collect(self) -> Iterator[Family]:
+        """All families as they are now; called from the thread of a scrape."""
+        for figures in vars(self).values():
+            if isinstance(figures, Numbers | Distributions):
+                yield figures.family()
+
+    def show_model(self, model: str) -> None:
+        """Show a model's series from the start, at zero: a rate misses the first event otherwise."""
+        self._find(model)
+        self._analysis_images.of(model)
+        for reason in _MODEL_REASONS:
+            self._refusals.of(model, reason.value)
+        for stage in _MISSED.values():
+            self._deadline_misses.of(model, stage)
+
+    def show_worker(self, worker: str) -> None:
+        """Show a worker's series from the start."""
+        self._worker_restarts.of(worker)
+        self._worker_busy.of(worker)
 
     def answered(self, model: str, rows: int, timeline: Timeline) -> None:
         """See :class:`server.observers.events.Observer`."""
-        self._request.labels(model, "ok").observe(timeline.total_ns * 1e-9)
-        self._queue.labels(model).observe(timeline.queue_ns * 1e-9)
-        self._batch_wait.labels(model).observe(timeline.batch_wait_ns * 1e-9)
-        self._rows.labels(model).inc(rows)
+        figures = self._find(model)
+        trace_id = self._trace_id() if self._trace_id else ""
+        figures.answered.observe(timeline.total_ns * 1e-9, trace_id)
+        figures.queue.observe(timeline.queue_ns * 1e-9)
+        figures.batch_wait.observe(timeline.batch_wait_ns * 1e-9)
+        figures.rows.add(rows)
 
     def refused(self, refusal: Refusal) -> None:
         """See :class:`server.observers.events.Observer`."""
-        labels = (refusal.model, refusal.reason.value)
-        self._request.labels(*labels).observe(refusal.seconds)
-        self._refusals.labels(*labels).inc()
+        model, reason = refusal.model, refusal.reason
+        trace_id = self._trace_id() if self._trace_id else ""
+        self._request.of(model, reason.value).observe(refusal.seconds, trace_id)
+        self._refusals.of(model, reason.value).add()
+        if reason in _MISSED:
+            self._deadline_misses.of(model, _MISSED[reason]).add()
 
-    def computed(self, model: str, rows: int, seconds: float) -> None:
+    def computed(self, worker: str, model: str, rows: int, seconds: float) -> None:
         """See :class:`server.observers.events.Observer`."""
-        self._compute.labels(model).observe(seconds)
-        self._batch_rows.labels(model).observe(rows)
+        figures = self._find(model)
+        figures.compute.observe(seconds)
+        figures.batch_rows.observe(rows)
+        self._worker_busy.of(worker).add(seconds)
+
+    def worker_lost(self, worker: str) -> None:
+        """See :class:`server.observers.events.Observer`."""
+        self._worker_restarts.of(worker).add()
+
+    def transferred(self, method: str, received: int, sent: int) -> None:
+        """See :class:`server.observers.events.Observer`."""
+        self._received.of(method).add(received)
+        self._sent.of(method).add(sent)
+
+    def _find(self, model: str) -> _OfModel:
+        found = self._of_model.get(model)
+        if found is None:
+            found = _OfModel(
+                answered=self._request.of(model, "ok"),
+                queue=self._queue.of(model),
+                batch_wait=self._batch_wait.of(model),
+                compute=self._compute.of(model),
+                batch_rows=self._batch_rows.of(model),
+                rows=self._rows.of(model),
+            )
+            self._of_model[model] = found
+        return found

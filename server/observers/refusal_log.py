@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from server.core.reasons import Reason
-from server.observers.events import Refusal, Timeline
+from server.observers.events import Observer, Refusal
 
 _log = logging.getLogger(__name__)
 
@@ -51,24 +51,30 @@ class _Class:
     suppressed: int = 0
     """Refusals since then."""
     latest: Refusal | None = None
+    trace_id: str = ""
+    """Of the latest of them."""
 
 
-class RefusalLog:
+class RefusalLog(Observer):
     """An observer. Each line's ``count`` is how many refusals it tells of; they add up to all of them.
 
-    Keeps a few words for each served model and reason. ``clock`` gives monotonic seconds.
+    Keeps a few words for each served model and reason. ``clock`` gives monotonic seconds; ``trace_id``
+    the trace of the request that is being refused, "" if it is in none.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        trace_id: Callable[[], str] | None = None,
+    ) -> None:
         self._clock = clock
+        self._trace_id = trace_id
         self._classes: dict[tuple[str, Reason], _Class] = {}
-
-    def answered(self, model: str, rows: int, timeline: Timeline) -> None:
-        """See :class:`server.observers.events.Observer`."""
 
     def refused(self, refusal: Refusal) -> None:
         """See :class:`server.observers.events.Observer`."""
         now = self._clock()
+        trace_id = self._trace_id() if self._trace_id else ""
         reason = refusal.reason
         known = self._classes.get((refusal.model, reason))
         if known is not None and now - known.logged_s < INTERVAL_S:
@@ -77,6 +83,7 @@ class RefusalLog:
             known.latest = replace(
                 refusal, request_id=refusal.request_id[: MAX_ID_LENGTH + 1], message=""
             )
+            known.trace_id = trace_id
             return
         text = f": {_printable(refusal.message, _MAX_TEXT_LENGTH)}" if reason in _OWN_TEXT else ""
         count = 1
@@ -89,11 +96,8 @@ class RefusalLog:
             "request refused (%s)%s",
             reason.value,
             text,
-            extra=_fields(refusal, count),
+            extra=_fields(refusal, trace_id, count),
         )
-
-    def computed(self, model: str, rows: int, seconds: float) -> None:
-        """See :class:`server.observers.events.Observer`."""
 
     async def follow(self) -> None:
         """Tell of what was suppressed even if nothing more is refused; runs until cancelled."""
@@ -114,7 +118,7 @@ class RefusalLog:
                 f"{known.suppressed:,}",
                 reason.value,
                 elapsed_s,
-                extra=_fields(known.latest, known.suppressed),
+                extra=_fields(known.latest, known.trace_id, known.suppressed),
             )
             self._classes[model, reason] = _Class(now)
 
@@ -139,10 +143,11 @@ def _level(reason: Reason) -> int:
     return logging.INFO if reason in _OF_THE_CALLER else logging.WARNING
 
 
-def _fields(refusal: Refusal, count: int) -> dict[str, object]:
+def _fields(refusal: Refusal, trace_id: str, count: int) -> dict[str, object]:
     """What a line carries; what is not known is left out."""
     known = {
         "request_id": _printable(refusal.request_id, MAX_ID_LENGTH),
+        "trace_id": trace_id,
         "model": refusal.model,
         "worker": refusal.worker,
     }

@@ -6,7 +6,7 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from server.observers.events import Refusal, Timeline
+from server.observers.events import Observer, Refusal, Timeline
 
 
 @dataclass(slots=True)
@@ -39,7 +39,7 @@ class ModelStatistics:
     by_batch_rows: dict[int, Total] = field(default_factory=lambda: defaultdict(Total))
 
 
-class Statistics:
+class Statistics(Observer):
     """Keeps :class:`ModelStatistics` for every model that had a request."""
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class Statistics:
         if refusal.model:
             self.by_model[refusal.model].fail.add(int(refusal.seconds * 1e9))
 
-    def computed(self, model: str, rows: int, seconds: float) -> None:
+    def computed(self, worker: str, model: str, rows: int, seconds: float) -> None:
         """See :class:`server.observers.events.Observer`."""
         statistics = self.by_model[model]
         statistics.batches += 1

@@ -27,7 +27,9 @@ _STATES = {
 
 
 class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
-    """Answers from memory."""
+    """Answers from memory. Set ``metrics_port`` once it is known."""
+
+    metrics_port = 0
 
     def __init__(self, version: str, models: Models, pool: WorkerPool, limits: Limits) -> None:
         self._version = version
@@ -69,6 +71,7 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
                 )
                 for state in self._pool.workers.values()
             ],
+            metrics_port=self.metrics_port,
         )
 
 

@@ -1,7 +1,7 @@
-"""Bytes that are no message of the expected type: INVALID_ARGUMENT instead of an error in the log.
+"""Bytes to messages and back: they are counted, and INVALID_ARGUMENT if they are no message.
 
-grpc.aio answers them with UNKNOWN and a stack trace. Here every handler's deserialiser is wrapped, so
-that the handler itself refuses.
+grpc.aio answers such bytes with UNKNOWN and a stack trace. Here every handler's deserialiser is wrapped,
+so that the handler itself refuses.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from server.core.reasons import Reason, RefusalError
+from server.observers.events import Observer
 from server.wire.guard import Guard
 from server.wire.reply import abort
 
@@ -35,14 +36,17 @@ class _UndecodableError(Exception):
 class CheckedServer:
     """Takes the place of a server when services are added to it, and wraps their handlers."""
 
-    def __init__(self, server: grpc.aio.Server, guard: Guard | None = None) -> None:
+    def __init__(
+        self, server: grpc.aio.Server, observer: Observer, guard: Guard | None = None
+    ) -> None:
         self._server = server
+        self._observer = observer
         self._guard = guard
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """Called by the generated ``add_..._to_server``."""
         self._server.add_generic_rpc_handlers(
-            [_Checked(handler, self._guard) for handler in handlers]
+            [_Checked(handler, self._observer, self._guard) for handler in handlers]
         )
 
     def add_registered_method_handlers(self, service: str, handlers: dict[str, Handler]) -> None:
@@ -50,8 +54,11 @@ class CheckedServer:
 
 
 class _Checked(grpc.GenericRpcHandler):
-    def __init__(self, inner: grpc.GenericRpcHandler, guard: Guard | None) -> None:
+    def __init__(
+        self, inner: grpc.GenericRpcHandler, observer: Observer, guard: Guard | None
+    ) -> None:
         self._inner = inner
+        self._observer = observer
         self._guard = guard
         self._wrapped: dict[str, Handler] = {}
 
@@ -61,42 +68,50 @@ class _Checked(grpc.GenericRpcHandler):
             handler = self._inner.service(handler_call_details)
             if handler is None:
                 return None
-            handler = _wrap(handler)
+            handler = _wrap(handler, method.rpartition("/")[2], self._observer)
             self._wrapped[method] = self._guard.wrap(method, handler) if self._guard else handler
         return self._wrapped[method]
 
 
-def _wrap(handler: Handler) -> Handler:
+def _wrap(handler: Handler, method: str, observer: Observer) -> Handler:
+    decode = _tolerant(handler.request_deserializer, method, observer)
+    encode = _counted(handler.response_serializer, method, observer)
     if handler.request_streaming:
         assert handler.response_streaming, "no service here has client streaming alone"
-        return grpc.stream_stream_rpc_method_handler(
-            _checked_stream(handler.stream_stream),
-            _tolerant(handler.request_deserializer),
-            handler.response_serializer,
-        )
+        stream = _checked_stream(handler.stream_stream)
+        return grpc.stream_stream_rpc_method_handler(stream, decode, encode)
     if handler.response_streaming:
-        return grpc.unary_stream_rpc_method_handler(
-            _checked_generator(handler.unary_stream),
-            _tolerant(handler.request_deserializer),
-            handler.response_serializer,
-        )
-    return grpc.unary_unary_rpc_method_handler(
-        _checked_call(handler.unary_unary),
-        _tolerant(handler.request_deserializer),
-        handler.response_serializer,
-    )
+        generator = _checked_generator(handler.unary_stream)
+        return grpc.unary_stream_rpc_method_handler(generator, decode, encode)
+    return grpc.unary_unary_rpc_method_handler(_checked_call(handler.unary_unary), decode, encode)
 
 
-def _tolerant(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
+def _tolerant(
+    deserialize: Callable[[bytes], Any] | None, method: str, observer: Observer
+) -> Callable[[bytes], Any]:
     assert deserialize is not None, "generated services decode"
 
     def decode(content: bytes) -> Any:
+        observer.transferred(method, len(content), 0)
         try:
             return deserialize(content)
         except DecodeError:
             return _UNDECODABLE
 
     return decode
+
+
+def _counted(
+    serialize: Callable[[Any], bytes] | None, method: str, observer: Observer
+) -> Callable[[Any], bytes]:
+    assert serialize is not None, "generated services encode"
+
+    def encode(message: Any) -> bytes:
+        content = serialize(message)
+        observer.transferred(method, 0, len(content))
+        return content
+
+    return encode
 
 
 async def _refuse(context: Any) -> None:

@@ -19,12 +19,14 @@ from server.dispatcher import Dispatcher
 from server.models import Models
 from server.observers.events import Observer, Refusal
 from server.observers.statistics import Statistics
+from server.observers.traces import RequestTrace, Traces, set_current_trace_id
 from server.wire import describe
 from server.wire.parse import RequestLimits, find_model, parse_request
 from server.wire.reply import STATUS_CODES, abort, build_response
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
+_SERVICE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 _PENDING_PER_STREAM = 128
 _DEADLINE_SLACK_S = 0.005
 
@@ -41,7 +43,7 @@ class ServerIdentity:
 class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
     """Parses, hands on, replies; decides nothing."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - one for each room it speaks to
         self,
         identity: ServerIdentity,
         models: Models,
@@ -49,6 +51,7 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
         statistics: Statistics,
         observer: Observer,
         control: ModelControl | None,
+        traces: Traces | None = None,
     ) -> None:
         self._identity = identity
         self._models = models
@@ -56,6 +59,7 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
         self._statistics = statistics
         self._observer = observer
         self._control = control
+        self._traces = traces
 
     # Health and metadata.
 
@@ -69,7 +73,7 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
         self, request: oip.ServerReadyRequest, context: Context
     ) -> oip.ServerReadyResponse:
         """Whether every served model is ready, and will be a moment longer."""
-        return oip.ServerReadyResponse(ready=self._models.all_ready and not self._models.draining)
+        return oip.ServerReadyResponse(ready=self._models.is_serving)
 
     async def ModelReady(  # noqa: N802
         self, request: oip.ModelReadyRequest, context: Context
@@ -165,7 +169,8 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
     ) -> oip.ModelInferResponse:
         """Answer one request."""
         async with _refusals_to_status(context):
-            return await self._infer(request, context.time_remaining())
+            trace = self._begin_trace("ModelInfer", request, context)
+            return await self._infer(request, context.time_remaining(), trace)
 
     async def ModelStreamInfer(  # noqa: N802
         self, request_iterator: AsyncIterator[oip.ModelInferRequest], context: Context
@@ -179,7 +184,7 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
             try:
                 async for message in request_iterator:
                     await room.acquire()
-                    task = asyncio.ensure_future(self._infer_in_stream(message))
+                    task = asyncio.ensure_future(self._infer_in_stream(message, context))
                     started.add(task)
                     task.add_done_callback(started.discard)
                     pending.put_nowait(task)
@@ -199,10 +204,11 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
             await asyncio.gather(reader, *started, return_exceptions=True)
 
     async def _infer_in_stream(
-        self, message: oip.ModelInferRequest
+        self, message: oip.ModelInferRequest, context: Context
     ) -> oip.ModelStreamInferResponse:
+        trace = self._begin_trace("ModelStreamInfer", message, context)
         try:
-            response = await self._infer(message, None)
+            response = await self._infer(message, None, trace)
         except RefusalError as refusal:
             code = STATUS_CODES[refusal.reason].name
             failed = oip.ModelInferResponse(model_name=message.model_name, id=message.id)
@@ -213,8 +219,20 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
             response.parameters["triton_final_response"].bool_param = True
         return oip.ModelStreamInferResponse(infer_response=response)
 
+    def _begin_trace(
+        self, method: str, message: oip.ModelInferRequest, context: Context
+    ) -> RequestTrace | None:
+        """The trace of ``message``, which came now; None if it is not to be traced."""
+        if self._traces is None:
+            return None
+        metadata = context.invocation_metadata() or ()
+        trace = self._traces.begin(f"{_SERVICE}/{method}", metadata, message.id)
+        if trace is not None:
+            set_current_trace_id(trace.trace_id)
+        return trace
+
     async def _infer(
-        self, message: oip.ModelInferRequest, timeout_s: float | None
+        self, message: oip.ModelInferRequest, timeout_s: float | None, trace: RequestTrace | None
     ) -> oip.ModelInferResponse:
         """Parse, hand on, build the response; tell the observer of what is not answered.
 
@@ -229,13 +247,14 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
             model_name = card.name
             limits = self._identity.limits
             parsed = parse_request(message, card, limits, arrived_s, timeout_s)
-            answer = await self._dispatcher.infer(parsed.inference)
+            answer = await self._dispatcher.infer(parsed.inference, trace)
         except RefusalError as refusal:
             waited_s = time.monotonic() - arrived_s
             told = Refusal(
                 model_name, refusal.reason, waited_s, message.id, refusal.message, refusal.worker
             )
             self._observer.refused(told)
+            _end_trace(trace, model_name, refusal)
             raise
         except asyncio.CancelledError:
             # gRPC cancels a call whose deadline has passed just as one whose caller cancelled it.
@@ -244,8 +263,20 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
             reason = Reason.DEADLINE_EXPIRED if late else Reason.CANCELLED
             text = "the deadline passed" if late else "the caller cancelled"
             self._observer.refused(Refusal(model_name, reason, waited_s, message.id, text))
+            _end_trace(trace, model_name, RefusalError(reason, text))
             raise
-        return build_response(message, parsed.outputs, answer, len(card.classes))
+        response = build_response(message, parsed.outputs, answer, len(card.classes))
+        _end_trace(trace, model_name)
+        return response
+
+
+def _end_trace(trace: RequestTrace | None, model: str, refusal: RefusalError | None = None) -> None:
+    if trace is None:
+        return
+    if refusal is None:
+        trace.answered(model)
+    else:
+        trace.refused(model, refusal.reason, STATUS_CODES[refusal.reason].name, refusal.message)
 
 
 @contextlib.asynccontextmanager

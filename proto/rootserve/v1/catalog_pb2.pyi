@@ -265,6 +265,7 @@ class GetServerInfoResponse(_message.Message):
     MAX_DELAY_US_FIELD_NUMBER: _builtins.int
     MAX_QUEUE_ROWS_FIELD_NUMBER: _builtins.int
     WORKERS_FIELD_NUMBER: _builtins.int
+    METRICS_PORT_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Version of rootserve."""
     platform: _builtins.str
@@ -279,6 +280,8 @@ class GetServerInfoResponse(_message.Message):
     """Longest time a request waits for others to share its batch, in microseconds."""
     max_queue_rows: _builtins.int
     """Rows that may wait per model before further ones are refused."""
+    metrics_port: _builtins.int
+    """TCP port on which the server answers /metrics over HTTP."""
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp:
         """When the server process started."""
@@ -304,10 +307,11 @@ class GetServerInfoResponse(_message.Message):
         max_delay_us: _builtins.int = ...,
         max_queue_rows: _builtins.int = ...,
         workers: _abc.Iterable[Global___Worker] | None = ...,
+        metrics_port: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu", b"cpu", "cpu_count", b"cpu_count", "libraries", b"libraries", "max_batch_rows", b"max_batch_rows", "max_delay_us", b"max_delay_us", "max_queue_rows", b"max_queue_rows", "platform", b"platform", "started_at", b"started_at", "version", b"version", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu", b"cpu", "cpu_count", b"cpu_count", "libraries", b"libraries", "max_batch_rows", b"max_batch_rows", "max_delay_us", b"max_delay_us", "max_queue_rows", b"max_queue_rows", "metrics_port", b"metrics_port", "platform", b"platform", "started_at", b"started_at", "version", b"version", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -12,7 +12,7 @@ from server.core.reasons import Reason, RefusalError
 from server.core.scheduler import Limits, Scheduler
 from server.dispatcher import Answer, Dispatcher, InferenceRequest
 from server.models import ModelCard, Models
-from server.observers.events import Refusal, Timeline
+from server.observers.events import Observer, Refusal, Timeline
 from server.workers.handle import Part
 from server.workers.pool import BatchReport
 
@@ -37,7 +37,7 @@ class FakePool:
         return np.repeat(np.arange(rows, dtype=np.float32), ROW_BYTES // 4).tobytes()
 
 
-class FakeObserver:
+class FakeObserver(Observer):
     def __init__(self) -> None:
         self.rows_answered = 0
 
@@ -46,9 +46,6 @@ class FakeObserver:
 
     def refused(self, refusal: Refusal) -> None:
         raise AssertionError("the wire tells of refusals")
-
-    def computed(self, model: str, rows: int, seconds: float) -> None:
-        pass
 
 
 class Room:

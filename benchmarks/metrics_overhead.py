@@ -1,0 +1,195 @@
+"""What metrics cost: throughput with them and without, in turns: ``python -m benchmarks.metrics_overhead``.
+
+Two servers run side by side, one as shipped, one whose metrics are replaced by an observer that does
+nothing. Closed-loop callers load them in turns, A B B A ..., one image per request. The one with metrics
+is scraped once in 5 s of load, as ops/prometheus has it. The fake engine computes next to nothing, so that
+there the front process, which counts, is the bottleneck: the worst case. Beside the throughput stands the
+processor time of the front process per request.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import grpc
+from prometheus_client import CollectorRegistry
+from tritonclient.grpc import service_pb2_grpc
+
+from server import monitoring
+from server.machine import cpu_count, cpu_name
+from server.main import main as serve
+from server.observers.events import Observer
+from server.observers.metrics_state import process_usage
+from tests.support.server_process import infer_request, plain_images
+
+MODEL = "nin-root-16"
+CALLERS = 16
+SCRAPE_S = 5.0
+
+
+class Silent(Observer):
+    """Takes the place of :class:`server.observers.metrics.Metrics`."""
+
+    def __init__(self, registry: CollectorRegistry, trace_id: object = None) -> None:
+        pass
+
+    def show_model(self, model: str) -> None:
+        """Do nothing."""
+
+    def show_worker(self, worker: str) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server."""
+
+    pid: int
+    address: str
+    metrics_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one turn gave."""
+
+    requests_per_s: float
+    front_us_per_request: float
+
+
+@contextmanager
+def running(engine: str, *, metrics: bool) -> Iterator[Server]:
+    """A server in a process of its own, ready."""
+    command = [sys.executable, "-m", "benchmarks.metrics_overhead", "--serve"]
+    command += ["with" if metrics else "without", "--engine", engine]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout is not None
+    try:
+        words = dict(word.partition("=")[::2] for word in process.stdout.readline().split())
+        server = Server(process.pid, words["grpc"], f"http://{words['metrics']}")
+        while not is_ready(server):
+            time.sleep(0.1)
+        yield server
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def is_ready(server: Server) -> bool:
+    """Whether it answers."""
+    try:
+        urllib.request.urlopen(f"{server.metrics_url}/ready").close()  # noqa: S310 - our own
+    except OSError:
+        return False
+    return True
+
+
+async def load(server: Server, seconds: float, *, scrape: bool) -> Turn:
+    """Load it for so long, and scrape it meanwhile if asked to."""
+    request = infer_request(MODEL, plain_images(1))
+    end_s = time.perf_counter() + seconds
+
+    async def call(stub: service_pb2_grpc.GRPCInferenceServiceStub) -> int:
+        answered = 0
+        while time.perf_counter() < end_s:
+            await stub.ModelInfer(request)
+            answered += 1
+        return answered
+
+    scraping = asyncio.to_thread(read, f"{server.metrics_url}/metrics") if scrape else nothing()
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        before_s, began_s = cpu_s(server), time.perf_counter()
+        scraped = asyncio.ensure_future(scraping)
+        answered = sum(await asyncio.gather(*(call(stub) for _ in range(CALLERS))))
+        await scraped
+        elapsed_s, used_s = time.perf_counter() - began_s, cpu_s(server) - before_s
+    return Turn(answered / elapsed_s, used_s / answered * 1e6)
+
+
+async def nothing() -> None:
+    """Do nothing."""
+
+
+def read(url: str) -> None:
+    """Fetch a page as Prometheus does."""
+    accept = {"Accept": "application/openmetrics-text; version=1.0.0", "Accept-Encoding": "gzip"}
+    urllib.request.urlopen(urllib.request.Request(url, headers=accept)).close()  # noqa: S310 - ours
+
+
+def cpu_s(server: Server) -> float:
+    """Processor time of its front process."""
+    usage = process_usage(server.pid)
+    assert usage is not None
+    return usage[0]
+
+
+def told(name: str, ratios: list[float]) -> str:
+    """The median of some ratios as a difference, and their middle half."""
+    low, middle, high = statistics.quantiles([100 * (ratio - 1) for ratio in ratios], n=4)
+    return f"{name} {middle:+.1f} % (middle half {low:+.1f} to {high:+.1f})"
+
+
+def measure(engine: str, rounds: int, seconds: float) -> None:
+    """Print what metrics cost with one engine."""
+    pairs = []
+    with ExitStack() as stack:
+        servers = {on: stack.enter_context(running(engine, metrics=on)) for on in (True, False)}
+        for number in range(rounds + 1):
+            order = (True, False) if number % 2 else (False, True)
+            turns = {
+                on: asyncio.run(
+                    load(
+                        servers[on], seconds, scrape=on and number % round(SCRAPE_S / seconds) == 0
+                    )
+                )
+                for on in order
+            }
+            if number:  # the first round warms up
+                pairs.append((turns[True], turns[False]))
+    for name, position in (("with metrics", 0), ("without", 1)):
+        rate = statistics.median(pair[position].requests_per_s for pair in pairs)
+        front = statistics.median(pair[position].front_us_per_request for pair in pairs)
+        print(f"{engine:9} {name:13} {rate:7.0f} requests/s, front {front:5.0f} us per request")
+    rates = [on.requests_per_s / off.requests_per_s for on, off in pairs]
+    fronts = [on.front_us_per_request / off.front_us_per_request for on, off in pairs]
+    print(f"{engine:9} {told('throughput', rates)}, {told('front', fronts)}, {rounds} pairs\n")
+
+
+def main() -> int:
+    """Measure each engine; with ``--serve``, be one of the servers."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--engine", choices=["fake", "openvino", "torch"])
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of a turn")
+    parser.add_argument("--serve", choices=["with", "without"], help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        if options.serve == "without":
+            monitoring.Metrics = Silent  # type: ignore[assignment,misc]
+        ports = ["--port", "0", "--metrics-port", "0", "--device", "cpu", "--models", MODEL]
+        return serve([*ports, "--engine", options.engine, "--log-level", "error"])
+    print(
+        f"{cpu_count()} processors of {cpu_name()}, Python {platform.python_version()}, "
+        f"load {os.getloadavg()[0]:.1f} at the start"
+    )
+    for engine in [options.engine] if options.engine else ["fake", "openvino"]:
+        measure(engine, options.rounds, options.seconds)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

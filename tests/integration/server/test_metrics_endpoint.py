@@ -1,0 +1,164 @@
+"""The metrics endpoint: bounded when many ask, clear when it cannot answer, never held up."""
+
+import gzip
+import logging
+import socket
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.core import GaugeMetricFamily
+
+from server.observers import metrics_endpoint
+from server.observers.metrics_endpoint import MAX_CONNECTIONS, MetricsEndpoint
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+
+
+class Slow:
+    """A collector that waits for the test, or fails."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.go.set()
+        self.fails = False
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        self.go.wait(60)
+        if self.fails:
+            raise RuntimeError("told to fail")
+        yield GaugeMetricFamily("slow", "help", value=1)
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    made = CollectorRegistry()
+    Counter("things", "help", registry=made).inc()
+    return made
+
+
+@pytest.fixture
+def endpoint(registry: CollectorRegistry) -> Iterator[MetricsEndpoint]:
+    with MetricsEndpoint("127.0.0.1", 0, registry, lambda: True) as made:
+        yield made
+
+
+def get(
+    endpoint: MetricsEndpoint, path: str = "/metrics", **headers: str
+) -> tuple[int, dict, bytes]:
+    url = f"http://127.0.0.1:{endpoint.port}{path}"
+    request = urllib.request.Request(
+        url, headers={k.replace("_", "-"): v for k, v in headers.items()}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, dict(answer.headers), answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, dict(error.headers), error.read()
+
+
+def test_both_formats_plain_and_compressed(endpoint: MetricsEndpoint) -> None:
+    status, headers, page = get(endpoint)
+    assert (status, headers["Content-Type"][:10]) == (200, "text/plain")
+    assert b"things_total 1.0" in page
+    _, headers, page = get(endpoint, accept=OPENMETRICS)
+    assert headers["Content-Type"].startswith("application/openmetrics-text")
+    assert page.endswith(b"# EOF\n")
+    _, headers, packed = get(endpoint, accept=OPENMETRICS, accept_encoding="gzip")
+    assert headers["Content-Encoding"] == "gzip"
+    assert gzip.decompress(packed) == page
+
+
+@pytest.mark.parametrize("kind", ["application/openmetrics-text", "text/plain"])
+def test_a_version_that_is_none_gets_the_plain_format(endpoint: MetricsEndpoint, kind: str) -> None:
+    status, headers, page = get(endpoint, accept=f"{kind}; version=none")
+    assert (status, headers["Content-Type"][:10]) == (200, "text/plain")
+    assert b"things_total 1.0" in page
+
+
+def test_ready_says_what_health_says(registry: CollectorRegistry) -> None:
+    state = [False]
+    with MetricsEndpoint("127.0.0.1", 0, registry, lambda: state[0]) as endpoint:
+        assert get(endpoint, "/ready")[::2] == (503, b"not ready\n")
+        state[0] = True
+        assert get(endpoint, "/ready")[::2] == (200, b"ready\n")
+
+
+def test_another_path_says_which_there_are(endpoint: MetricsEndpoint) -> None:
+    assert get(endpoint, "/")[::2] == (404, b"there are /metrics and /ready\n")
+
+
+def test_a_hundred_callers_at_once_share_a_few_pages(
+    registry: CollectorRegistry, endpoint: MetricsEndpoint
+) -> None:
+    slow = Slow()
+    registry.register(slow)
+    slow.go.clear()
+    with ThreadPoolExecutor(100) as callers:
+        answers = [callers.submit(get, endpoint) for _ in range(100)]
+        before = threading.active_count()
+        slow.go.set()
+        assert {answer.result()[0] for answer in answers} == {200}
+    assert before <= 100 + MAX_CONNECTIONS + 5
+    # Each page serves those who were connected when it was begun: 16 of 100 at a time, and some come late.
+    assert endpoint.pages.made <= 20
+
+
+def test_a_page_is_never_older_than_the_question(
+    registry: CollectorRegistry, endpoint: MetricsEndpoint
+) -> None:
+    counter = Counter("asked", "help", registry=registry)
+    for count in range(1, 5):
+        counter.inc()
+        assert f"asked_total {count}.0".encode() in get(endpoint)[2]
+
+
+def test_figures_that_cannot_be_collected_are_a_clear_error(
+    registry: CollectorRegistry, endpoint: MetricsEndpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    slow = Slow()
+    registry.register(slow)
+    slow.fails = True
+    with caplog.at_level(logging.ERROR):
+        status, _, text = get(endpoint)
+    assert (status, text) == (
+        500,
+        b"the metrics could not be collected; the server's log tells why\n",
+    )
+    assert "told to fail" in caplog.text
+    slow.fails = False
+    assert get(endpoint)[0] == 200
+
+
+def test_callers_that_say_nothing_are_let_go(
+    registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics_endpoint._Handler, "timeout", 0.2)
+    with MetricsEndpoint("127.0.0.1", 0, registry, lambda: True) as endpoint:
+        silent = [
+            socket.create_connection(("127.0.0.1", endpoint.port))
+            for _ in range(MAX_CONNECTIONS + 4)
+        ]
+        assert get(endpoint)[0] == 200
+    for connection in silent:
+        connection.close()
+
+
+def test_a_port_that_is_taken_is_an_error(
+    endpoint: MetricsEndpoint, registry: CollectorRegistry
+) -> None:
+    with pytest.raises(OSError, match="in use"):
+        MetricsEndpoint("127.0.0.1", endpoint.port, registry, lambda: True)
+
+
+def test_it_listens_on_ipv6_too(registry: CollectorRegistry) -> None:
+    with (
+        MetricsEndpoint("::1", 0, registry, lambda: True) as endpoint,
+        urllib.request.urlopen(f"http://[::1]:{endpoint.port}/metrics") as answer,
+    ):
+        assert answer.status == 200

@@ -1,0 +1,234 @@
+"""The container without a container engine: what the files say, and the service run as they say it."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+import yaml
+from hatchling.builders.wheel import WheelBuilder
+from tritonclient.grpc import service_pb2_grpc
+
+from server.options import read_settings
+from server.settings import Settings
+from tests.support.server_process import PATIENCE_S, infer_request, logits, plain_images, wait_until
+
+ROOT = Path(__file__).parents[2]
+DOCKERFILE = ROOT / "ops" / "container" / "Dockerfile"
+COMPOSE = ROOT / "docker-compose.yml"
+MODEL = "nin-root-16"
+# As the compose file has it: nothing can be written but in the folder $1, no capability is left.
+CONFINED = r"""
+set -e
+folder=$1 uid=$2
+shift 2
+mount -t tmpfs -o mode=1777 tmpfs "$folder"
+@SHOW@
+mount -o bind,remount,ro /
+cd "$folder"
+exec setpriv --reuid "$uid" --regid "$uid" --clear-groups \
+    --no-new-privs --inh-caps=-all --bounding-set=-all "$@"
+"""
+
+
+def instructions() -> list[tuple[str, str]]:
+    text = re.sub(r"\\\n\s*", " ", DOCKERFILE.read_text())
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return [(line.partition(" ")[0], line.partition(" ")[2]) for line in lines]
+
+
+def last(name: str) -> str:
+    return [value for instruction, value in instructions() if instruction == name][-1]
+
+
+def exec_form(value: str) -> list[str]:
+    command: list[str] = json.loads(value[value.index("[") :])
+    return command
+
+
+def image_environment() -> dict[str, str]:
+    return dict(pair.split("=", 1) for pair in last("ENV").split())
+
+
+def copied() -> list[str]:
+    """What the image is made of."""
+    own = [v for name, v in instructions() if name == "COPY" and not v.startswith("--from")]
+    return [path for value in own for path in value.split()[:-1]]
+
+
+def test_the_image_has_two_stages_and_a_user_that_is_nobody() -> None:
+    assert [name for name, _ in instructions()].count("FROM") == 2
+    uid, _, gid = last("USER").partition(":")
+    assert uid == gid == "10001"
+    assert last("STOPSIGNAL") == "SIGTERM"
+    environment = image_environment()
+    assert environment["ROOTSERVE_HOST"] == "0.0.0.0"
+    assert last("EXPOSE").split() == [
+        environment["ROOTSERVE_PORT"],
+        environment["ROOTSERVE_METRICS_PORT"],
+    ]
+
+
+def test_the_context_has_what_is_copied_and_makes_the_wheel(tmp_path: Path) -> None:
+    kept = (ROOT / ".dockerignore").read_text().splitlines()
+    for path in copied():
+        assert f"!{path}" in kept, f"{path} is copied but not sent to the engine"
+        source, target = ROOT / path, tmp_path / "context" / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target)
+        else:
+            shutil.copy(source, target)
+    (wheel,) = WheelBuilder(str(tmp_path / "context")).build(directory=str(tmp_path))
+    assert Path(wheel).stat().st_size > 1_000_000, "with the weights"
+
+
+@pytest.mark.skipif(
+    not shutil.which("docker-compose"),
+    reason="docker-compose is not installed (Debian: apt-get install docker-compose)",
+)
+@pytest.mark.parametrize("profile", [(), ("--profile", "gpu")], ids=["cpu", "gpu"])
+def test_the_compose_file_is_sound(profile: tuple[str, ...]) -> None:
+    command = ["docker-compose", "--file", str(COMPOSE), *profile, "config"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    services = yaml.safe_load(result.stdout)["services"]
+    for service in services.values():
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert all(str(port).startswith("127.0.0.1:") for port in service["ports"])
+
+
+def test_the_variables_of_image_and_compose_file_are_settings() -> None:
+    for service in yaml.safe_load(COMPOSE.read_text())["services"].values():
+        if "build" in service:
+            given = {**image_environment(), **service["environment"], "ROOTSERVE_MODELS": ""}
+            settings = read_settings([], given)
+            assert (settings.host, settings.port, settings.models) == ("0.0.0.0", 8001, ())
+            assert {f"ROOTSERVE_{key.upper()}" for key in Settings.model_fields} >= {
+                key for key in given if key.startswith("ROOTSERVE_")
+            }
+
+
+def test_files_that_the_compose_file_mounts_exist() -> None:
+    for service in yaml.safe_load(COMPOSE.read_text())["services"].values():
+        for volume in service.get("volumes", []):
+            source = volume.partition(":")[0]
+            assert not source.startswith(".") or (ROOT / source).exists(), source
+        if "build" in service:
+            assert (ROOT / service["build"]["dockerfile"]).exists()
+
+
+def confinement() -> str:
+    """The script that confines a command.
+
+    An interpreter or a checkout in a home folder, which the service's user may not enter, is shown to it
+    in an empty one.
+    """
+    needed = {str(Path(path).resolve()) for path in (sys.base_prefix, sys.prefix, ROOT)}
+    closed = {path: folder for path in needed if (folder := closed_folder(Path(path)))}
+    aside = {path: f'"$folder/{number}"' for number, path in enumerate(closed)}
+    lines = [f'mkdir {place} && mount --bind "{path}" {place}' for path, place in aside.items()]
+    lines += [f'mount -t tmpfs -o mode=755 tmpfs "{folder}"' for folder in set(closed.values())]
+    lines += [
+        f'mkdir -p "{path}" && mount --bind {place} "{path}"' for path, place in aside.items()
+    ]
+    return CONFINED.replace("@SHOW@", "\n".join(lines))
+
+
+def closed_folder(path: Path) -> Path | None:
+    """The first folder on the way to ``path`` that others may not enter."""
+    way = reversed(path.parents)
+    return next((folder for folder in way if not folder.stat().st_mode & stat.S_IXOTH), None)
+
+
+def can_be_confined() -> bool:
+    if os.geteuid() != 0 or not shutil.which("setpriv") or not shutil.which("unshare"):
+        return False
+    test = ["unshare", "--mount", "mount", "-o", "bind,remount,ro", "/"]
+    return subprocess.run(test, capture_output=True, check=False).returncode == 0
+
+
+CONFINEMENT = pytest.mark.skipif(
+    not can_be_confined(), reason="only root can give the service another user and a read-only root"
+)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Stands for the container's /tmp; other users can get at it."""
+    made = Path(tempfile.mkdtemp(prefix="rootserve-container-"))
+    made.chmod(0o755)
+    yield made
+    shutil.rmtree(made)
+
+
+def environment_of(folder: Path) -> dict[str, str]:
+    """That of the image alone, on free ports of the loopback, with this environment's programs."""
+    own = {
+        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+        "HOME": str(folder),
+        "TMPDIR": str(folder),
+        "ROOTSERVE_HOST": "127.0.0.1",
+        "ROOTSERVE_PORT": "0",
+        "ROOTSERVE_METRICS_PORT": "0",
+        "ROOTSERVE_DEVICE": "cpu",
+        "ROOTSERVE_MODELS": MODEL,
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'proto'}",
+    }
+    return {**image_environment(), **own}
+
+
+def health_check(environment: dict[str, str], metrics_port: str) -> int:
+    program, script = exec_form(last("HEALTHCHECK"))
+    assert (program, script) == ("python", "/opt/rootserve/healthcheck.py")
+    command = [program, str(ROOT / "ops" / "container" / "healthcheck.py")]
+    environment = {**environment, "ROOTSERVE_METRICS_PORT": metrics_port}
+    return subprocess.run(command, env=environment, check=False, timeout=60).returncode
+
+
+@pytest.mark.parametrize("confined", [False, pytest.param(True, marks=CONFINEMENT)])
+def test_start_command_health_check_user_and_stop(folder: Path, *, confined: bool) -> None:
+    environment = environment_of(folder)
+    command = exec_form(last("ENTRYPOINT"))
+    uid = int(last("USER").partition(":")[0]) if confined else os.geteuid()
+    if confined:
+        shell = ["unshare", "--mount", "bash", "-c", confinement(), "bash"]
+        command = [*shell, str(folder), str(uid), *command]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            command, env=environment, cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True
+        )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        match = re.fullmatch(r"listening grpc=(\S+) metrics=\S+:(\d+)\n", line)
+        assert match, line + (folder / "log").read_text()
+        address, metrics_port = match.groups()
+        wait_until(lambda: health_check(environment, metrics_port) == 0)
+        with grpc.insecure_channel(address) as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            answer = stub.ModelInfer(infer_request(MODEL, plain_images(2)), timeout=60)
+        assert logits(answer).shape == (2, 10)
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        assert re.search(rf"^Uid:\t{uid}\t{uid}\t", status, re.MULTILINE), status
+        if confined:
+            assert re.search(r"^CapEff:\t0+$", status, re.MULTILINE)
+            assert re.search(r"^NoNewPrivs:\t1$", status, re.MULTILINE)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_S) == 0
+        assert health_check(environment, metrics_port) == 1
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    assert "Traceback" not in (folder / "log").read_text()
