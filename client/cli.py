@@ -243,6 +243,52 @@ def load(  # noqa: PLR0913, PLR0917 - one per option of the command
     raise typer.Exit(codes[outcome])
 
 
+@app.command()
+@connecting
+def table8(  # noqa: PLR0913, PLR0917 - one per option of the command
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Measure the accuracy on all images of this parquet file or folder "
+            "(columns img and label) [default: what the server's catalogue tells].",
+        ),
+    ] = None,
+    rounds: Annotated[
+        int, typer.Option(metavar="N", help="How often each variant has its turn.")
+    ] = 7,
+    rows: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Images per batch [default: 128, or the server's limit]."),
+    ] = None,
+    merge: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Add the other device's column from its JSON."),
+    ] = None,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the rows there as JSON.")
+    ] = None,
+    markdown_path: Annotated[
+        Path | None, typer.Option("--markdown", metavar="FILE", help="Write the table there.")
+    ] = None,
+    figure_path: Annotated[
+        Path | None,
+        typer.Option("--figure", metavar="FILE", help="Draw it there: PNG, SVG or PDF."),
+    ] = None,
+    *,
+    connection: Connection,
+) -> None:
+    """Measure the paper's Table 8 anew: FLOPs, accuracy and time of each variant served.
+
+    Times are the server's own, of forward passes over large batches; the variants take turns. On
+    a server with GPUs they fill the GPU column.
+    """
+    from client.commands.table8 import Outputs, run  # noqa: PLC0415 - see the module's text
+
+    outputs = Outputs(json=json_path, markdown=markdown_path, figure=figure_path)
+    run(connection, outputs, data=data, merge=merge, rounds=rounds, rows=rows)
+
+
 def _check_load_usage(
     concurrency: int | None,
     rate: float | None,
