@@ -84,7 +84,8 @@ def _speedup_panel(axis: Any, table: Table, column: Column) -> None:
             measured.append((row, (ratio, speedup.median), speedup))
         if theirs := table.paper_speedup(row, column):
             paper.append((row, (ratio, theirs)))
-    _frame(axis, [xy for _, xy, _ in measured] + [xy for _, xy in paper], least_height=0.2)
+    ends = [(xy[0], end) for _, xy, speedup in measured for end in (speedup.low, speedup.high)]
+    _frame(axis, ends + [xy for _, xy in paper], least_height=0.2)
     top = max(axis.get_xlim()[1], axis.get_ylim()[1])
     axis.plot([0, top], [0, top], color="#999999", linewidth=1, linestyle="--", label="FLOPs ratio")
     for row, xy in paper:
