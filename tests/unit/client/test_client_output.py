@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from client.catalog import Model
-from client.load import LatencySummary, LoadOptions, LoadResult, Snapshot
-from client.load.recording import Stages
-from client.progress import LoadProgress, progress_text
-from client.tables import load_warnings, print_health, print_load, print_models, print_top
+from client.load import LatencySummary, LoadOptions, LoadResult
+from client.load.doubts import doubts
+from client.load.result import Stages
+from client.load_tables import print_load
+from client.tables import print_health, print_models, print_top
 from client.units import count, duration, millions, percent
 
 
@@ -140,29 +141,12 @@ def test_load_table_without_an_answer() -> None:
 
 
 def test_warnings_say_what_casts_doubt() -> None:
-    assert load_warnings(result()) == []
-    late, busy = load_warnings(result(late_departures=5000, client_cpu_cores=1.2))
+    assert doubts(result()) == []
+    late, busy = doubts(result(late_departures=5000, client_cpu_cores=1.2))
     assert "5,000 requests left more than 1 ms late (at most 500 ms)" in late
     assert "1.2 processor cores" in busy
-    (stopped,) = load_warnings(result(interrupted=True, window_s=2.5))
+    (stopped,) = doubts(result(interrupted=True, window_s=2.5))
     assert stopped == "interrupted: 2.5 s of 10 s were measured"
-
-
-def test_progress() -> None:
-    snapshot = Snapshot(4.0, False, 1000, 3, 197_440.0, 0.0123)
-    assert progress_text(snapshot, 12.0) == ("197,440 rows/s, p99 12.3 ms, 3 failed, 8 s left")
-    console = screen(terminal=True)
-    with LoadProgress(console, 12.0) as progress:
-        assert progress.is_shown
-        progress.show(snapshot)
-    assert "measuring" in printed(console)
-
-
-def test_progress_is_silent_off_a_terminal() -> None:
-    console = screen()
-    with LoadProgress(console, 12.0) as progress:
-        assert not progress.is_shown
-    assert printed(console) == ""
 
 
 IMPORTS = """
