@@ -106,7 +106,7 @@ def over_time(report: Report) -> list[Figure]:
     series = report.get("time_series") or []
     if not series:
         return []
-    found = intervals(series)
+    found = intervals(series, report.get("time_step_s") or 1)
     x = axes.linear("seconds since the start", [found[-1].end], rounded, most_ticks=8, exact=True)
     spans = _spans(found)
     # What comes after the end takes a part of a second: its rate would be none.

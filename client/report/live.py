@@ -1,4 +1,4 @@
-"""The live view of a load run: rate, times and outcomes, of the last second and of the whole run.
+"""The live view of a load run: rate, times and outcomes, now and of the whole run.
 
 It redraws when told and never by itself: drawing takes time from the event loop that sends the
 requests, so it happens twice a second instead of rich's ten times. Off a terminal it writes a plain
@@ -86,7 +86,7 @@ class LiveView:
         for column in ("", "rows/s", "p50", "p99", "under way", "late"):
             figures.add_column(column, justify="right" if column else "left", min_width=9)
         figures.add_row("", *(Text(name, style="dim") for name in _HEADS))
-        figures.add_row(Text("last second", style="dim"), *self._last_second(now, before))
+        figures.add_row(Text("just now", style="dim"), *self._just_now(now, before))
         figures.add_row(
             Text("so far", style="dim"),
             f"{now.rows_per_s:,.0f}",
@@ -96,7 +96,7 @@ class LiveView:
         )
         return Group(Text(self._title, style="bold"), head, figures, self._outcomes(now))
 
-    def _last_second(self, now: Snapshot, before: Snapshot | None) -> list[str]:
+    def _just_now(self, now: Snapshot, before: Snapshot | None) -> list[str]:
         rate = "-"
         if before and now.elapsed_s > before.elapsed_s:
             rows = now.answered_rows - before.answered_rows

@@ -49,12 +49,11 @@ class Interval:
         return number / (self.end - self.start)
 
 
-def intervals(seconds: Sequence[Mapping[str, Any]]) -> list[Interval]:
-    """Pool a report's `time_series` into at most 240 intervals or so, phases kept apart."""
-    if not seconds:
-        return []
-    # Of very long runs the report itself has longer steps.
-    step = seconds[1]["second"] - seconds[0]["second"] if len(seconds) > 1 else 1
+def intervals(seconds: Sequence[Mapping[str, Any]], step: float) -> list[Interval]:
+    """Pool a report's `time_series` into at most 240 intervals or so, phases kept apart.
+
+    `step` is the report's `time_step_s`: longer than a second in very long runs.
+    """
     width = -(-len(seconds) // MOST_INTERVALS)
     pooled: list[list[Mapping[str, Any]]] = []
     for second in seconds:

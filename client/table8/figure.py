@@ -21,20 +21,15 @@ def draw(table: Table, path: Path) -> None:
     """Draw it to a file whose format follows from its name: PNG, SVG or PDF.
 
     Raises:
-        InputError: matplotlib is not installed, or the file cannot be written.
+        InputError: The file cannot be written.
     """
-    try:
-        # Only here, so that no other command waits for it or needs it.
-        from matplotlib.figure import Figure  # noqa: PLC0415
-    except ImportError:
-        raise InputError(
-            "--figure needs matplotlib, which is not installed: pip install 'rootserve[figures]'"
-        ) from None
+    # Only here, so that no other command waits for it.
+    from matplotlib.figure import Figure  # noqa: PLC0415
 
     columns = table.columns
     panels = 1 + 2 * len(columns)
     figure = Figure(figsize=(4.6 * panels, 4.6), layout="constrained", dpi=150)
-    axes = figure.subplots(1, panels)
+    axes = figure.subplots(1, panels, squeeze=False)[0]
     for axis, column in zip(axes, columns, strict=False):
         _accuracy_panel(axis, table, _time_point(column), f"ms per image, {_NAMES[column]}")
     _accuracy_panel(axes[len(columns)], table, _flops_point, "FLOPs per image, in millions")
