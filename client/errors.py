@@ -28,9 +28,11 @@ class ServerError(RootserveError):
     Attributes:
         code: Name of the gRPC status code, such as "NOT_FOUND".
         details: The server's own words.
+        retry_after_s: How long the server asks to wait before the next try; None if it does not.
     """
 
-    def __init__(self, code: str, details: str) -> None:
+    def __init__(self, code: str, details: str, retry_after_s: float | None = None) -> None:
+        self.retry_after_s = retry_after_s
         self.code = code
         self.details = details
         super().__init__(f"{code}: {details}" if details else code)

@@ -68,7 +68,6 @@ class Progress:
     answered_rows: int
     window_rows: int
     errors: dict[str, int]
-    unfinished: int
     late: int
     response: LatencyHistogram
     recent: LatencyHistogram
@@ -76,11 +75,11 @@ class Progress:
     @classmethod
     def nothing(cls) -> Self:
         """Of no process."""
-        return cls(0, 0, 0, {}, 0, 0, LatencyHistogram(), LatencyHistogram())
+        return cls(0, 0, 0, {}, 0, LatencyHistogram(), LatencyHistogram())
 
     def merge(self, other: Self) -> None:
         """Add another process."""
-        for name in ("in_flight", "answered_rows", "window_rows", "unfinished", "late"):
+        for name in ("in_flight", "answered_rows", "window_rows", "late"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for code, count in other.errors.items():
             self.errors[code] = self.errors.get(code, 0) + count
@@ -190,11 +189,10 @@ class Recorder:
         recent, self._recent = self._recent, LatencyHistogram()
         response = LatencyHistogram()
         errors: dict[str, int] = {}
-        window_rows = unfinished = late = 0
+        window_rows = late = 0
         for window in recording.windows:
             response.merge(window.all.response)
             window_rows += window.all.completed_rows
-            unfinished += window.all.unfinished
             late += window.late
             for code, count in window.all.errors.items():
                 errors[code] = errors.get(code, 0) + count
@@ -203,7 +201,6 @@ class Recorder:
             answered_rows=self._answered_rows,
             window_rows=window_rows,
             errors=errors,
-            unfinished=unfinished,
             late=late,
             response=response,
             recent=recent,
