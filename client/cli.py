@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from client.commands.load_arguments import load
+from client.commands.load_arguments import EXAMPLES, load
 from client.connecting import connecting
 from client.credentials import Connection
 from client.errors import InputError, MalformedAnswer, RootserveError, ServerError, Unreachable
@@ -122,7 +122,7 @@ def infer(
     run(connection, images, model, top, as_json=as_json)
 
 
-app.command(epilog=_EPILOG, cls=SectionedCommand)(connecting(load))
+app.command(epilog=EXAMPLES + _EPILOG, cls=SectionedCommand)(connecting(load))
 
 
 @app.command()

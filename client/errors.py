@@ -37,6 +37,10 @@ class ServerError(RootserveError):
         self.details = details
         super().__init__(f"{code}: {details}" if details else code)
 
+    def __reduce__(self) -> tuple[type, tuple[str, str, float | None]]:
+        """It crosses processes, which an exception with arguments of its own does not by itself."""
+        return type(self), (self.code, self.details, self.retry_after_s)
+
 
 class MalformedAnswer(RootserveError):  # noqa: N818 - names what came, not what happened
     """The server answered with something the protocol does not allow."""

@@ -12,6 +12,7 @@ from client.load.mix import Mix
 from client.load.objective import judge
 from client.load.result import LoadResult, Part
 from client.load.statistics import Ratio
+from client.load.tally import STAGES
 from client.load.trace import Trace
 from client.tables import figures_table, separate
 from client.units import count, duration
@@ -56,22 +57,16 @@ def print_load(screen: Console, result: LoadResult) -> None:
 
 def _print_stages(screen: Console, result: LoadResult) -> None:
     stages, detail = result.stages, result.stage_detail
-    if stages is None:
+    if stages is None or detail is None:
         return
     separate(screen)
     table = figures_table(
-        screen, "stage", "queue", "batch wait", "compute", "rest", "outside", "batch rows"
+        screen, "stage", "unsent", "queue", "batch wait", "compute", "rest", "outside", "batch"
     )
-    means = (stages.queue_s, stages.batch_wait_s, stages.compute_s, stages.rest_s)
-    table.add_row(
-        "mean",
-        *(duration(value) for value in means),
-        duration(stages.outside_server_s),
-        f"{stages.batch_rows:.1f}",
-    )
-    if detail is not None and (slow := detail.by_percentile.get("p99")):
-        names = ("queue", "batch_wait", "compute", "rest", "outside_server")
-        table.add_row("at p99", *(duration(slow[name]) for name in names))
+    for name, title in (("mean", "mean"), ("p99", "at p99")):
+        if times := detail.by_percentile.get(name):
+            rows = f"{stages.batch_rows:.1f}" if name == "mean" else ""
+            table.add_row(title, *(duration(times[stage]) for stage in STAGES), rows)
     screen.print(table)
 
 

@@ -222,8 +222,8 @@ async def _outcome(campaign: Campaign, verdict: Verdict | None) -> Outcome:
     if since_s is not None and last.succeeded and (gone := await _gone(last.options)):
         raise ServerError(
             "UNAVAILABLE",
-            f"{gone} It gave its last answer {since_s:.1f} s after the start of the run; what was "
-            "measured is reported above",
+            f"the server at {gone} went away: its last answer came {since_s:.1f} s after the start "
+            "of the run; what was measured is reported above",
         )
     if campaign.interrupted:
         return Outcome.INTERRUPTED
@@ -236,13 +236,13 @@ async def _outcome(campaign: Campaign, verdict: Verdict | None) -> Outcome:
 
 
 async def _gone(options: LoadOptions) -> str:
-    """Why no server can be reached any more; empty if all can."""
+    """The first server that cannot be reached any more; empty if all can."""
     for server in options.servers:
         try:
             async with Client(server, credentials=options.credentials, connect_timeout_s=1.0):
                 pass
-        except Unreachable as error:
-            return f"{error}."
+        except Unreachable:
+            return server
     return ""
 
 

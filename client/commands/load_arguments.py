@@ -7,11 +7,20 @@ from typing import Annotated, Any
 
 import typer
 
+from client.commands.load_usage import check_the_load, check_the_measure
 from client.credentials import Connection
 from client.errors import InputError
 from client.exit_codes import ExitCode
 
-_MOST_ROUNDS = 100
+EXAMPLES = """\b
+Examples:
+  rootserve load -m nin-root-4 -c 1:64:x2 --html sweep.html
+  rootserve load -m nin-root-4 -r 200 --slo-p99-ms 50
+  rootserve load -m nin-root-4 --slo-p99-ms 50 --find-max
+  rootserve load -m nin-orig -c 8 --versus nin-root-4
+
+"""
+
 _LOAD = "The load (one of the first three)"
 _REQUESTS = "The requests"
 _MEASURE = "What to measure"
@@ -239,13 +248,15 @@ def load(  # noqa: PLR0913 - one per option of the command
     from client.load.arrivals import Distribution  # noqa: PLC0415
     from client.load.options import LoadOptions  # noqa: PLC0415
 
-    _check_the_load(concurrency, rate, replay, distribution, max_in_flight, find_max=find_max)
-    _check_the_measure(max_trials, stable, slo_p99_ms, find_max, versus, rounds)
+    check_the_load(concurrency, rate, replay, distribution, max_in_flight, find_max=find_max)
+    check_the_measure(max_trials, stable, slo_p99_ms, find_max, versus, rounds)
     if find_max and rate is None:
         # Where the search begins is found out by callers.
         loads: list[specify.Load] = [(max(16, processes), None)]
     else:
         loads = specify.loads_of(concurrency, rate, replay)
+    if find_max and not all(isinstance(arrivals, float | None) for _, arrivals in loads):
+        raise InputError(f"--find-max with --rate {rate}: expected a steady rate to begin with")
     if len(loads) > 1 and (find_max or versus):
         raise InputError(
             "a sweep together with --find-max or --versus: expected one --concurrency or --rate"
@@ -290,55 +301,3 @@ def load(  # noqa: PLR0913 - one per option of the command
         Outcome.INTERRUPTED: ExitCode.INTERRUPTED,
     }
     raise typer.Exit(codes[outcome])
-
-
-def _check_the_load(
-    concurrency: str | None,
-    rate: str | None,
-    replay: Path | None,
-    distribution: str | None,
-    max_in_flight: int | None,
-    *,
-    find_max: bool,
-) -> None:
-    loads = {"--concurrency": concurrency, "--rate": rate, "--replay": replay}
-    given = [name for name, value in loads.items() if value is not None]
-    if find_max and given not in ([], ["--rate"]):
-        raise InputError(f"--find-max with {given[0]}: expected --rate to begin with, or nothing")
-    if not given and not find_max:
-        raise InputError(
-            "neither --concurrency nor --rate: expected --concurrency C for a closed loop, "
-            "--rate R for an open one, or --replay FILE"
-        )
-    if len(given) > 1:
-        raise InputError(f"both {given[0]} and {given[1]}: expected one of them")
-    for option, value in (("--distribution", distribution), ("--max-in-flight", max_in_flight)):
-        if value is not None and concurrency is not None:
-            raise InputError(f"{option} without --rate: it shapes the open loop only")
-    if distribution is not None and replay is not None:
-        raise InputError("--distribution with --replay: the file tells every departure")
-    if distribution not in {None, "poisson", "constant"}:
-        raise InputError(f"--distribution {distribution}: expected poisson or constant")
-
-
-def _check_the_measure(
-    max_trials: int | None,
-    stable: float | None,
-    slo_p99_ms: float | None,
-    find_max: bool,
-    versus: str | None,
-    rounds: int | None,
-) -> None:
-    if slo_p99_ms is not None and not 0 < slo_p99_ms < float("inf"):
-        raise InputError(f"--slo-p99-ms {slo_p99_ms:g}: expected more than 0")
-    for option, value, other, needed in (
-        ("--max-trials", max_trials, "--stable", stable),
-        ("--find-max", find_max or None, "--slo-p99-ms", slo_p99_ms),
-        ("--rounds", rounds, "--versus", versus),
-    ):
-        if value is not None and needed is None:
-            raise InputError(f"{option} without {other}: expected both")
-    if versus is not None and (find_max or slo_p99_ms is not None):
-        raise InputError("--versus with --slo-p99-ms or --find-max: expected one or the other")
-    if rounds is not None and not 1 <= rounds <= _MOST_ROUNDS:
-        raise InputError(f"--rounds {rounds}: expected 1 to {_MOST_ROUNDS}")

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from client.errors import InputError
+from client.errors import ServerError
 from client.load.doubts import client_limited
 from client.load.objective import judge
 from client.load.options import LoadOptions
@@ -91,7 +91,7 @@ class Campaign:
         """Search for the highest rate whose p99, failed requests being endless, is within `p99_s`.
 
         Raises:
-            InputError: Nothing was answered that would tell where to begin.
+            ServerError: Nothing was answered that would tell where to begin.
         """
         self.objective_p99_s = p99_s
         if start is None:
@@ -101,9 +101,10 @@ class Campaign:
                 return
             start = first.throughput_requests_per_s * _FIRST_SHARE
             if start <= 0:
-                raise InputError(
-                    "the search found no rate to begin with, as nothing was answered; "
-                    "expected --rate with a first one"
+                code = max(first.errors, key=lambda code: first.errors[code], default="CANCELLED")
+                raise ServerError(
+                    code,
+                    f"none of {first.requests:,} requests succeeded; there is nothing to search",
                 )
         search = Search(round(start, 3), precision=precision)
         self.found = search.found()

@@ -63,8 +63,8 @@ def _lateness(result: LoadResult) -> list[str]:
     late = _late_by_client(result)
     if late > _LATE_SHARE * result.requests:
         found.append(
-            f"this client was the bottleneck: {count(late)} requests left more than 1 ms late "
-            f"({most}); try --processes, or a machine of its own"
+            f"this client, or its machine, was the bottleneck: {count(late)} requests left more "
+            f"than 1 ms late ({most}); try --processes, or a machine of its own"
         )
     if _is_busy(result):
         processes = result.options.processes

@@ -13,6 +13,7 @@ from client.load.recording import Progress
 
 _START_S = 60.0
 _ANSWER_S = 30.0
+_DEAF_TO = {signal.SIGINT, signal.SIGTERM}
 
 
 class AgentLost(Exception):  # noqa: N818 - a state, as the client's other errors are named
@@ -27,12 +28,12 @@ class RemoteAgent:
         self._pipe, theirs = spawn.Pipe()
         self._process = spawn.Process(target=_serve, args=(theirs, task), daemon=True)
         # Ctrl-C reaches every process of a terminal: what becomes of it is decided here alone, so
-        # the child is born deaf to it.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        # the child is born deaf to it. It ends when the pipe does.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _DEAF_TO)
         try:
             self._process.start()
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _DEAF_TO)
         theirs.close()
 
     async def open(self) -> None:

@@ -13,7 +13,8 @@ from rich.console import Console
 from client.catalog import Model
 from client.load import LatencySummary, LoadOptions, LoadResult
 from client.load.doubts import doubts
-from client.load.result import Stages
+from client.load.result import StageDetail, Stages
+from client.load.tally import STAGES
 from client.load_tables import print_load
 from client.tables import print_health, print_models, print_top
 from client.units import count, duration, millions, percent
@@ -114,6 +115,11 @@ def result(**changes: object) -> LoadResult:
         "late_departures": 10, "max_lateness_s": 0.5,
         "stages": Stages(0.001, 0.002, 0.003, 0.0004, 0.0005, 31.5),
         "client_cpu_cores": 0.5,
+        "stage_detail": StageDetail(
+            {"p99": dict(zip(STAGES, (1.5, 0.1, 0.2, 0.3, 0.04, 0.05), strict=True)),
+             "mean": dict(zip(STAGES, (0.0001, 0.001, 0.002, 0.003, 0.0004, 0.0005), strict=True))},
+            {}, {31: 10, 32: 10},
+        ),
     }  # fmt: skip
     return LoadResult(**settings | changes)
 
@@ -130,12 +136,23 @@ def test_load_table() -> None:
         "1.20", "ms", "12.3", "ms", "123", "ms", "1.23", "s", "20.0", "ms", "12.3", "s",
     ]  # fmt: skip
     assert "warning" not in text
+    (mean,) = [line for line in text.splitlines() if line.startswith("mean")]
+    assert mean.split()[1:] == [
+        "100", "µs", "1.00", "ms", "2.00", "ms", "3.00", "ms", "400", "µs", "500", "µs", "31.5",
+    ]  # fmt: skip
+    assert "at p99  1.50 s" in text
 
 
 def test_load_table_without_an_answer() -> None:
     console = screen()
     print_load(
-        console, result(response_time=LatencySummary(), service_time=LatencySummary(), stages=None)
+        console,
+        result(
+            response_time=LatencySummary(),
+            service_time=LatencySummary(),
+            stages=None,
+            stage_detail=None,
+        ),
     )
     assert "response" in printed(console)
 

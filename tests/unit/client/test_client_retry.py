@@ -1,5 +1,7 @@
 """When a failed call is made again, by table."""
 
+import pickle
+
 import pytest
 
 from client.errors import ServerError
@@ -32,3 +34,9 @@ def test_waits(attempt: int, error: ServerError, left_s: float, wait_s: float | 
     if wait_s is not None:
         assert POLICY.wait_s(attempt, error, 10, 1.0) == pytest.approx(1.2 * wait_s)
     assert NO_RETRIES.wait_s(attempt, error, left_s, 0.0) is None
+
+
+def test_an_error_crosses_processes() -> None:
+    error = pickle.loads(pickle.dumps(ServerError("INTERNAL", "words", 0.5)))
+    assert (error.code, error.details, error.retry_after_s) == ("INTERNAL", "words", 0.5)
+    assert str(error) == "INTERNAL: words"
