@@ -129,6 +129,15 @@ def _warnings(report: Report) -> list[Content]:
                 class_="warning",
             )
         )
+    if (report.get("find_max") or {}).get("client_limited"):
+        made.append(
+            element(
+                "p",
+                "A run of the search missed its objective because of the client: the server's "
+                "highest rate is this or more.",
+                class_="warning",
+            )
+        )
     if warnings := report.get("warnings"):
         items = [element("li", str(warning)) for warning in warnings]
         made.append(element("ul", *items, class_="warning", aria_label="Warnings"))

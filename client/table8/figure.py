@@ -5,13 +5,30 @@ from pathlib import Path
 from typing import Any
 
 from client.errors import InputError
-from client.table8.rows import Column, Row, Table
+from client.table8.rows import Column, Row, Spread, Table
+from client.table8.text import facts
 
 _COLOURS = {"orig": "#222222", "root": "#1668b8", "tree": "#2b8a3e", "col": "#c2570c"}
 _MARKERS = {"orig": "s", "root": "o", "tree": "^", "col": "D"}
+_OTHER = "#555555"
 _NAMES = {"cpu": "CPU", "gpu": "GPU"}
 # Where a label may stand, in points from its mark, best first.
-_OFFSETS = [(6, 4), (6, -10), (-6, 4), (-6, -10), (0, 8), (0, -15), (12, 12), (12, -18)]
+_OFFSETS = [
+    (6, 4),
+    (6, -10),
+    (-6, 4),
+    (-6, -10),
+    (0, 8),
+    (0, -15),
+    (9, -3),
+    (-9, -3),
+    (12, 12),
+    (12, -20),
+    (16, -3),
+    (-14, 12),
+    (-14, -20),
+]
+_PANEL_IN = 4.6  # height of a panel and its least width, in inches
 _Spot = tuple[float, float]
 _Area = tuple[float, float, float, float]
 _Point = Callable[[Row], _Spot | None]
@@ -27,16 +44,22 @@ def draw(table: Table, path: Path) -> None:
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     columns = table.columns
-    panels = 1 + 2 * len(columns)
-    figure = Figure(figsize=(4.6 * panels, 4.6), layout="constrained", dpi=150)
-    axes = figure.subplots(1, panels, squeeze=False)[0]
-    for axis, column in zip(axes, columns, strict=False):
-        _accuracy_panel(axis, table, _time_point(column), f"ms per image, {_NAMES[column]}")
-    _accuracy_panel(axes[len(columns)], table, _flops_point, "FLOPs per image, in millions")
-    for axis, column in zip(axes[len(columns) + 1 :], columns, strict=True):
-        _speedup_panel(axis, table, column)
-    handles, labels = axes[-1].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False)
+    times, speedups = [f"{c} time" for c in columns], [f"{c} speed-up" for c in columns]
+    if len(columns) < 2:
+        rows = [[*times, "flops", *(2 * speedups)]]
+    else:
+        rows = [[name for name in (*times, "flops") for _ in range(2)],
+                [name for name in speedups for _ in range(3)]]  # fmt: skip
+    size = (_PANEL_IN * len(rows[0]) / len(rows), _PANEL_IN * len(rows))
+    figure = Figure(figsize=size, layout="constrained", dpi=150)
+    axes = figure.subplot_mosaic(rows)
+    for time, speedup, column in zip(times, speedups, columns, strict=True):
+        _accuracy_panel(axes[time], table, _time_point(column), f"ms per image, {_NAMES[column]}")
+        _speedup_panel(axes[speedup], table, column)
+    _accuracy_panel(axes["flops"], table, _flops_point, "FLOPs per image, in millions")
+    figure.suptitle("\n".join(facts(table)), fontsize=8, color="#555555", x=0.01, ha="left")
+    handles, labels = axes[rows[-1][-1]].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=7, frameon=False)
     try:
         figure.savefig(path)
     except (OSError, ValueError) as error:
@@ -70,25 +93,29 @@ def _accuracy_panel(axis: Any, table: Table, point: _Point, label: str) -> None:
 def _speedup_panel(axis: Any, table: Table, column: Column) -> None:
     """Measured (full marks) and the paper's (hollow) speed-up; on the line, FLOPs are all."""
     axis.set(xlabel="FLOPs ratio: orig / variant", ylabel=f"speed-up over orig, {_NAMES[column]}")
-    measured, paper = [], []
+    measured: list[tuple[Row, float, Spread]] = []
+    paper: list[tuple[Row, _Spot]] = []
     for row in table.rows:
         ratio = table.flops_ratio(row)
         if ratio is None:
             continue
         if speedup := table.speedup(row, column):
-            measured.append((row, (ratio, speedup.median), speedup))
+            measured.append((row, ratio, speedup))
         if theirs := table.paper_speedup(row, column):
             paper.append((row, (ratio, theirs)))
-    ends = [(xy[0], end) for _, xy, speedup in measured for end in (speedup.low, speedup.high)]
-    _frame(axis, ends + [xy for _, xy in paper], least_height=0.2)
+    ends = [(x, end) for _, x, speedup in measured for end in speedup[3:]]
+    others = ends + [xy for _, xy in paper]
+    _frame(axis, others, least_height=0.2)
     top = max(axis.get_xlim()[1], axis.get_ylim()[1])
     axis.plot([0, top], [0, top], color="#999999", linewidth=1, linestyle="--", label="FLOPs ratio")
     for row, xy in paper:
         _mark(axis, row, xy, hollow=True)
-    for row, xy, speedup in measured:
-        axis.vlines(xy[0], speedup.low, speedup.high, color=_COLOURS[row.topology], linewidth=1)
-        _mark(axis, row, xy)
-    _write_labels(axis, [(row, xy) for row, xy, _ in measured])
+    for row, x, speedup in measured:
+        colour = _COLOURS.get(row.topology, _OTHER)
+        axis.vlines(x, speedup.lower_quartile, speedup.upper_quartile, color=colour, linewidth=1)
+        _mark(axis, row, (x, speedup.median))
+    _write_labels(axis, [(row, (x, speedup.median)) for row, x, speedup in measured], others)
+    axis.vlines([], 0, 0, color="#555555", linewidth=1, label="middle half of the rounds")
     for topology, marker in _MARKERS.items():
         style = {"color": _COLOURS[topology], "marker": marker, "linestyle": "none"}
         axis.plot([], [], **style, label=topology)
@@ -99,6 +126,7 @@ def _speedup_panel(axis: Any, table: Table, column: Column) -> None:
 def _frame(axis: Any, points: Sequence[_Spot], least_height: float) -> None:
     """Limits with room for labels; a range of nothing but noise is not blown up."""
     axis.grid(color="#e4e4e4", linewidth=0.8)
+    axis.locator_params(nbins=6)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
     if not points:
@@ -115,7 +143,7 @@ def _frame(axis: Any, points: Sequence[_Spot], least_height: float) -> None:
 
 
 def _mark(axis: Any, row: Row, xy: _Spot, *, hollow: bool = False) -> None:
-    colour = _COLOURS.get(row.topology, "#555555")
+    colour = _COLOURS.get(row.topology, _OTHER)
     axis.plot(
         *xy,
         marker=_MARKERS.get(row.topology, "o"),
@@ -127,16 +155,19 @@ def _mark(axis: Any, row: Row, xy: _Spot, *, hollow: bool = False) -> None:
     )
 
 
-def _write_labels(axis: Any, marks: Sequence[tuple[Row, _Spot]]) -> None:
-    """Write each name where it covers the fewest marks and other names."""
+def _write_labels(
+    axis: Any, marks: Sequence[tuple[Row, _Spot]], others: Sequence[_Spot] = ()
+) -> None:
+    """Write each name where it covers the fewest marks, other points and other names."""
     # Positions in points on the page, in which text has a size.
     scale = 72 / axis.figure.dpi
     axis.figure.draw_without_rendering()  # only then is the panel where it will be
-    pixels = [axis.transData.transform(xy) for _, xy in marks]
-    spots = [(scale * x, scale * y) for x, y in pixels]
+    points = [*(xy for _, xy in marks), *others]
+    places = [axis.transData.transform(xy) for xy in points]
+    spots = [(scale * x, scale * y) for x, y in places]
     frame = axis.bbox
     taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in spots]
-    for (row, xy), spot in zip(marks, spots, strict=True):
+    for (row, xy), spot in zip(marks, spots, strict=False):
         text = row.name.partition("-")[2]
         areas = {offset: _text_area(spot, offset, len(text)) for offset in _OFFSETS}
 
@@ -154,7 +185,7 @@ def _write_labels(axis: Any, marks: Sequence[tuple[Row, _Spot]]) -> None:
             textcoords="offset points",
             fontsize=8,
             ha=_alignment(best),
-            color=_COLOURS.get(row.topology, "#555555"),
+            color=_COLOURS.get(row.topology, _OTHER),
         )
 
 

@@ -17,11 +17,13 @@ CATALOGUE = "the server's catalogue"
 
 
 class Spread(NamedTuple):
-    """Median, least and greatest of a figure over the rounds."""
+    """Median, least and greatest of a figure over the rounds, and the ends of its middle half."""
 
     median: float
     low: float
     high: float
+    lower_quartile: float
+    upper_quartile: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,4 +266,7 @@ def _merged(row: Row, other: Row) -> Row:
 
 
 def _spread(values: Sequence[float]) -> Spread:
-    return Spread(statistics.median(values), min(values), max(values))
+    lower, median, upper = (
+        statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else 3 * [*values]
+    )
+    return Spread(median, min(values), max(values), lower, upper)
