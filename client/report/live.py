@@ -22,10 +22,11 @@ from client.units import count, duration
 _LINE_EVERY_S = 10.0
 _RECENT_S = 1.0
 _BAR_WIDTH = 30
+_HEADS = ("rows/s", "p50", "p99", "under way", "late")
 
 
 class LiveView:
-    """Draws snapshots of a run, or of one run after the other, and is gone at the end.
+    """Draws snapshots of a run, and is gone at its end.
 
         with LiveView(screen, 12.0, "nin-root-4, 200 requests/s") as live:
             live.show(snapshot)
@@ -39,7 +40,10 @@ class LiveView:
     def __init__(self, screen: Console, plan_s: float, title: str) -> None:
         self._screen = screen
         self._live = Live(console=screen, auto_refresh=False, transient=True)
-        self.step(title, plan_s)
+        self._title = title
+        self._plan_s = plan_s
+        self._recent: deque[Snapshot] = deque()
+        self._next_line_s = _LINE_EVERY_S
 
     def __enter__(self) -> Self:
         if self._screen.is_terminal:
@@ -53,13 +57,6 @@ class LiveView:
         trace: TracebackType | None,
     ) -> None:
         self._live.stop()
-
-    def step(self, title: str, plan_s: float) -> None:
-        """Begin the next run."""
-        self._title = title
-        self._plan_s = plan_s
-        self._recent: deque[Snapshot] = deque()
-        self._next_line_s = _LINE_EVERY_S
 
     def show(self, snapshot: Snapshot) -> None:
         """Redraw, or write the line if it is time."""
@@ -83,8 +80,9 @@ class LiveView:
             f"{now.elapsed_s:.0f} of {self._plan_s:.0f} s, {left_s:.0f} s left",
         )
         figures = Table.grid(padding=(0, 3, 0, 0))
-        for column in ("", "rows/s", "p50", "p99", "under way", "late"):
-            figures.add_column(column, justify="right" if column else "left", min_width=9)
+        figures.add_column(min_width=9)
+        for _ in _HEADS:
+            figures.add_column(justify="right", min_width=9)
         figures.add_row("", *(Text(name, style="dim") for name in _HEADS))
         figures.add_row(Text("just now", style="dim"), *self._just_now(now, before))
         figures.add_row(
@@ -126,6 +124,3 @@ class LiveView:
                 f"{count(now.failed)} of {count(now.requests)} failed",
             ]
         return f"{self._title}: {', '.join(parts)}"
-
-
-_HEADS = ("rows/s", "p50", "p99", "under way", "late")

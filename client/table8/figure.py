@@ -45,11 +45,15 @@ def draw(table: Table, path: Path) -> None:
 
     columns = table.columns
     times, speedups = [f"{c} time" for c in columns], [f"{c} speed-up" for c in columns]
+    # Each name takes as many places of the row as its panel is wide.
+    rows: list[Any]
     if len(columns) < 2:
         rows = [[*times, "flops", *(2 * speedups)]]
     else:
-        rows = [[name for name in (*times, "flops") for _ in range(2)],
-                [name for name in speedups for _ in range(3)]]  # fmt: skip
+        rows = [
+            [name for name in (*times, "flops") for _ in range(2)],
+            [name for name in speedups for _ in range(3)],
+        ]
     size = (_PANEL_IN * len(rows[0]) / len(rows), _PANEL_IN * len(rows))
     figure = Figure(figsize=size, layout="constrained", dpi=150)
     axes = figure.subplot_mosaic(rows)

@@ -63,7 +63,7 @@ def test_elsewhere_there_is_a_plain_line_every_ten_seconds() -> None:
     with LiveView(Console(file=out, width=80), 30.0, "nin-orig, [100/s]") as live:
         for half in range(50):
             live.show(replace(MEASURED, elapsed_s=half / 2))
-        live.step("nin-root-4, 100/s", 30.0)
+    with LiveView(Console(file=out, width=80), 30.0, "nin-root-4, 100/s") as live:
         live.show(replace(WARM_UP, elapsed_s=10.5))
     assert out.getvalue().splitlines() == [
         "nin-orig, [100/s]: 10 of 30 s, 124 rows/s, p50 4.00 ms, p99 50.0 ms, 7 of 1,000 failed",
