@@ -3,13 +3,15 @@
 Three questions, each answered by ratios within rounds that take turns (A B A B ...):
 
 cost    What one client process can drive, against an echo in another process that computes nothing.
-sum     Does the server's own timeline plus the client's overhead, measured by itself against the echo,
-        give the latency that is measured?
+sum     Does the server's own timeline plus the client's overhead give the latency that is measured? The
+        overhead is measured by itself, against an echo that waits as long as the model computes and
+        tells how long it was: a processor that sleeps between requests wakes up slower than a busy one.
 agree   Does it find the same throughput as perf_analyzer (``--perf-analyzer PATH``), or without one as
         tritonclient's aio client in a loop?
 
 perf_analyzer comes with tritonclient's wheels for manylinux1 up to 2.49 (data/bin/perf_analyzer); it needs
-libb64 and libcudart.so.12.
+libb64 and libcudart.so.12. The server's worker leaves one processor to the service and the client, as the
+echo does: where all fight for the same ones, what is measured is the fight.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ from tritonclient.grpc import InferInput
 from tritonclient.grpc import service_pb2 as oip
 
 from client.load import LoadOptions, LoadResult, run_load
+from client.load.result import Stages
 from client.load.statistics import Ratio, paired_ratio
 from client.machine import describe_machine
 from tests.support.server_process import running_server
@@ -48,13 +51,18 @@ IMAGES = np.zeros((64, 3, 32, 32), np.uint8)
 LEVELS = (1, 8, 32)
 
 
-def _echo(pipe: Connection) -> None:
+def _echo(pipe: Connection, pause_s: float) -> None:
     """The echo's process: grpc.aio on uvloop as in the service, the same answer to every request."""
-    answer = oip.ModelInferResponse(model_name="echo")
-    answer.outputs.add(name="logits", datatype="FP32", shape=(1, 10))
-    answer.raw_output_contents.append(bytes(40))
 
     async def infer(request: oip.ModelInferRequest, context: object) -> oip.ModelInferResponse:
+        began_ns = time.perf_counter_ns()
+        answer = oip.ModelInferResponse(model_name="echo", raw_output_contents=[bytes(40)])
+        answer.outputs.add(name="logits", datatype="FP32", shape=(1, 10))
+        if pause_s:
+            await asyncio.sleep(pause_s)
+        took_ns = time.perf_counter_ns() - began_ns
+        for name in ("compute_ns", "total_ns"):
+            answer.parameters[name].int64_param = took_ns
         return answer
 
     async def serve() -> None:
@@ -76,11 +84,11 @@ def _echo(pipe: Connection) -> None:
 
 
 @contextmanager
-def echo() -> Iterator[str]:
+def echo(pause_s: float = 0.0) -> Iterator[str]:
     """An echo in a process of its own; gives its address."""
     spawn = multiprocessing.get_context("spawn")
     mine, theirs = spawn.Pipe()
-    process = spawn.Process(target=_echo, args=(theirs,), daemon=True)
+    process = spawn.Process(target=_echo, args=(theirs, pause_s), daemon=True)
     process.start()
     theirs.close()
     yield mine.recv()
@@ -142,21 +150,42 @@ def cost(rounds: int, seconds: float, results: dict[str, object]) -> None:
 
 
 def add_up(model: str, rounds: int, seconds: float, results: dict[str, object]) -> None:
-    """Server's timeline plus the echo's latency, over the latency measured."""
-    print(f"sum: {model}, mean of (server's total + echo's latency) / measured latency")
-    with echo() as there, running_server("--models", model, "--device", "cpu") as server:
-        for callers in (1, 2):
-            pairs = []
-            for _ in range(rounds):
-                overhead = load(there, "echo", 1, seconds)
-                run = load(server.address, model, callers, seconds)
-                assert run.stages is not None
-                stages = run.stages
-                inside_s = stages.queue_s + stages.batch_wait_s + stages.compute_s + stages.rest_s
-                pairs.append((run.service_time.mean, inside_s + (overhead.service_time.mean or 0)))
-            ratio = paired_ratio(pairs)
-            print(f"  {callers} callers  {shown(ratio)}", flush=True)
-            results[f"sum {callers}"] = ratio.to_json() if ratio else None
+    """Server's timeline plus the overhead found with the echo, over the latency measured."""
+    print(f"sum: {model}, (server's total + overhead against the echo) / measured latency, means")
+    with running_server(*serving(model)) as server:
+        compute_s = stages_of(load(server.address, model, 1, seconds)).compute_s
+        with echo(compute_s) as there:
+            for callers in (1, 2):
+                pairs, overheads_us = [], []
+                for _ in range(rounds):
+                    overhead_s = stages_of(load(there, "echo", callers, seconds)).outside_server_s
+                    run = load(server.address, model, callers, seconds)
+                    stages = stages_of(run)
+                    inside_s = (
+                        stages.queue_s + stages.batch_wait_s + stages.compute_s + stages.rest_s
+                    )
+                    pairs.append((run.service_time.mean, inside_s + overhead_s))
+                    overheads_us.append(1e6 * overhead_s)
+                ratio = paired_ratio(pairs)
+                latency_ms = Spread([1e3 * (measured or 0) for measured, _ in pairs])
+                print(
+                    f"  {callers} callers  {shown(ratio)}; latency {latency_ms} ms, "
+                    f"overhead {Spread(overheads_us)} us",
+                    flush=True,
+                )
+                results[f"sum {callers}"] = {"pairs_s": pairs, "overhead_us": overheads_us}
+
+
+def stages_of(result: LoadResult) -> Stages:
+    """The stages of a run whose server tells them."""
+    assert result.stages is not None
+    return result.stages
+
+
+def serving(model: str) -> tuple[str, ...]:
+    """Arguments of the server: all processors but one are the worker's."""
+    threads = max(1, int(describe_machine()["cpu_count"]) - 1)
+    return ("--models", model, "--device", "cpu", "--threads", str(threads))
 
 
 async def _triton_loop(server: str, model: str, callers: int, seconds: float) -> float:
@@ -198,7 +227,7 @@ def agree(
     """Throughput of `rootserve load` over that of the reference, in pairs."""
     name = "perf_analyzer" if program else "tritonclient's aio client"
     print(f"agree: {model}, throughput over that of {name}")
-    with running_server("--models", model, "--device", "cpu") as server:
+    with running_server(*serving(model)) as server:
         for callers in LEVELS:
             pairs = []
             for _ in range(rounds):

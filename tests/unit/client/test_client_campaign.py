@@ -82,7 +82,7 @@ def test_a_rate_that_misses_when_it_is_tried_again_is_given_up() -> None:
 
 def test_a_search_tells_when_runs_contradict_each_other() -> None:
     search = Search(100)
-    for rate, held in ((100, True), (200, True), (100, False)):
+    for rate, held in ((50, True), (100, True), (200, True), (100, False)):
         search.tell(rate, held=held)
     assert "Another run held at 200: the machine's speed varies" in search.found().text(0.05)
 

@@ -28,6 +28,7 @@ from client.wire import Timeline
 
 OPTIONS = LoadOptions(model="nin-orig", concurrency=2, rows=4, warmup_s=1.0, duration_s=10.0)
 TIMELINE = Timeline(0.001, 0.002, 0.003, 0.007, 8, "cpu-0", "fake", "fp32")
+DATA = Path(__file__).parents[2] / "data"
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
@@ -178,6 +179,28 @@ def test_report_has_the_keys_that_scripts_read() -> None:
     assert report["stages_s"]["queue"] == pytest.approx(0.001)
     assert report["mean_batch_rows"] == 8
     assert report["server"]["engine"] is None
+
+
+def test_the_example_reports_have_the_keys_of_a_fresh_one() -> None:
+    """What the page, the comparison and their tests are built on is what a run writes."""
+    recorder = recorder_of()
+    recorder.departed(2.0, 2.0)
+    recorder.succeeded_at(2.0, 2.0, 2.1, TIMELINE)
+    fresh = to_json(measured(recorder))
+    single = json.loads((DATA / "load-open.json").read_text())
+    sweep = json.loads((DATA / "load-sweep.json").read_text())
+    assert single.keys() == sweep.keys() == fresh.keys()
+    top = {"schema", "schema_version", "kind", "model", "levels", "objective", "find_max", "pairs"}
+    top |= {"command", "options", "server", "client"}
+    assert sweep["levels"][0].keys() == fresh.keys() - top
+    for key in ("client", "options"):
+        assert single[key].keys() == fresh[key].keys()
+    for key in ("time_series", "by_model", "by_server", "trials"):
+        assert single[key][0].keys() == fresh[key][0].keys()
+    for key in ("response_time_s", "stages_s", "stages_by_percentile_s", "stage_times_s"):
+        assert single[key].keys() == fresh[key].keys()
+    told = (Path(__file__).parents[3] / "docs" / "load.md").read_text()
+    assert [key for key in fresh if f"`{key}`" not in told] == []
 
 
 def test_report_has_nulls_when_nothing_succeeded() -> None:
