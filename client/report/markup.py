@@ -48,13 +48,10 @@ def table(
         element("th", text, scope="col", class_=None if n < words else "number")
         for n, text in enumerate(head)
     ]
-    made = element(
-        "table", element("caption", caption), element("thead", element("tr", *heads)), body
-    )
-    # Focusable, so that the keyboard can scroll it too.
-    return element(
-        "div", made, class_="scroll", tabindex=0, role="region", aria_label=f"Table: {caption}"
-    )
+    made = element("table", element("thead", element("tr", *heads)), body, aria_label=caption)
+    # Focusable, so that the keyboard can scroll it too. The caption stays where it is.
+    scroll = element("div", made, class_="scroll", tabindex=0, role="region", aria_label=caption)
+    return element("div", element("p", caption, class_="caption"), scroll)
 
 
 def page(root: Element) -> str:

@@ -118,40 +118,37 @@ def _summary(report: Report) -> list[Content]:
 
 def _warnings(report: Report) -> list[Content]:
     """What casts doubt on the figures; whether the client was the bottleneck is always said."""
+    items: list[Content] = [element("li", str(each)) for each in report.get("warnings") or []]
+    if (report.get("find_max") or {}).get("client_limited"):
+        items.append(
+            element(
+                "li",
+                "a run of the search missed its objective because of the client: the server's "
+                "highest rate is this or more",
+            )
+        )
     made: list[Content] = []
     if report.get("client_limited"):
         made.append(
             element(
                 "p",
                 element("strong", "The client was the bottleneck. "),
-                "These figures tell what the client could do, not what the server can. Use more "
-                "client processes, another machine, or a lower rate.",
-                class_="warning",
+                "These figures are in part its doing, and not the server's alone.",
             )
         )
-    if (report.get("find_max") or {}).get("client_limited"):
-        made.append(
-            element(
-                "p",
-                "A run of the search missed its objective because of the client: the server's "
-                "highest rate is this or more.",
-                class_="warning",
-            )
+    if items:
+        made.append(element("ul", *items))
+    if made:
+        return [element("div", *made, class_="warning", role="note", aria_label="Warnings")]
+    return [
+        element(
+            "p",
+            "No warnings: the client kept the pace (it used "
+            f"{report['client_cpu_cores']:.2f} processor cores, and "
+            f"{count(report['late_departures'])} requests left more than 1 ms late).",
+            class_="faint",
         )
-    if warnings := report.get("warnings"):
-        items = [element("li", str(warning)) for warning in warnings]
-        made.append(element("ul", *items, class_="warning", aria_label="Warnings"))
-    if not made:
-        made.append(
-            element(
-                "p",
-                "No warnings: the client kept the pace (it used "
-                f"{report['client_cpu_cores']:.2f} processor cores, and "
-                f"{count(report['late_departures'])} requests left more than 1 ms late).",
-                class_="faint",
-            )
-        )
-    return made
+    ]
 
 
 def _times(report: Report) -> Element:
