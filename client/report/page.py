@@ -104,12 +104,9 @@ def _summary(report: Report) -> list[Content]:
             class_="tiles",
         )
     ]
-    for verdict in (report.get("objective"), report.get("find_max")):
-        if verdict:
-            held = verdict.get("met", verdict.get("rate") is not None)
-            made.append(
-                element("p", verdict["text"], class_="verdict " + ("ok" if held else "bad"))
-            )
+    if objective := report.get("objective"):
+        style = "verdict ok" if objective["met"] else "verdict bad"
+        made.append(element("p", objective["text"], class_=style))
     made += _warnings(report)
     made.append(element("p", loop_words(report["loop"])))
     made.append(_times(report))
@@ -119,14 +116,6 @@ def _summary(report: Report) -> list[Content]:
 def _warnings(report: Report) -> list[Content]:
     """What casts doubt on the figures; whether the client was the bottleneck is always said."""
     items: list[Content] = [element("li", str(each)) for each in report.get("warnings") or []]
-    if (report.get("find_max") or {}).get("client_limited"):
-        items.append(
-            element(
-                "li",
-                "a run of the search missed its objective because of the client: the server's "
-                "highest rate is this or more",
-            )
-        )
     made: list[Content] = []
     if report.get("client_limited"):
         made.append(
@@ -138,17 +127,13 @@ def _warnings(report: Report) -> list[Content]:
         )
     if items:
         made.append(element("ul", *items))
-    if made:
-        return [element("div", *made, class_="warning", role="note", aria_label="Warnings")]
-    return [
-        element(
-            "p",
-            "No warnings: the client kept the pace (it used "
-            f"{report['client_cpu_cores']:.2f} processor cores, and "
-            f"{count(report['late_departures'])} requests left more than 1 ms late).",
-            class_="faint",
-        )
-    ]
+    box = element("div", *made, class_="warning", role="note", aria_label="Warnings")
+    late = f"{count(report['late_departures'])} requests left more than 1 ms late"
+    if held_back := report.get("held_back"):
+        late += f", {count(held_back)} of them because as many as allowed were under way"
+    cores = f"{report['client_cpu_cores']:.2f} processor cores"
+    pace = element("p", f"The client kept the pace: it used {cores}, and {late}.", class_="faint")
+    return [box if made else None, None if report.get("client_limited") else pace]
 
 
 def _times(report: Report) -> Element:

@@ -110,7 +110,7 @@ def test_the_page_of_a_sweep(sweep: Report) -> None:
 def test_the_page_of_a_search(sweep: Report) -> None:
     page = Page(render(find_max(sweep)))
     assert page.headings[0] == "The search for the highest rate"
-    assert page.words.count("100 requests/s held, 200 did not") >= 2
+    assert page.words.count("100 requests/s held, 200 did not") == 1
     assert {"held", "missed"} <= set(page.words)
 
 
@@ -169,9 +169,11 @@ def test_all_text_is_escaped(sweep: Report, single: Report) -> None:
 
 @pytest.mark.parametrize("limited", [True, False])
 def test_the_page_says_whether_the_client_was_the_bottleneck(single: Report, limited: bool) -> None:
-    text = Page(render(single | {"client_limited": limited})).text
+    # Whatever else there is to say.
+    report = single | {"client_limited": limited, "warnings": ["interrupted: 3 s of 10 s"]}
+    text = Page(render(report)).text
     assert ("The client was the bottleneck." in text) == limited
-    assert ("the client kept the pace" in text) == (not limited)
+    assert ("The client kept the pace" in text) == (not limited)
 
 
 def test_warnings_and_the_objective_come_before_the_figures(single: Report) -> None:
