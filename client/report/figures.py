@@ -111,7 +111,7 @@ def over_time(report: Report) -> list[Figure]:
     spans = _spans(found)
     # What comes after the end takes a part of a second: its rate would be none.
     sending = [each for each in found if each.phase != "after"]
-    made = [_latency(found, x, spans), _rates(sending, x, spans)]
+    made = [_latency(found, x, spans), _rates(sending or found, x, spans)]
     if any(each.failed for each in found):
         made.append(_failures(found, x))
     return made
