@@ -110,6 +110,9 @@ def print_campaign(screen: Console, campaign: Campaign, slo_p99_s: float | None)
     if campaign.kind == "pairs":
         separate(screen)
         print_ratios(screen, campaign.ratios())
+    if campaign.interrupted:
+        runs = f"{len(campaign.runs)} run{'s' if len(campaign.runs) > 1 else ''}"
+        screen.print(f"warning: interrupted after {runs}", style="yellow")
     for result in campaign.runs:
         print_warnings(screen, result, prefix=f"{result.label}: ")
 

@@ -40,7 +40,8 @@ class LoadOptions:
         max_in_flight: Open loop: requests under way at once. Departures beyond it wait, and
             their waiting counts in the response time.
         streaming: Send over ModelStreamInfer instead of ModelInfer.
-        processes: How many client processes share the load.
+        processes: How many client processes share the load. They are spawned: a program that asks
+            for more than one needs the usual guard, `if __name__ == "__main__"`.
         stable_within: Measure window after window until throughput and p99 of three in a row lie
             within this share of their mean; None measures one window.
         max_trials: The most windows to measure then.

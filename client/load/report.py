@@ -46,6 +46,7 @@ def to_json(
         "kind": kind,
         "model": str(result.options.model),
         **run_json(result),
+        "interrupted": result.interrupted or bool(campaign and campaign.interrupted),
         "levels": [run_json(each) for each in campaign.runs] if campaign and kind != "run" else [],
         "objective": _objective(objective),
         "find_max": _find_max(campaign) if campaign and kind == "find_max" else None,

@@ -81,7 +81,7 @@ async def test_a_stall_shows_in_the_response_time_and_not_in_what_is_timed_from_
     at_p99 = opened.stage_detail.by_percentile["p99"]
     assert sum(at_p99.values()) == pytest.approx(opened.response_time.p99, rel=0.03)
     assert at_p99["client_wait"] > 0.5 * at_p99["compute"]
-    assert min(step["answered"] for step in opened.time_series[1:5]) < 20
+    assert max(step["max_s"] or 0 for step in opened.time_series) > 0.5 * STALL_S
 
     asyncio.get_running_loop().call_later(2.5, threading.Thread(target=stall).start)
     closed = await run_load(LoadOptions(**options, concurrency=1), SERVICE)
@@ -211,11 +211,12 @@ def test_an_interrupted_sweep_keeps_what_was_measured(
         os.killpg(running.pid, number)
         out, err = running.communicate(timeout=60)
     assert running.returncode == 130, err
-    assert "interrupted" in out
+    assert "warning: interrupted after " in out
     assert "Traceback" not in err
     report = report_of(path)
     assert report["requests"] > 0
-    assert any(level["interrupted"] for level in report["levels"])
+    assert report["interrupted"] is True
+    assert 1 <= len(report["levels"]) <= 3
 
 
 def requests_served(server: ServerProcess) -> int:
