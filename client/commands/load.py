@@ -119,7 +119,7 @@ def run(measurement: Measurement, data: Path | None, outputs: Outputs) -> Outcom
     for path in (outputs.json, outputs.html, outputs.csv):
         if path:
             check_writable(path)
-    most_rows = max(mix_of(options.rows).values[-1] for options in measurement.levels)
+    most_rows = max(max(mix_of(options.rows).values) for options in measurement.levels)
     images = read_dataset(data, limit=POOL_SIZE * most_rows).images if data else None
     return asyncio.run(_run(measurement, images, outputs))
 
@@ -139,8 +139,8 @@ async def _run(
                 raise
             # What was measured before is told first.
             failure = error
-    screen = console()
-    verdict = _report(measurement, campaign, described or (None, None), outputs, screen)
+        # Still within, so that Ctrl-C does not cut off the writing.
+        verdict = _report(measurement, campaign, described or (None, None), outputs, console())
     if failure is not None:
         raise failure
     return await _outcome(campaign, verdict)
