@@ -49,6 +49,7 @@ METHOD = "ModelInfer"
 SERVICE = "inference.GRPCInferenceService"
 IMAGES = np.zeros((64, 3, 32, 32), np.uint8)
 LEVELS = (1, 8, 32)
+_LEAST_S = 0.15
 
 
 def _echo(pipe: Connection, pause_s: float) -> None:
@@ -212,7 +213,7 @@ def _perf_analyzer(program: str, server: str, model: str, callers: int, seconds:
         table = Path(folder) / "table.csv"
         command = [program, "-m", model, "-u", server, "-i", "grpc", "-f", str(table)]
         command += ["--concurrency-range", str(callers), "--async", "--stability-percentage", "99"]
-        # One window of the same length: it wants three, of which it takes the mean.
+        # It wants three windows, of which it takes the mean.
         command += ["--measurement-interval", str(round(1000 * seconds / 3)), "--max-trials", "3"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         if not table.exists():
@@ -229,13 +230,15 @@ def agree(
     print(f"agree: {model}, throughput over that of {name}")
     with running_server(*serving(model)) as server:
         for callers in LEVELS:
+            # A third of it must hold answers to all callers.
+            length_s = max(seconds, _LEAST_S * callers)
             pairs = []
             for _ in range(rounds):
                 if program:
-                    theirs = _perf_analyzer(program, server.address, model, callers, seconds)
+                    theirs = _perf_analyzer(program, server.address, model, callers, length_s)
                 else:
-                    theirs = asyncio.run(_triton_loop(server.address, model, callers, seconds))
-                ours = load(server.address, model, callers, seconds).throughput_requests_per_s
+                    theirs = asyncio.run(_triton_loop(server.address, model, callers, length_s))
+                ours = load(server.address, model, callers, length_s).throughput_requests_per_s
                 pairs.append((theirs, ours))
             ratio = paired_ratio(pairs)
             rates = Spread([ours for _, ours in pairs])
