@@ -7,26 +7,17 @@ so that `rootserve --help` need not wait for numpy and gRPC.
 import gc
 import os
 import sys
-from enum import IntEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from client.commands.load_arguments import EXAMPLES, load
 from client.connecting import connecting
 from client.credentials import Connection
 from client.errors import InputError, MalformedAnswer, RootserveError, ServerError, Unreachable
-
-
-class ExitCode(IntEnum):
-    """What the shell is told. `rootserve --help` explains them."""
-
-    OK = 0
-    MISSED = 1
-    USAGE = 2
-    SERVER = 3
-    INTERRUPTED = 130
-
+from client.exit_codes import ExitCode
+from client.help import SectionedCommand
 
 _EXIT_CODES: dict[type[RootserveError], ExitCode] = {
     InputError: ExitCode.USAGE,
@@ -131,116 +122,83 @@ def infer(
     run(connection, images, model, top, as_json=as_json)
 
 
-@app.command(epilog=_EPILOG)
+app.command(epilog=EXAMPLES + _EPILOG, cls=SectionedCommand)(connecting(load))
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A.json", help="A report of 'load --json'.")],
+    b: Annotated[Path, typer.Argument(metavar="B.json", help="Another one.")],
+    as_json: AsJson = False,
+) -> None:
+    """Compare two load reports: B over A, with an interval where the reports tell one."""
+    from client.commands.compare import run  # noqa: PLC0415 - see the module's text
+
+    run(a, b, as_json=as_json)
+
+
+@app.command()
+def report(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE.json", help="What 'rootserve load --json' wrote.")
+    ],
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write one self-contained page there.")
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write one row per run there.")
+    ] = None,
+) -> None:
+    """Make a page or CSV of a saved load report. Asks no server."""
+    from client.commands.report import run  # noqa: PLC0415 - see the module's text
+
+    run(file, html, csv)
+
+
+@app.command()
 @connecting
-def load(  # noqa: PLR0913, PLR0917 - one per option of the command
-    model: ModelName,
-    concurrency: Annotated[
-        int | None,
-        typer.Option(
-            "--concurrency",
-            "-c",
-            metavar="C",
-            help="Closed loop: C callers, each sending again when its last answer came.",
-        ),
-    ] = None,
-    rate: Annotated[
-        float | None,
-        typer.Option(
-            "--rate",
-            "-r",
-            metavar="R",
-            help="Open loop: R requests per second, whether or not earlier ones were answered.",
-        ),
-    ] = None,
-    distribution: Annotated[
-        str | None,
-        typer.Option(
-            metavar="poisson|constant",
-            help="Spread of the open loop's departures [default: poisson].",
-        ),
-    ] = None,
-    duration: Annotated[
-        float, typer.Option("--duration", "-d", metavar="S", help="Seconds to measure.")
-    ] = 10.0,
-    warmup: Annotated[
-        float, typer.Option(metavar="S", help="Seconds of load before that, counted nowhere.")
-    ] = 2.0,
-    rows: Annotated[int, typer.Option(metavar="N", help="Images per request.")] = 1,
+def table8(  # noqa: PLR0913, PLR0917 - one per option of the command
     data: Annotated[
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="Take the images from this parquet file or folder "
-            "(columns img and label) [default: random images].",
+            help="Measure the accuracy on all images of this parquet file or folder "
+            "(columns img and label) [default: what the server's catalogue tells].",
         ),
+    ] = None,
+    rounds: Annotated[
+        int, typer.Option(metavar="N", help="How often each variant has its turn.")
+    ] = 7,
+    rows: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Images per batch [default: 128, or the server's limit]."),
+    ] = None,
+    merge: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Add the other device's column from its JSON."),
     ] = None,
     json_path: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the report there.")
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the rows there as JSON.")
     ] = None,
-    slo_p99_ms: Annotated[
-        float | None,
-        typer.Option(
-            metavar="X",
-            help="Objective: 99 of 100 requests answered within X ms of "
-            "being due. Missing it gives exit code 1.",
-        ),
+    markdown_path: Annotated[
+        Path | None, typer.Option("--markdown", metavar="FILE", help="Write the table there.")
     ] = None,
-    deadline_ms: Annotated[
-        float | None, typer.Option(metavar="X", help="Deadline each request tells the server.")
+    figure_path: Annotated[
+        Path | None,
+        typer.Option("--figure", metavar="FILE", help="Draw it there: PNG, SVG or PDF."),
     ] = None,
-    priority: Annotated[
-        int | None, typer.Option(metavar="P", help="Priority of the requests; 1 is the highest.")
-    ] = None,
-    max_in_flight: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="Open loop: most requests under way at once; later ones "
-            "wait, and their waiting counts [default: 1024].",
-        ),
-    ] = None,
-    timeout_s: Annotated[
-        float, typer.Option(metavar="S", help="Give each request up after this long.")
-    ] = 30.0,
-    seed: Annotated[
-        int, typer.Option(metavar="N", help="Seed of random images and departures.")
-    ] = 0,
     *,
     connection: Connection,
 ) -> None:
-    """Put a model under load and measure it: rates, times, failures.
+    """Measure the paper's Table 8 anew: FLOPs, accuracy and time of each variant served.
 
-    Give either --concurrency or --rate. The response time runs from the instant a request was
-    due, the service time from its sending. Ctrl-C ends the run early and still reports.
+    Times are the server's own, of forward passes over large batches; the variants take turns. On
+    a server with GPUs they fill the GPU column.
     """
-    from client.commands.load import Outcome, run  # noqa: PLC0415 - see the module's text
-    from client.load.options import Distribution, LoadOptions  # noqa: PLC0415
+    from client.commands.table8 import Outputs, run  # noqa: PLC0415 - see the module's text
 
-    _check_load_usage(concurrency, rate, distribution, max_in_flight, slo_p99_ms)
-    options = LoadOptions(
-        model=model,
-        server=connection.server,
-        credentials=connection.credentials,
-        concurrency=concurrency,
-        rate=rate,
-        distribution=Distribution(distribution or Distribution.POISSON),
-        duration_s=duration,
-        warmup_s=warmup,
-        rows=rows,
-        seed=seed,
-        deadline_s=None if deadline_ms is None else deadline_ms / 1000,
-        timeout_s=timeout_s,
-        priority=priority,
-        max_in_flight=1024 if max_in_flight is None else max_in_flight,
-    )
-    outcome = run(options, data, json_path, None if slo_p99_ms is None else slo_p99_ms / 1000)
-    codes = {
-        Outcome.DONE: ExitCode.OK,
-        Outcome.MISSED: ExitCode.MISSED,
-        Outcome.INTERRUPTED: ExitCode.INTERRUPTED,
-    }
-    raise typer.Exit(codes[outcome])
+    outputs = Outputs(json=json_path, markdown=markdown_path, figure=figure_path)
+    run(connection, outputs, data=data, merge=merge, rounds=rounds, rows=rows)
 
 
 @app.command()
@@ -271,29 +229,6 @@ def top(
     from client.commands.top import TopOptions, run  # noqa: PLC0415 - see the module's text
 
     run(connection, TopOptions(metrics, interval, once, as_json))
-
-
-def _check_load_usage(
-    concurrency: int | None,
-    rate: float | None,
-    distribution: str | None,
-    max_in_flight: int | None,
-    slo_p99_ms: float | None,
-) -> None:
-    if concurrency is None and rate is None:
-        raise InputError(
-            "neither --concurrency nor --rate: expected --concurrency C for a closed loop "
-            "or --rate R for an open one"
-        )
-    if concurrency is not None and rate is not None:
-        raise InputError("both --concurrency and --rate: expected one of them")
-    for option, value in (("--distribution", distribution), ("--max-in-flight", max_in_flight)):
-        if value is not None and rate is None:
-            raise InputError(f"{option} without --rate: it shapes the open loop only")
-    if distribution not in {None, "poisson", "constant"}:
-        raise InputError(f"--distribution {distribution}: expected poisson or constant")
-    if slo_p99_ms is not None and not 0 < slo_p99_ms < float("inf"):
-        raise InputError(f"--slo-p99-ms {slo_p99_ms:g}: expected more than 0")
 
 
 def main() -> None:

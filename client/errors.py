@@ -28,12 +28,18 @@ class ServerError(RootserveError):
     Attributes:
         code: Name of the gRPC status code, such as "NOT_FOUND".
         details: The server's own words.
+        retry_after_s: How long the server asks to wait before the next try; None if it does not.
     """
 
-    def __init__(self, code: str, details: str) -> None:
+    def __init__(self, code: str, details: str, retry_after_s: float | None = None) -> None:
+        self.retry_after_s = retry_after_s
         self.code = code
         self.details = details
         super().__init__(f"{code}: {details}" if details else code)
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, float | None]]:
+        """It crosses processes, which an exception with arguments of its own does not by itself."""
+        return type(self), (self.code, self.details, self.retry_after_s)
 
 
 class MalformedAnswer(RootserveError):  # noqa: N818 - names what came, not what happened

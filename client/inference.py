@@ -1,8 +1,8 @@
 """The client for asyncio: asks a server for answers, its models and its state."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -15,9 +15,13 @@ from client.catalog import Model, ServerInfo, read_model, read_server_info
 from client.channel import CONNECT_TIMEOUT_S, connect, open_aio_channel, translated_errors
 from client.credentials import PLAINTEXT, Credentials
 from client.errors import ServerError
+from client.retry import RetryPolicy, retried
 from client.wire import Answer, build_request, decode_response
 
 DEFAULT_TIMEOUT_S = 30.0
+RETRY = RetryPolicy()
+
+T = TypeVar("T")
 
 
 class Client:
@@ -33,8 +37,9 @@ class Client:
     Args:
         server: HOST:PORT.
         credentials: TLS and a token, if the server wants them.
-        timeout_s: Deadline of each call.
+        timeout_s: Deadline of each call, with all its tries.
         connect_timeout_s: How long to wait for the connection.
+        retry: When a refused or failed call is made again.
     """  # noqa: D415 - the first line introduces the example
 
     def __init__(
@@ -44,11 +49,13 @@ class Client:
         credentials: Credentials = PLAINTEXT,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        retry: RetryPolicy = RETRY,
     ) -> None:
         self.address = server if isinstance(server, Address) else parse_address(server)
         self.timeout_s = timeout_s
         self._connect_timeout_s = connect_timeout_s
         self._tls = credentials.tls
+        self._retry = retry
         self.channel = open_aio_channel(self.address, credentials)
         self._inference: Any = service_pb2_grpc.GRPCInferenceServiceStub(self.channel)
         self._catalog = catalog_pb2_grpc.CatalogServiceStub(self.channel)
@@ -72,10 +79,7 @@ class Client:
 
     async def models(self) -> list[Model]:
         """Every variant the server knows, loaded or not, in the order of its table."""
-        with translated_errors():
-            response = await self._catalog.ListModels(
-                catalog_pb2.ListModelsRequest(), timeout=self.timeout_s
-            )
+        response = await self._call(self._catalog.ListModels, catalog_pb2.ListModelsRequest())
         return [read_model(message) for message in response.models]
 
     async def model(self, name: str) -> Model:
@@ -84,19 +88,11 @@ class Client:
         Raises:
             ServerError: NOT_FOUND when the server knows none of that name.
         """
-        models = await self.models()
-        for model in models:
-            if model.name == name:
-                return model
-        known = ", ".join(model.name for model in models) or "none"
-        raise ServerError("NOT_FOUND", f"no model '{name}'; the server knows {known}")
+        return find_model(await self.models(), name)
 
     async def server_info(self) -> ServerInfo:
         """The server's version, limits, machine and workers."""
-        with translated_errors():
-            response = await self._catalog.GetServerInfo(
-                catalog_pb2.GetServerInfoRequest(), timeout=self.timeout_s
-            )
+        response = await self._call(self._catalog.GetServerInfo, catalog_pb2.GetServerInfoRequest())
         return read_server_info(response)
 
     async def health(self, model: str = "") -> str:
@@ -105,10 +101,8 @@ class Client:
         Raises:
             ServerError: NOT_FOUND when the server knows no such model.
         """
-        with translated_errors():
-            response = await self._health.Check(
-                health_pb2.HealthCheckRequest(service=model), timeout=self.timeout_s
-            )
+        request = health_pb2.HealthCheckRequest(service=model)
+        response = await self._call(self._health.Check, request)
         return str(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
 
     async def infer(
@@ -136,6 +130,24 @@ class Client:
         request = build_request(
             model, images, outputs=outputs, priority=priority, deadline_s=deadline_s
         )
-        with translated_errors():
-            response = await self._inference.ModelInfer(request, timeout=self.timeout_s)
-        return decode_response(response)
+        return decode_response(await self._call(self._inference.ModelInfer, request))
+
+    async def _call(self, method: Callable[..., Awaitable[T]], request: Any) -> T:
+        async def once(timeout_s: float) -> T:
+            with translated_errors():
+                return await method(request, timeout=timeout_s)
+
+        return await retried(self._retry, self.timeout_s, once)
+
+
+def find_model(models: Sequence[Model], name: str) -> Model:
+    """The variant of this name.
+
+    Raises:
+        ServerError: NOT_FOUND, as the server would say it.
+    """
+    for model in models:
+        if model.name == name:
+            return model
+    known = ", ".join(model.name for model in models) or "none"
+    raise ServerError("NOT_FOUND", f"no model '{name}'; the server knows {known}")

@@ -9,7 +9,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from client.catalog import Model
-from client.load.recording import LoadResult
 from client.units import count, duration, millions, percent
 from client.wire import Timeline
 
@@ -24,9 +23,6 @@ STATE_STYLES = {
     "NOT_SERVING": "red",
     "unloaded": "dim",
 }
-# Above this share of late requests, or of one core, the client shows in what it measures.
-_LATE_SHARE = 0.01
-_BUSY_CORES = 0.9
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -37,7 +33,7 @@ def console(*, stderr: bool = False) -> Console:
     return screen
 
 
-def _table(screen: Console, *columns: str, left: int = 1, **settings: Any) -> Table:
+def figures_table(screen: Console, *columns: str, left: int = 1, **settings: Any) -> Table:
     """A table whose first `left` columns are words and whose others are numbers."""
     table = Table(
         box=box.SIMPLE_HEAD if screen.is_terminal else None,
@@ -54,7 +50,7 @@ def _table(screen: Console, *columns: str, left: int = 1, **settings: Any) -> Ta
     return table
 
 
-def _separate(screen: Console) -> None:
+def separate(screen: Console) -> None:
     """An empty line, which a terminal's tables bring along."""
     if not screen.is_terminal:
         screen.print()
@@ -68,7 +64,7 @@ def state_text(state: str) -> str:
 
 def print_models(screen: Console, models: Sequence[Model]) -> None:
     """Cost, accuracy and state of each model."""
-    table = _table(
+    table = figures_table(
         screen, "model", "state", "engine", "precision", "params", "MACs", "accuracy", left=4
     )
     for model in models:
@@ -89,7 +85,7 @@ def print_health(screen: Console, server: str, models: Sequence[Model]) -> None:
     screen.print(f"server  {state_text(server)}")
     shown = [model for model in models if model.state != "unloaded" or model.state_reason]
     if shown:
-        table = _table(screen, "model", "state", "reason", left=3)
+        table = figures_table(screen, "model", "state", "reason", left=3)
         for model in shown:
             table.add_row(
                 escape(model.name), state_text(model.state), escape(model.state_reason or "")
@@ -124,71 +120,3 @@ def print_timeline(screen: Console, timeline: Timeline, round_trip_s: float) -> 
         f"{escape(timeline.engine)} {escape(timeline.precision)}",
         style="dim",
     )
-
-
-def print_load(screen: Console, result: LoadResult) -> None:
-    """Everything a load run measured."""
-    screen.print(f"[bold]{escape(result.options.model)}[/], {_load_words(result)}")
-    facts = Table(box=None, show_header=False, pad_edge=False)
-    facts.add_column()
-    facts.add_column(justify="right")
-    facts.add_column()
-    facts.add_row("throughput", f"[bold]{result.throughput_rows_per_s:,.1f}[/]", "rows/s")
-    facts.add_row("", f"{result.throughput_requests_per_s:,.1f}", "requests/s")
-    facts.add_row("requests", count(result.requests), f"in {result.window_s:.1f} s")
-    for code, number in result.errors.items():
-        facts.add_row("[red]failed[/]", f"[red]{count(number)}[/]", f"[red]{escape(code)}[/]")
-    if result.unfinished:
-        facts.add_row("[red]unfinished[/]", f"[red]{count(result.unfinished)}[/]", "never answered")
-    screen.print(facts)
-
-    _separate(screen)
-    times = _table(screen, "time", "p50", "p90", "p99", "p99.9", "mean", "max")
-    for name, summary in (("response", result.response_time), ("service", result.service_time)):
-        figures = (summary.p50, summary.p90, summary.p99, summary.p999, summary.mean, summary.max)
-        times.add_row(name, *(duration(value) for value in figures))
-    screen.print(times)
-
-    if stages := result.stages:
-        _separate(screen)
-        table = _table(
-            screen, "stage", "queue", "batch wait", "compute", "rest", "outside", "batch rows"
-        )
-        means = (stages.queue_s, stages.batch_wait_s, stages.compute_s, stages.rest_s)
-        table.add_row(
-            "mean",
-            *(duration(value) for value in means),
-            duration(stages.outside_server_s),
-            f"{stages.batch_rows:.1f}",
-        )
-        screen.print(table)
-    for warning in load_warnings(result):
-        screen.print(f"warning: {warning}", style="yellow")
-
-
-def load_warnings(result: LoadResult) -> list[str]:
-    """What casts doubt on a run's figures."""
-    warnings = []
-    if result.interrupted:
-        asked = result.options.duration_s
-        warnings.append(f"interrupted: {result.window_s:.1f} s of {asked:g} s were measured")
-    if result.late_departures > _LATE_SHARE * result.requests:
-        warnings.append(
-            f"{count(result.late_departures)} requests left more than 1 ms late "
-            f"(at most {duration(result.max_lateness_s)}): the server or this client "
-            "did not keep up with the rate"
-        )
-    if result.client_cpu_cores > _BUSY_CORES:
-        warnings.append(
-            f"this client used {result.client_cpu_cores:.1f} processor cores: "
-            "it may itself be what limits the figures"
-        )
-    return warnings
-
-
-def _load_words(result: LoadResult) -> str:
-    options = result.options
-    rows = f"{options.rows} row{'s' if options.rows > 1 else ''} per request"
-    if options.concurrency is not None:
-        return f"closed loop, {options.concurrency} under way at once, {rows}"
-    return f"open loop, {options.rate:g} requests/s ({options.distribution}), {rows}"

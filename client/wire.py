@@ -13,6 +13,7 @@ from client.errors import InputError, MalformedAnswer
 
 INPUT_NAME = "images"
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
+STREAM_METHOD = "/inference.GRPCInferenceService/ModelStreamInfer"
 
 _DATATYPES = {"FP32": "<f4", "FP64": "<f8", "UINT8": "|u1", "INT32": "<i4", "INT64": "<i8"}
 _NS = 1e-9

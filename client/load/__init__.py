@@ -1,19 +1,28 @@
-"""Load generator: measures a model under a closed or an open loop of requests.
+"""Load generator: measures models under a closed or an open loop of requests.
 
 result = await run_load(LoadOptions(model="nin-orig", concurrency=16, duration_s=10), images)
 print(result.throughput_rows_per_s, result.response_time.p99)
 """
 
+from client.load.arrivals import Distribution, Ramp, Steps
 from client.load.histogram import LatencySummary
-from client.load.options import Distribution, LoadOptions
-from client.load.recording import LoadResult, Snapshot
+from client.load.mix import Mix
+from client.load.options import LoadOptions
+from client.load.result import LoadResult
 from client.load.runner import run_load
+from client.load.snapshot import Snapshot
+from client.load.trace import Trace, read_trace
 
 __all__ = [
     "Distribution",
     "LatencySummary",
     "LoadOptions",
     "LoadResult",
+    "Mix",
+    "Ramp",
     "Snapshot",
+    "Steps",
+    "Trace",
+    "read_trace",
     "run_load",
 ]

@@ -1,77 +1,81 @@
-"""Sends one prepared request after the other and has each one's fate recorded."""
+"""Sends prepared requests and has each one's fate recorded."""
 
 import asyncio
 import time
 from collections.abc import Sequence
-from itertools import cycle
-from typing import Any
-
-import grpc
-import grpc.aio
-from tritonclient.grpc import service_pb2
 
 from client.load.recording import Recorder
-from client.wire import METHOD, read_timeline
+from client.load.requests import RequestPool
+from client.load.transport import CallFailed, Transport
+from client.wire import read_timeline
 
 
 class Caller:
-    """Sends the pool's requests in turn. `clock` is the run's time, in seconds since its start."""
+    """Sends the requests of a pool, to each server in turn.
+
+    Args:
+        transports: A way to each server.
+        pool: The requests.
+        timeout_s: How long an answer is waited for.
+        recorder: Is told what becomes of each one.
+        part: Which of the `parts` processes this is, counted from 0.
+        parts: How many processes share the requests.
+    """
 
     def __init__(
         self,
-        channel: grpc.aio.Channel,
-        pool: Sequence[bytes],
+        transports: Sequence[Transport],
+        pool: RequestPool,
         timeout_s: float,
         recorder: Recorder,
+        *,
+        part: int = 0,
+        parts: int = 1,
     ) -> None:
-        # Without a serialiser the prepared bytes go out as they are.
-        self._call: grpc.aio.UnaryUnaryMultiCallable[bytes, Any] = channel.unary_unary(
-            METHOD,
-            request_serializer=None,
-            response_deserializer=service_pb2.ModelInferResponse.FromString,
-        )
-        self._pool = cycle(pool)
+        self._transports = transports
+        self._pool = pool
         self._timeout_s = timeout_s
         self._recorder = recorder
+        self._part = part
+        self._parts = parts
         self._origin_s = time.perf_counter()
 
-    def restart_clock(self) -> None:
-        """Let the run's time begin now."""
-        self._origin_s = time.perf_counter()
+    def start_clock(self, origin_s: float) -> None:
+        """Let the run's time begin at this reading of `time.perf_counter`."""
+        self._origin_s = origin_s
 
     def clock(self) -> float:
-        """The run's time."""
+        """The run's time in seconds."""
         return time.perf_counter() - self._origin_s
 
-    async def probe(self) -> None:
-        """Send one request that counts nowhere.
+    def kind_of(self, n: int) -> int:
+        """Index of the kind of this process's request `n`."""
+        return self._pool.body(n * self._parts + self._part)[1]
 
-        Raises:
-            grpc.aio.AioRpcError: It was refused or failed.
-        """
-        await self._call(next(self._pool), timeout=self._timeout_s)
-
-    async def send(self, due_s: float | None = None) -> str | None:
-        """Send one request and record what becomes of it.
+    async def send(self, n: int, due_s: float | None = None) -> str | None:
+        """Send this process's request `n` and record what becomes of it.
 
         Args:
+            n: Counted from 0 within this process.
             due_s: When it was due; None means now.
 
         Returns:
             Name of the status code it failed with, None when it was answered.
         """
+        body, kind = self._pool.body(n * self._parts + self._part)
+        # Processes begin with different servers.
+        server = (n + self._part) % len(self._transports)
         sent_s = self.clock()
         due_s = sent_s if due_s is None else due_s
         self._recorder.departed(due_s, sent_s)
         try:
-            response = await self._call(next(self._pool), timeout=self._timeout_s)
+            response = await self._transports[server].call(body, self._timeout_s)
         except asyncio.CancelledError:
-            self._recorder.unfinished(due_s)
+            self._recorder.unfinished(due_s, kind, server)
             raise
-        except grpc.aio.AioRpcError as error:
-            code = error.code().name
-            self._recorder.failed(due_s, code)
-            return code
+        except CallFailed as failure:
+            self._recorder.failed(due_s, failure.code, kind, server, self.clock())
+            return failure.code
         done_s = self.clock()
-        self._recorder.succeeded_at(due_s, sent_s, done_s, read_timeline(response))
+        self._recorder.succeeded_at(due_s, sent_s, done_s, read_timeline(response), kind, server)
         return None

@@ -1,6 +1,7 @@
 """The closed loop: a number of callers, each sending again when its last answer came."""
 
 import asyncio
+from itertools import count
 
 from client.load.caller import Caller
 from client.load.recording import Recorder
@@ -17,6 +18,7 @@ class ClosedLoop:
         self._caller = caller
         self._recorder = recorder
         self._concurrency = concurrency
+        self._numbers = count()
         self.tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
@@ -27,6 +29,8 @@ class ClosedLoop:
         """Send nothing more. The callers see by themselves that the window has ended."""
 
     async def _run(self) -> None:
+        # A run of several processes begins at an instant in the future.
+        await asyncio.sleep(max(0.0, -self._caller.clock()))
         while self._caller.clock() < self._recorder.end_s:
-            if await self._caller.send() == "UNAVAILABLE":
+            if await self._caller.send(next(self._numbers)) == "UNAVAILABLE":
                 await asyncio.sleep(_UNAVAILABLE_PAUSE_S)

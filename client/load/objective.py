@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from client.load.recording import LoadResult
+from client.load.result import LoadResult
 
 
 @dataclass(frozen=True, slots=True)

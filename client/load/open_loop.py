@@ -23,7 +23,8 @@ class OpenLoop:
         self._recorder = recorder
         self._schedule = schedule
         self._max_in_flight = max_in_flight
-        self._overdue: deque[float] = deque()
+        # Number and instant of each departure that waits for another request's return.
+        self._overdue: deque[tuple[int, float]] = deque()
         self._loop = asyncio.get_running_loop()
         self._stopped = threading.Event()
         self._announced = 0
@@ -40,40 +41,44 @@ class OpenLoop:
             return
         self._stopped.set()
         self._thread.join()
-        for due_s in self._overdue:
-            self._recorder.never_sent(due_s)
+        for n, due_s in self._overdue:
+            self._recorder.never_sent(due_s, self._caller.kind_of(n))
         self._overdue.clear()
         # What the thread itself was too late for.
         while departure := next_departure(
             self._schedule, 0.0, self._announced, self._recorder.end_s
         ):
+            self._recorder.never_sent(departure.due_s, self._caller.kind_of(self._announced))
             self._announced += 1
-            self._recorder.never_sent(departure.due_s)
 
     def _keep_time(self) -> None:
         while departure := next_departure(
             self._schedule, self._caller.clock(), self._announced, self._recorder.end_s
         ):
-            if self._stopped.wait(departure.wait_s):
+            if departure.wait_s and self._stopped.wait(departure.wait_s):
                 return
+            if self._stopped.is_set():
+                return
+            n = self._announced
             self._announced += 1
-            self._loop.call_soon_threadsafe(self._depart, departure.due_s)
+            self._loop.call_soon_threadsafe(self._depart, n, departure.due_s)
 
-    def _depart(self, due_s: float) -> None:
+    def _depart(self, n: int, due_s: float) -> None:
         if self._stopped.is_set():
             # Announced before the stop, and run by the event loop after it.
-            self._recorder.never_sent(due_s)
+            self._recorder.never_sent(due_s, self._caller.kind_of(n))
         elif len(self.tasks) >= self._max_in_flight:
-            self._overdue.append(due_s)
+            self._recorder.held_back(due_s)
+            self._overdue.append((n, due_s))
         else:
-            self._launch(due_s)
+            self._launch(n, due_s)
 
-    def _launch(self, due_s: float) -> None:
-        task = asyncio.create_task(self._caller.send(due_s))
+    def _launch(self, n: int, due_s: float) -> None:
+        task = asyncio.create_task(self._caller.send(n, due_s))
         self.tasks.add(task)
         task.add_done_callback(self._returned)
 
     def _returned(self, task: asyncio.Task[str | None]) -> None:
         self.tasks.discard(task)
         if self._overdue and not self._stopped.is_set():
-            self._launch(self._overdue.popleft())
+            self._launch(*self._overdue.popleft())

@@ -45,6 +45,7 @@ def wheel_names(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 def test_the_wheel_has_the_packages_the_stubs_and_the_weights(wheel_names: set[str]) -> None:
     for name in (
         "client/cli.py",
+        "client/report/page.css",
         "rootmodels/pretrained/nin-root-16.safetensors",
         "rootserve/v1/catalog.proto",
         "rootserve/v1/catalog_pb2.py",

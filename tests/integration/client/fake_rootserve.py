@@ -8,6 +8,8 @@ from contextlib import nullcontext
 
 import grpc
 import numpy as np
+from google.protobuf import duration_pb2
+from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rootserve.v1 import catalog_pb2, catalog_pb2_grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
@@ -35,6 +37,7 @@ class FakeRootserve(
         self.one_at_a_time = False
         self.has_catalog = True
         self.has_timeline = True
+        self.retry_after_s: float | None = None
         self.requests: list[service_pb2.ModelInferRequest] = []
         self._turn = threading.Lock()
         self._server = grpc.server(
@@ -62,6 +65,12 @@ class FakeRootserve(
         with self._turn if self.one_at_a_time else nullcontext():
             time.sleep(self.delay_s)
         if code := self.fail(number):
+            if self.retry_after_s is not None:
+                status = status_pb2.Status(code=code.value[0])
+                delay = duration_pb2.Duration(nanos=round(self.retry_after_s * 1e9))
+                status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+                details = ("grpc-status-details-bin", status.SerializeToString())
+                context.set_trailing_metadata((details,))
             context.abort(code, "as the test wishes\nin two lines")
         return self._answer(request)
 

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from client.catalog import Model
-from client.load import LatencySummary, LoadOptions, LoadResult, Snapshot
-from client.load.recording import Stages
-from client.progress import LoadProgress, progress_text
-from client.tables import load_warnings, print_health, print_load, print_models, print_top
+from client.load import LatencySummary, LoadOptions, LoadResult
+from client.load.doubts import doubts
+from client.load.result import StageDetail, Stages
+from client.load.tally import STAGES
+from client.load_tables import print_load
+from client.tables import print_health, print_models, print_top
 from client.units import count, duration, millions, percent
 
 
@@ -113,6 +115,11 @@ def result(**changes: object) -> LoadResult:
         "late_departures": 10, "max_lateness_s": 0.5,
         "stages": Stages(0.001, 0.002, 0.003, 0.0004, 0.0005, 31.5),
         "client_cpu_cores": 0.5,
+        "stage_detail": StageDetail(
+            {"p99": dict(zip(STAGES, (1.5, 0.1, 0.2, 0.3, 0.04, 0.05), strict=True)),
+             "mean": dict(zip(STAGES, (0.0001, 0.001, 0.002, 0.003, 0.0004, 0.0005), strict=True))},
+            {}, {31: 10, 32: 10},
+        ),
     }  # fmt: skip
     return LoadResult(**settings | changes)
 
@@ -129,40 +136,34 @@ def test_load_table() -> None:
         "1.20", "ms", "12.3", "ms", "123", "ms", "1.23", "s", "20.0", "ms", "12.3", "s",
     ]  # fmt: skip
     assert "warning" not in text
+    (mean,) = [line for line in text.splitlines() if line.startswith("mean")]
+    assert mean.split()[1:] == [
+        "100", "µs", "1.00", "ms", "2.00", "ms", "3.00", "ms", "400", "µs", "500", "µs", "31.5",
+    ]  # fmt: skip
+    assert "at p99  1.50 s" in text
 
 
 def test_load_table_without_an_answer() -> None:
     console = screen()
     print_load(
-        console, result(response_time=LatencySummary(), service_time=LatencySummary(), stages=None)
+        console,
+        result(
+            response_time=LatencySummary(),
+            service_time=LatencySummary(),
+            stages=None,
+            stage_detail=None,
+        ),
     )
     assert "response" in printed(console)
 
 
 def test_warnings_say_what_casts_doubt() -> None:
-    assert load_warnings(result()) == []
-    late, busy = load_warnings(result(late_departures=5000, client_cpu_cores=1.2))
+    assert doubts(result()) == []
+    late, busy = doubts(result(late_departures=5000, client_cpu_cores=1.2))
     assert "5,000 requests left more than 1 ms late (at most 500 ms)" in late
     assert "1.2 processor cores" in busy
-    (stopped,) = load_warnings(result(interrupted=True, window_s=2.5))
+    (stopped,) = doubts(result(interrupted=True, window_s=2.5))
     assert stopped == "interrupted: 2.5 s of 10 s were measured"
-
-
-def test_progress() -> None:
-    snapshot = Snapshot(4.0, False, 1000, 3, 197_440.0, 0.0123)
-    assert progress_text(snapshot, 12.0) == ("197,440 rows/s, p99 12.3 ms, 3 failed, 8 s left")
-    console = screen(terminal=True)
-    with LoadProgress(console, 12.0) as progress:
-        assert progress.is_shown
-        progress.show(snapshot)
-    assert "measuring" in printed(console)
-
-
-def test_progress_is_silent_off_a_terminal() -> None:
-    console = screen()
-    with LoadProgress(console, 12.0) as progress:
-        assert not progress.is_shown
-    assert printed(console) == ""
 
 
 IMPORTS = """

@@ -1,35 +1,49 @@
 """What counts into a load run's figures, told the times; histograms; report; objective."""
 
 import json
+import pickle
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hdrh.histogram import HdrHistogram
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.errors import InputError
-from client.load import LatencySummary, LoadOptions, LoadResult
+from client.files import check_writable
+from client.load import LatencySummary, LoadOptions, LoadResult, Mix, Trace
+from client.load.doubts import client_limited, doubts
 from client.load.histogram import LatencyHistogram
 from client.load.objective import judge
 from client.load.recording import Recorder
-from client.load.report import check_writable, to_json, write
-from client.load.requests import images_needed, serialized_requests
+from client.load.report import to_json, write
+from client.load.requests import Kind, RequestPool, images_needed, plan_for
+from client.load.result import RunFacts, Trial, result_of
+from client.load.snapshot import snapshot_of
+from client.load.trace import TraceEntry
 from client.wire import Timeline
 
 OPTIONS = LoadOptions(model="nin-orig", concurrency=2, rows=4, warmup_s=1.0, duration_s=10.0)
 TIMELINE = Timeline(0.001, 0.002, 0.003, 0.007, 8, "cpu-0", "fake", "fp32")
+DATA = Path(__file__).parents[2] / "data"
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
-def result_of(recorder: Recorder, options: LoadOptions = OPTIONS, **changes: bool) -> LoadResult:
+def recorder_of(options: LoadOptions = OPTIONS) -> Recorder:
+    return Recorder(options, plan_for(options))
+
+
+def measured(recorder: Recorder, options: LoadOptions = OPTIONS, **changes: bool) -> LoadResult:
     settings = {"interrupted": False} | changes
-    return recorder.result(options, STARTED, client_cpu_cores=0.25, **settings)
+    facts = RunFacts(started_at=STARTED, end_s=recorder.end_s, client_cpu_cores=0.25, **settings)
+    return result_of(options, recorder.recording(), facts)
 
 
 def test_window_counts_what_is_due_in_it_and_throughput_what_completes_in_it() -> None:
-    recorder = Recorder(OPTIONS)
+    recorder = recorder_of()
     for due_s, done_s in [
         (0.5, 0.9),  # warm-up
         (0.9, 1.1),  # sent in the warm-up, completed in the window
@@ -38,7 +52,7 @@ def test_window_counts_what_is_due_in_it_and_throughput_what_completes_in_it() -
         (11.0, 11.5),  # due when the window has ended
     ]:
         recorder.succeeded_at(due_s, due_s, done_s, None)
-    result = result_of(recorder)
+    result = measured(recorder)
     assert result.requests == 2
     assert result.throughput_requests_per_s == pytest.approx(0.2)
     assert result.throughput_rows_per_s == pytest.approx(0.8)
@@ -48,11 +62,11 @@ def test_window_counts_what_is_due_in_it_and_throughput_what_completes_in_it() -
 
 
 def test_response_time_begins_when_due_and_service_time_when_sent() -> None:
-    recorder = Recorder(OPTIONS)
+    recorder = recorder_of()
     recorder.departed(2.0, 2.0005)
     recorder.departed(3.0, 3.5)
     recorder.succeeded_at(3.0, 3.5, 3.6, TIMELINE)
-    result = result_of(recorder)
+    result = measured(recorder)
     assert result.response_time.p50 == pytest.approx(0.6, rel=1e-3)
     assert result.service_time.p50 == pytest.approx(0.1, rel=1e-3)
     assert result.late_departures == 1
@@ -63,24 +77,24 @@ def test_response_time_begins_when_due_and_service_time_when_sent() -> None:
 
 
 def test_failures_have_no_time_and_are_counted_by_code() -> None:
-    recorder = Recorder(OPTIONS)
+    recorder = recorder_of()
     recorder.failed(0.5, "INTERNAL")  # warm-up
     for code in ("UNAVAILABLE", "INTERNAL", "UNAVAILABLE"):
         recorder.failed(2.0, code)
-    result = result_of(recorder)
+    result = measured(recorder)
     assert result.errors == {"INTERNAL": 1, "UNAVAILABLE": 2}
     assert result.requests == 3
     assert result.response_time == LatencySummary()
 
 
 def test_unfinished_requests_count_as_endless() -> None:
-    recorder = Recorder(OPTIONS)
+    recorder = recorder_of()
     recorder.unfinished(0.5)  # warm-up
     recorder.unfinished(6.0)
-    assert result_of(recorder).response_time == LatencySummary()
+    assert measured(recorder).response_time == LatencySummary()
     for _ in range(9):
         recorder.succeeded_at(2.0, 2.0, 2.1, None)
-    result = result_of(recorder)
+    result = measured(recorder)
     assert (result.requests, result.unfinished) == (10, 1)
     times = result.response_time
     assert times.p50 == times.p90 == pytest.approx(0.1, rel=0.002)
@@ -89,38 +103,38 @@ def test_unfinished_requests_count_as_endless() -> None:
 
 
 def test_a_request_that_never_left_was_late() -> None:
-    recorder = Recorder(OPTIONS)
+    recorder = recorder_of()
     recorder.never_sent(6.0)
-    result = result_of(recorder)
+    result = measured(recorder)
     assert (result.requests, result.unfinished, result.late_departures) == (1, 1, 1)
     assert result.max_lateness_s == pytest.approx(5.0)
 
 
 def test_a_stop_shortens_the_window() -> None:
-    recorder = Recorder(OPTIONS)
+    recorder = recorder_of()
     recorder.succeeded_at(2.0, 2.0, 2.5, None)
     recorder.stop(3.0)
     recorder.stop(50.0)
-    result = result_of(recorder, interrupted=True)
+    result = measured(recorder, interrupted=True)
     assert result.window_s == pytest.approx(2.0)
     assert result.throughput_requests_per_s == pytest.approx(0.5)
 
 
 def test_a_stop_in_the_warm_up_leaves_nothing_measured() -> None:
-    recorder = Recorder(OPTIONS)
+    recorder = recorder_of()
     recorder.succeeded_at(0.2, 0.2, 0.3, None)
     recorder.stop(0.5)
-    result = result_of(recorder, interrupted=True)
+    result = measured(recorder, interrupted=True)
     assert (result.requests, result.window_s, result.throughput_rows_per_s) == (0, 0.0, 0.0)
 
 
 def test_snapshot_tells_warm_up_from_measuring() -> None:
-    recorder = Recorder(OPTIONS)
+    recorder = recorder_of()
     recorder.succeeded_at(0.1, 0.1, 0.2, None)
-    early = recorder.snapshot(0.5)
+    early = snapshot_of(recorder.progress(), OPTIONS, 0.5)
     assert (early.warming_up, early.rows_per_s, early.p99_s) == (True, 8.0, None)
     recorder.succeeded_at(1.1, 1.1, 1.2, None)
-    late = recorder.snapshot(3.0)
+    late = snapshot_of(recorder.progress(), OPTIONS, 3.0)
     assert (late.warming_up, late.rows_per_s, late.requests) == (False, 2.0, 1)
 
 
@@ -151,9 +165,9 @@ def test_times_beyond_the_histogram_are_kept_at_its_ends() -> None:
 
 
 def test_report_has_the_keys_that_scripts_read() -> None:
-    recorder = Recorder(OPTIONS)
+    recorder = recorder_of()
     recorder.succeeded_at(2.0, 2.0, 2.1, TIMELINE)
-    report = json.loads(json.dumps(to_json(result_of(recorder)), allow_nan=False))
+    report = json.loads(json.dumps(to_json(measured(recorder)), allow_nan=False))
     assert {
         "model", "requests", "errors", "throughput_rows_per_s", "response_time_s",
         "service_time_s", "options", "server", "schema_version", "started_at", "client",
@@ -167,8 +181,30 @@ def test_report_has_the_keys_that_scripts_read() -> None:
     assert report["server"]["engine"] is None
 
 
+def test_the_example_reports_have_the_keys_of_a_fresh_one() -> None:
+    """What the page, the comparison and their tests are built on is what a run writes."""
+    recorder = recorder_of()
+    recorder.departed(2.0, 2.0)
+    recorder.succeeded_at(2.0, 2.0, 2.1, TIMELINE)
+    fresh = to_json(measured(recorder))
+    single = json.loads((DATA / "load-open.json").read_text())
+    sweep = json.loads((DATA / "load-sweep.json").read_text())
+    assert single.keys() == sweep.keys() == fresh.keys()
+    top = {"schema", "schema_version", "kind", "model", "levels", "objective", "find_max", "pairs"}
+    top |= {"command", "options", "server", "client"}
+    assert sweep["levels"][0].keys() == fresh.keys() - top
+    for key in ("client", "options"):
+        assert single[key].keys() == fresh[key].keys()
+    for key in ("time_series", "by_model", "by_server", "trials"):
+        assert single[key][0].keys() == fresh[key][0].keys()
+    for key in ("response_time_s", "stages_s", "stages_by_percentile_s", "stage_times_s"):
+        assert single[key].keys() == fresh[key].keys()
+    told = (Path(__file__).parents[3] / "docs" / "load.md").read_text()
+    assert [key for key in fresh if f"`{key}`" not in told] == []
+
+
 def test_report_has_nulls_when_nothing_succeeded() -> None:
-    report = json.loads(json.dumps(to_json(result_of(Recorder(OPTIONS))), allow_nan=False))
+    report = json.loads(json.dumps(to_json(measured(recorder_of())), allow_nan=False))
     assert set(report["response_time_s"].values()) == {None}
     assert set(report["service_time_s"].values()) == {None}
     assert report["stages_s"] is None
@@ -185,19 +221,19 @@ def test_check_writable_leaves_no_trace(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [".", "missing/report.json"])
 def test_check_writable_says_why_not(tmp_path: Path, name: str) -> None:
-    with pytest.raises(InputError, match="the report cannot be written there"):
+    with pytest.raises(InputError, match="cannot be written"):
         check_writable(tmp_path / name)
-    with pytest.raises(InputError, match="the report cannot be written"):
+    with pytest.raises(InputError, match="cannot be written"):
         write({}, tmp_path / name)
 
 
 def judged(*done_after_s: float, failed: int = 0, p99_s: float) -> tuple[bool, str]:
-    recorder = Recorder(OPTIONS)
+    recorder = recorder_of()
     for seconds in done_after_s:
         recorder.succeeded_at(2.0, 2.0, 2.0 + seconds, None)
     for _ in range(failed):
         recorder.failed(2.0, "INTERNAL")
-    verdict = judge(result_of(recorder), p99_s)
+    verdict = judge(measured(recorder), p99_s)
     return verdict.met, verdict.text
 
 
@@ -224,10 +260,10 @@ def test_objective_counts_what_got_no_answer_among_the_hundred() -> None:
     """One failure and one slow answer in a hundred: 98 in time are not 99."""
     assert judged(*[0.01] * 98, 5.0, failed=1, p99_s=1.0)[0] is False
     assert judged(*[0.01] * 99, 5.0, p99_s=1.0)[0] is True
-    recorder = Recorder(OPTIONS)
+    recorder = recorder_of()
     recorder.succeeded_at(2.0, 2.0, 2.01, None)
     recorder.unfinished(9.9)
-    assert judge(result_of(recorder), 1.0).met is False
+    assert judge(measured(recorder), 1.0).met is False
 
 
 @pytest.mark.parametrize(
@@ -257,14 +293,220 @@ def test_options_name_what_is_out_of_range(changes: dict[str, object], words: st
 
 
 def test_the_pool_stays_within_memory() -> None:
-    assert images_needed(2, 3 * 32 * 32) == 128
-    assert images_needed(256, 3 * 224 * 224) < 4 * 256
-    pool = serialized_requests(OPTIONS, np.zeros((3, 3, 32, 32), np.uint8))
+    small, large = (plan_for(LoadOptions(model="m", concurrency=1, rows=rows)) for rows in (2, 256))
+    assert images_needed(small, "m", 3 * 32 * 32) == 128
+    assert images_needed(large, "m", 3 * 224 * 224) < 4 * 256
+    pool = RequestPool(plan_for(OPTIONS), {"nin-orig": np.zeros((3, 3, 32, 32), np.uint8)})
     assert len(pool) == 64
-    assert all(4 * 3 * 32 * 32 < len(message) < 4 * 3 * 32 * 32 + 200 for message in pool)
+    sizes = {len(pool.body(n)[0]) - 4 * 3 * 32 * 32 for n in range(64)}
+    assert 0 < min(sizes) <= max(sizes) < 200
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 32, 32), (3, 32, 32), (2, 1, 32, 32)])
 def test_the_pool_wants_images(shape: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match=r"expected \[N, 3, H, W\]"):
-        serialized_requests(OPTIONS, np.zeros(shape, np.uint8))
+        RequestPool(plan_for(OPTIONS), {"nin-orig": np.zeros(shape, np.uint8)})
+
+
+def test_too_many_kinds_for_the_memory_are_refused() -> None:
+    options = LoadOptions(model="m", concurrency=1, rows=Mix(tuple(range(1, 1001)), (1.0,) * 1000))
+    with pytest.raises(InputError, match=r"kinds of requests need .* fewer different rows"):
+        RequestPool(plan_for(options), {"m": np.zeros((2, 3, 64, 64), np.uint8)})
+
+
+MIXED = LoadOptions(
+    model=Mix(("a", "b"), (3.0, 1.0)),
+    rows=Mix((1, 8), (1.0, 1.0)),
+    priority=Mix((1, 3), (1.0, 9.0)),
+    deadline_s=0.5,
+    concurrency=1,
+    seed=3,
+)
+
+
+def test_a_mix_follows_its_weights_and_its_seed() -> None:
+    plan = plan_for(MIXED)
+    kinds = [plan.kinds[plan.kind_of(n)] for n in range(4096)]
+    assert len(plan.kinds) == 8
+    assert {kind.deadline_s for kind in kinds} == {0.5}
+    assert sum(kind.model == "a" for kind in kinds) / 4096 == pytest.approx(0.75, abs=0.03)
+    assert sum(kind.priority == 1 for kind in kinds) / 4096 == pytest.approx(0.1, abs=0.02)
+    assert plan_for(MIXED) == plan
+    assert plan_for(replace(MIXED, seed=4)) != plan
+
+
+def test_a_trace_overrides_what_it_names() -> None:
+    trace = Trace(
+        "f", (TraceEntry(0.0), TraceEntry(0.1, "b", 16, 2, 0.25), TraceEntry(0.2, rows=4))
+    )
+    plan = plan_for(replace(OPTIONS, concurrency=None, rate=trace, priority=1))
+    assert [plan.kinds[plan.kind_of(n)] for n in range(3)] == [
+        Kind("nin-orig", 4, 1), Kind("b", 16, 2, 0.25), Kind("nin-orig", 4, 1),
+    ]  # fmt: skip
+
+
+def test_figures_by_model_and_server_add_up() -> None:
+    options = replace(MIXED, server="h:1,h:2", warmup_s=0.0, duration_s=10.0)
+    plan = plan_for(options)
+    recorder = Recorder(options, plan)
+    for n in range(1000):
+        kind = plan.kind_of(n)
+        if n % 10:
+            recorder.succeeded_at(n / 100, n / 100, n / 100 + 0.01, TIMELINE, kind, n % 2)
+        else:
+            recorder.failed(n / 100, "INTERNAL", kind, n % 2)
+    recorder.never_sent(9.9, plan.kind_of(0))
+    result = measured(recorder, options)
+    assert result.requests == 1001
+    assert sum(part.requests for part in result.by_model) == 1001
+    # What was never sent was for no server yet.
+    assert [part.requests for part in result.by_server] == [500, 500]
+    assert [part.errors for part in result.by_server] == [{"INTERNAL": 100}, {}]
+    assert [part.name for part in result.by_model] == ["a", "b"]
+    rows = sum(part.throughput_rows_per_s for part in result.by_model)
+    assert rows == pytest.approx(result.throughput_rows_per_s)
+    expected = sum(plan.kinds[plan.kind_of(n)].rows for n in range(1000) if n % 10)
+    assert result.throughput_rows_per_s == pytest.approx(expected / 10, rel=0.01)
+
+
+@given(st.lists(st.floats(0, 1e5), min_size=1, max_size=100))
+@settings(deadline=None)
+def test_buckets_are_those_of_the_library(times: list[float]) -> None:
+    theirs, mine = HdrHistogram(1, 24 * 3600 * 1_000_000, 3), LatencyHistogram()
+    mine.record_all(np.array(times))
+    for seconds in times:
+        theirs.record_value(min(max(1, round(seconds * 1e6)), 24 * 3600 * 1_000_000))
+    decoded = HdrHistogram.decode(mine.encoded().encode())
+    assert decoded.get_total_count() == len(times)
+    assert list(decoded.counts) == list(theirs.counts)
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 12), st.floats(0, 0.01), st.floats(0.001, 3), st.integers(0, 2)),
+        max_size=60,
+    )
+)
+@settings(deadline=None)
+def test_recordings_of_two_processes_add_up_to_that_of_one(
+    events: list[tuple[float, float, float, int]],
+) -> None:
+    one, halves = recorder_of(), [recorder_of(), recorder_of()]
+    for n, (due_s, lateness_s, took_s, fate) in enumerate(events):
+        for recorder in (one, halves[n % 2]):
+            recorder.departed(due_s, due_s + lateness_s)
+            if fate == 0:
+                recorder.failed(due_s, "INTERNAL", done_s=due_s + took_s)
+            elif fate == 1:
+                recorder.unfinished(due_s)
+            else:
+                sent_s = due_s + lateness_s
+                recorder.succeeded_at(due_s, sent_s, sent_s + took_s, TIMELINE)
+    first, second = (pickle.loads(pickle.dumps(half.recording())) for half in halves)
+    first.merge(second)
+    facts = RunFacts(started_at=STARTED, end_s=11.0, interrupted=False, client_cpu_cores=0.0)
+    merged, whole = (result_of(OPTIONS, each, facts) for each in (first, one.recording()))
+    assert to_json(merged)["time_series"] == to_json(whole)["time_series"]
+    assert merged.response_quantiles == whole.response_quantiles
+    assert merged.histograms == whole.histograms
+    for name in ("requests", "errors", "unfinished", "late_departures", "max_lateness_s"):
+        assert getattr(merged, name) == getattr(whole, name)
+    assert merged.throughput_rows_per_s == pytest.approx(whole.throughput_rows_per_s)
+    assert merged.response_time.mean == pytest.approx(whole.response_time.mean)
+
+
+def test_stages_of_a_percentile_add_up_to_it() -> None:
+    recorder = recorder_of()
+    for n in range(1000):
+        queue_s = 0.1 if n % 100 == 0 else 0.001
+        timeline = replace(TIMELINE, queue_s=queue_s, total_s=queue_s + 0.006)
+        due_s = 1.0 + n / 200
+        recorder.succeeded_at(due_s, due_s + 0.0005, due_s + 0.0005 + queue_s + 0.007, timeline)
+    detail = measured(recorder).stage_detail
+    assert detail is not None
+    p50, p999 = detail.by_percentile["p50"], detail.by_percentile["p999"]
+    assert sum(p50.values()) == pytest.approx(0.0085)
+    assert sum(p999.values()) == pytest.approx(0.1075)
+    assert p999["queue"] == pytest.approx(0.1)
+    assert p50["client_wait"] == pytest.approx(0.0005)
+    assert p50["outside_server"] == pytest.approx(0.001)
+    assert detail.times["queue"].p50 == pytest.approx(0.001, rel=2e-3)
+    assert detail.batch_rows == {8: 1000}
+
+
+def test_time_series_counts_each_second() -> None:
+    recorder = recorder_of()
+    recorder.departed(0.5, 0.5)
+    recorder.departed(1.2, 2.3)  # late, and sent in the next second
+    recorder.departed(2.0, 2.0)
+    recorder.succeeded_at(0.5, 0.5, 1.5, None)
+    recorder.succeeded_at(1.2, 2.3, 3.4, None)
+    recorder.failed(2.0, "INTERNAL", done_s=11.5)
+    steps = measured(recorder).time_series
+    assert [step["phase"] for step in steps] == ["warm-up", *["measured"] * 10, "after"]
+    shown = ("due", "sent", "late", "answered", "failed", "in_flight")
+    assert [[step[name] for name in shown] for step in steps[:4]] == [
+        [1, 1, 0, 0, 0, 1], [1, 0, 1, 1, 0, 0], [1, 2, 0, 0, 0, 2], [0, 0, 0, 1, 0, 1],
+    ]  # fmt: skip
+    assert steps[3]["p99_s"] == pytest.approx(2.2, rel=2e-3)
+    assert steps[3]["rows"] == 4
+    assert steps[-1]["errors"] == {"INTERNAL": 1}
+    assert steps[-1]["in_flight"] == 0
+
+
+def test_a_long_run_has_longer_steps() -> None:
+    options = replace(OPTIONS, duration_s=7200.0)
+    recorder = recorder_of(options)
+    recorder.succeeded_at(7000.0, 7000.0, 7000.1, None)
+    result = measured(recorder, options)
+    assert result.time_step_s == 13
+    assert len(result.time_series) <= 600
+
+
+def test_windows_are_counted_one_by_one_and_a_stable_run_shows_the_last_three() -> None:
+    options = replace(OPTIONS, stable_within=0.1, max_trials=5, warmup_s=0.0, duration_s=1.0)
+    recorder = recorder_of(options)
+    for window, took_s in enumerate((0.5, 0.1, 0.1, 0.1)):
+        for n in range(10):
+            due_s = window + n / 20
+            recorder.succeeded_at(due_s, due_s, due_s + took_s, None)
+    recorder.stop(4.0)
+    facts = RunFacts(
+        started_at=STARTED, end_s=4.0, interrupted=False, client_cpu_cores=0.0, stable=True
+    )
+    result = result_of(options, recorder.recording(), facts)
+    assert [trial.counted for trial in result.trials] == [False, True, True, True]
+    assert result.window_s == pytest.approx(3.0)
+    assert result.requests == 30
+    assert result.response_time.max == pytest.approx(0.1)
+    assert result.trials[0].p99_s == pytest.approx(0.5, rel=2e-3)
+
+
+def doubts_of(**changes: object) -> list[str]:
+    return doubts(replace(measured(recorder_of()), requests=1000, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words", "limited"),
+    [
+        ({}, [], False),
+        ({"late_departures": 500, "held_back": 500}, ["500 requests waited to be sent"], False),
+        ({"late_departures": 500}, ["bottleneck: 500 requests left more than 1 ms late"], True),
+        ({"late_departures": 5}, [], False),
+        ({"client_cpu_cores": 0.95}, ["bottleneck: it used 0.9"], True),
+        ({"stable": False, "trials": [Trial(0, 1, 10, 0.1)]}, ["not stable within"], False),
+        ({"lost_processes": 1}, ["1 of 1 client processes ended"], False),
+        (
+            {"errors": {"UNAVAILABLE": 7}, "trials": [Trial(0, 9, 1, 1)], "last_answer_s": 3.0},
+            ["no answer after 3.0 s of the run (7 requests: UNAVAILABLE)"],
+            False,
+        ),
+    ],
+)
+def test_doubts(changes: dict[str, object], words: list[str], limited: bool) -> None:
+    options = replace(OPTIONS, stable_within=0.1)
+    said = doubts_of(options=options, **changes)
+    assert len(said) == len(words)
+    for sentence, expected in zip(said, words, strict=True):
+        assert expected in sentence
+    assert client_limited(replace(measured(recorder_of()), requests=1000, **changes)) is limited

@@ -1,0 +1,54 @@
+"""`rootserve compare`: two load reports side by side."""
+
+import json
+from pathlib import Path
+
+from client.load.comparison import Comparison, compare, differences
+from client.load_tables import ratio_cells
+from client.report.reading import read_report
+from client.tables import console, figures_table
+from client.units import duration
+
+
+def run(a: Path, b: Path, *, as_json: bool) -> None:
+    """Print the ratio of each figure, with an interval where the reports tell one.
+
+    Raises:
+        InputError: One of them is no report.
+    """
+    reports = read_report(a), read_report(b)
+    comparisons, different = compare(*reports), differences(*reports)
+    if as_json:
+        runs = [
+            {"label": each.label, "figures": [figure.to_json() for figure in each.figures]}
+            for each in comparisons
+        ]
+        print(json.dumps({"a": str(a), "b": str(b), "runs": runs, "differences": different}))
+        return
+    screen = console()
+    for name, path, report in (("A", a, reports[0]), ("B", b, reports[1])):
+        text = f"{name}  {path}: {report['model']}, {report['label']}, {report['started_at'][:19]}"
+        screen.print(text, markup=False, soft_wrap=True)
+    for comparison in comparisons:
+        _print(comparison)
+    screen.print(
+        "Intervals (95 %) are from how the figures varied within each run. What changed on the "
+        "machine between them is not in it: 'load --versus' takes turns for that.",
+        style="dim",
+    )
+    for sentence in different:
+        screen.print(f"differs: {sentence}", style="yellow", markup=False)
+
+
+def _print(comparison: Comparison) -> None:
+    screen = console()
+    screen.print()
+    screen.print(comparison.label, style="bold", markup=False)
+    table = figures_table(screen, "", "A", "B", "B / A", "95 % interval", "")
+    for figure in comparison.figures:
+        values = [
+            "-" if value is None else duration(value) if figure.is_time else f"{value:,.1f}"
+            for value in (figure.a, figure.b)
+        ]
+        table.add_row(figure.name, *values, *ratio_cells(figure.ratio))
+    screen.print(table)

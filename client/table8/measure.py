@@ -1,0 +1,207 @@
+"""Measures the variants of a family on a live server, in turns, by the server's own clock.
+
+The time of a variant is what the paper's Table 8 reports: that of a forward pass over a large
+batch, per image. It is the server's own figure of its answers, `compute_ns` over `batch_rows`, so
+that neither the network nor this client is in it. On a GPU it includes the copies to and from it.
+"""
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.catalog import Model, ServerInfo, Worker
+from client.dataset import Dataset
+from client.errors import InputError, MalformedAnswer
+from client.evaluate import accuracy
+from client.inference import Client
+from client.load.requests import random_images
+from client.table8.rows import CATALOGUE, Column, Row, Table, Timing
+
+FAMILY = "nin"
+# The paper's batch for these networks.
+PAPER_ROWS = 128
+# Requests of a turn: the first one brings the model's weights back into the caches.
+_UNTIMED, _TIMED = 1, 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How to measure.
+
+    Args:
+        rounds: How often each variant has its turn; at least 1.
+        rows: Images per batch; None takes the paper's 128, or the server's limit if that is less.
+        data: Images and labels to measure the accuracy on; None takes the server's catalogue's.
+
+    Raises:
+        InputError: A value is out of its range.
+    """
+
+    rounds: int = 7
+    rows: int | None = None
+    data: Dataset | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.rounds <= 1000:
+            raise InputError(f"rounds {self.rounds}: expected 1 to 1,000")
+        if self.rows is not None and self.rows < 1:
+            raise InputError(f"rows {self.rows}: expected at least 1")
+
+
+async def survey(client: Client) -> Table:
+    """What the server's catalogue tells of the family: costs, accuracies, and no times.
+
+    Raises:
+        InputError: The server serves none of the family, or computes on CPUs and GPUs at once.
+        ServerError: A request failed.
+    """
+    info = await client.server_info()
+    models = await _models(client)
+    if not any(_is_served(model) for model in models):
+        raise InputError(f"the server at {client.address} serves no model of the family {FAMILY}")
+    rows = [
+        Row(
+            name=model.name,
+            topology=model.topology,
+            flops=model.flops_paper,
+            params=model.params,
+            accuracy=model.accuracy,
+            accuracy_source=None if model.accuracy is None else CATALOGUE,
+            note=_note(model),
+            paper=model.paper,
+        )
+        for model in models
+    ]
+    return Table(rows, _column(info.workers))
+
+
+async def measure(
+    client: Client, table: Table, plan: Plan, tell: Callable[[str], None] = lambda _: None
+) -> Table:
+    """Add the times, and with data the accuracies, of every variant that the server serves.
+
+    Args:
+        client: A connected client.
+        table: Its `survey`, perhaps merged with a table of the other kind of device.
+        plan: How to measure.
+        tell: Called with a few words at each step.
+
+    Raises:
+        InputError: The server takes no batch of so many rows.
+        ServerError: A request failed.
+        MalformedAnswer: The answers carry no timeline.
+    """
+    info = await client.server_info()
+    served = {model.name: model for model in await _models(client) if _is_served(model)}
+    rows = _rows(plan.rows, info.max_batch_rows)
+    timings = await _time(client, list(served.values()), rows, plan.rounds, info, tell)
+    filled = []
+    for row in table.rows:
+        timing = timings.get(row.name)
+        if timing is None:
+            filled.append(row)
+            continue
+        timed = replace(row, cpu=timing) if table.column == "cpu" else replace(row, gpu=timing)
+        if plan.data and served[row.name].trained:
+            timed = await _with_accuracy(client, timed, plan.data, rows, tell)
+        filled.append(timed)
+    return replace(table, rows=filled)
+
+
+async def _models(client: Client) -> list[Model]:
+    return [model for model in await client.models() if model.family == FAMILY]
+
+
+def _is_served(model: Model) -> bool:
+    return model.state == "ready"
+
+
+async def _with_accuracy(
+    client: Client, row: Row, data: Dataset, rows: int, tell: Callable[[str], None]
+) -> Row:
+    tell(f"accuracy of {row.name} on {len(data.labels):,} images")
+    share = await accuracy(client, row.name, data.images, data.labels, rows=rows)
+    return replace(
+        row, accuracy=share, accuracy_source=f"{len(data.labels):,} images through the service"
+    )
+
+
+async def _time(
+    client: Client,
+    models: Sequence[Model],
+    rows: int,
+    rounds: int,
+    info: ServerInfo,
+    tell: Callable[[str], None],
+) -> dict[str, Timing]:
+    images = random_images(rows, models[0].image_size, seed=0)
+    rounds_ms: dict[str, list[float]] = {model.name: [] for model in models}
+    used: set[str] = set()
+    for number in range(rounds):
+        # There and back again, so that a machine that slows down favours nobody.
+        for model in models if number % 2 == 0 else reversed(models):
+            tell(f"round {number + 1} of {rounds}: {model.name}")
+            rounds_ms[model.name].append(await _turn(client, model.name, images, used))
+    worker = next((each for each in info.workers if each.name in used), info.workers[0])
+    return {
+        model.name: Timing(
+            rounds_ms=rounds_ms[model.name],
+            rows=rows,
+            device=worker.device,
+            device_name=worker.device_name,
+            threads=worker.threads,
+            engine=model.engine or "unknown",
+            precision=model.precision or "unknown",
+            server_version=info.version,
+            libraries=info.libraries,
+            measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        for model in models
+    }
+
+
+async def _turn(client: Client, model: str, images: NDArray[np.uint8], used: set[str]) -> float:
+    """Milliseconds per image: the median of a few batches, one under way at a time."""
+    times_ms = []
+    for _ in range(_UNTIMED + _TIMED):
+        timeline = (await client.infer(model, images)).timeline
+        if timeline is None:
+            raise MalformedAnswer(
+                f"the answers of {model} tell no compute_ns and batch_rows: "
+                "expected a Rootserve server"
+            )
+        # Others may share the batch: it is computed as a whole, so its rows are what counts.
+        times_ms.append(timeline.compute_s * 1e3 / timeline.batch_rows)
+        used.add(timeline.worker)
+    return statistics.median(times_ms[_UNTIMED:])
+
+
+def _column(workers: Sequence[Worker]) -> Column:
+    kinds: set[Column] = {"cpu" if worker.device == "cpu" else "gpu" for worker in workers}
+    if len(kinds) != 1:
+        devices = ", ".join(worker.device for worker in workers) or "no device"
+        raise InputError(f"the server computes on {devices}: expected CPUs alone or GPUs alone")
+    return kinds.pop()
+
+
+def _rows(asked: int | None, most: int) -> int:
+    if asked is None:
+        return min(PAPER_ROWS, most)
+    if asked > most:
+        raise InputError(
+            f"rows {asked}: the server takes at most {most} in a batch (its --max-batch-rows)"
+        )
+    return asked
+
+
+def _note(model: Model) -> str | None:
+    if _is_served(model):
+        return None if model.trained else "random weights: no accuracy"
+    if model.state == "unloaded":
+        return "not served" if model.trained else "untrained and not served"
+    reason = f": {model.state_reason}" if model.state_reason else ""
+    return f"{model.state}{reason}"

@@ -1,0 +1,98 @@
+"""The library as programs use it: retries, threads, and the example of the documentation."""
+
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from client.blocking import BlockingClient
+from client.errors import ServerError, Unreachable
+from client.inference import Client
+from client.retry import NO_RETRIES, RetryPolicy
+from tests.integration.client.fake_rootserve import FakeRootserve
+
+IMAGES = np.full((2, 3, 32, 32), 7, np.uint8)
+DOCUMENT = Path(__file__).parents[3] / "docs" / "client.md"
+
+
+def first_fail(fake: FakeRootserve, times: int, code: grpc.StatusCode) -> None:
+    fake.fail = lambda number: code if number < times else None
+
+
+async def test_a_full_queue_is_tried_again_as_the_server_asks(fake: FakeRootserve) -> None:
+    first_fail(fake, 2, grpc.StatusCode.RESOURCE_EXHAUSTED)
+    fake.retry_after_s = 0.01
+    async with Client(fake.address) as client:
+        answer = await client.infer("nin-orig", IMAGES)
+    assert list(answer.logits.argmax(axis=1)) == [7, 7]
+    assert len(fake.requests) == 3
+
+
+def test_threads_have_the_same(fake: FakeRootserve) -> None:
+    first_fail(fake, 2, grpc.StatusCode.UNAVAILABLE)
+    answers = []
+    with BlockingClient(fake.address, retry=RetryPolicy(first_s=0.01)) as client:
+        assert client.health() == "SERVING"
+        assert client.model("nin-orig").image_size == 32
+        assert client.server_info().version == "9.8.7"
+        threads = [
+            threading.Thread(target=lambda: answers.append(client.infer("nin-orig", IMAGES)))
+            for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        with pytest.raises(ServerError, match="NOT_FOUND: no model 'resnet'"):
+            client.model("resnet")
+    assert [list(answer.logits.argmax(axis=1)) for answer in answers] == [[7, 7]] * 4
+    assert len(fake.requests) == 6
+
+
+async def test_what_is_not_to_be_tried_again_is_not(fake: FakeRootserve) -> None:
+    first_fail(fake, 9, grpc.StatusCode.INTERNAL)
+    async with Client(fake.address) as client:
+        with pytest.raises(ServerError, match="INTERNAL"):
+            await client.infer("nin-orig", IMAGES)
+    assert len(fake.requests) == 1
+    first_fail(fake, 9, grpc.StatusCode.RESOURCE_EXHAUSTED)
+    fake.retry_after_s = 0.25
+    with (
+        BlockingClient(fake.address, retry=NO_RETRIES) as client,
+        pytest.raises(ServerError) as refused,
+    ):
+        client.infer("nin-orig", IMAGES)
+    assert refused.value.retry_after_s == 0.25
+    assert len(fake.requests) == 2
+
+
+async def test_tries_end_with_the_deadline(fake: FakeRootserve) -> None:
+    first_fail(fake, 99, grpc.StatusCode.RESOURCE_EXHAUSTED)
+    fake.retry_after_s = 0.4
+    policy = RetryPolicy(attempts=50)
+    async with Client(fake.address, timeout_s=0.5, retry=policy) as client:
+        with pytest.raises(ServerError, match="RESOURCE_EXHAUSTED"):
+            await client.infer("nin-orig", IMAGES)
+    assert len(fake.requests) <= 2
+
+
+def test_threads_learn_at_once_that_nobody_is_there(nobody: str) -> None:
+    with pytest.raises(Unreachable, match="is rootserve-server running there"):
+        BlockingClient(nobody).__enter__()
+
+
+def test_the_example_of_the_documentation_runs(fake: FakeRootserve, tmp_path: Path) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    assert "127.0.0.1:8001" in example
+    program = tmp_path / "example.py"
+    program.write_text(example.replace("127.0.0.1:8001", fake.address))
+    words = [sys.executable, "-W", "error", str(program)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "8 (4, 10)" in done.stdout
+    assert done.stdout.rstrip().endswith("{}")

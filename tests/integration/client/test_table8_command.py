@@ -1,0 +1,138 @@
+"""`rootserve table8` against a fake server whose times and classes one can compute."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.client.fake_rootserve import BATCH_ROWS, COMPUTE_S, FakeRootserve
+
+Rootserve = Callable[..., tuple[int, str, str]]
+MS = 1e3 * COMPUTE_S / BATCH_ROWS
+
+
+class GpuRootserve(FakeRootserve):
+    devices = ("cuda:0",)
+
+    def GetServerInfo(self, request, context):  # noqa: N802
+        info = super().GetServerInfo(request, context)
+        worker = info.workers[0]
+        del info.workers[:]
+        for device in self.devices:
+            worker.device, worker.device_name, worker.threads = device, "H1", 0
+            info.workers.append(worker)
+        return info
+
+
+class MixedRootserve(GpuRootserve):
+    devices = ("cpu", "cuda:0")
+
+
+@pytest.fixture
+def gpu() -> Iterator[GpuRootserve]:
+    with GpuRootserve() as server:
+        yield server
+
+
+def test_the_table_of_a_cpu(
+    rootserve: Rootserve, fake: FakeRootserve, sample_path: Path, tmp_path: Path
+) -> None:
+    file, page = tmp_path / "table8.json", tmp_path / "table8.md"
+    code, out, _ = rootserve(
+        "table8", "--data", sample_path, "--rounds", 2, "--json", file, "--markdown", page,
+        "--server", fake.address,
+    )  # fmt: skip
+    assert code == 0
+    orig, root4, root8 = json.loads(file.read_text())
+    assert orig["cpu_ms"] == pytest.approx(MS)
+    assert (orig["gpu_ms"], orig["speedup"]) == (None, 1.0)
+    assert orig["cpu"]["rounds_ms"] == pytest.approx([MS, MS])
+    assert (orig["cpu"]["device_name"], orig["cpu"]["rows"]) == ("Abacus", 64)
+    assert 0 < orig["accuracy"] < 0.3  # the fake's class is the first byte's last digit
+    assert orig["accuracy_source"] == "1,000 images through the service"
+    assert root4["note"] == "untrained and not served"
+    assert root8["note"] == "failed: weights [do not] fit"
+    assert "nin-orig" in out
+    assert page.read_text().startswith("| model |")
+    # Two turns of four batches of the server's limit, then the accuracy in such batches.
+    assert [request.inputs[0].shape[0] for request in fake.requests[:8]] == [64] * 8
+    assert sum(request.inputs[0].shape[0] for request in fake.requests[8:]) == 1000
+
+
+def test_without_data_the_accuracy_is_the_catalogues(
+    rootserve: Rootserve, fake: FakeRootserve, tmp_path: Path
+) -> None:
+    file = tmp_path / "table8.json"
+    args = ("--rounds", 1, "--rows", 5, "--json", file, "--server", fake.address)
+    assert rootserve("table8", *args)[0] == 0
+    orig = json.loads(file.read_text())[0]
+    assert (orig["accuracy"], orig["accuracy_source"]) == (0.9125, "the server's catalogue")
+    assert orig["cpu"]["rows"] == 5
+
+
+def test_a_gpu_fills_its_column_and_merges_with_the_cpus(
+    rootserve: Rootserve, fake: FakeRootserve, gpu: GpuRootserve, tmp_path: Path
+) -> None:
+    cpu_file, both = tmp_path / "cpu.json", tmp_path / "both.json"
+    rootserve("table8", "--rounds", 1, "--json", cpu_file, "--server", fake.address)
+    code, out, _ = rootserve(
+        "table8", "--rounds", 3, "--merge", cpu_file, "--json", both, "--server", gpu.address
+    )
+    assert code == 0
+    orig = json.loads(both.read_text())[0]
+    assert (orig["cpu_ms"], orig["gpu_ms"]) == (pytest.approx(MS), pytest.approx(MS))
+    assert (orig["cpu"]["device"], orig["gpu"]["device"]) == ("cpu", "cuda:0")
+    assert "CPU: Abacus" in out
+    assert "GPU: H1" in out
+
+
+def test_a_table_of_the_same_device_is_refused_before_anything_is_measured(
+    rootserve: Rootserve, fake: FakeRootserve, tmp_path: Path
+) -> None:
+    file = tmp_path / "cpu.json"
+    rootserve("table8", "--rounds", 1, "--json", file, "--server", fake.address)
+    before = len(fake.requests)
+    code, _, err = rootserve("table8", "--merge", file, "--server", fake.address)
+    assert code == 2
+    assert "has cpu times, as this one" in err
+    assert len(fake.requests) == before
+
+
+def test_a_server_of_both_kinds_is_refused(rootserve: Rootserve) -> None:
+    with MixedRootserve() as mixed:
+        code, _, err = rootserve("table8", "--server", mixed.address)
+    assert code == 2
+    assert "computes on cpu, cuda:0: expected CPUs alone or GPUs alone" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--rows", 65), "takes at most 64 in a batch"),
+        (("--rounds", 0), "rounds 0: expected 1 to 1,000"),
+        (("--json", "/nowhere/table8.json"), "/nowhere/table8.json: cannot be written"),
+        (("--figure", "/nowhere/t.png"), "/nowhere/t.png: cannot be written"),
+        (("--merge", "/nowhere/cpu.json"), "/nowhere/cpu.json: cannot be read"),
+        (("--data", "/nowhere/data"), "/nowhere/data: no such file or folder"),
+    ],
+)
+def test_bad_input_costs_no_time(
+    rootserve: Rootserve, fake: FakeRootserve, arguments: tuple[object, ...], words: str
+) -> None:
+    code, _, err = rootserve("table8", *arguments, "--server", fake.address)
+    assert (code, len(fake.requests)) == (2, 0)
+    assert words in err
+
+
+def test_answers_without_a_timeline_are_refused(rootserve: Rootserve, fake: FakeRootserve) -> None:
+    fake.has_timeline = False
+    code, _, err = rootserve("table8", "--server", fake.address)
+    assert code == 3
+    assert "expected a Rootserve server" in err
+
+
+def test_nobody_there(rootserve: Rootserve, nobody: str) -> None:
+    code, _, err = rootserve("table8", "--server", nobody)
+    assert code == 3
+    assert "no gRPC server answers" in err
