@@ -37,7 +37,7 @@ def console(*, stderr: bool = False) -> Console:
     return screen
 
 
-def _table(screen: Console, *columns: str, left: int = 1, **settings: Any) -> Table:
+def figures_table(screen: Console, *columns: str, left: int = 1, **settings: Any) -> Table:
     """A table whose first `left` columns are words and whose others are numbers."""
     table = Table(
         box=box.SIMPLE_HEAD if screen.is_terminal else None,
@@ -68,7 +68,7 @@ def state_text(state: str) -> str:
 
 def print_models(screen: Console, models: Sequence[Model]) -> None:
     """Cost, accuracy and state of each model."""
-    table = _table(
+    table = figures_table(
         screen, "model", "state", "engine", "precision", "params", "MACs", "accuracy", left=4
     )
     for model in models:
@@ -89,7 +89,7 @@ def print_health(screen: Console, server: str, models: Sequence[Model]) -> None:
     screen.print(f"server  {state_text(server)}")
     shown = [model for model in models if model.state != "unloaded" or model.state_reason]
     if shown:
-        table = _table(screen, "model", "state", "reason", left=3)
+        table = figures_table(screen, "model", "state", "reason", left=3)
         for model in shown:
             table.add_row(
                 escape(model.name), state_text(model.state), escape(model.state_reason or "")
@@ -143,7 +143,7 @@ def print_load(screen: Console, result: LoadResult) -> None:
     screen.print(facts)
 
     _separate(screen)
-    times = _table(screen, "time", "p50", "p90", "p99", "p99.9", "mean", "max")
+    times = figures_table(screen, "time", "p50", "p90", "p99", "p99.9", "mean", "max")
     for name, summary in (("response", result.response_time), ("service", result.service_time)):
         figures = (summary.p50, summary.p90, summary.p99, summary.p999, summary.mean, summary.max)
         times.add_row(name, *(duration(value) for value in figures))
@@ -151,7 +151,7 @@ def print_load(screen: Console, result: LoadResult) -> None:
 
     if stages := result.stages:
         _separate(screen)
-        table = _table(
+        table = figures_table(
             screen, "stage", "queue", "batch wait", "compute", "rest", "outside", "batch rows"
         )
         means = (stages.queue_s, stages.batch_wait_s, stages.compute_s, stages.rest_s)
