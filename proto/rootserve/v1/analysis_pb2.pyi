@@ -164,7 +164,7 @@ class AnalysisSpec(_message.Message):
         """Pairs of layers, in any order. When both pairs and layers are empty: every two layers that are
         adjacent in the model, in the order they run. A pair that is not adjacent is fine, and so is a layer
         with itself, if height and width of the larger map are multiples of those of the smaller.
-        No pair may come twice.
+        A pair that comes twice is answered once.
         """
 
     @_builtins.property
