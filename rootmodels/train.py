@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from rootmodels.cifar10 import DataError, LabelledImages, read_cifar10
-from rootmodels.nin import CIFAR10_MEAN, NetworkInNetwork
+from rootmodels.layers import CIFAR10_MEAN
+from rootmodels.nin import NetworkInNetwork
 from rootmodels.variants import VARIANTS, UnknownVariantError, get_variant
 from rootmodels.weights import load_weights, save_weights
 from rootmodels.weights_info import PRETRAINED_DIR, WeightsInfo, weights_path
