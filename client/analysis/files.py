@@ -10,7 +10,8 @@ import json
 import math
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,19 @@ def prepare_folder(path: Path) -> None:
             f"{path}: results cannot be written there ({error.strerror}); "
             "expected a folder, or a place for a new one"
         ) from None
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Tell of a full disk and the like as an expected failure.
+
+    Raises:
+        InputError: A file cannot be written in there.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{folder}: results cannot be written there ({error.strerror})") from None
 
 
 def write_matrices(analysis: Analysis, path: Path) -> None:

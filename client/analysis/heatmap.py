@@ -23,12 +23,13 @@ _CLIPPED_PERCENT = 0.5
 _MAX_INTERVALS = 4
 
 
-def palette_colours() -> list[int]:
-    """256 colours, [red, green, blue, ...], that a picture of heat maps can do with."""
+def palette_colours() -> bytes:
+    """256 colours that a picture of heat maps can do with: red, green, blue of the first, ..."""
     colours = COLOURS(np.linspace(0, 1, 224))[:, :3]
     shades = np.linspace(0, 1, 30)[:, None].repeat(3, axis=1)
     others = [to_rgb(_OUTLINE), to_rgb(_CONSTANT)]
-    return [round(255 * part) for part in np.concatenate([colours, shades, others]).ravel()]
+    parts = np.rint(255 * np.concatenate([colours, shades, others])).astype(np.uint8)
+    return bytes(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,15 @@ def draw(
     values = np.ma.masked_invalid(np.abs(matrix))
     # Fewer pixels than channels are smoothed alike in both directions when both have as many.
     values = values.repeat(math.ceil(columns / rows), 0).repeat(math.ceil(rows / columns), 1)
-    axes.imshow(values, cmap=COLOURS, norm=scale.norm, aspect="auto", extent=(0, columns, rows, 0))
+    axes.imshow(
+        values,
+        cmap=COLOURS,
+        norm=scale.norm,
+        aspect="auto",
+        extent=(0, columns, rows, 0),
+        # Where channels share a pixel, their values are averaged and not their colours.
+        interpolation_stage="data",
+    )
     axes.set_box_aspect(1)
     if blocks.groups > 1:
         axes.add_collection(_outlines(rows, columns, blocks))

@@ -1,6 +1,7 @@
 """The analysis service's messages to and from plain values."""
 
 import math
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -9,6 +10,8 @@ from rootserve.v1 import analysis_pb2 as pb
 from client.analysis.results import Analysis, Layer, Matrix, Pair, Score, Sums
 from client.errors import MalformedAnswer
 
+# Names become parts of file names.
+_LAYER_NAME = re.compile(r"[\w.]+", re.ASCII)
 _DTYPE = np.dtype("<f8")
 _CHUNK_BYTES = 1024 * 1024
 _NS = 1e-9
@@ -115,6 +118,10 @@ def _read_summary(
 
 def _read_layer(message: pb.LayerSummary, matrices: Mapping[Key, Matrix]) -> Layer:
     shape = message.layer
+    if not _LAYER_NAME.fullmatch(shape.name) or not shape.name.strip("."):
+        raise MalformedAnswer(
+            f"a layer is called {shape.name!r}: expected letters, digits, _ and ."
+        )
     mean = matrices.get(("mean", shape.name, ""))
     return Layer(
         name=shape.name,

@@ -36,9 +36,10 @@ def run_correlation(
     """Analyse layers for themselves; write their correlations and a picture; print their ranks."""
     files.prepare_folder(output.folder)
     analysis = _ask(connection, request, images)
-    files.write_matrices(analysis, output.folder / files.CORRELATION_FILE)
-    if output.pictures:
-        _draw_correlation(analysis, output.folder)
+    with files.writing(output.folder):
+        files.write_matrices(analysis, output.folder / files.CORRELATION_FILE)
+        if output.pictures:
+            _draw_correlation(analysis, output.folder)
     if output.as_json:
         print(json.dumps(to_json(analysis), indent=2))
         return
@@ -66,8 +67,9 @@ def run_figures(
 def redraw_figures(models: Sequence[str], output: Output) -> None:
     """Draw what `run_figures` left in the folder once more, without a server."""
     analyses = [files.read_analysis(output.folder / model) for model in models]
-    for analysis in analyses:
-        _draw(analysis, _below(output, analysis.model))
+    for model, analysis in zip(models, analyses, strict=True):
+        with files.writing(output.folder):
+            _draw(analysis, _below(output, model))
     _draw_together(analyses, output.folder)
     _print_covariance(analyses, output)
 
@@ -118,12 +120,13 @@ def _below(output: Output, folder: str) -> Output:
 
 
 def _write_covariance(analysis: Analysis, output: Output) -> None:
-    files.write_matrices(analysis, output.folder / files.COVARIANCE_FILE)
-    files.write_scores(analysis, output.folder / files.SCORES_FILE)
-    if analysis.sums is not None:
-        files.write_sums(analysis.sums, output.folder / files.SUMS_FILE)
-    if output.pictures:
-        _draw(analysis, output)
+    with files.writing(output.folder):
+        files.write_matrices(analysis, output.folder / files.COVARIANCE_FILE)
+        files.write_scores(analysis, output.folder / files.SCORES_FILE)
+        if analysis.sums is not None:
+            files.write_sums(analysis.sums, output.folder / files.SUMS_FILE)
+        if output.pictures:
+            _draw(analysis, output)
 
 
 def _draw(analysis: Analysis, output: Output) -> None:
@@ -158,7 +161,7 @@ def _draw_together(analyses: Sequence[Analysis], out: Path) -> None:
                 f"{analysis.model} has other pairs of layers than {analyses[0].model}: "
                 f"expected models of one family; each one's own pictures are in {out}"
             )
-    with _drawing("drawing all together"):
+    with files.writing(out), _drawing("drawing all together"):
         figures.save(figures.networks_figure(analyses), out / "whitened.png")
         for name in names[0]:
             if figures.has_groups(analyses, name):

@@ -168,7 +168,9 @@ def test_progress_is_silent_off_a_terminal() -> None:
 IMPORTS = """
 import sys
 import {module}
-heavy = {{"torch", "pyarrow", "PIL", "hdrh", "numpy", "grpc", "rich", "server", "rootmodels"}}
+heavy = {{
+    "torch", "pyarrow", "PIL", "hdrh", "matplotlib", "numpy", "grpc", "rich", "server", "rootmodels",
+}}
 print(sorted((heavy - set({allowed!r}.split())) & set(sys.modules)))
 """
 
@@ -181,6 +183,8 @@ print(sorted((heavy - set({allowed!r}.split())) & set(sys.modules)))
         ("client.load", "numpy grpc hdrh"),
         ("client.commands.load", "numpy grpc hdrh rich"),
         ("client.commands.infer", "numpy grpc hdrh rich"),
+        ("client.analysis.service", "numpy grpc"),
+        ("client.commands.analyze", "numpy grpc hdrh rich"),
     ],
 )
 def test_importing_is_light(module: str, allowed: str) -> None:
