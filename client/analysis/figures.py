@@ -18,7 +18,7 @@ _COVARIANCE = "|covariance|"
 _WHITENED = "|covariance of whitened responses|"
 _CORRELATION = "|correlation|"
 _TITLE_SIZE = 8
-_DPI = 120
+_DPI = 100
 
 
 def pair_figure(analysis: Analysis, pair: Pair, groups: int | None = None) -> Figure:
@@ -124,7 +124,7 @@ def networks_figure(analyses: Sequence[Analysis]) -> Figure:
     every_matrix = list(chain.from_iterable(matrices))
     scale = Scale.fitting(_WHITENED, every_matrix)
     figure = _figure(
-        1.5 + 1.4 * len(names), 1.1 + 1.55 * len(analyses), "adjacent layers", analyses[0]
+        1.5 + 1.3 * len(names), 1.1 + 1.45 * len(analyses), "adjacent layers", analyses[0]
     )
     panels = figure.subplots(len(analyses), len(names), squeeze=False)
     for column, *content in zip(panels.T, columns, matrices, blocks, strict=True):
