@@ -8,17 +8,21 @@ import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry, start_http_server
-from rootserve.v1 import catalog_pb2, catalog_pb2_grpc
+from rootserve.v1 import analysis_pb2, analysis_pb2_grpc, catalog_pb2, catalog_pb2_grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from rootmodels.data_error import DataError
 from server import version
+from server.analysis.datasets import Dataset, find_datasets
+from server.analysis.helper import Helper
+from server.analysis.jobs import Analyses, AnalysisLimits
 from server.control import ModelControl
 from server.core.scheduler import Scheduler
 from server.dispatcher import Dispatcher
@@ -35,6 +39,7 @@ from server.security.exposure import exposure_warning
 from server.security.tls import server_credentials
 from server.security.tokens import TokenStore
 from server.settings import Settings
+from server.wire.analysis import AnalysisService
 from server.wire.catalog import CatalogService
 from server.wire.decoding import CheckedServer
 from server.wire.guard import Guard
@@ -94,6 +99,30 @@ def worker_specs(settings: Settings, models: Models, cuda_devices: int) -> list[
     return [spec(f"cpu-{index}", "cpu", threads) for index in range(settings.cpu_workers)]
 
 
+def _find_datasets(settings: Settings) -> dict[str, Dataset]:
+    """The data sets that ``settings`` name.
+
+    Raises:
+        StartError: if one of them cannot be read.
+    """
+    try:
+        return find_datasets(settings.dataset_paths())
+    except DataError as error:
+        raise StartError(f"datasets: {error}") from error
+
+
+def _analyses(settings: Settings, specs: Sequence[WorkerSpec], observer: Observers) -> Analyses:
+    """Analyses with one process per device; on the CPU it may use what all workers use."""
+    threads: dict[str, int] = {}
+    for spec in specs:
+        threads[spec.device] = threads.get(spec.device, 0) + spec.threads
+    helpers = [Helper(device, min(count, cpu_count())) for device, count in threads.items()]
+    limits = AnalysisLimits(
+        settings.analysis_max_jobs, settings.analysis_max_images, settings.analysis_max_mb * 2**20
+    )
+    return Analyses(helpers, limits, observer)
+
+
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; a second signal ends the process at once.
 
@@ -114,6 +143,7 @@ async def serve(settings: Settings) -> None:
     scheduler = Scheduler(settings.limits())
     pool = WorkerPool(specs, models, settings.load_timeout_s)
     dispatcher = Dispatcher(scheduler, pool, models, observer)
+    analyses = _analyses(settings, specs, observer)
     health = Health(models)
     pool.events = dispatcher
     pool.on_models_changed = health.models_changed
@@ -122,29 +152,20 @@ async def serve(settings: Settings) -> None:
     server = grpc.aio.server(options=_server_options(settings))
     guard = Guard(authorizer, observer) if authorizer else None
     checked: Any = CheckedServer(server, guard)  # stands in for the server while services are added
-    request_limits = RequestLimits(
-        settings.max_batch_rows, settings.priority_levels, settings.default_priority
-    )
-    control = None
-    if settings.model_control == "explicit":
-        control = ModelControl(models, pool, dispatcher, settings.weights)
-    identity = ServerIdentity("rootserve", version(), request_limits)
+    explicit = settings.model_control == "explicit"
+    control = ModelControl(models, pool, dispatcher, settings.weights) if explicit else None
+    identity = ServerIdentity("rootserve", version(), _request_limits(settings))
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
         InferenceService(identity, models, dispatcher, statistics, observer, control), checked
     )
     catalog_pb2_grpc.add_CatalogServiceServicer_to_server(
         CatalogService(version(), models, pool, settings.limits()), checked
     )
+    analysis_pb2_grpc.add_AnalysisServiceServicer_to_server(
+        AnalysisService(models, _find_datasets(settings), analyses), checked
+    )
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, checked)
-    services = (
-        service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name,
-        catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name,
-        health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
-        reflection.SERVICE_NAME,
-    )
-    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
-        reflection.aio.ReflectionServicer(services), checked
-    )
+    _add_reflection(checked)
 
     stop = _stop_on_signals()
     async with contextlib.AsyncExitStack() as stack:
@@ -158,6 +179,7 @@ async def serve(settings: Settings) -> None:
         pool.start()
         stack.push_async_callback(pool.stop)
         stack.callback(dispatcher.close)
+        stack.callback(analyses.close)
         await server.start()
         stack.push_async_callback(server.stop, 0)
         # Scripts read this line; it stays as it is.
@@ -166,21 +188,49 @@ async def serve(settings: Settings) -> None:
             flush=True,
         )
         await stop.wait()
-        await _finish(settings, models, health, dispatcher)
+        await _finish(settings, models, health, dispatcher, analyses)
         await server.stop(grace=1.0)
     _log.info("stopped")
 
 
+def _request_limits(settings: Settings) -> RequestLimits:
+    return RequestLimits(
+        settings.max_batch_rows, settings.priority_levels, settings.default_priority
+    )
+
+
+def _add_reflection(server: Any) -> None:
+    """Have ``server`` tell which services it has."""
+    services = (
+        service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name,
+        catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name,
+        analysis_pb2.DESCRIPTOR.services_by_name["AnalysisService"].full_name,
+        health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+        reflection.SERVICE_NAME,
+    )
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
+        reflection.aio.ReflectionServicer(services), server
+    )
+
+
 async def _finish(
-    settings: Settings, models: Models, health: Health, dispatcher: Dispatcher
+    settings: Settings,
+    models: Models,
+    health: Health,
+    dispatcher: Dispatcher,
+    analyses: Analyses,
 ) -> None:
-    """Let load balancers look away, then refuse what comes and answer what was admitted."""
+    """Let load balancers look away, then refuse what comes and answer what was admitted.
+
+    An analysis may have an hour to go: it is refused as well.
+    """
     models.draining = True
     await health.publish()
     if settings.grace_s > 0:
         _log.info("shutting down: requests are still served for %g s", settings.grace_s)
         await asyncio.sleep(settings.grace_s)
     _log.info("shutting down: finishing what was admitted")
+    analyses.close()
     try:
         await asyncio.wait_for(dispatcher.drain(), settings.drain_s)
     except TimeoutError:

@@ -1,13 +1,14 @@
 """From images to sums: runs a network and sums its layers' responses, a few images at a time.
 
-Products are formed in float32, of responses from which a value near their mean was subtracted, over a
-few images at a time, and added up in float64. That keeps the error of a covariance near 1e-7 of its
-norm and costs less than the forward pass; products in float64 would cost twice as much.
+Products are formed of responses from which a value near their mean was subtracted, over a few images at a
+time, and added up in float64. The products of large maps are in float32: that keeps the error of a
+covariance at a few 1e-7 of its norm and costs less than the forward pass, and float64 would cost twice as
+much. Small maps give fewer products, which cost little and average out less: theirs are in float64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rootmodels.analysis.layers import Stage
 from rootmodels.analysis.moments import Array, Moments
-from rootmodels.analysis.responses import Stage, responses
+from rootmodels.analysis.responses import responses
 from rootmodels.analysis.sums import Pair, Plan, Sums
 from rootmodels.nin import NetworkInNetwork
 
@@ -24,28 +26,19 @@ STEP_IMAGES = 8
 """Images whose maps are held at a time; their largest map has to fit into the processor's cache."""
 
 
-def no_pause() -> None:
-    """Go on at once."""
+_SMALL_PIXELS = 100
+"""Maps of up to so many pixels have their products formed in float64."""
 
 
 class Capture:
-    """Sums of the layers and pairs of ``plan`` over images. Starts with those of no images.
-
-    ``pause`` is called between any two pieces of work, each a few milliseconds at most: it may wait,
-    and what it raises ends the capture.
-    """
+    """Sums of the layers and pairs of ``plan`` over images. Starts with those of no images."""
 
     def __init__(
-        self,
-        module: NetworkInNetwork,
-        plan: Plan,
-        stage: Stage = Stage.AFTER_RELU,
-        pause: Callable[[], None] = no_pause,
+        self, module: NetworkInNetwork, plan: Plan, stage: Stage = Stage.AFTER_RELU
     ) -> None:
         self._module = module
         self._plan = plan
         self._stage = stage
-        self._pause = pause
         self._device = next(module.parameters()).device
         self._layers: dict[str, _LayerSums] = {}
         self._products: dict[Pair, Tensor] = {}
@@ -54,7 +47,7 @@ class Capture:
     def add(self, images: NDArray[np.uint8]) -> None:
         """Add the responses to ``images`` [N, 3, H, W], RGB, 0..255."""
         with torch.inference_mode():
-            for part in torch.from_numpy(images).split(STEP_IMAGES):
+            for part in torch.split(torch.from_numpy(images), STEP_IMAGES):
                 self._add(part.to(self._device))
                 self._images += len(part)
 
@@ -72,20 +65,19 @@ class Capture:
         centred: dict[str, Tensor] = {}
         open_pairs = list(self._plan.pairs)
         for name, maps in self._wanted(images):
-            self._pause()
             layer = self._layers.get(name)
             if layer is None:
                 layer = self._layers[name] = _LayerSums.starting_with(maps)
             # Channels-last: a row per pixel is how the map lies in memory.
             samples = maps.permute(0, 2, 3, 1) - layer.shift
+            if maps.shape[2] * maps.shape[3] <= _SMALL_PIXELS:
+                samples = samples.double()
             layer.add(samples.reshape(-1, samples.shape[3]))
             centred[name] = samples
             for pair in [p for p in open_pairs if p[0] in centred and p[1] in centred]:
                 open_pairs.remove(pair)
                 if pair[0] != pair[1]:
-                    self._pause()
                     self._add_product(pair, centred[pair[0]], centred[pair[1]])
-            self._pause()
 
     def _wanted(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
         """The responses of the plan's layers; runs no layer beyond the last of them."""
@@ -96,14 +88,12 @@ class Capture:
                 wanted.remove(name)
                 if not wanted:
                     return
-            else:
-                self._pause()
 
     def _add_product(self, pair: Pair, first: Tensor, second: Tensor) -> None:
         height, width = min(first.shape[1:3], second.shape[1:3])
-        product = _rows(_pixel_sums(first, height, width)).T @ _rows(
-            _pixel_sums(second, height, width)
-        )
+        rows, columns = (_rows(_pixel_sums(maps, height, width)) for maps in (first, second))
+        dtype = torch.promote_types(rows.dtype, columns.dtype)
+        product = rows.to(dtype).T @ columns.to(dtype)
         if pair in self._products:
             self._products[pair] += product
         else:
@@ -163,7 +153,8 @@ def _pixel_sums(maps: Tensor, height: int, width: int) -> Tensor:
     rows, columns = maps.shape[1] // height, maps.shape[2] // width
     if rows == columns == 1:
         return maps
-    return maps.unflatten(2, (width, columns)).unflatten(1, (height, rows)).sum(dim=(2, 4))
+    images, _, _, channels = maps.shape
+    return maps.reshape(images, height, rows, width, columns, channels).sum(dim=(2, 4))
 
 
 def _rows(maps: Tensor) -> Tensor:

@@ -3,33 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from enum import Enum
 
 from torch import Tensor, nn
 
-from rootmodels.analysis.sums import LayerShape
-from rootmodels.layers import network_layers
+from rootmodels.analysis.layers import Stage
 from rootmodels.nin import ConvBlock, NetworkInNetwork
-from rootmodels.variants import Variant
 
 
-class Stage(Enum):
-    """Where in a layer its responses are taken."""
-
-    AFTER_RELU = "after_relu"
-    BEFORE_RELU = "before_relu"
-
-
-def analysable_layers(variant: Variant, image_size: int = 32) -> tuple[LayerShape, ...]:
-    """The convolutions of ``variant`` in the order they run; neighbours are adjacent layers."""
-    return tuple(
-        LayerShape(layer.name, layer.out_channels, layer.size, layer.size, layer.groups)
-        for layer in network_layers(variant, image_size)
-        if layer.kind == "conv"
-    )
-
-
-def responses(module: NetworkInNetwork, images: Tensor, stage: Stage) -> Iterator[tuple[str, Tensor]]:
+def responses(
+    module: NetworkInNetwork, images: Tensor, stage: Stage
+) -> Iterator[tuple[str, Tensor]]:
     """Each convolution's name and its responses [N, C, H, W], channels-last, in the order they run.
 
     Runs a layer only when it is asked for. ``images`` is [N, 3, H, W] in 0..255.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -78,7 +79,7 @@ def make_plan(
     shapes = {shape.name: shape for shape in available}
     if not pairs and not layers:
         names = list(shapes)
-        pairs = list(zip(names, names[1:], strict=False))
+        pairs = list(pairwise(names))
     wanted = {*layers, *(name for pair in pairs for name in pair)}
     for name in sorted(wanted - shapes.keys()):
         raise UnknownLayerError(f"no layer is called {name!r}; there are: {', '.join(shapes)}")
@@ -88,7 +89,9 @@ def make_plan(
             _repetitions(*sizes)
         except AnalysisError as error:
             raise AnalysisError(f"pair {first}-{second}: {error}") from None
-    return Plan(tuple(shape for shape in available if shape.name in wanted), tuple(dict.fromkeys(pairs)))
+    return Plan(
+        tuple(shape for shape in available if shape.name in wanted), tuple(dict.fromkeys(pairs))
+    )
 
 
 class UnknownLayerError(AnalysisError):
@@ -142,7 +145,10 @@ class Sums:
             images,
             {
                 shape.name: Moments(
-                    images * shape.pixels, means[shape.name], means[shape.name], scatters[shape.name]
+                    images * shape.pixels,
+                    means[shape.name],
+                    means[shape.name],
+                    scatters[shape.name],
                 )
                 for shape in plan.layers
             },

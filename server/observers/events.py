@@ -56,6 +56,15 @@ class Observer(Protocol):
     def computed(self, model: str, rows: int, seconds: float) -> None:
         """A batch of ``rows`` was computed in ``seconds``."""
 
+    def analysis_began(self, model: str) -> None:
+        """An analysis of ``model`` has been taken."""
+
+    def analysed(self, model: str, images: int) -> None:
+        """The sums of so many more images are in."""
+
+    def analysis_ended(self, model: str, outcome: str) -> None:
+        """An analysis that had begun is over: "ok", "failed" or "cancelled"."""
+
 
 class Observers:
     """Several observers as one."""
@@ -77,3 +86,18 @@ class Observers:
         """See :class:`Observer`."""
         for observer in self._observers:
             observer.computed(model, rows, seconds)
+
+    def analysis_began(self, model: str) -> None:
+        """See :class:`Observer`."""
+        for observer in self._observers:
+            observer.analysis_began(model)
+
+    def analysed(self, model: str, images: int) -> None:
+        """See :class:`Observer`."""
+        for observer in self._observers:
+            observer.analysed(model, images)
+
+    def analysis_ended(self, model: str, outcome: str) -> None:
+        """See :class:`Observer`."""
+        for observer in self._observers:
+            observer.analysis_ended(model, outcome)

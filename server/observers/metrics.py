@@ -75,6 +75,25 @@ class Metrics:
             registry=registry,
         )
 
+        self._analysis_jobs = Gauge(
+            "rootserve_analysis_jobs",
+            "Analyses under way.",
+            ["model"],
+            registry=registry,
+        )
+        self._analysis_images = Counter(
+            "rootserve_analysis_images",
+            "Images whose sums an analysis has taken in.",
+            ["model"],
+            registry=registry,
+        )
+        self._analyses = Counter(
+            "rootserve_analyses",
+            "Analyses that are over, by outcome: ok, failed or cancelled.",
+            ["model", "outcome"],
+            registry=registry,
+        )
+
     def follow_queues(self, models: Iterable[str], rows_queued: Callable[[str], int]) -> None:
         """Read the queue lengths at each scrape, and show every served model from the start."""
         for model in models:
@@ -101,3 +120,16 @@ class Metrics:
         """See :class:`server.observers.events.Observer`."""
         self._compute.labels(model).observe(seconds)
         self._batch_rows.labels(model).observe(rows)
+
+    def analysis_began(self, model: str) -> None:
+        """See :class:`server.observers.events.Observer`."""
+        self._analysis_jobs.labels(model).inc()
+
+    def analysed(self, model: str, images: int) -> None:
+        """See :class:`server.observers.events.Observer`."""
+        self._analysis_images.labels(model).inc(images)
+
+    def analysis_ended(self, model: str, outcome: str) -> None:
+        """See :class:`server.observers.events.Observer`."""
+        self._analysis_jobs.labels(model).dec()
+        self._analyses.labels(model, outcome).inc()

@@ -101,6 +101,15 @@ class RefusalLog:
             await asyncio.sleep(INTERVAL_S)
             self.catch_up()
 
+    def analysis_began(self, model: str) -> None:
+        """See :class:`server.observers.events.Observer`."""
+
+    def analysed(self, model: str, images: int) -> None:
+        """See :class:`server.observers.events.Observer`."""
+
+    def analysis_ended(self, model: str, outcome: str) -> None:
+        """See :class:`server.observers.events.Observer`."""
+
     def catch_up(self) -> None:
         """Write a line for each class that had refusals since its last one, if that may be now."""
         now = self._clock()

@@ -67,3 +67,12 @@ class Statistics:
         statistics = self.by_model[model]
         statistics.batches += 1
         statistics.by_batch_rows[rows].add(int(seconds * 1e9))
+
+    def analysis_began(self, model: str) -> None:
+        """See :class:`server.observers.events.Observer`."""
+
+    def analysed(self, model: str, images: int) -> None:
+        """See :class:`server.observers.events.Observer`."""
+
+    def analysis_ended(self, model: str, outcome: str) -> None:
+        """See :class:`server.observers.events.Observer`."""

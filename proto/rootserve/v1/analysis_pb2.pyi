@@ -10,8 +10,8 @@ of samples, means, scatter matrices), so its size does not depend on the number 
 disjoint sets of images can be merged exactly: see Sums.
 
 All calls: NOT_FOUND for a model, layer or data set the server does not have (the message lists those it
-has), INVALID_ARGUMENT for anything else that is wrong with a request, UNAVAILABLE while a model is
-loading or the server shuts down.
+has), INVALID_ARGUMENT for anything else that is wrong with a request, UNAVAILABLE when the server shuts
+down or the model's weights are replaced during the call.
 """
 
 from collections import abc as _abc

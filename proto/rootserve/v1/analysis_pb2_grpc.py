@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AnalysisServiceStub:
-    """Looks inside the networks. Runs at a lower priority than any inference, on the same workers.
+    """Looks inside the networks, on the devices of the workers. Inference goes first.
     """
 
     def __init__(self, channel):
@@ -53,7 +53,7 @@ class AnalysisServiceStub:
 
 
 class AnalysisServiceServicer:
-    """Looks inside the networks. Runs at a lower priority than any inference, on the same workers.
+    """Looks inside the networks, on the devices of the workers. Inference goes first.
     """
 
     def Analyze(self, request_iterator, context):
@@ -65,7 +65,8 @@ class AnalysisServiceServicer:
         progress, one summary, and then the matrices that were asked for, each in chunks of at most 1 MiB.
         The last message is a chunk (or the summary, when no matrix was asked for), then the call ends OK.
 
-        Cancelling the call stops the analysis; the workers are through with it within one chunk of images.
+        Cancelling the call stops the analysis within 64 images. So does a minute in which a client that is
+        to stream its images says nothing.
         RESOURCE_EXHAUSTED when as many analyses run as the server allows.
 
         To split an analysis over servers, or to be able to resume it, run several calls over different
@@ -80,7 +81,7 @@ class AnalysisServiceServicer:
 
         The client sends the options, and then for each part its header and its chunks as Analyze gave them. The
         order of the parts does not matter. Answers with one summary and the matrices asked for (the merged
-        sums too, if they are). Needs no worker and no image.
+        sums too, if they are). Needs no image and no model.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -120,7 +121,7 @@ def add_AnalysisServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AnalysisService:
-    """Looks inside the networks. Runs at a lower priority than any inference, on the same workers.
+    """Looks inside the networks, on the devices of the workers. Inference goes first.
     """
 
     @staticmethod

@@ -10,8 +10,8 @@ of samples, means, scatter matrices), so its size does not depend on the number 
 disjoint sets of images can be merged exactly: see Sums.
 
 All calls: NOT_FOUND for a model, layer or data set the server does not have (the message lists those it
-has), INVALID_ARGUMENT for anything else that is wrong with a request, UNAVAILABLE while a model is
-loading or the server shuts down.
+has), INVALID_ARGUMENT for anything else that is wrong with a request, UNAVAILABLE when the server shuts
+down or the model's weights are replaced during the call.
 """
 
 from collections import abc as _abc
@@ -38,7 +38,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AnalysisServiceStub:
-    """Looks inside the networks. Runs at a lower priority than any inference, on the same workers."""
+    """Looks inside the networks, on the devices of the workers. Inference goes first."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -53,7 +53,8 @@ class AnalysisServiceStub:
     progress, one summary, and then the matrices that were asked for, each in chunks of at most 1 MiB.
     The last message is a chunk (or the summary, when no matrix was asked for), then the call ends OK.
 
-    Cancelling the call stops the analysis; the workers are through with it within one chunk of images.
+    Cancelling the call stops the analysis within 64 images. So does a minute in which a client that is
+    to stream its images says nothing.
     RESOURCE_EXHAUSTED when as many analyses run as the server allows.
 
     To split an analysis over servers, or to be able to resume it, run several calls over different
@@ -64,14 +65,14 @@ class AnalysisServiceStub:
 
     The client sends the options, and then for each part its header and its chunks as Analyze gave them. The
     order of the parts does not matter. Answers with one summary and the matrices asked for (the merged
-    sums too, if they are). Needs no worker and no image.
+    sums too, if they are). Needs no image and no model.
     """
     ListDatasets: _grpc.UnaryUnaryMultiCallable[_analysis_pb2.ListDatasetsRequest, _analysis_pb2.ListDatasetsResponse]
     """Lists the data sets that this server can analyse without images being sent."""
 
 @_typing.type_check_only
 class AnalysisServiceAsyncStub(AnalysisServiceStub):
-    """Looks inside the networks. Runs at a lower priority than any inference, on the same workers."""
+    """Looks inside the networks, on the devices of the workers. Inference goes first."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Analyze: _aio.StreamStreamMultiCallable[_analysis_pb2.AnalyzeRequest, _analysis_pb2.AnalyzeResponse]  # type: ignore[assignment]
@@ -83,7 +84,8 @@ class AnalysisServiceAsyncStub(AnalysisServiceStub):
     progress, one summary, and then the matrices that were asked for, each in chunks of at most 1 MiB.
     The last message is a chunk (or the summary, when no matrix was asked for), then the call ends OK.
 
-    Cancelling the call stops the analysis; the workers are through with it within one chunk of images.
+    Cancelling the call stops the analysis within 64 images. So does a minute in which a client that is
+    to stream its images says nothing.
     RESOURCE_EXHAUSTED when as many analyses run as the server allows.
 
     To split an analysis over servers, or to be able to resume it, run several calls over different
@@ -94,13 +96,13 @@ class AnalysisServiceAsyncStub(AnalysisServiceStub):
 
     The client sends the options, and then for each part its header and its chunks as Analyze gave them. The
     order of the parts does not matter. Answers with one summary and the matrices asked for (the merged
-    sums too, if they are). Needs no worker and no image.
+    sums too, if they are). Needs no image and no model.
     """
     ListDatasets: _aio.UnaryUnaryMultiCallable[_analysis_pb2.ListDatasetsRequest, _analysis_pb2.ListDatasetsResponse]  # type: ignore[assignment]
     """Lists the data sets that this server can analyse without images being sent."""
 
 class AnalysisServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Looks inside the networks. Runs at a lower priority than any inference, on the same workers."""
+    """Looks inside the networks, on the devices of the workers. Inference goes first."""
 
     @_abc_1.abstractmethod
     def Analyze(
@@ -116,7 +118,8 @@ class AnalysisServiceServicer(metaclass=_abc_1.ABCMeta):
         progress, one summary, and then the matrices that were asked for, each in chunks of at most 1 MiB.
         The last message is a chunk (or the summary, when no matrix was asked for), then the call ends OK.
 
-        Cancelling the call stops the analysis; the workers are through with it within one chunk of images.
+        Cancelling the call stops the analysis within 64 images. So does a minute in which a client that is
+        to stream its images says nothing.
         RESOURCE_EXHAUSTED when as many analyses run as the server allows.
 
         To split an analysis over servers, or to be able to resume it, run several calls over different
@@ -133,7 +136,7 @@ class AnalysisServiceServicer(metaclass=_abc_1.ABCMeta):
 
         The client sends the options, and then for each part its header and its chunks as Analyze gave them. The
         order of the parts does not matter. Answers with one summary and the matrices asked for (the merged
-        sums too, if they are). Needs no worker and no image.
+        sums too, if they are). Needs no image and no model.
         """
 
     @_abc_1.abstractmethod
