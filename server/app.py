@@ -179,7 +179,7 @@ async def serve(settings: Settings) -> None:
         pool.start()
         stack.push_async_callback(pool.stop)
         stack.callback(dispatcher.close)
-        stack.callback(analyses.close)
+        stack.push_async_callback(analyses.close)
         await server.start()
         stack.push_async_callback(server.stop, 0)
         # Scripts read this line; it stays as it is.
@@ -230,7 +230,7 @@ async def _finish(
         _log.info("shutting down: requests are still served for %g s", settings.grace_s)
         await asyncio.sleep(settings.grace_s)
     _log.info("shutting down: finishing what was admitted")
-    analyses.close()
+    await analyses.close()
     try:
         await asyncio.wait_for(dispatcher.drain(), settings.drain_s)
     except TimeoutError:

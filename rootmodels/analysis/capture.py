@@ -22,8 +22,11 @@ from rootmodels.analysis.responses import responses
 from rootmodels.analysis.sums import Pair, Plan, Sums
 from rootmodels.nin import NetworkInNetwork
 
-STEP_IMAGES = 8
-"""Images whose maps are held at a time; their largest map has to fit into the processor's cache."""
+CPU_STEP_IMAGES = 8
+"""Images whose maps are held at a time; their largest map should fit into the processor's cache."""
+
+GPU_STEP_IMAGES = 64
+"""The same on a GPU, which is idle between steps that are too small."""
 
 
 _SMALL_PIXELS = 100
@@ -40,6 +43,7 @@ class Capture:
         self._plan = plan
         self._stage = stage
         self._device = next(module.parameters()).device
+        self._step = CPU_STEP_IMAGES if self._device.type == "cpu" else GPU_STEP_IMAGES
         self._layers: dict[str, _LayerSums] = {}
         self._products: dict[Pair, Tensor] = {}
         self._images = 0
@@ -47,7 +51,7 @@ class Capture:
     def add(self, images: NDArray[np.uint8]) -> None:
         """Add the responses to ``images`` [N, 3, H, W], RGB, 0..255."""
         with torch.inference_mode():
-            for part in torch.split(torch.from_numpy(images), STEP_IMAGES):
+            for part in torch.split(torch.from_numpy(images), self._step):
                 self._add(part.to(self._device))
                 self._images += len(part)
 

@@ -41,6 +41,7 @@ class Helper:
         self._turn = asyncio.Lock()
         self._jobs = 0
         self._idle: asyncio.TimerHandle | None = None
+        self._ending: set[asyncio.Task[int]] = set()
         self.generation = 0
         """Rises with each start, so that jobs know that they are to be begun again."""
 
@@ -49,11 +50,12 @@ class Helper:
         """Process id, or 0 when there is no process."""
         return self._process.pid if self._process else 0
 
-    def close(self) -> None:
-        """End the process."""
+    async def close(self) -> None:
+        """End the process, and wait until it has ended."""
         if self._idle is not None:
             self._idle.cancel()
         self._end("the service is shutting down")
+        await asyncio.gather(*self._ending)
 
     def opened(self) -> None:
         """A job has begun."""
@@ -163,7 +165,10 @@ class Helper:
         asyncio.get_running_loop().remove_reader(link)
         link.close()
         process.kill()
-        process.wait()  # killed: it takes no time worth mentioning
+        # Even to end, it needs a processor that nobody else wants.
+        task = asyncio.get_running_loop().create_task(asyncio.to_thread(process.wait))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
         _log.info("analysis process on %s ended: %s", self.device, why, extra={"pid": process.pid})
         if self._reply is not None and not self._reply.done():
             self._reply.set_exception(HelperLostError(f"the analysis process ended: {why}"))

@@ -136,13 +136,12 @@ class Analyses:
         with HelperJob(self._helpers[0], begin) as job:
             return await _derive(job, begin.job, sums, kinds, tolerance)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End every analysis, and the processes."""
         self._closing = True
         for analysis in tuple(self._running.values()):
             analysis.stop()
-        for helper in self._helpers:
-            helper.close()
+        await asyncio.gather(*(helper.close() for helper in self._helpers))
 
     def _check_open(self) -> None:
         if self._closing:
@@ -228,13 +227,15 @@ class Analysis:
 
     async def _unless_stopped(self, tasks: set[asyncio.Task[Any]]) -> None:
         """Wait for ``tasks``; the first failure, and a stop, cancels all of them."""
+        pending: set[asyncio.Future[Any]] = set(tasks)
         try:
-            everything = asyncio.gather(*tasks)
-            waiting: set[asyncio.Future[Any]] = {everything, self._stopped}
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            if self._stopped.done():
-                self._stopped.result()
-            await everything
+            while pending:
+                done, _ = await asyncio.wait(
+                    pending | {self._stopped}, return_when=asyncio.FIRST_COMPLETED
+                )
+                for one in done:
+                    one.result()
+                pending -= done
         finally:
             for task in tasks:
                 task.cancel()

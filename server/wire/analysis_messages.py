@@ -24,6 +24,9 @@ from server.wire.parse import find_model
 CHUNK_BYTES = 1 << 20
 _MAX_SIDE = 1 << 16
 _MAX_IMAGES = 1 << 40
+_MAX_LAYERS = 256
+_MAX_PAIRS = 512
+_MAX_NAME = 64
 
 _STAGES: dict[int, Stage] = {
     pb.RESPONSE_STAGE_UNSPECIFIED: Stage.AFTER_RELU,
@@ -395,13 +398,19 @@ class SumsReader:
 
 
 def _parse_plan(header: pb.Sums) -> Plan:
+    if len(header.layers) > _MAX_LAYERS or len(header.pairs) > _MAX_PAIRS:
+        raise _invalid(
+            f"sums of {len(header.layers)} layers and {len(header.pairs)} pairs came, expected at "
+            f"most {_MAX_LAYERS} and {_MAX_PAIRS}"
+        )
     available = []
     for layer in header.layers:
         sides = (layer.channels, layer.height, layer.width, layer.groups)
-        if not layer.name or min(sides) < 1 or max(sides) > _MAX_SIDE:
+        if not 0 < len(layer.name) <= _MAX_NAME or min(sides) < 1 or max(sides) > _MAX_SIDE:
             raise _invalid(
                 f"layer {layer.name!r} with channels, height, width, groups "
-                f"{', '.join(map(str, sides))} came, expected a name and 1 to {_MAX_SIDE}"
+                f"{', '.join(map(str, sides))} came, expected a name of up to {_MAX_NAME} letters "
+                f"and 1 to {_MAX_SIDE}"
             )
         available.append(LayerShape(layer.name, *sides))
     names = [layer.name for layer in available]
