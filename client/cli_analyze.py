@@ -205,6 +205,18 @@ def merge(  # noqa: PLR0913 - one per option of the command
     run_merge(connection, parts, Output(out, pictures, groups, as_json), results)
 
 
+@app.command()
+@connecting
+def datasets(as_json: AsJson = False, *, connection: Connection) -> None:
+    """List the images that the server has.
+
+    Their names are what --dataset takes.
+    """
+    from client.commands.analyze import run_datasets  # noqa: PLC0415
+
+    run_datasets(connection, as_json=as_json)
+
+
 def _parse_pairs(text: str) -> list[tuple[str, str]]:
     if text == "all":
         return []

@@ -1,5 +1,6 @@
 """What the `analyze` commands print of an analysis: tables that fit 80 columns, or JSON."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -7,6 +8,7 @@ from rich.markup import escape
 
 from client.analysis.files import scores_json
 from client.analysis.results import Analysis, Pair
+from client.analysis.service import Dataset
 from client.tables import figures_table
 from client.units import count, duration
 
@@ -60,6 +62,17 @@ def print_layers(screen: Console, analysis: Analysis) -> None:
         figures = (layer.groups, layer.channels, layer.varying, layer.rank)
         size = f"{layer.height}x{layer.width}"
         table.add_row(escape(layer.name), size, *(str(figure) for figure in figures))
+    screen.print(table)
+
+
+def print_datasets(screen: Console, datasets: Sequence[Dataset]) -> None:
+    """Name and size of each data set."""
+    if not datasets:
+        screen.print("the server has no data sets", style="dim")
+        return
+    table = figures_table(screen, "data set", "images", "size")
+    for each in datasets:
+        table.add_row(escape(each.name), count(each.images), f"{each.height}x{each.width}")
     screen.print(table)
 
 

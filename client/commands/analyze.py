@@ -4,15 +4,15 @@ import asyncio
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from client.analysis import files
 from client.analysis.options import Images, Output
 from client.analysis.progress import ProgressBar
-from client.analysis.report import print_layers, print_pairs, to_json
+from client.analysis.report import print_datasets, print_layers, print_pairs, to_json
 from client.analysis.results import Analysis
-from client.analysis.service import Request, analyze, derive
+from client.analysis.service import Dataset, Request, analyze, derive, list_datasets
 from client.analysis.sources import LocalImages, ServerImages, local_images
 from client.credentials import Connection
 from client.errors import InputError, Interrupted
@@ -88,6 +88,20 @@ def run_merge(
     analysis = asyncio.run(call())
     _write_covariance(analysis, output)
     _print_covariance([analysis], output)
+
+
+def run_datasets(connection: Connection, *, as_json: bool) -> None:
+    """Print the data sets that the server has."""
+
+    async def call() -> list[Dataset]:
+        async with Client(connection.server, credentials=connection.credentials) as client:
+            return await list_datasets(client)
+
+    datasets = asyncio.run(call())
+    if as_json:
+        print(json.dumps([asdict(dataset) for dataset in datasets], indent=2))
+    else:
+        print_datasets(console(), datasets)
 
 
 def _ask(

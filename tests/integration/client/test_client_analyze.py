@@ -212,6 +212,14 @@ def test_sums_are_kept_and_merged(
     assert (tmp_path / "all" / "covariance.npz").exists()
 
 
+def test_data_sets_of_the_server(rootserve: Rootserve, server: FakeAnalysis) -> None:
+    code, out, err = rootserve("analyze", "datasets", "--server", server.address)
+    assert (code, err) == (0, "")
+    assert out.split() == ["data", "set", "images", "size", "cifar10", "10,000", "32x32"]
+    _, out, _ = rootserve("analyze", "datasets", "--json", "--server", server.address)
+    assert json.loads(out) == [{"name": "cifar10", "images": 10_000, "height": 32, "width": 32}]
+
+
 def test_ctrl_c_cancels_the_analysis(analyze: Rootserve, server: FakeAnalysis) -> None:
     server.hangs = True
 
