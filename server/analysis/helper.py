@@ -81,7 +81,7 @@ class Helper:
             return
         link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         link.setblocking(False)
-        command = [sys.executable, "-P", "-m", "server.analysis.process"]
+        command = [sys.executable, "-P", "-m", "server.analysis.launch"]
         command += ["--device", self.device, "--threads", str(self._threads)]
         command += ["--link-fd", str(theirs.fileno())]
         try:

@@ -1,17 +1,15 @@
 """An analysis process: sums chunks of images and derives results, and yields to whatever else runs.
 
-It is in the kernel's idle scheduling class: inference, the service and anything else on the machine takes
+It is in the kernel's idle scheduling class (:mod:`server.analysis.launch`): inference, the service and anything else on the machine takes
 the processors from it at once. So it needs neither to watch for inference nor to be told of it.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import os
 import socket
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,8 +24,6 @@ from server.analysis import derived, messages
 from server.engines.base import LoadSpec
 from server.workers.child import leave_ending_to_the_service
 from server.workers.memory import SlotLayout, SlotMemory
-
-LOWEST_NICENESS = 19
 
 
 @dataclass(slots=True)
@@ -144,18 +140,8 @@ def _sha256(path: Path | None) -> str:
     return "" if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def run_when_idle() -> None:
-    """Give every other process precedence: the idle class, or at least the lowest priority."""
-    try:
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    except OSError:  # a container may forbid it
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, 0, LOWEST_NICENESS)
-
-
 def main() -> int:
-    """Entry point: ``python -m server.analysis.process``, started by the service alone."""
-    run_when_idle()
+    """Called by :mod:`server.analysis.launch`, with its command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", required=True)
     parser.add_argument("--threads", type=int, required=True)
@@ -168,7 +154,3 @@ def main() -> int:
         except (BrokenPipeError, ConnectionResetError):
             return 0  # the service is gone
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

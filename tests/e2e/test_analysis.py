@@ -344,7 +344,7 @@ def test_a_cancelled_analysis_gives_its_place_back(
 
 def analysis_pid(server: ServerProcess) -> int:
     for pid in server.worker_pids():
-        if "server.analysis.process" in Path(f"/proc/{pid}/cmdline").read_text():
+        if "server.analysis.launch" in Path(f"/proc/{pid}/cmdline").read_text():
             return pid
     return 0
 
@@ -487,6 +487,7 @@ def test_no_data_set_is_configured_and_a_shutdown_ends_an_analysis(images: np.nd
             list(call)
         assert isinstance(caught.value, grpc.Call)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert server.process.wait(60) == 0
 
 
 @pytest.mark.parametrize(
