@@ -12,10 +12,19 @@ from typing import Annotated
 
 import typer
 
+from client.arguments import AsJson, ModelName
+from client.cli_analyze import app as analyze_app
 from client.commands.load_arguments import EXAMPLES, load
 from client.connecting import connecting
 from client.credentials import Connection
-from client.errors import InputError, MalformedAnswer, RootserveError, ServerError, Unreachable
+from client.errors import (
+    InputError,
+    Interrupted,
+    MalformedAnswer,
+    RootserveError,
+    ServerError,
+    Unreachable,
+)
 from client.exit_codes import ExitCode
 from client.help import SectionedCommand
 
@@ -24,6 +33,7 @@ _EXIT_CODES: dict[type[RootserveError], ExitCode] = {
     Unreachable: ExitCode.SERVER,
     ServerError: ExitCode.SERVER,
     MalformedAnswer: ExitCode.SERVER,
+    Interrupted: ExitCode.INTERRUPTED,
 }
 # Newer versions of typer bring their own click; this finds the base of all usage errors in both.
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
@@ -48,10 +58,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-ModelName = Annotated[
-    str, typer.Option("--model", "-m", metavar="NAME", help="Name of the model; see 'models'.")
-]
+app.add_typer(analyze_app, name="analyze")
 
 
 def _print_version(wanted: bool) -> None:

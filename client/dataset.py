@@ -1,7 +1,10 @@
 """Labelled images from parquet files in the Hugging Face layout."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +37,44 @@ def read_dataset(path: Path, limit: int | None = None) -> Dataset:
     """
     images: list[NDArray[np.uint8]] = []
     labels: list[int] = []
-    for file in _files(path):
-        _read_file(file, images, labels, limit)
-    if not images:
-        raise InputError(f"{path}: holds no images")
+    for image, label in iterate_dataset(path, limit):
+        images.append(image)
+        labels.append(label)
     shapes = {image.shape for image in images}
     if len(shapes) > 1:
         sizes = ", ".join(sorted(f"{width}x{height}" for _, height, width in shapes))
         raise InputError(f"{path}: images of different sizes ({sizes}); expected one size")
     return Dataset(np.stack(images), np.array(labels, np.int64))
+
+
+def iterate_dataset(
+    path: Path, limit: int | None = None
+) -> Iterator[tuple[NDArray[np.uint8], int]]:
+    """The images, uint8 [3, H, W], and labels of a data set one by one, without holding them all.
+
+    Args:
+        path: As for `read_dataset`.
+        limit: End after this many; None reads all.
+
+    Raises:
+        InputError: Nothing of the kind is there, or its content is of another form.
+    """
+    rows = islice(chain.from_iterable(_iterate_file(file) for file in _files(path)), limit)
+    empty = True
+    for row in rows:
+        empty = False
+        yield row
+    if empty:
+        raise InputError(f"{path}: holds no images")
+
+
+def count_images(path: Path) -> int:
+    """How many images a data set has, without reading them.
+
+    Raises:
+        InputError: Nothing of the kind is there, or its content is of another form.
+    """
+    return sum(_count(file) for file in _files(path))
 
 
 def _files(path: Path) -> list[Path]:
@@ -56,24 +88,31 @@ def _files(path: Path) -> list[Path]:
     raise InputError(f"{path}: holds neither {' nor '.join(_PATTERNS)}")
 
 
-def _read_file(
-    file: Path, images: list[NDArray[np.uint8]], labels: list[int], limit: int | None
-) -> None:
+def _iterate_file(file: Path) -> Iterator[tuple[NDArray[np.uint8], int]]:
+    with _opened(file) as parquet:
+        row = 0
+        for batch in parquet.iter_batches(1000, columns=["img", "label"]):
+            pictures = batch.column("img").field("bytes").to_pylist()
+            for data, label in zip(pictures, batch.column("label").to_pylist(), strict=True):
+                yield _decode(file, row, data), _checked_label(file, row, label)
+                row += 1
+
+
+def _count(file: Path) -> int:
+    with _opened(file) as parquet:
+        return int(parquet.metadata.num_rows)
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
     # Imported where a data set is read, so that nothing else pays for it.
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     try:
         with pq.ParquetFile(file) as parquet:
-            schema = parquet.schema_arrow
-            _check_schema(file, schema)
-            for batch in parquet.iter_batches(1000, columns=["img", "label"]):
-                pictures = batch.column("img").field("bytes").to_pylist()
-                for data, label in zip(pictures, batch.column("label").to_pylist(), strict=True):
-                    if limit is not None and len(images) >= limit:
-                        return
-                    images.append(_decode(file, len(images), data))
-                    labels.append(_checked_label(file, len(labels), label))
+            _check_schema(file, parquet.schema_arrow)
+            yield parquet
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{file}: cannot be read ({reason}); {_EXPECTED}") from None

@@ -4,7 +4,8 @@
     ├── InputError         what the caller gave cannot be used; the message says what was expected
     ├── Unreachable        no gRPC server answers at the address
     ├── ServerError        the server refused or failed; carries its status code and words
-    └── MalformedAnswer    the server answered with something the protocol does not allow
+    ├── MalformedAnswer    the server answered with something the protocol does not allow
+    └── Interrupted        the user ended it; the message says what became of the work
 
 The text of each is one line for people.
 """
@@ -44,3 +45,7 @@ class ServerError(RootserveError):
 
 class MalformedAnswer(RootserveError):  # noqa: N818 - names what came, not what happened
     """The server answered with something the protocol does not allow."""
+
+
+class Interrupted(RootserveError):  # noqa: N818 - names what happened, as KeyboardInterrupt does
+    """The user ended it."""

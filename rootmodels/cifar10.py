@@ -18,11 +18,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
+from rootmodels.data_error import DataError
+
 Split = Literal["train", "test"]
-
-
-class DataError(ValueError):
-    """A data set cannot be read; says which file, what was wrong and what was expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +46,7 @@ def read_cifar10(path: Path, split: Split) -> LabelledImages:
     Raises:
         DataError: if nothing is there, a column is missing, or an image is not 32x32.
     """
-    files = _find_files(path, split)
+    files = find_files(path, split)
     parts = [_read_file(file) for file in files]
     return LabelledImages(
         images=np.concatenate([part.images for part in parts]),
@@ -56,7 +54,12 @@ def read_cifar10(path: Path, split: Split) -> LabelledImages:
     )
 
 
-def _find_files(path: Path, split: Split) -> list[Path]:
+def find_files(path: Path, split: Split) -> list[Path]:
+    """The files of one split at ``path``, a folder or a parquet file.
+
+    Raises:
+        DataError: if there are none.
+    """
     if path.is_file():
         return [path]
     files = sorted(path.glob(f"{split}-*.parquet")) or sorted(
@@ -83,11 +86,21 @@ def _read_file(path: Path) -> LabelledImages:
         )
     images = np.empty((len(table), 3, 32, 32), np.uint8)
     for row, cell in enumerate(table.column("img")):
-        try:
-            pixels = np.asarray(Image.open(io.BytesIO(cell.as_py()["bytes"])).convert("RGB"))
-        except OSError as error:
-            raise DataError(f"{path}: image {row} cannot be decoded: {error}") from error
-        if pixels.shape != (32, 32, 3):
-            raise DataError(f"{path}: image {row} is {pixels.shape[:2]}, expected 32x32")
-        images[row] = pixels.transpose(2, 0, 1)
+        image = decode_image(f"{path}: image {row}", cell.as_py()["bytes"])
+        if image.shape != (3, 32, 32):
+            raise DataError(f"{path}: image {row} is {image.shape[1:]}, expected 32x32")
+        images[row] = image
     return LabelledImages(images, table.column("label").to_numpy().astype(np.int64))
+
+
+def decode_image(name: str, data: bytes) -> NDArray[np.uint8]:
+    """An encoded image as uint8 [3, H, W], RGB. ``name`` is what an error calls it.
+
+    Raises:
+        DataError: if it cannot be decoded.
+    """
+    try:
+        pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    except OSError as error:
+        raise DataError(f"{name} cannot be decoded: {error}") from error
+    return pixels.transpose(2, 0, 1)

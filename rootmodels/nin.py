@@ -41,7 +41,11 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, in, H, W] -> [N, out, H', W']."""
-        out: Tensor = nn.functional.relu(self.norm(self.conv(x)))
+        return nn.functional.relu(self.linear(x))
+
+    def linear(self, x: Tensor) -> Tensor:
+        """The responses before the ReLU: [N, in, H, W] -> [N, out, H', W']."""
+        out: Tensor = self.norm(self.conv(x))
         return out
 
     def fold(self) -> None:
@@ -86,10 +90,13 @@ class NetworkInNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [N, classes] of images [N, 3, H, W] in 0..255."""
-        x = (images.to(self.mean.dtype) - self.mean) / self.std
-        x = x.contiguous(memory_format=torch.channels_last)
-        logits: Tensor = self.body(x).flatten(1)
+        logits: Tensor = self.body(self.normalise(images)).flatten(1)
         return logits
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """What ``body`` takes: images [N, 3, H, W] in 0..255, normalised and channels-last."""
+        x = (images.to(self.mean.dtype) - self.mean) / self.std
+        return x.contiguous(memory_format=torch.channels_last)
 
     def fold(self) -> NetworkInNetwork:
         """Turn this module into its inference form, in place, and return it.

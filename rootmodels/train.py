@@ -26,7 +26,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from rootmodels.cifar10 import DataError, LabelledImages, read_cifar10
+from rootmodels.cifar10 import LabelledImages, read_cifar10
+from rootmodels.data_error import DataError
 from rootmodels.layers import CIFAR10_MEAN
 from rootmodels.nin import NetworkInNetwork
 from rootmodels.variants import VARIANTS, UnknownVariantError, get_variant

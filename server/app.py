@@ -9,16 +9,20 @@ import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
-from rootserve.v1 import catalog_pb2, catalog_pb2_grpc
+from rootserve.v1 import analysis_pb2, analysis_pb2_grpc, catalog_pb2, catalog_pb2_grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from rootmodels.data_error import DataError
 from server import version
+from server.analysis.datasets import Dataset, find_datasets
+from server.analysis.helper import Helper
+from server.analysis.jobs import Analyses, AnalysisLimits
 from server.control import ModelControl
 from server.core.scheduler import Scheduler
 from server.dispatcher import Dispatcher
@@ -37,6 +41,7 @@ from server.security.exposure import exposure_warning
 from server.security.tls import server_credentials
 from server.security.tokens import TokenStore
 from server.settings import Settings
+from server.wire.analysis import AnalysisService
 from server.wire.catalog import CatalogService
 from server.wire.decoding import CheckedServer
 from server.wire.guard import Guard
@@ -96,6 +101,30 @@ def worker_specs(settings: Settings, models: Models, cuda_devices: int) -> list[
     return [spec(f"cpu-{index}", "cpu", threads) for index in range(settings.cpu_workers)]
 
 
+def _find_datasets(settings: Settings) -> dict[str, Dataset]:
+    """The data sets that ``settings`` name.
+
+    Raises:
+        StartError: if one of them cannot be read.
+    """
+    try:
+        return find_datasets(settings.dataset_paths())
+    except DataError as error:
+        raise StartError(f"datasets: {error}") from error
+
+
+def _analyses(settings: Settings, specs: Sequence[WorkerSpec], observer: Observers) -> Analyses:
+    """Analyses with one process per device; on the CPU it may use what all workers use."""
+    threads: dict[str, int] = {}
+    for spec in specs:
+        threads[spec.device] = threads.get(spec.device, 0) + spec.threads
+    helpers = [Helper(device, min(count, cpu_count())) for device, count in threads.items()]
+    limits = AnalysisLimits(
+        settings.analysis_max_jobs, settings.analysis_max_images, settings.analysis_max_mb * 2**20
+    )
+    return Analyses(helpers, limits, observer)
+
+
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; a second signal ends the process at once.
 
@@ -117,24 +146,27 @@ async def serve(settings: Settings) -> None:
     scheduler = Scheduler(settings.limits())
     pool = WorkerPool(specs, models, settings.load_timeout_s)
     dispatcher = Dispatcher(scheduler, pool, models, observer, traces)
+    analyses = _analyses(settings, specs, observer)
     health = Health(models)
     pool.events = dispatcher
     pool.on_models_changed = functools.partial(_models_changed, health, monitoring)
     monitoring.follow(scheduler, pool)
 
     server = grpc.aio.server(options=_server_options(settings))
-    guard = Guard(authorizer, observer) if authorizer else None
     # Stands in for the server while services are added.
-    checked: Any = CheckedServer(server, observer, guard)
-    request_limits = RequestLimits(
-        settings.max_batch_rows, settings.priority_levels, settings.default_priority
+    checked: Any = CheckedServer(
+        server, observer, Guard(authorizer, observer) if authorizer else None
     )
     is_explicit = settings.model_control == "explicit"
     control = ModelControl(models, pool, dispatcher, settings.weights) if is_explicit else None
-    identity = ServerIdentity("rootserve", version(), request_limits)
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
-        InferenceService(identity, models, dispatcher, statistics, observer, control, traces),
+        InferenceService(
+            _identity(settings), models, dispatcher, statistics, observer, control, traces
+        ),
         checked,
+    )
+    analysis_pb2_grpc.add_AnalysisServiceServicer_to_server(
+        AnalysisService(models, _find_datasets(settings), analyses), checked
     )
     catalog = CatalogService(version(), models, pool, settings.limits())
     _add_operations(checked, catalog, health)
@@ -153,6 +185,7 @@ async def serve(settings: Settings) -> None:
         pool.start()
         stack.push_async_callback(pool.stop)
         stack.callback(dispatcher.close)
+        stack.push_async_callback(analyses.close)
         await server.start()
         stack.push_async_callback(server.stop, 0)
         # Scripts read this line; it stays as it is.
@@ -161,7 +194,7 @@ async def serve(settings: Settings) -> None:
             flush=True,
         )
         await stop.wait()
-        await _finish(settings, models, health, dispatcher)
+        await _finish(settings, models, health, dispatcher, analyses)
         await server.stop(grace=1.0)
     _log.info("stopped")
 
@@ -171,6 +204,13 @@ def _models_changed(health: Health, monitoring: Monitoring) -> None:
     monitoring.models_changed()
 
 
+def _identity(settings: Settings) -> ServerIdentity:
+    limits = RequestLimits(
+        settings.max_batch_rows, settings.priority_levels, settings.default_priority
+    )
+    return ServerIdentity("rootserve", version(), limits)
+
+
 def _add_operations(server: Any, catalog: CatalogService, health: Health) -> None:
     """Add the services that tell of the server."""
     catalog_pb2_grpc.add_CatalogServiceServicer_to_server(catalog, server)
@@ -178,6 +218,7 @@ def _add_operations(server: Any, catalog: CatalogService, health: Health) -> Non
     services = (
         service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name,
         catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name,
+        analysis_pb2.DESCRIPTOR.services_by_name["AnalysisService"].full_name,
         health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
         reflection.SERVICE_NAME,
     )
@@ -187,15 +228,23 @@ def _add_operations(server: Any, catalog: CatalogService, health: Health) -> Non
 
 
 async def _finish(
-    settings: Settings, models: Models, health: Health, dispatcher: Dispatcher
+    settings: Settings,
+    models: Models,
+    health: Health,
+    dispatcher: Dispatcher,
+    analyses: Analyses,
 ) -> None:
-    """Let load balancers look away, then refuse what comes and answer what was admitted."""
+    """Let load balancers look away, then refuse what comes and answer what was admitted.
+
+    An analysis may have an hour to go: it is refused as well.
+    """
     models.draining = True
     await health.publish()
     if settings.grace_s > 0:
         _log.info("shutting down: requests are still served for %g s", settings.grace_s)
         await asyncio.sleep(settings.grace_s)
     _log.info("shutting down: finishing what was admitted")
+    await analyses.close()
     try:
         await asyncio.wait_for(dispatcher.drain(), settings.drain_s)
     except TimeoutError:

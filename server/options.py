@@ -132,4 +132,6 @@ def _metavar(key: str) -> str:
         tuple[int, ...]: "N,M",
         tuple[str, ...]: "A,B",
     }
+    if key == "datasets":
+        return "NAME=PATH,..."
     return names.get(Settings.model_fields[key].annotation, key.upper())

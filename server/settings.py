@@ -114,6 +114,20 @@ class Settings(BaseModel):
         "batching", "priority of a request that names none, or 0", 2, ge=1
     )
 
+    datasets: tuple[str, ...] = _option(
+        "analysis",
+        "data sets that can be analysed without being sent, as NAME=PATH, separated by commas; a path is "
+        "a parquet file, or a folder with test-*.parquet",
+        (),
+    )
+    analysis_max_jobs: int = _option(
+        "analysis", "analyses that may run at a time; 0 allows none", 2, ge=0, le=64
+    )
+    analysis_max_images: int = _option("analysis", "most images of an analysis", 1_000_000, ge=1)
+    analysis_max_mb: int = _option(
+        "analysis", "most bytes of images, or of sums, that one call may send, in MiB", 4096, ge=1
+    )
+
     hang_s: float = _option(
         "operation",
         "a batch that takes longer than this, and than 20 times what is expected, hangs: its worker "
@@ -164,7 +178,7 @@ class Settings(BaseModel):
         le=1,
     )
 
-    @field_validator("models", "preferred_rows", mode="before")
+    @field_validator("models", "preferred_rows", "datasets", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -216,6 +230,24 @@ class Settings(BaseModel):
                 f"{self.priority_levels}"
             )
         return self
+
+    @field_validator("datasets")
+    @classmethod
+    def _name_paths(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        names = set()
+        for part in value:
+            name, equals, path = part.partition("=")
+            if not (name and equals and path):
+                raise ValueError(f"{part!r} is not NAME=PATH")
+            if name in names:
+                raise ValueError(f"the name {name!r} comes twice")
+            names.add(name)
+        return value
+
+    def dataset_paths(self) -> dict[str, Path]:
+        """Where each data set is."""
+        parts = (part.partition("=") for part in self.datasets)
+        return {name: Path(path) for name, _, path in parts}
 
     def limits(self) -> Limits:
         """What the scheduler keeps to."""

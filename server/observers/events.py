@@ -61,6 +61,15 @@ class Observer:
     def transferred(self, method: str, received: int, sent: int) -> None:
         """A gRPC message of so many bytes came or went; ``method`` is one the server has."""
 
+    def analysis_began(self, model: str) -> None:
+        """An analysis of ``model`` has been taken."""
+
+    def analysed(self, model: str, images: int) -> None:
+        """The sums of so many more images are in."""
+
+    def analysis_ended(self, model: str, outcome: str) -> None:
+        """An analysis that had begun is over: "ok", "failed" or "cancelled"."""
+
 
 class Observers(Observer):
     """Several observers as one."""
@@ -92,3 +101,18 @@ class Observers(Observer):
         """See :class:`Observer`."""
         for observer in self._observers:
             observer.transferred(method, received, sent)
+
+    def analysis_began(self, model: str) -> None:
+        """See :class:`Observer`."""
+        for observer in self._observers:
+            observer.analysis_began(model)
+
+    def analysed(self, model: str, images: int) -> None:
+        """See :class:`Observer`."""
+        for observer in self._observers:
+            observer.analysed(model, images)
+
+    def analysis_ended(self, model: str, outcome: str) -> None:
+        """See :class:`Observer`."""
+        for observer in self._observers:
+            observer.analysis_ended(model, outcome)

@@ -16,6 +16,7 @@ from server.observers.metrics_figures import Distribution, Distributions, Number
 
 # The stage at which a refusal for this reason was a missed deadline.
 _MISSED = {Reason.DEADLINE_LOST: "arrival", Reason.DEADLINE_EXPIRED: "waiting"}
+_ANALYSIS_OUTCOMES = ("ok", "failed", "cancelled")
 _NO_MODEL_REASONS = (
     Reason.UNAUTHENTICATED,
     Reason.PERMISSION_DENIED,
@@ -73,6 +74,7 @@ class Metrics(Observer, Collector):
         self._worker_busy = Numbers(catalog.WORKER_BUSY)
         self._analysis_jobs = Numbers(catalog.ANALYSIS_JOBS)
         self._analysis_images = Numbers(catalog.ANALYSIS_IMAGES)
+        self._analyses = Numbers(catalog.ANALYSES)
         self._of_model: dict[str, _OfModel] = {}
         self._analysis_jobs.of()
         for reason in _NO_MODEL_REASONS:
@@ -93,6 +95,8 @@ class Metrics(Observer, Collector):
         """Show a model's series from the start, at zero: a rate misses the first event otherwise."""
         self._find(model)
         self._analysis_images.of(model)
+        for outcome in _ANALYSIS_OUTCOMES:
+            self._analyses.of(model, outcome)
         for reason in _MODEL_REASONS:
             self._refusals.of(model, reason.value)
         for stage in _MISSED.values():
@@ -136,6 +140,19 @@ class Metrics(Observer, Collector):
         """See :class:`server.observers.events.Observer`."""
         self._received.of(method).add(received)
         self._sent.of(method).add(sent)
+
+    def analysis_began(self, model: str) -> None:
+        """See :class:`server.observers.events.Observer`."""
+        self._analysis_jobs.of().add()
+
+    def analysed(self, model: str, images: int) -> None:
+        """See :class:`server.observers.events.Observer`."""
+        self._analysis_images.of(model).add(images)
+
+    def analysis_ended(self, model: str, outcome: str) -> None:
+        """See :class:`server.observers.events.Observer`."""
+        self._analysis_jobs.of().add(-1)
+        self._analyses.of(model, outcome).add()
 
     def _find(self, model: str) -> _OfModel:
         found = self._of_model.get(model)

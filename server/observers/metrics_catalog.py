@@ -47,7 +47,7 @@ ROWS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 LABELS: Mapping[str, str] = {
     "model": 'a model of the table, such as `nin-root-4`; "" for a request that names none of them',
-    "outcome": "`ok`, or the reason of a refusal",
+    "outcome": "`ok`, or the reason of a refusal; of an analysis `ok`, `failed` or `cancelled`",
     "reason": "why a request got no answer (`server/core/reasons.py`)",
     "stage": "`arrival`: the deadline had passed when the request came; `waiting`: while it waited",
     "method": "a gRPC method that the server has, such as `ModelInfer`",
@@ -242,6 +242,14 @@ ANALYSIS_IMAGES = Metric(
     "Images that analysis jobs have computed; its rate is the rate of the analysis.",
 )
 
+ANALYSES = Metric(
+    "rootserve_analyses",
+    Kind.COUNTER,
+    "jobs",
+    ("model", "outcome"),
+    "Analysis jobs that are over.",
+)
+
 # GPUs: only where NVML is installed and finds one.
 _GPU_LABELS = ("gpu", "gpu_uuid", "gpu_name")
 GPU_UTILIZATION = Metric(
@@ -314,7 +322,7 @@ SECTIONS: Mapping[str, tuple[Metric, ...]] = {
     "Queue and batches": (BATCH_ROWS, BATCH_LIMIT, ROWS_QUEUED, QUEUE_LIMIT, ROWS_IN_FLIGHT),
     "Workers": (WORKER_UP, WORKER_RESTARTS, WORKER_BUSY, WORKER_CPU, WORKER_MEMORY),
     "Models": (MODEL_INFO, MODEL_READY, MODEL_ACCURACY, MODEL_PARAMS, MODEL_MACS),
-    "Analysis": (ANALYSIS_JOBS, ANALYSIS_IMAGES),
+    "Analysis": (ANALYSIS_JOBS, ANALYSIS_IMAGES, ANALYSES),
     "GPUs": (
         GPU_UTILIZATION,
         GPU_MEMORY_USED,

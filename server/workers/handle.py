@@ -14,6 +14,7 @@ from pathlib import Path
 
 from server.engines.base import Precision
 from server.workers import messages
+from server.workers.child import environment
 from server.workers.memory import SlotLayout, SlotMemory
 
 _log = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ class WorkerHandle:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 self._command(layout, memory_fd, theirs.fileno()),
                 pass_fds=(memory_fd, theirs.fileno()),
-                env=_environment(self.spec.threads),
+                env=environment(self.spec.threads),
                 stdin=subprocess.DEVNULL,
                 # In a group of its own: a Ctrl-C at the terminal is the service's to handle.
                 start_new_session=True,
@@ -215,13 +216,3 @@ class WorkerHandle:
     def _release(self) -> None:
         self._link.close()
         self._memory.close()
-
-
-def _environment(threads: int) -> dict[str, str]:
-    root = str(Path(__file__).parents[2])
-    path = os.environ.get("PYTHONPATH")
-    return {
-        **os.environ,
-        "PYTHONPATH": f"{root}{os.pathsep}{path}" if path else root,
-        "OMP_NUM_THREADS": str(max(1, threads)),
-    }

@@ -62,7 +62,7 @@ class SlotMemory:
         start = slot * self.layout.slot_bytes + offset
         return np.frombuffer(self._map, dtype, count, start)
 
-    def write_output(self, slot: int, values: NDArray[np.float32]) -> None:
+    def write_output(self, slot: int, values: NDArray[np.generic]) -> None:
         """Put ``values`` into the slot's output."""
         content = values.tobytes()
         if len(content) > self.layout.output_bytes:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import platform
-import signal
 import socket
 import sys
 import threading
@@ -21,6 +19,7 @@ from server.engines.base import Engine, Images, LoadSpec
 from server.engines.registry import get_loader
 from server.machine import cpu_name
 from server.workers import messages
+from server.workers.child import leave_ending_to_the_service
 from server.workers.memory import SlotLayout, SlotMemory
 
 
@@ -167,12 +166,6 @@ def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {text}"[:2000]
 
 
-def _end_with_parent() -> None:
-    """Ask the kernel for SIGKILL when the service ends, so that not even a hung worker is left."""
-    pr_set_pdeathsig = 1  # from linux/prctl.h
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-
-
 def main() -> int:
     """Entry point: ``python -m server.workers.process``, started by the service alone."""
     parser = argparse.ArgumentParser()
@@ -185,10 +178,7 @@ def main() -> int:
     parser.add_argument("--memory-fd", type=int, required=True)
     parser.add_argument("--link-fd", type=int, required=True)
     args = parser.parse_args()
-    # The service decides when a worker ends; a Ctrl-C meant for it must not end the worker first.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    _end_with_parent()
+    leave_ending_to_the_service()
     options = WorkerOptions(
         args.device, args.threads, args.max_batch_rows, tuple(args.image), args.classes
     )

@@ -49,6 +49,7 @@ def test_reflection_lists_the_services(server: ServerProcess) -> None:
     names = {service.name for service in response.list_services_response.service}
     assert names == {
         "inference.GRPCInferenceService",
+        "rootserve.v1.AnalysisService",
         "rootserve.v1.CatalogService",
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",

@@ -7,7 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rootserve.v1 import analysis_pb2 as pb
+from rootserve.v1 import analysis_pb2_grpc
 
+from rootmodels.analysis.capture import Capture
+from rootmodels.analysis.layers import analysable_layers
+from rootmodels.analysis.sums import make_plan
 from rootmodels.cifar10 import read_cifar10
 from rootmodels.variants import VARIANTS
 from rootmodels.weights_info import weights_path
@@ -53,3 +58,29 @@ def test_a_gpu_worker_that_dies_is_replaced() -> None:
         os.kill(worker, signal.SIGKILL)
         server.wait_ready()
         np.testing.assert_array_equal(server.infer("nin-root-16", images), before)
+
+
+def test_sums_on_the_gpu_are_those_of_the_cpu(sample_path: Path) -> None:
+    images = read_cifar10(sample_path, "test").images[:64]
+    found = []
+    for device in ("cpu", "cuda:0"):
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+        module = build_module(spec("nin-root-4", "cpu")).to(device)
+        capture = Capture(module, make_plan(analysable_layers(module.variant)))
+        capture.add(images)
+        found.append(capture.sums())
+    for pair, moments in found[0].pairs.items():
+        error = np.linalg.norm(found[1].pairs[pair].scatter - moments.scatter)
+        assert error < 1e-5 * np.linalg.norm(moments.scatter), pair
+
+
+def test_an_analysis_runs_on_the_gpu_beside_the_worker(sample_path: Path) -> None:
+    arguments = ("--device", "cuda:0", "--models", "nin-root-4", "--datasets", f"a={sample_path}")
+    with running_server(*arguments) as server:
+        order = pb.AnalysisSpec(model="nin-root-4", dataset_images=pb.DatasetImages(name="a"))
+        stub = analysis_pb2_grpc.AnalysisServiceStub(server.channel)
+        answer = list(stub.Analyze(iter([pb.AnalyzeRequest(spec=order)]), timeout=100))
+    best = {pair.pair.second: pair.best_groups for pair in answer[-1].summary.pairs}
+    assert best["conv2a"] == 4
+    assert best["conv3a"] == 2

@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from rootmodels.cifar10 import DataError, read_cifar10
+from rootmodels.cifar10 import read_cifar10
+from rootmodels.data_error import DataError
 
 
 def write(

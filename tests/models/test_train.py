@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from rootmodels.cifar10 import DataError, LabelledImages, read_cifar10
+from rootmodels.cifar10 import LabelledImages, read_cifar10
+from rootmodels.data_error import DataError
 from rootmodels.train import Options, Recipe, Run, accuracy, augment, main, one_cycle, train
 from rootmodels.weights import load_weights
 

@@ -169,7 +169,9 @@ def test_warnings_say_what_casts_doubt() -> None:
 IMPORTS = """
 import sys
 import {module}
-heavy = {{"torch", "pyarrow", "PIL", "hdrh", "numpy", "grpc", "rich", "server", "rootmodels"}}
+heavy = {{
+    "torch", "pyarrow", "PIL", "hdrh", "matplotlib", "numpy", "grpc", "rich", "server", "rootmodels",
+}}
 print(sorted((heavy - set({allowed!r}.split())) & set(sys.modules)))
 """
 
@@ -182,6 +184,8 @@ print(sorted((heavy - set({allowed!r}.split())) & set(sys.modules)))
         ("client.load", "numpy grpc hdrh"),
         ("client.commands.load", "numpy grpc hdrh rich"),
         ("client.commands.infer", "numpy grpc hdrh rich"),
+        ("client.analysis.service", "numpy grpc"),
+        ("client.commands.analyze", "numpy grpc hdrh rich"),
     ],
 )
 def test_importing_is_light(module: str, allowed: str) -> None:

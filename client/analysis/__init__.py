@@ -1,0 +1,1 @@
+"""See inside served networks: ask for covariances, keep the results, draw them."""

@@ -1,0 +1,157 @@
+"""An analysis process: sums chunks of images and derives results, and yields to whatever else runs.
+
+It is in the kernel's idle scheduling class (:mod:`server.analysis.launch`): inference, the service and
+anything else on the machine takes the processors from it at once. So it needs neither to watch for
+inference nor to be told of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rootmodels.analysis.derived import Kind, derive
+from rootmodels.analysis.errors import AnalysisError
+from rootmodels.analysis.layers import Stage
+from rootmodels.analysis.sums import Sums
+from rootmodels.data_error import DataError
+from server.analysis import derived, messages
+from server.engines.base import LoadSpec
+from server.workers.child import leave_ending_to_the_service
+from server.workers.memory import SlotLayout, SlotMemory
+
+
+@dataclass(slots=True)
+class _Job:
+    begin: messages.Begin
+    memory: SlotMemory
+    network: _Network | None = None
+    dataset: object = None
+
+
+class _Network:
+    """A loaded network and what its weights are. Imports torch, which deriving alone does not need."""
+
+    def __init__(self, spec: LoadSpec) -> None:
+        import torch  # noqa: PLC0415 - see above
+
+        from server.engines.torch_eager import build_module  # noqa: PLC0415
+
+        if spec.device == "cpu":
+            torch.set_num_threads(spec.threads)
+        else:
+            torch.backends.cuda.matmul.allow_tf32 = False
+            torch.backends.cudnn.allow_tf32 = False
+        # Read once: what is hashed is what is loaded, even if the file is replaced meanwhile.
+        before = _sha256(spec.weights)
+        self.module = build_module(spec).to(spec.device)
+        self.weights_sha256 = _sha256(spec.weights)
+        if before != self.weights_sha256:
+            raise AnalysisError(f"{spec.weights} was replaced while it was read; try again")
+
+
+class AnalysisProcess:
+    """The loop of one analysis process."""
+
+    def __init__(self, device: str, threads: int, link: socket.socket) -> None:
+        self._device = device
+        self._threads = threads
+        self._link = link
+        self._jobs: dict[int, _Job] = {}
+
+    def serve(self) -> None:
+        """Obey messages until the other end is closed."""
+        while True:
+            datagram, descriptors, _, _ = socket.recv_fds(self._link, messages.MAX_BYTES, 1)
+            if not datagram:
+                return
+            match messages.decode(datagram):
+                case messages.Begin() as begin:
+                    layout = SlotLayout(1, begin.input_bytes, begin.output_bytes)
+                    self._jobs[begin.job] = _Job(begin, SlotMemory(layout, descriptors[0]))
+                    os.close(descriptors[0])
+                case messages.End(job):
+                    del self._jobs[job]
+                case messages.Images() | messages.DatasetImages() | messages.Derive() as request:
+                    self._link.send(messages.encode(self._answer(request)))
+                case other:
+                    raise AssertionError(f"an analysis process is not told {other}")
+
+    def _answer(
+        self, request: messages.Images | messages.DatasetImages | messages.Derive
+    ) -> messages.Reply:
+        job = self._jobs[request.job]
+        try:
+            match request:
+                case messages.Images(_, rows, height, width):
+                    view = job.memory.input_view(0, 0, rows * 3 * height * width, np.uint8)
+                    # Copied: torch does not take memory that may not be written.
+                    images = view.reshape(rows, 3, height, width).astype(np.uint8)
+                    return self._sum(job, images)
+                case messages.DatasetImages(_, path, start, rows):
+                    return self._sum(job, _read(job, Path(path), start, rows))
+                case messages.Derive(_, kinds, tolerance):
+                    return _derive(job, {Kind(kind) for kind in kinds}, tolerance)
+        except (AnalysisError, DataError) as error:
+            return messages.Failed(job.begin.job, str(error), refused=True)
+        except Exception as error:  # noqa: BLE001 - the service must be told, whatever it is
+            text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            return messages.Failed(job.begin.job, text[:2000], refused=False)
+
+    def _sum(
+        self, job: _Job, images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+    ) -> messages.Summed:
+        from rootmodels.analysis.capture import Capture  # noqa: PLC0415 - imports torch
+
+        begin = job.begin
+        if job.network is None:
+            weights = None if begin.weights is None else Path(begin.weights)
+            job.network = _Network(LoadSpec(begin.model, weights, self._device, self._threads))
+        capture = Capture(job.network.module, begin.plan, Stage(begin.stage))
+        capture.add(images)
+        job.memory.write_output(0, np.frombuffer(capture.sums().to_bytes(), np.uint8))
+        return messages.Summed(begin.job, job.network.weights_sha256)
+
+
+def _read(
+    job: _Job, path: Path, start: int, rows: int
+) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    from rootmodels.parquet_images import ParquetImages  # noqa: PLC0415 - only data sets need it
+
+    if not isinstance(job.dataset, ParquetImages):
+        job.dataset = ParquetImages(path)
+    return job.dataset.read(start, rows)
+
+
+def _derive(job: _Job, kinds: set[Kind], tolerance: float) -> messages.Derived:
+    plan = job.begin.plan
+    data = job.memory.input_view(0, 0, Sums.byte_size(plan), np.uint8)
+    result = derived.to_bytes(derive(Sums.from_bytes(plan, data.tobytes()), kinds, tolerance))
+    job.memory.write_output(0, np.frombuffer(result, np.uint8))
+    return messages.Derived(job.begin.job, len(result))
+
+
+def _sha256(path: Path | None) -> str:
+    return "" if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def main() -> int:
+    """Called by :mod:`server.analysis.launch`, with its command line."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--device", required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--link-fd", type=int, required=True)
+    args = parser.parse_args()
+    leave_ending_to_the_service()
+    with socket.socket(fileno=args.link_fd) as link:
+        try:
+            AnalysisProcess(args.device, args.threads, link).serve()
+        except (BrokenPipeError, ConnectionResetError):
+            return 0  # the service is gone
+    return 0
