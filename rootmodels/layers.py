@@ -26,6 +26,10 @@ CIFAR10_CLASSES = (
     "truck",
 )
 
+# Per-channel mean and standard deviation of the CIFAR-10 training images, in 0..255.
+CIFAR10_MEAN = (125.3, 123.0, 113.9)
+CIFAR10_STD = (63.0, 62.1, 66.7)
+
 
 @dataclass(frozen=True, slots=True)
 class Layer:

@@ -8,17 +8,15 @@ exactly the parameters that :mod:`rootmodels.cost` counts.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from rootmodels.layers import Layer, network_layers
+from rootmodels.layers import CIFAR10_MEAN, CIFAR10_STD, Layer, network_layers
+from rootmodels.parameters import ConvParameters
 from rootmodels.variants import Variant
-
-# Per-channel mean and standard deviation of the CIFAR-10 training images, in 0..255.
-CIFAR10_MEAN = (125.3, 123.0, 113.9)
-CIFAR10_STD = (63.0, 62.1, 66.7)
 
 
 class ConvBlock(nn.Module):
@@ -72,6 +70,19 @@ class NetworkInNetwork(nn.Module):
             OrderedDict((layer.name, _module(layer)) for layer in network_layers(variant))
         )
         _to_channels_last(self)
+
+    @classmethod
+    def from_parameters(
+        cls, variant: Variant, parameters: Mapping[str, ConvParameters]
+    ) -> NetworkInNetwork:
+        """The inference form with ``parameters``, by layer name."""
+        network = cls(variant).fold()
+        for name, block in network.body.named_children():
+            if isinstance(block, ConvBlock):
+                block.conv.weight.data.copy_(torch.from_numpy(parameters[name].weight))
+                assert block.conv.bias is not None
+                block.conv.bias.data.copy_(torch.from_numpy(parameters[name].bias))
+        return network
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [N, classes] of images [N, 3, H, W] in 0..255."""

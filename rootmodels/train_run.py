@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from rootmodels.cifar10 import DataError, LabelledImages
-from rootmodels.nin import CIFAR10_MEAN, NetworkInNetwork
+from rootmodels.layers import CIFAR10_MEAN
+from rootmodels.nin import NetworkInNetwork
 from rootmodels.train_optimizers import Muon, Nesterov
 from rootmodels.variants import get_variant
 

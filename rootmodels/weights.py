@@ -11,11 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from rootmodels.nin import NetworkInNetwork
+from rootmodels.parameters import load_tensors
 from rootmodels.variants import get_variant
-from rootmodels.weights_info import METADATA_KEY, WeightsError, WeightsInfo, read_info
+from rootmodels.weights_info import METADATA_KEY, WeightsInfo
 
 
 def save_weights(path: Path, model: NetworkInNetwork, info: WeightsInfo) -> None:
@@ -36,20 +37,9 @@ def load_weights(path: Path) -> tuple[NetworkInNetwork, WeightsInfo]:
     Raises:
         WeightsError: if the file is unreadable or its tensors are not those of its variant.
     """
-    info = read_info(path)
+    tensors, info = load_tensors(path)
     model = NetworkInNetwork(get_variant(info.variant))
-    expected = model.state_dict()
-    tensors = load_file(path)
-    for key in sorted(expected.keys() | tensors.keys()):
-        if key not in tensors or key not in expected:
-            side = "is missing from" if key not in tensors else "should not be in"
-            raise WeightsError(f"{path}: tensor {key} {side} weights of {info.variant}")
-        if tensors[key].shape != expected[key].shape:
-            raise WeightsError(
-                f"{path}: tensor {key} is {list(tensors[key].shape)}, "
-                f"{info.variant} has {list(expected[key].shape)}"
-            )
-        if not torch.isfinite(tensors[key]).all():
-            raise WeightsError(f"{path}: tensor {key} has values that are not finite")
-    model.load_state_dict({key: value.to(expected[key].dtype) for key, value in tensors.items()})
+    state = model.state_dict()
+    for key, tensor in tensors.items():
+        state[key].copy_(torch.from_numpy(tensor))
     return model.eval(), info

@@ -80,6 +80,7 @@ def worker_specs(settings: Settings, models: Models, cuda_devices: int) -> list[
             name=name,
             device=device,
             engine=default_engine(device) if settings.engine == "auto" else settings.engine,
+            precision=settings.precision,
             threads=threads,
             max_batch_rows=limits.max_batch_rows,
             image=card.image,
@@ -111,7 +112,7 @@ async def serve(settings: Settings) -> None:
     refusal_log = RefusalLog()
     observer = Observers([metrics, statistics, refusal_log])
     scheduler = Scheduler(settings.limits())
-    pool = WorkerPool(specs, models)
+    pool = WorkerPool(specs, models, settings.load_timeout_s)
     dispatcher = Dispatcher(scheduler, pool, models, observer)
     health = Health(models)
     pool.events = dispatcher
@@ -165,14 +166,17 @@ async def serve(settings: Settings) -> None:
             flush=True,
         )
         await stop.wait()
-        await _finish(settings, health, dispatcher)
+        await _finish(settings, models, health, dispatcher)
         await server.stop(grace=1.0)
     _log.info("stopped")
 
 
-async def _finish(settings: Settings, health: Health, dispatcher: Dispatcher) -> None:
+async def _finish(
+    settings: Settings, models: Models, health: Health, dispatcher: Dispatcher
+) -> None:
     """Let load balancers look away, then refuse what comes and answer what was admitted."""
-    await health.drain()
+    models.draining = True
+    await health.publish()
     if settings.grace_s > 0:
         _log.info("shutting down: requests are still served for %g s", settings.grace_s)
         await asyncio.sleep(settings.grace_s)

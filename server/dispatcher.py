@@ -180,14 +180,14 @@ class Dispatcher:
         failed = self._scheduler.batch_done(worker, batch, time.monotonic(), None)
         for request in failed.requests:
             text = f"model {failed.model} failed on this batch: {error}"
-            self._refuse(request, Reason.MODEL_FAILURE, text)
+            self._refuse(request, Reason.MODEL_FAILURE, text, worker)
         self._pump()
 
     def worker_lost(self, worker: str) -> None:
         """See :class:`server.workers.pool.PoolEvents`."""
         for request in self._scheduler.worker_lost(worker):
             text = f"{self._scheduler.limits.max_attempts} workers died while they computed this request"
-            self._refuse(request, Reason.WORKER_LOST, text)
+            self._refuse(request, Reason.WORKER_LOST, text, worker)
         self._pump()
 
     def model_failed(self, model: str) -> None:
@@ -254,7 +254,7 @@ class Dispatcher:
             )
             waiting.future.set_result(Answer(share, timeline))
 
-    def _refuse(self, request: Request, reason: Reason, text: str) -> None:
+    def _refuse(self, request: Request, reason: Reason, text: str, worker: str = "") -> None:
         waiting = self._waiting.get(request.id)
         if waiting is not None and not waiting.future.done():
-            waiting.future.set_exception(RefusalError(reason, text))
+            waiting.future.set_exception(RefusalError(reason, text, worker=worker))

@@ -19,7 +19,6 @@ class Health:
     def __init__(self, models: Models) -> None:
         self.servicer = health_aio.HealthServicer()
         self._models = models
-        self._draining = False
         self._changed = asyncio.Event()
 
     async def follow(self) -> None:
@@ -33,11 +32,6 @@ class Health:
         """Publish soon."""
         self._changed.set()
 
-    async def drain(self) -> None:
-        """Nothing is served any more."""
-        self._draining = True
-        await self.publish()
-
     async def publish(self) -> None:
         """Publish the state now.
 
@@ -48,5 +42,5 @@ class Health:
             await self._set(model.card.name, model.is_ready)
 
     async def _set(self, service: str, serving: bool) -> None:
-        status = _SERVING if serving and not self._draining else _NOT_SERVING
+        status = _SERVING if serving and not self._models.draining else _NOT_SERVING
         await self.servicer.set(service, status)

@@ -105,6 +105,8 @@ class Models:
 
     def __init__(self, cards: Iterable[ModelCard]) -> None:
         self._models = {card.name: Model(card) for card in cards}
+        self.draining = False
+        """Whether the service is about to end, so that nobody should begin to use it."""
 
     def __iter__(self) -> Iterator[Model]:
         return iter(self._models.values())

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from rootmodels.weights_info import PRETRAINED_DIR
 from server.core.scheduler import Limits
+from server.engines.base import Precision
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -75,6 +76,11 @@ class Settings(BaseModel):
         "what computes: auto (openvino on the CPU, torch on a GPU), torch, openvino, or fake (for tests)",
         "auto",
     )
+    precision: Precision = _option(
+        "workers",
+        "what it computes in: fp32, or bf16 (faster where the device has it, rounds to 8 bits)",
+        "fp32",
+    )
     cpu_workers: int = _option("workers", "worker processes on the CPU", 1, ge=1, le=256)
     threads: int = _option(
         "workers", "threads per CPU worker; 0 shares the processors among them", 0, ge=0, le=1024
@@ -112,6 +118,13 @@ class Settings(BaseModel):
         "a batch that takes longer than this, and than 20 times what is expected, hangs: its worker "
         "is replaced",
         10.0,
+        gt=0,
+    )
+    load_timeout_s: float = _option(
+        "operation",
+        "a worker that takes longer than this to start, or to load and warm up one model, hangs and is "
+        "replaced",
+        120.0,
         gt=0,
     )
     grace_s: float = _option(

@@ -30,10 +30,20 @@ class Reason(Enum):
 
 
 class RefusalError(Exception):
-    """A request will not be answered: why, one line for the caller, and when to try again."""
+    """A request will not be answered: why, one line for the caller, and when to try again.
 
-    def __init__(self, reason: Reason, message: str, retry_after_s: float | None = None) -> None:
+    ``worker`` is the one it failed on, if it got that far.
+    """
+
+    def __init__(
+        self,
+        reason: Reason,
+        message: str,
+        retry_after_s: float | None = None,
+        worker: str = "",
+    ) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
         self.retry_after_s = retry_after_s
+        self.worker = worker

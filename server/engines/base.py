@@ -9,10 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from rootmodels.parameters import ConvParameters, load_parameters, random_parameters
+from rootmodels.variants import get_variant
+
+Precision = Literal["fp32", "bf16"]
+"""What an engine computes in: bf16 rounds weights and activations to 8 significant bits."""
 
 Images = NDArray[np.uint8] | NDArray[np.float32]
 """[rows, 3, H, W], RGB, 0..255 whether uint8 or float32."""
@@ -26,13 +32,25 @@ class LoadSpec:
     weights: Path | None
     device: str
     threads: int
+    precision: Precision = "fp32"
+
+    def parameters(self) -> dict[str, ConvParameters]:
+        """The folded parameters, by layer name; random ones where there are no weights.
+
+        Raises:
+            WeightsError: if the file is not one with weights of ``model``.
+        """
+        variant = get_variant(self.model)
+        if self.weights is None:
+            return random_parameters(variant)
+        return load_parameters(self.weights, variant)
 
 
 class Engine(Protocol):
     """A loaded model. Attributes name it in answers and metrics."""
 
     name: str
-    precision: str
+    precision: Precision
 
     def run(self, images: Images) -> NDArray[np.float32]:
         """Logits, [rows, classes]. Called from one thread only."""

@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rootmodels.layers import CIFAR10_CLASSES
-from server.engines.base import Images, LoadSpec
+from server.engines.base import Images, LoadSpec, Precision
 
 
 class FakeEngine:
     """Computes nothing but means."""
 
     name = "fake"
-    precision = "fp32"
+    precision: Precision = "fp32"
 
     def run(self, images: Images) -> NDArray[np.float32]:
         """See :class:`server.engines.base.Engine`."""

@@ -1,26 +1,35 @@
-"""Engine ``openvino``: the folded module compiled by OpenVINO for the CPU, in fp32."""
+"""Engine ``openvino``: the network built from its layer table and compiled by OpenVINO for the CPU.
+
+Built without torch, because a worker that does not import torch is there in a third of the time
+(docs/adr/0007-openvino-from-the-layer-table.md).
+"""
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Mapping
 
 import numpy as np
 import openvino as ov
-import torch
 from numpy.typing import NDArray
+from openvino import opset14 as ops
 
-from server.engines.base import EngineError, Images, LoadSpec
-from server.engines.torch_eager import build_module
+from rootmodels.layers import CIFAR10_MEAN, CIFAR10_STD, Layer, network_layers
+from rootmodels.parameters import ConvParameters
+from rootmodels.variants import Variant, get_variant
+from server.engines.base import EngineError, Images, LoadSpec, Precision
+
+_PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16"}
+_SPATIAL_AXES = np.array([2, 3])
 
 
 class OpenVinoEngine:
     """One compiled model with its own inference request."""
 
     name = "openvino"
-    precision = "fp32"
 
-    def __init__(self, compiled: ov.CompiledModel) -> None:
+    def __init__(self, compiled: ov.CompiledModel, precision: Precision) -> None:
         self._request = compiled.create_infer_request()
+        self.precision = precision
 
     def run(self, images: Images) -> NDArray[np.float32]:
         """See :class:`server.engines.base.Engine`."""
@@ -30,27 +39,62 @@ class OpenVinoEngine:
 
 
 def load(spec: LoadSpec) -> OpenVinoEngine:
-    """Convert and compile ``spec``; the batch dimension stays open.
+    """Build and compile ``spec``; the batch dimension stays open.
 
     Raises:
-        EngineError: if the device is not a CPU.
+        EngineError: if the device is not a CPU, or the CPU cannot compute in the precision asked for.
+        WeightsError: if the weights cannot be used.
     """
     if spec.device != "cpu":
         raise EngineError(f"engine openvino runs on the cpu, not on {spec.device}; use torch")
-    module = build_module(spec)
-    example = torch.zeros(2, 3, 32, 32)
-    open_rows = ({0: torch.export.Dim("rows", min=1)},)
-    with warnings.catch_warnings():
-        # OpenVINO 2026.4 copies an exported program in a way that torch 2.13 deprecates.
-        warnings.simplefilter("ignore", FutureWarning)
-        program = torch.export.export(module, (example,), dynamic_shapes=open_rows)
-        model = ov.convert_model(program)
-    model.reshape({0: ov.PartialShape([-1, 3, 32, 32])})
+    core = ov.Core()
+    if spec.precision == "bf16" and "BF16" not in core.get_property(
+        "CPU", "OPTIMIZATION_CAPABILITIES"
+    ):
+        raise EngineError("this processor does not compute in bf16; use precision fp32")
+    model = build_network(get_variant(spec.model), spec.parameters())
     options = {
-        # Without this, OpenVINO computes in bf16 on processors that can.
-        "INFERENCE_PRECISION_HINT": "f32",
+        # Without this, OpenVINO chooses by itself, and takes bf16 on processors that can.
+        "INFERENCE_PRECISION_HINT": _PRECISION_HINTS[spec.precision],
         "INFERENCE_NUM_THREADS": spec.threads,
         "NUM_STREAMS": 1,
         "ENABLE_CPU_PINNING": False,
     }
-    return OpenVinoEngine(ov.Core().compile_model(model, "CPU", options))
+    return OpenVinoEngine(core.compile_model(model, "CPU", options), spec.precision)
+
+
+def build_network(variant: Variant, parameters: Mapping[str, ConvParameters]) -> ov.Model:
+    """The network: float32 images [rows, 3, H, W] in 0..255 to logits [rows, classes]."""
+    layers = network_layers(variant)
+    size = layers[0].size
+    images = ops.parameter([-1, 3, size, size], np.float32, "images")
+    mean, std = (
+        np.array(values, np.float32).reshape(1, 3, 1, 1) for values in (CIFAR10_MEAN, CIFAR10_STD)
+    )
+    x = ops.divide(ops.subtract(images, mean), std)
+    for layer in layers:
+        x = _apply(layer, x, parameters)
+    return ov.Model([x], [images], variant.name)
+
+
+def _apply(layer: Layer, x: ov.Node, parameters: Mapping[str, ConvParameters]) -> ov.Node:
+    kernel, strides, padding = ([n, n] for n in (layer.kernel, layer.stride, layer.padding))
+    no_dilation = [1, 1]
+    match layer.kind:
+        case "conv":
+            weight, bias = parameters[layer.name].weight, parameters[layer.name].bias
+            convolve = ops.convolution
+            if layer.groups > 1:
+                # [out, in / g, k, k] -> [g, out / g, in / g, k, k]
+                weight = weight.reshape(layer.groups, -1, *weight.shape[1:])
+                convolve = ops.group_convolution
+            x = convolve(x, ops.constant(weight), strides, padding, padding, no_dilation)
+            return ops.relu(ops.add(x, ops.constant(bias.reshape(1, -1, 1, 1))))
+        case "max_pool":
+            pool = ops.max_pool(x, strides, no_dilation, padding, padding, kernel, "ceil")
+            return pool.output(0)
+        case "avg_pool":
+            # exclude_pad: what lies outside the map is not counted.
+            return ops.avg_pool(x, strides, padding, padding, kernel, True, "ceil")
+        case "global_avg_pool":
+            return ops.reduce_mean(x, ops.constant(_SPATIAL_AXES), keep_dims=False)

@@ -1,4 +1,4 @@
-"""Engine ``torch``: eager PyTorch in fp32, batch normalisation folded, channels-last; CPU or CUDA."""
+"""Engine ``torch``: eager PyTorch, batch normalisation folded, channels-last; CPU or CUDA."""
 
 from __future__ import annotations
 
@@ -8,36 +8,39 @@ from numpy.typing import NDArray
 
 from rootmodels.nin import NetworkInNetwork
 from rootmodels.variants import get_variant
-from rootmodels.weights import load_weights
-from server.engines.base import EngineError, Images, LoadSpec
+from server.engines.base import EngineError, Images, LoadSpec, Precision
 
 
 def build_module(spec: LoadSpec) -> NetworkInNetwork:
-    """The folded module of ``spec`` on the CPU; with He initialisation where weights are missing."""
-    if spec.weights is None:
-        torch.manual_seed(0)
-        return NetworkInNetwork(get_variant(spec.model)).fold()
-    model, info = load_weights(spec.weights)
-    if info.variant != spec.model:
-        raise EngineError(f"{spec.weights} holds weights of {info.variant}, not of {spec.model}")
-    return model.fold()
+    """The folded module of ``spec`` on the CPU, in fp32.
+
+    Raises:
+        WeightsError: if the weights cannot be used.
+    """
+    return NetworkInNetwork.from_parameters(get_variant(spec.model), spec.parameters())
 
 
 class TorchEngine:
-    """One module on one device."""
+    """One module on one device; bf16 by autocast, with the weights kept in fp32."""
 
     name = "torch"
-    precision = "fp32"
 
-    def __init__(self, module: NetworkInNetwork, device: torch.device) -> None:
+    def __init__(
+        self, module: NetworkInNetwork, device: torch.device, precision: Precision
+    ) -> None:
         self._module = module.to(device)
         self._device = device
+        self.precision = precision
 
     def run(self, images: Images) -> NDArray[np.float32]:
         """See :class:`server.engines.base.Engine`."""
-        with torch.inference_mode():
+        reduced = self.precision == "bf16"
+        with (
+            torch.inference_mode(),
+            torch.autocast(self._device.type, torch.bfloat16, enabled=reduced),
+        ):
             logits = self._module(torch.from_numpy(images).to(self._device, non_blocking=True))
-            result: NDArray[np.float32] = logits.cpu().numpy()
+            result: NDArray[np.float32] = logits.float().cpu().numpy()
             return result
 
 
@@ -46,6 +49,7 @@ def load(spec: LoadSpec) -> TorchEngine:
 
     Raises:
         EngineError: if the device is not there.
+        WeightsError: if the weights cannot be used.
     """
     device = torch.device(spec.device)
     if device.type == "cuda":
@@ -58,4 +62,4 @@ def load(spec: LoadSpec) -> TorchEngine:
         torch.cuda.set_device(device)
     else:
         torch.set_num_threads(spec.threads)
-    return TorchEngine(build_module(spec), device)
+    return TorchEngine(build_module(spec), device, spec.precision)

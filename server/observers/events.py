@@ -28,20 +28,30 @@ class Timeline:
     precision: str
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A request that got no answer. What is not known is ""."""
+
+    model: str
+    reason: Reason
+    seconds: float
+    """From its arrival."""
+    request_id: str
+    """What the caller sent."""
+    message: str
+    """What the caller is told; it may quote what the caller sent."""
+    worker: str = ""
+    """The one it failed on."""
+
+
 class Observer(Protocol):
     """Someone who is told. Must neither raise nor wait."""
 
     def answered(self, model: str, rows: int, timeline: Timeline) -> None:
         """A request of ``rows`` was answered."""
 
-    def refused(
-        self, model: str, reason: Reason, seconds: float, request_id: str, message: str
-    ) -> None:
-        """A request got no answer, ``seconds`` after it came. ``model`` is "" if it is unknown.
-
-        ``request_id`` is what the caller sent, "" if nothing. ``message`` is what the caller is told;
-        it may quote what the caller sent.
-        """
+    def refused(self, refusal: Refusal) -> None:
+        """A request got no answer."""
 
     def computed(self, model: str, rows: int, seconds: float) -> None:
         """A batch of ``rows`` was computed in ``seconds``."""
@@ -58,12 +68,10 @@ class Observers:
         for observer in self._observers:
             observer.answered(model, rows, timeline)
 
-    def refused(
-        self, model: str, reason: Reason, seconds: float, request_id: str, message: str
-    ) -> None:
+    def refused(self, refusal: Refusal) -> None:
         """See :class:`Observer`."""
         for observer in self._observers:
-            observer.refused(model, reason, seconds, request_id, message)
+            observer.refused(refusal)
 
     def computed(self, model: str, rows: int, seconds: float) -> None:
         """See :class:`Observer`."""

@@ -7,8 +7,7 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from server.core.reasons import Reason
-from server.observers.events import Timeline
+from server.observers.events import Refusal, Timeline
 
 # 100 us to 10 s in steps of about 2: a small network answers in under a millisecond.
 LATENCY_BUCKETS = (
@@ -92,12 +91,11 @@ class Metrics:
         self._batch_wait.labels(model).observe(timeline.batch_wait_ns * 1e-9)
         self._rows.labels(model).inc(rows)
 
-    def refused(
-        self, model: str, reason: Reason, seconds: float, request_id: str, message: str
-    ) -> None:
+    def refused(self, refusal: Refusal) -> None:
         """See :class:`server.observers.events.Observer`."""
-        self._request.labels(model, reason.value).observe(seconds)
-        self._refusals.labels(model, reason.value).inc()
+        labels = (refusal.model, refusal.reason.value)
+        self._request.labels(*labels).observe(refusal.seconds)
+        self._refusals.labels(*labels).inc()
 
     def computed(self, model: str, rows: int, seconds: float) -> None:
         """See :class:`server.observers.events.Observer`."""

@@ -6,10 +6,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from server.core.reasons import Reason
-from server.observers.events import Timeline
+from server.observers.events import Refusal, Timeline
 
 _log = logging.getLogger(__name__)
 
@@ -50,8 +50,7 @@ class _Class:
     """When its last line was written."""
     suppressed: int = 0
     """Refusals since then."""
-    request_id: str = ""
-    """Of the latest of them."""
+    latest: Refusal | None = None
 
 
 class RefusalLog:
@@ -67,28 +66,30 @@ class RefusalLog:
     def answered(self, model: str, rows: int, timeline: Timeline) -> None:
         """See :class:`server.observers.events.Observer`."""
 
-    def refused(
-        self, model: str, reason: Reason, seconds: float, request_id: str, message: str
-    ) -> None:
+    def refused(self, refusal: Refusal) -> None:
         """See :class:`server.observers.events.Observer`."""
         now = self._clock()
-        known = self._classes.get((model, reason))
+        reason = refusal.reason
+        known = self._classes.get((refusal.model, reason))
         if known is not None and now - known.logged_s < INTERVAL_S:
             known.suppressed += 1
-            known.request_id = request_id[: MAX_ID_LENGTH + 1]
+            # Kept for the next line, which shows no more of the id and no text.
+            known.latest = replace(
+                refusal, request_id=refusal.request_id[: MAX_ID_LENGTH + 1], message=""
+            )
             return
-        text = f": {_printable(message, _MAX_TEXT_LENGTH)}" if reason in _OWN_TEXT else ""
+        text = f": {_printable(refusal.message, _MAX_TEXT_LENGTH)}" if reason in _OWN_TEXT else ""
         count = 1
         if known is not None and known.suppressed:
             count += known.suppressed
             text += f"; and {known.suppressed:,} more in the last {now - known.logged_s:.0f} s"
-        self._classes[model, reason] = _Class(now)
+        self._classes[refusal.model, reason] = _Class(now)
         _log.log(
             _level(reason),
             "request refused (%s)%s",
             reason.value,
             text,
-            extra=_fields(model, reason, request_id, count),
+            extra=_fields(refusal, count),
         )
 
     def computed(self, model: str, rows: int, seconds: float) -> None:
@@ -105,7 +106,7 @@ class RefusalLog:
         now = self._clock()
         for (model, reason), known in self._classes.items():
             elapsed_s = now - known.logged_s
-            if not known.suppressed or elapsed_s < INTERVAL_S:
+            if known.latest is None or elapsed_s < INTERVAL_S:
                 continue
             _log.log(
                 _level(reason),
@@ -113,7 +114,7 @@ class RefusalLog:
                 f"{known.suppressed:,}",
                 reason.value,
                 elapsed_s,
-                extra=_fields(model, reason, known.request_id, known.suppressed),
+                extra=_fields(known.latest, known.suppressed),
             )
             self._classes[model, reason] = _Class(now)
 
@@ -138,14 +139,15 @@ def _level(reason: Reason) -> int:
     return logging.INFO if reason in _OF_THE_CALLER else logging.WARNING
 
 
-def _fields(model: str, reason: Reason, request_id: str, count: int) -> dict[str, object]:
-    """What a line carries; an id or a model that is not known is left out."""
-    fields: dict[str, object] = {}
-    if request_id:
-        fields["request_id"] = _printable(request_id, MAX_ID_LENGTH)
-    if model:
-        fields["model"] = model
-    return {**fields, "reason": reason.value, "count": count}
+def _fields(refusal: Refusal, count: int) -> dict[str, object]:
+    """What a line carries; what is not known is left out."""
+    known = {
+        "request_id": _printable(refusal.request_id, MAX_ID_LENGTH),
+        "model": refusal.model,
+        "worker": refusal.worker,
+    }
+    fields = {name: value for name, value in known.items() if value}
+    return {**fields, "reason": refusal.reason.value, "count": count}
 
 
 def _printable(text: str, longest: int) -> str:

@@ -6,8 +6,7 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from server.core.reasons import Reason
-from server.observers.events import Timeline
+from server.observers.events import Refusal, Timeline
 
 
 @dataclass(slots=True)
@@ -58,12 +57,10 @@ class Statistics:
         spent_ns = timeline.queue_ns + timeline.batch_wait_ns + timeline.compute_ns
         statistics.rest.add(timeline.total_ns - spent_ns)
 
-    def refused(
-        self, model: str, reason: Reason, seconds: float, request_id: str, message: str
-    ) -> None:
+    def refused(self, refusal: Refusal) -> None:
         """See :class:`server.observers.events.Observer`."""
-        if model:
-            self.by_model[model].fail.add(int(seconds * 1e9))
+        if refusal.model:
+            self.by_model[refusal.model].fail.add(int(refusal.seconds * 1e9))
 
     def computed(self, model: str, rows: int, seconds: float) -> None:
         """See :class:`server.observers.events.Observer`."""

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import grpc
 
 from server.core.reasons import RefusalError
-from server.observers.events import Observer
+from server.observers.events import Observer, Refusal
 from server.security.authorize import Authorizer
 from server.wire.reply import abort
 
@@ -58,5 +58,5 @@ class Guard:
             self._authorizer.check(method, context.invocation_metadata() or ())
         except RefusalError as refusal:
             waited_s = time.monotonic() - began_s
-            self._observer.refused("", refusal.reason, waited_s, "", refusal.message)
+            self._observer.refused(Refusal("", refusal.reason, waited_s, "", refusal.message))
             await abort(context, refusal)

@@ -17,7 +17,7 @@ from server.control import ModelControl
 from server.core.reasons import Reason, RefusalError
 from server.dispatcher import Dispatcher
 from server.models import Models
-from server.observers.events import Observer
+from server.observers.events import Observer, Refusal
 from server.observers.statistics import Statistics
 from server.wire import describe
 from server.wire.parse import RequestLimits, find_model, parse_request
@@ -68,8 +68,8 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
     async def ServerReady(  # noqa: N802
         self, request: oip.ServerReadyRequest, context: Context
     ) -> oip.ServerReadyResponse:
-        """Whether every served model is ready."""
-        return oip.ServerReadyResponse(ready=self._models.all_ready)
+        """Whether every served model is ready, and will be a moment longer."""
+        return oip.ServerReadyResponse(ready=self._models.all_ready and not self._models.draining)
 
     async def ModelReady(  # noqa: N802
         self, request: oip.ModelReadyRequest, context: Context
@@ -77,7 +77,7 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
         """Whether one model is ready."""
         async with _refusals_to_status(context):
             model = find_model(self._models, request.name, request.version)
-            return oip.ModelReadyResponse(ready=model.is_ready)
+            return oip.ModelReadyResponse(ready=model.is_ready and not self._models.draining)
 
     async def ServerMetadata(  # noqa: N802
         self, request: oip.ServerMetadataRequest, context: Context
@@ -232,9 +232,10 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
             answer = await self._dispatcher.infer(parsed.inference)
         except RefusalError as refusal:
             waited_s = time.monotonic() - arrived_s
-            self._observer.refused(
-                model_name, refusal.reason, waited_s, message.id, refusal.message
+            told = Refusal(
+                model_name, refusal.reason, waited_s, message.id, refusal.message, refusal.worker
             )
+            self._observer.refused(told)
             raise
         except asyncio.CancelledError:
             # gRPC cancels a call whose deadline has passed just as one whose caller cancelled it.
@@ -242,7 +243,7 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
             late = timeout_s is not None and waited_s > timeout_s - _DEADLINE_SLACK_S
             reason = Reason.DEADLINE_EXPIRED if late else Reason.CANCELLED
             text = "the deadline passed" if late else "the caller cancelled"
-            self._observer.refused(model_name, reason, waited_s, message.id, text)
+            self._observer.refused(Refusal(model_name, reason, waited_s, message.id, text))
             raise
         return build_response(message, parsed.outputs, answer, len(card.classes))
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from server.engines.base import Precision
 from server.workers import messages
 from server.workers.memory import SlotLayout, SlotMemory
 
@@ -27,6 +28,7 @@ class WorkerSpec:
     name: str
     device: str
     engine: str
+    precision: Precision
     threads: int
     max_batch_rows: int
     image: tuple[int, int, int]
@@ -106,7 +108,7 @@ class WorkerHandle:
     def load(self, model: str, weights: Path | None, *, behind: bool = False) -> None:
         """Tell it to load a model; ``behind``, while it goes on computing."""
         path = None if weights is None else str(weights)
-        self._send(messages.Load(model, path, self.spec.engine, behind))
+        self._send(messages.Load(model, path, self.spec.engine, self.spec.precision, behind))
 
     def swap(self, model: str) -> None:
         """Tell it to compute ``model`` with what it loaded behind."""

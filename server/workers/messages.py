@@ -9,6 +9,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from server.engines.base import Precision
+
 MAX_BYTES = 1 << 17
 
 Datatype = Literal["UINT8", "FP32"]
@@ -25,6 +27,7 @@ class Load:
     model: str
     weights: str | None
     engine: str
+    precision: Precision
     behind: bool = False
 
 

@@ -71,6 +71,8 @@ class WorkerState:
     backoff_s: float = _FIRST_BACKOFF_S
     behind: asyncio.Future[messages.Loaded] | None = None
     """A model that it loads while it goes on computing."""
+    watch: asyncio.TimerHandle | None = None
+    """Ends it if it does not say in time that it has started, or that it has loaded a model."""
     deaths_loading: int = 0
     """How often in a row it died before it was ready."""
 
@@ -79,15 +81,17 @@ class WorkerPool:
     """Owns the workers.
 
     Set ``events`` and ``on_models_changed``, which is called when the state of a model may have
-    changed, before :meth:`start`.
+    changed, before :meth:`start`. A worker that takes longer than ``load_timeout_s`` to start, or to
+    load a model, is replaced.
     """
 
-    def __init__(self, specs: Sequence[WorkerSpec], models: Models) -> None:
+    def __init__(self, specs: Sequence[WorkerSpec], models: Models, load_timeout_s: float) -> None:
         self.workers = {spec.name: WorkerState(spec) for spec in specs}
         self.libraries: dict[str, str] = {}
         self.events: PoolEvents
         self.on_models_changed: Callable[[], None]
         self._models = models
+        self._load_timeout_s = load_timeout_s
         self._stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -99,6 +103,8 @@ class WorkerPool:
     async def stop(self) -> None:
         """End every worker."""
         self._stopping = True
+        for state in self.workers.values():
+            self._unwatch(state)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -123,7 +129,7 @@ class WorkerPool:
         for state in self.workers.values():
             if state.ready and state.handle is not None:
                 state.behind = asyncio.get_running_loop().create_future()
-                state.handle.load(card.name, card.weights, behind=True)
+                self._load(state, card, behind=True)
                 loading.append((state, state.handle, state.behind))
         if not loading:
             raise LoadError("no worker is ready")
@@ -159,12 +165,12 @@ class WorkerPool:
                 self.events.worker_ready(state.spec.name, frozenset(state.loaded))
         self.on_models_changed()
 
-    def kill(self, worker: str) -> None:
+    def kill(self, worker: str, doing: str = "computing a batch") -> None:
         """End a worker that hangs; its end and its replacement are told as usual."""
         handle = self.workers[worker].handle
         if handle is not None:
-            fields = {"worker": worker, "pid": handle.pid}
-            _log.error("worker %s hangs and is killed", worker, extra=fields)
+            fields = {"worker": worker, "pid": handle.pid, "doing": doing}
+            _log.error("worker %s hangs %s and is killed", worker, doing, extra=fields)
             handle.kill()
 
     def take_output(self, worker: str, batch: int, rows: int) -> bytes:
@@ -178,13 +184,33 @@ class WorkerPool:
         handle.start()
         state.handle = handle
         state.to_load = [model.card.name for model in self._models.served()]
+        self._watch(state, "starting")
         name, device = state.spec.name, state.spec.device
         fields = {"worker": name, "device": device, "pid": handle.pid}
         _log.info("worker %s started on %s, pid %d", name, device, handle.pid, extra=fields)
 
+    def _load(self, state: WorkerState, card: ModelCard, *, behind: bool = False) -> None:
+        assert state.handle is not None
+        state.handle.load(card.name, card.weights, behind=behind)
+        self._watch(state, f"loading {card.name}")
+
+    def _watch(self, state: WorkerState, doing: str) -> None:
+        """Replace the worker if it is not through with ``doing`` in time."""
+        self._unwatch(state)
+        state.watch = asyncio.get_running_loop().call_later(
+            self._load_timeout_s, self.kill, state.spec.name, doing
+        )
+
+    def _unwatch(self, state: WorkerState) -> None:
+        if state.watch is not None:
+            state.watch.cancel()
+            state.watch = None
+
     def _on_message(self, handle: WorkerHandle, message: messages.Message) -> None:
         state = self.workers[handle.spec.name]
         name = handle.spec.name
+        if isinstance(message, messages.Started | messages.Loaded | messages.LoadFailed):
+            self._unwatch(state)
         match message:
             case messages.Done():
                 report = BatchReport(message.began_ns, message.ended_ns, message.expired)
@@ -245,9 +271,7 @@ class WorkerPool:
 
     def _load_next(self, state: WorkerState) -> None:
         if state.to_load:
-            model = self._get(state.to_load.pop(0))
-            assert state.handle is not None
-            state.handle.load(model.card.name, model.card.weights)
+            self._load(state, self._get(state.to_load.pop(0)).card)
         else:
             self._announce(state)
 
@@ -284,6 +308,7 @@ class WorkerPool:
 
     def _on_end(self, handle: WorkerHandle) -> None:
         state = self.workers[handle.spec.name]
+        self._unwatch(state)
         if not self._stopping:
             task = asyncio.get_running_loop().create_task(self._replace(state, handle))
             self._tasks.add(task)

@@ -15,7 +15,6 @@ from importlib import metadata
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from server.engines.base import Engine, Images, LoadSpec
@@ -76,7 +75,9 @@ class WorkerProcess:
     ) -> messages.Loaded | messages.LoadFailed:
         began = time.monotonic()
         weights = None if load.weights is None else Path(load.weights)
-        spec = LoadSpec(load.model, weights, self._options.device, self._options.threads)
+        spec = LoadSpec(
+            load.model, weights, self._options.device, self._options.threads, load.precision
+        )
         try:
             engine = get_loader(load.engine)(spec)
             self._warm_up(engine)
@@ -151,12 +152,14 @@ class WorkerProcess:
 
 
 def _describe(device: str) -> tuple[str, dict[str, str]]:
-    libraries = {"python": platform.python_version(), "torch": torch.__version__}
-    libraries["openvino"] = metadata.version("openvino")
-    if device != "cpu":
-        libraries["cuda"] = str(torch.version.cuda)
-        return torch.cuda.get_device_name(device), libraries
-    return cpu_name(), libraries
+    libraries = {"python": platform.python_version()}
+    libraries |= {name: metadata.version(name) for name in ("torch", "openvino")}
+    if device == "cpu":
+        return cpu_name(), libraries
+    import torch  # noqa: PLC0415 - takes longer than all else a CPU worker does before it is ready
+
+    libraries["cuda"] = str(torch.version.cuda)
+    return torch.cuda.get_device_name(device), libraries
 
 
 def _one_line(error: Exception) -> str:

@@ -172,7 +172,21 @@ async def test_a_hanging_worker_is_replaced_and_only_the_request_that_hangs_it_i
             assert caught.value.code() is grpc.StatusCode.INTERNAL
             assert await asyncio.gather(*others) == [3] * 4
         assert before not in server.worker_pids()
-        assert "hangs and is killed" in server.log()
+        assert "hangs computing a batch and is killed" in server.log()
+
+
+def health(server: ServerProcess) -> str:
+    command = [sys.executable, "-m", "client", "health", "--server", server.address]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+
+def test_workers_that_hang_at_the_start_are_replaced_and_the_reason_is_told() -> None:
+    with ServerProcess(*FAKE, "--load-timeout-s", "0.01") as server:
+        wait_until(lambda: "times in a row while loading" in health(server))
+        assert server.log().count("hangs starting and is killed") >= 3
+        with pytest.raises(grpc.RpcError) as caught:
+            server.infer(MODEL, plain_images(1))
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
 def names(folder: str) -> set[str]:

@@ -12,6 +12,7 @@ import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from tritonclient.grpc import service_pb2 as oip
 from tritonclient.grpc import service_pb2_grpc
 
 from tests.support.server_process import (
@@ -121,6 +122,13 @@ def health_says(server: ServerProcess, service: str) -> Any:
     return health_pb2_grpc.HealthStub(server.channel).Check(request).status
 
 
+def test_a_refusal_tells_the_worker_it_failed_on(server: ServerProcess) -> None:
+    with pytest.raises(grpc.RpcError):
+        server.infer(MODEL, command_image(b"raise"))
+    (line,) = refusals(server, "model_failure")
+    assert (line["worker"], line["model"]) == ("cpu-0", MODEL)
+
+
 def test_in_the_grace_requests_are_served_while_health_says_no() -> None:
     with running_server(*FAKE, "--grace-s", "4", "--log-format", "json") as server:
         serving = health_pb2.HealthCheckResponse.SERVING
@@ -129,6 +137,8 @@ def test_in_the_grace_requests_are_served_while_health_says_no() -> None:
         not_serving = health_pb2.HealthCheckResponse.NOT_SERVING
         wait_until(lambda: health_says(server, "") == not_serving)
         wait_until(lambda: health_says(server, MODEL) == not_serving)
+        assert not server.stub.ServerReady(oip.ServerReadyRequest()).ready
+        assert not server.stub.ModelReady(oip.ModelReadyRequest(name=MODEL)).ready
         assert server.infer(MODEL, plain_images(1, 7))[0][0] == 7.0
         assert "finishing what was admitted" not in server.log()
 

@@ -1,7 +1,9 @@
 """Loading and unloading while the service runs: nothing fails, and what cannot be loaded changes nothing."""
 
 import asyncio
+import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,10 +25,13 @@ from tests.support.server_process import (
     logits,
     plain_images,
     running_server,
+    wait_until,
 )
 
 MODEL = "nin-root-16"
 IMAGES = plain_images(2, 90)
+FAKE = ("--models", MODEL, "--device", "cpu", "--engine", "fake", "--model-control", "explicit")
+LOAD = oip.RepositoryModelLoadRequest(model_name=MODEL)
 
 
 @pytest.fixture
@@ -121,6 +126,38 @@ def test_weights_that_cannot_be_loaded_are_refused_and_the_old_ones_serve_on(
     path.write_bytes(content)
     load(server)
     np.testing.assert_allclose(server.infer(MODEL, IMAGES), before, atol=1e-5)
+
+
+def test_a_worker_that_dies_during_a_load_is_replaced_and_the_load_refused() -> None:
+    with running_server(*FAKE, "--cpu-workers", "2") as server:
+        wait_until(lambda: server.log().count("is ready") == 2)
+        dies, waits = server.worker_pids()
+        for pid in (dies, waits):
+            os.kill(pid, signal.SIGSTOP)
+        call = server.stub.RepositoryModelLoad.future(LOAD, timeout=60)
+        with pytest.raises(grpc.FutureTimeoutError):
+            call.result(timeout=0.5)
+        os.kill(dies, signal.SIGKILL)
+        # Its replacement gets ready while the load still waits for the other one.
+        wait_until(lambda: server.log().count("is ready") == 3)
+        os.kill(waits, signal.SIGCONT)
+        assert call.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert "a worker died while loading" in call.details()
+        load(server)
+        assert server.log().count("ended with status") == 1
+        assert server.infer(MODEL, IMAGES)[0, 0] == 90
+
+
+def test_a_worker_that_hangs_while_it_loads_is_replaced_and_the_load_refused() -> None:
+    with running_server(*FAKE, "--load-timeout-s", "5") as server:
+        (hangs,) = server.worker_pids()
+        os.kill(hangs, signal.SIGSTOP)
+        with pytest.raises(grpc.RpcError) as caught:
+            server.stub.RepositoryModelLoad(LOAD, timeout=60)
+        assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert f"hangs loading {MODEL} and is killed" in server.log()
+        assert server.infer(MODEL, IMAGES)[0, 0] == 90
+        assert hangs not in server.worker_pids()
 
 
 def test_a_model_is_loaded_and_unloaded(server: ServerProcess) -> None:

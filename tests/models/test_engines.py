@@ -1,12 +1,16 @@
 """Every engine computes what the module computes."""
 
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import openvino as ov
 import pytest
 import torch
 
-from rootmodels.weights_info import PRETRAINED_DIR, weights_path
+from rootmodels.weights_info import PRETRAINED_DIR, WeightsError, weights_path
 from server.engines.base import EngineError, LoadSpec
 from server.engines.fake import FakeEngine
 from server.engines.registry import LOADERS, default_engine, get_loader
@@ -28,6 +32,33 @@ def test_logits_are_those_of_the_module(engine: str) -> None:
     np.testing.assert_allclose(loaded.run(images[:1]), expected[:1], atol=1e-4)
 
 
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_bf16_rounds_and_no_more(engine: str) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (64, 3, 32, 32), dtype=np.uint8)
+    exact = get_loader(engine)(SPEC).run(images)
+    reduced = get_loader(engine)(replace(SPEC, precision="bf16"))
+    assert reduced.precision == "bf16"
+    rounded = reduced.run(images)
+    assert rounded.dtype == np.float32
+    error = np.abs(rounded - exact).max() / np.abs(exact).max()
+    assert 1e-5 < error < 0.05
+
+
+def test_bf16_is_refused_where_the_processor_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ov.Core, "get_property", lambda *_: ["FP32", "INT8"])
+    with pytest.raises(EngineError, match="does not compute in bf16; use precision fp32"):
+        get_loader("openvino")(replace(SPEC, precision="bf16"))
+
+
+def test_openvino_needs_no_torch() -> None:
+    program = (
+        "import sys; from server.engines import openvino_cpu; from server.engines.base import LoadSpec;"
+        "openvino_cpu.load(LoadSpec('nin-col-16', None, 'cpu', 1)); import server.workers.process;"
+        "sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
 def test_a_model_without_weights_is_the_same_in_every_process() -> None:
     spec = LoadSpec("nin-col-4", None, "cpu", 1)
     first, second = build_module(spec), build_module(spec)
@@ -36,7 +67,7 @@ def test_a_model_without_weights_is_the_same_in_every_process() -> None:
 
 def test_weights_of_another_variant_are_refused() -> None:
     spec = LoadSpec("nin-orig", PRETRAINED_DIR / "nin-root-16.safetensors", "cpu", 1)
-    with pytest.raises(EngineError, match="holds weights of nin-root-16, not of nin-orig"):
+    with pytest.raises(WeightsError, match="holds weights of nin-root-16, not of nin-orig"):
         build_module(spec)
 
 

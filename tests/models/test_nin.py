@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from rootmodels.cost import network_cost
-from rootmodels.layers import network_layers
-from rootmodels.nin import CIFAR10_MEAN, ConvBlock, NetworkInNetwork
+from rootmodels.layers import CIFAR10_MEAN, network_layers
+from rootmodels.nin import ConvBlock, NetworkInNetwork
 from rootmodels.variants import NIN_VARIANTS, Variant, get_variant
 
 

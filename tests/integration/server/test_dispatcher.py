@@ -12,7 +12,7 @@ from server.core.reasons import Reason, RefusalError
 from server.core.scheduler import Limits, Scheduler
 from server.dispatcher import Answer, Dispatcher, InferenceRequest
 from server.models import ModelCard, Models
-from server.observers.events import Timeline
+from server.observers.events import Refusal, Timeline
 from server.workers.handle import Part
 from server.workers.pool import BatchReport
 
@@ -44,9 +44,7 @@ class FakeObserver:
     def answered(self, model: str, rows: int, timeline: Timeline) -> None:
         self.rows_answered += rows
 
-    def refused(
-        self, model: str, reason: Reason, seconds: float, request_id: str, message: str
-    ) -> None:
+    def refused(self, refusal: Refusal) -> None:
         raise AssertionError("the wire tells of refusals")
 
     def computed(self, model: str, rows: int, seconds: float) -> None:

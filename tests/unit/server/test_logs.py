@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from server.core.reasons import Reason
 from server.logs import HumanFormatter, JsonFormatter
+from server.observers.events import Refusal
 from server.observers.refusal_log import INTERVAL_S, MAX_ID_LENGTH, RefusalLog
 
 CYCLE: list[object] = []
@@ -158,7 +159,7 @@ class Told:
     def refuse(
         self, reason: Reason, model: str = "nin-orig", request_id: str = "", message: str = "why"
     ) -> None:
-        self.log.refused(model, reason, 0.1, request_id, message)
+        self.log.refused(Refusal(model, reason, 0.1, request_id, message))
 
     def counts(self) -> Counter[tuple[str, str]]:
         """Refusals by model and reason, as the lines tell them."""
