@@ -21,6 +21,7 @@ import torch
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from rootmodels.cifar10 import DataError, LabelledImages, read_cifar10
+from rootmodels.train_init import start_from
 from rootmodels.train_run import Recipe, Run, accuracy
 from rootmodels.variants import VARIANTS, UnknownVariantError, get_variant
 from rootmodels.weights import load_weights, save_weights
@@ -34,7 +35,7 @@ from rootmodels.weights_info import (
 
 RECIPES = {
     "short": Recipe(),
-    "long": Recipe(epochs=100, padding=4, small_epochs=0.3),
+    "long": Recipe(epochs=100, padding=4, small_share=0.3),
 }
 """``short`` for a CPU, tried out there; ``long`` for a GPU, as yet untried."""
 
@@ -47,7 +48,7 @@ class Options:
     out: Path
     device: torch.device
     init: Path | None = None
-    """Folder with weights to start from instead of random ones."""
+    """Weights to start from instead of random ones: a file, or a folder with one for each variant."""
     checkpoint_s: float = 20.0
     """Seconds from one checkpoint to the next."""
     compiled: bool = True
@@ -81,7 +82,7 @@ class Training:
             hardware=hardware(options.device),
         )
         if options.init:
-            self._start_from(weights_path(name, options.init))
+            self._start_from(options.init)
         identity = json.dumps(asdict(replace(self.info, hardware="")), sort_keys=True)
         stem = f"{name}-{seed}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
         self.checkpoint = options.work / f"{stem}.pt"
@@ -92,14 +93,13 @@ class Training:
         if self.checkpoint.exists():
             self._restore()
 
-    def _start_from(self, path: Path) -> None:
-        model, earlier = load_weights(path)
-        self.run.model.load_state_dict(model.state_dict())
-        before = {"epochs": earlier.epochs, "seed": earlier.seed, "accuracy": earlier.accuracy}
+    def _start_from(self, init: Path) -> None:
+        path = weights_path(self.name, init) if init.is_dir() else init
+        earlier = start_from(path, self.run.model)
+        before = {"variant": earlier.variant, "epochs": earlier.epochs, "seed": earlier.seed}
+        before |= {"accuracy": earlier.accuracy, "recipe": earlier.recipe}
         self.info = replace(
-            self.info,
-            epochs=earlier.epochs + self.info.epochs,
-            continued_from=before | {"recipe": earlier.recipe},
+            self.info, epochs=earlier.epochs + self.info.epochs, continued_from=before
         )
 
     def _restore(self) -> None:
@@ -290,7 +290,7 @@ def parser() -> argparse.ArgumentParser:
     add("--epochs", type=int, help="another number of epochs than the recipe's")
     add("--seeds", type=int, nargs="+", default=[0], help="the first one's weights are written")
     add("--short-of-paper", action="store_true", help="train what misses the paper's accuracy")
-    add("--init", type=Path, metavar="DIR", help="start from the weights in DIR, as shipped ones")
+    add("--init", type=Path, metavar="PATH", help="start from these weights, a folder or a file")
     add("--minutes", type=float, help="save and stop after this time, with exit status 3")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add("--threads", type=int, help="CPU threads (default: torch's choice)")

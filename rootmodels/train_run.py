@@ -38,15 +38,13 @@ class Recipe:
     vector_momentum: float = 0.9
     warmup: float = 0.1  # share of the steps in which the learning rates rise
     label_smoothing: float = 0.1
-    small_epochs: float = (
-        0.7  # share of the epochs that see small crops: cheaper, and enough to begin
-    )
+    small_share: float = 0.9  # of the steps that see small crops: cheaper, and nearly as good
     small_size: int = 24  # pixels, a side of a small crop
     padding: int = 2  # pixels, around the image when the crop is as large as the image
 
-    def crop(self, epoch: int) -> tuple[int, int]:
-        """The crops of ``epoch``: their side, and how far they reach over the image's border."""
-        if epoch < round(self.small_epochs * self.epochs):
+    def crop(self, step: int, steps: int) -> tuple[int, int]:
+        """The crops at ``step`` of ``steps``: their side, how far they reach over the image's border."""
+        if step < self.small_share * steps:
             return self.small_size, 0
         return IMAGE_SIZE, self.padding
 
@@ -91,9 +89,9 @@ class EpochPlan:
     """What was drawn for an epoch, one entry for each image in the order in which they are seen."""
 
     rows: Tensor
-    corners: Tensor
+    places: Tensor
+    """float [2, N] in 0..1: where a crop lies between the first and the last row, and column."""
     mirrored: Tensor
-    size: int
 
 
 class Run:
@@ -149,7 +147,9 @@ class Run:
         self._mirrored = torch.zeros(recipe.batch_size, dtype=torch.bool, device=device)
         self._captured = compiled and device.type == "cuda"
         self._network: Callable[[Tensor], Tensor] = (
-            torch.compile(self.model, dynamic=False) if self._captured else self.model
+            torch.compile(self.model, dynamic=False, fullgraph=True)
+            if self._captured
+            else self.model
         )
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
 
@@ -158,16 +158,17 @@ class Run:
         epoch, index = divmod(self.step, self.steps_per_epoch)
         plan = self._plan(epoch)
         batch = slice(index * self.recipe.batch_size, (index + 1) * self.recipe.batch_size)
+        size, padding = self.recipe.crop(self.step, self.steps)
         self._rows.copy_(plan.rows[batch])
-        self._corners.copy_(plan.corners[:, batch])
+        self._corners.copy_(self._corners_of(plan.places[:, batch], size, padding))
         self._mirrored.copy_(plan.mirrored[batch])
         self._rate.fill_(one_cycle(self.step, self.steps, self.recipe.warmup))
         if self._captured:
-            if plan.size not in self._graphs:
-                self._graphs[plan.size] = self._capture(plan.size)
-            self._graphs[plan.size].replay()
+            if size not in self._graphs:
+                self._graphs[size] = self._capture(size)
+            self._graphs[size].replay()
         else:
-            self._compute(plan.size)
+            self._compute(size)
         self.step += 1
 
     def _compute(self, size: int) -> None:
@@ -218,15 +219,17 @@ class Run:
         An image is mirrored in every other epoch (Jordan, "94% on CIFAR-10 in 3.29 seconds", 2024):
         both of its sides are seen equally often.
         """
-        size, padding = self.recipe.crop(epoch)
         generator = self._generator(f"epoch {epoch}")
         rows = torch.randperm(len(self.labels), generator=generator)
-        room = IMAGE_SIZE + 2 * padding - size + 1
-        corners = torch.randint(room, (2, len(rows)), generator=generator)
-        corners += self.recipe.padding - padding
+        places = torch.rand(2, len(rows), generator=generator)
         mirrored = self.mirrored_first[rows] ^ bool(epoch % 2)
         here = self.device
-        return EpochPlan(rows.to(here), corners.to(here), mirrored.to(here), size)
+        return EpochPlan(rows.to(here), places.to(here), mirrored.to(here))
+
+    def _corners_of(self, places: Tensor, size: int, padding: int) -> Tensor:
+        """Top and left edges, in the padded images, of crops that reach ``padding`` over the border."""
+        choices = IMAGE_SIZE + 2 * padding - size + 1
+        return (places * choices).long() + (self.recipe.padding - padding)
 
     def _generator(self, purpose: str) -> torch.Generator:
         digest = hashlib.sha256(f"{self.seed}/{purpose}".encode()).digest()

@@ -12,7 +12,7 @@ from rootmodels.weights_info import read_info, weights_path
 
 CUDA = torch.device("cuda")
 NAME = "nin-root-16"
-RECIPE = Recipe(epochs=4, batch_size=64, small_epochs=0.5)
+RECIPE = Recipe(epochs=4, batch_size=64, small_share=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_captured_steps_are_those_of_the_cpu(data: LabelledImages) -> None:
 
 def test_a_replayed_step_changes_the_weights_and_learns(data: LabelledImages) -> None:
     few = LabelledImages(data.images[:64], data.labels[:64])
-    recipe = Recipe(epochs=24, batch_size=64, padding=0, label_smoothing=0.0, small_epochs=0.0)
+    recipe = Recipe(epochs=24, batch_size=64, padding=0, label_smoothing=0.0, small_share=0.0)
     run = Run(NAME, recipe, 0, few, CUDA)
     for _ in range(run.steps):
         run.train_step()

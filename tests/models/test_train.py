@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,6 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rootmodels.cifar10 import DataError, LabelledImages, read_cifar10
 from rootmodels.nin import NetworkInNetwork
@@ -63,22 +65,30 @@ def test_padding_has_the_colour_that_the_network_takes_for_zero() -> None:
     assert padded[1, 0, 7].tolist() == padded[0, 6, 3].tolist() == [125, 123, 114]
 
 
-def test_an_epoch_sees_each_image_once_in_its_crops_and_mirrored_every_other_time(
-    tiny: LabelledImages,
-) -> None:
-    recipe = replace(RECIPE, epochs=4, small_epochs=0.5, small_size=24, padding=2)
-    run = Run("nin-root-16", recipe, 0, tiny, torch.device("cpu"))
+def test_an_epoch_sees_each_image_once_and_mirrored_every_other_time(tiny: LabelledImages) -> None:
+    run = Run("nin-root-16", RECIPE, 0, tiny, torch.device("cpu"))
     turned = []
-    for epoch, (size, low, high) in enumerate([(24, 2, 10), (24, 2, 10), (32, 0, 4), (32, 0, 4)]):
+    for epoch in range(3):
         plan = run._draw(epoch)
-        assert plan.size == size
         assert sorted(plan.rows.tolist()) == list(range(64))
-        assert plan.corners.min() == low
-        assert plan.corners.max() == high
         turned.append(plan.mirrored[plan.rows.argsort()])
     assert torch.equal(turned[0], ~turned[1])
     assert torch.equal(turned[0], turned[2])
     assert 16 < turned[0].sum() < 48
+
+
+def test_crops_are_small_within_the_image_and_then_large_over_its_border(
+    tiny: LabelledImages,
+) -> None:
+    recipe = replace(RECIPE, small_share=0.7, small_size=24, padding=2)
+    sizes = [recipe.crop(step, 10) for step in range(10)]
+    assert sizes == [(24, 0)] * 7 + [(32, 2)] * 3
+    run = Run("nin-root-16", recipe, 0, tiny, torch.device("cpu"))
+    places = torch.rand(2, 5000, generator=torch.Generator().manual_seed(0))
+    places[:, 0], places[:, 1] = 0.0, 1 - 2**-24
+    # Edges in the images that are padded by 2: the image is at 2..34.
+    assert set(run._corners_of(places, 24, 0).flatten().tolist()) == set(range(2, 11))
+    assert set(run._corners_of(places, 32, 2).flatten().tolist()) == set(range(5))
 
 
 def test_what_is_drawn_follows_from_seed_and_epoch(tiny: LabelledImages) -> None:
@@ -108,6 +118,42 @@ def test_training_learns_a_small_set_by_heart(tiny: LabelledImages) -> None:
         run.sums.zero_()
     assert sum(losses[-4:]) / 4 < 0.5 * losses[0]
     assert accuracy(run.model, tiny, torch.device("cpu")) > 0.6
+
+
+class Operations(TorchDispatchMode):
+    """Notes the name of every operation that torch is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        self.names.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("size", [24, 32])
+def test_a_step_never_waits_for_the_device(tiny: LabelledImages, size: int) -> None:
+    """Reading a value back, or a shape that depends on one, cannot be captured in a CUDA graph."""
+    run = Run("nin-root-16", RECIPE, 0, tiny, torch.device("cpu"))
+    with Operations() as seen:
+        run._compute(size)
+    assert {"convolution_backward", "bmm", "lerp_"} < seen.names
+    waiting = {"_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "unique"}
+    assert not waiting & seen.names
+
+
+def test_the_network_compiles_as_one_graph(tiny: LabelledImages) -> None:
+    network = NetworkInNetwork(VARIANTS["nin-root-16"])
+    compiled = torch.compile(network, fullgraph=True, dynamic=False, backend="aot_eager")
+    images = torch.from_numpy(tiny.images[:4])
+    torch.testing.assert_close(compiled(images), network(images))
 
 
 def test_a_run_that_is_killed_ends_with_the_weights_of_one_that_is_not(
@@ -182,6 +228,7 @@ def test_training_goes_on_from_weights(tmp_path: Path, tiny: LabelledImages) -> 
     second = read_info(weights_path("nin-root-16", tmp_path / "second"))
     assert (second.epochs, second.seed) == (4, 1)
     assert second.continued_from == {
+        "variant": "nin-root-16",
         "epochs": 2,
         "seed": 0,
         "accuracy": info.accuracy,
