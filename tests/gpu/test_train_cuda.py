@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from rootmodels.cifar10 import LabelledImages, read_cifar10
-from rootmodels.train import Options, OutOfTimeError, train
+from rootmodels.train import train
+from rootmodels.train_job import Options, OutOfTimeError
 from rootmodels.train_run import Recipe, Run, accuracy
 from rootmodels.weights_info import read_info, weights_path
 

@@ -18,14 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from rootmodels.cifar10 import DataError, LabelledImages, read_cifar10
 from rootmodels.nin import NetworkInNetwork
-from rootmodels.train import (
-    Options,
-    OutOfTimeError,
-    Training,
-    main,
-    short_of_paper,
-    train,
-)
+from rootmodels.train import main, short_of_paper, train
+from rootmodels.train_job import Options, OutOfTimeError, Training
 from rootmodels.train_run import Recipe, Run, accuracy, crop, one_cycle, pad
 from rootmodels.variants import VARIANTS
 from rootmodels.weights import load_weights, save_weights
@@ -276,6 +270,10 @@ def test_variants_short_of_the_paper_come_worst_first(tmp_path: Path) -> None:
     [
         (["nin-root-3", "--data", "x"], "no variant is called 'nin-root-3'"),
         (["nin-orig", "--data", "nowhere"], "no CIFAR-10 at nowhere"),
+        (
+            ["nin-orig", "--data", "x", "--init", "tests", "--out", "tests/../tests"],
+            "nin-orig would start from tests and overwrite it; expected another folder for --out",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused(
