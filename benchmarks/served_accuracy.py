@@ -1,7 +1,8 @@
 """Accuracy through the service: ``python -m benchmarks.served_accuracy --data DIR``.
 
-For each engine and precision it starts a real server, sends every test image over gRPC to every model, and
-compares with the folded network in fp32. Prints a table; ``--json`` writes it.
+For each engine and precision it starts a real server, sends every test image over gRPC to every model,
+and compares with the folded network in fp32. Prints a table. ``--json`` writes it; what was measured
+before on the same machine, and not again, stays in the file.
 """
 
 from __future__ import annotations
@@ -95,6 +96,17 @@ def machine(device: str) -> dict[str, object]:
     } | versions
 
 
+def write(path: Path, where: dict[str, object], results: Sequence[Row]) -> None:
+    """Write ``results`` as JSON, and keep other rows of the same machine that are there."""
+    new = {(row.engine, row.precision, row.model): asdict(row) for row in results}
+    old = json.loads(path.read_text()) if path.exists() else {"machine": None, "rows": []}
+    rows = old["rows"] if old["machine"] == where else []
+    rows = {(row["engine"], row["precision"], row["model"]): row for row in rows} | new
+    order = list(VARIANTS)
+    ordered = sorted(rows.values(), key=lambda row: order.index(row["model"]))
+    path.write_text(json.dumps({"machine": where, "rows": ordered}, indent=1) + "\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write; 1 if a served model is further from fp32 than its precision may be."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -127,9 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(row, flush=True)
 
     if args.json:
-        rows = [asdict(row) for row in results]
-        content = {"machine": machine(args.device), "rows": rows}
-        args.json.write_text(json.dumps(content, indent=1) + "\n")
+        write(args.json, machine(args.device), results)
     far = [row for row in results if not row.is_close]
     for row in far:
         print(f"{row.model} in {row.engine} {row.precision} is too far from fp32")

@@ -31,10 +31,10 @@ class Recipe:
     """The numbers of a training run; written into the metadata of the weights."""
 
     epochs: int = 6
-    batch_size: int = 256
+    batch_size: int = 128
     muon_lr: float = 0.04  # relative change of a convolution's weight in one step, at the peak
     muon_momentum: float = 0.95
-    vector_lr: float = 0.3  # of the scales and shifts of batch normalisation, at the peak
+    vector_lr: float = 0.2  # of the scales and shifts of batch normalisation, at the peak
     vector_momentum: float = 0.9
     warmup: float = 0.1  # share of the steps in which the learning rates rise
     label_smoothing: float = 0.1
