@@ -171,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             init=args.init,
             checkpoint_s=args.checkpoint_s,
             compiled=args.compile,
-            stop_at=began + args.minutes * 60 if args.minutes else float("inf"),
+            stop_at=float("inf") if args.minutes is None else began + args.minutes * 60,
         )
         data = read_cifar10(args.data, "train"), read_cifar10(args.data, "test")
         train(names, recipe, args.seeds, data, options)
