@@ -11,6 +11,9 @@ from rootmodels.train_job import Options, OutOfTimeError
 from rootmodels.train_run import Recipe, Run, accuracy
 from rootmodels.weights_info import read_info, weights_path
 
+# What the compiler warns of differs from version to version, and is not about this code.
+pytestmark = pytest.mark.filterwarnings("default")
+
 CUDA = torch.device("cuda")
 NAME = "nin-root-16"
 RECIPE = Recipe(epochs=4, batch_size=64, small_share=0.5)
