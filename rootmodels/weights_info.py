@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -22,7 +23,13 @@ class WeightsError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class WeightsInfo:
-    """How a file's weights came to be. ``accuracy`` is top-1 over all ``test_images``."""
+    """How a file's weights came to be.
+
+    ``accuracy`` is top-1 over all ``test_images``, of the folded network in fp32. ``seconds`` is wall time
+    spent training. ``seed_accuracies`` has the accuracy for each seed that was tried with this recipe.
+    ``continued_from`` says what the training began with, if not with random weights; ``epochs`` counts
+    those epochs too.
+    """
 
     variant: str
     accuracy: float
@@ -31,6 +38,10 @@ class WeightsInfo:
     seed: int
     data_sha256: str
     recipe: dict[str, str | int | float | bool]
+    hardware: str = ""
+    seconds: float = 0.0
+    seed_accuracies: dict[str, float] = field(default_factory=dict)
+    continued_from: dict[str, Any] | None = None
 
 
 def weights_path(name: str, folder: Path = PRETRAINED_DIR) -> Path:
@@ -51,7 +62,8 @@ def read_info(path: Path) -> WeightsInfo:
         raise WeightsError(f"{path} is not a readable safetensors file: {error}") from error
     try:
         content = json.loads(metadata[METADATA_KEY])
-        info = WeightsInfo(**{field.name: content[field.name] for field in fields(WeightsInfo)})
+        known = {field.name for field in fields(WeightsInfo)}
+        info = WeightsInfo(**{key: value for key, value in content.items() if key in known})
         get_variant(info.variant)
         if not 0.0 <= info.accuracy <= 1.0:
             raise ValueError(f"accuracy is {info.accuracy}, expected 0 to 1")

@@ -6,59 +6,95 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rootmodels.cifar10 import LabelledImages, read_cifar10
 from rootmodels.data_error import DataError
-from rootmodels.train import Options, Recipe, Run, accuracy, augment, main, one_cycle, train
-from rootmodels.weights import load_weights
+from rootmodels.nin import NetworkInNetwork
+from rootmodels.train import main, short_of_paper, train
+from rootmodels.train_job import Options, OutOfTimeError, Training
+from rootmodels.train_run import Recipe, Run, accuracy, crop, one_cycle, pad
+from rootmodels.variants import VARIANTS
+from rootmodels.weights import load_weights, save_weights
+from rootmodels.weights_info import WeightsInfo, read_info, weights_path
 
 RECIPE = Recipe(epochs=2, batch_size=16)
 
 
 @given(steps=st.integers(2, 500), warmup=st.floats(0.05, 0.9))
 def test_the_learning_rate_rises_to_its_peak_and_falls_to_zero(steps: int, warmup: float) -> None:
-    recipe = replace(RECIPE, warmup=warmup)
-    rates = [one_cycle(step, steps, recipe) for step in range(steps)]
+    rates = [one_cycle(step, steps, warmup) for step in range(steps)]
     assert min(rates) > 0
-    assert max(rates) <= recipe.peak_lr * (1 + 1e-9)
+    assert max(rates) <= 1 + 1e-9
     top = math.ceil(warmup * steps)
     assert rates[:top] == sorted(rates[:top])
     assert rates[top:] == sorted(rates[top:], reverse=True)
-    assert rates[-1] <= recipe.peak_lr / (steps - warmup * steps) + 1e-12
+    assert rates[-1] <= 1 / (steps - warmup * steps) + 1e-12
 
 
-def test_crops_are_windows_of_the_padded_image_and_half_are_mirrored() -> None:
-    images = torch.arange(1, 1 + 3 * 8 * 8, dtype=torch.uint8).view(1, 3, 8, 8).repeat(300, 1, 1, 1)
-    out = augment(images, 2, torch.Generator().manual_seed(0))
-    assert out.shape == images.shape
-    padded = torch.empty(3, 12, 12, dtype=torch.uint8)
-    padded[:] = torch.tensor([125, 123, 114], dtype=torch.uint8).view(3, 1, 1)
-    padded[:, 2:10, 2:10] = images[0]
-    windows = {}
-    for top in range(5):
-        for left in range(5):
-            window = padded[:, top : top + 8, left : left + 8]
-            windows[window.numpy().tobytes()] = False
-            windows[window.flip(2).numpy().tobytes()] = True
-    mirrored = [windows[image.numpy().tobytes()] for image in out]
-    assert 0.4 < np.mean(mirrored) < 0.6
+def test_a_crop_is_the_window_at_its_corner() -> None:
+    images = torch.arange(2 * 5 * 5 * 3, dtype=torch.uint8).view(2, 5, 5, 3)
+    rows, corners = torch.tensor([1, 0, 1]), torch.tensor([[0, 1, 2], [2, 1, 0]])
+    out = crop(images, rows, corners, torch.tensor([False, True, False]), 3)
+    assert out.shape == (3, 3, 3, 3)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    planes = images.permute(0, 3, 1, 2)
+    assert torch.equal(out[0], planes[1, :, 0:3, 2:5])
+    assert torch.equal(out[1], planes[0, :, 1:4, 1:4].flip(2))
+    assert torch.equal(out[2], planes[1, :, 2:5, 0:3])
 
 
-def test_the_same_seed_draws_the_same_crops() -> None:
-    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
-    first, again, other = (
-        augment(images, 4, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
-    )
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
+def test_padding_has_the_colour_that_the_network_takes_for_zero() -> None:
+    images = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
+    padded = pad(images, 2)
+    assert padded.shape == (2, 8, 8, 3)
+    assert torch.equal(padded[:, 2:6, 2:6].permute(0, 3, 1, 2), images)
+    assert padded[1, 0, 7].tolist() == padded[0, 6, 3].tolist() == [125, 123, 114]
+
+
+def test_an_epoch_sees_each_image_once_and_mirrored_every_other_time(tiny: LabelledImages) -> None:
+    run = Run("nin-root-16", RECIPE, 0, tiny, torch.device("cpu"))
+    turned = []
+    for epoch in range(3):
+        plan = run._draw(epoch)
+        assert sorted(plan.rows.tolist()) == list(range(64))
+        turned.append(plan.mirrored[plan.rows.argsort()])
+    assert torch.equal(turned[0], ~turned[1])
+    assert torch.equal(turned[0], turned[2])
+    assert 16 < turned[0].sum() < 48
+
+
+def test_crops_are_small_within_the_image_and_then_large_over_its_border(
+    tiny: LabelledImages,
+) -> None:
+    recipe = replace(RECIPE, small_share=0.7, small_size=24, padding=2)
+    sizes = [recipe.crop(step, 10) for step in range(10)]
+    assert sizes == [(24, 0)] * 7 + [(32, 2)] * 3
+    run = Run("nin-root-16", recipe, 0, tiny, torch.device("cpu"))
+    places = torch.rand(2, 5000, generator=torch.Generator().manual_seed(0))
+    places[:, 0], places[:, 1] = 0.0, 1 - 2**-24
+    # Edges in the images that are padded by 2: the image is at 2..34.
+    assert set(run._corners_of(places, 24, 0).flatten().tolist()) == set(range(2, 11))
+    assert set(run._corners_of(places, 32, 2).flatten().tolist()) == set(range(5))
+
+
+def test_what_is_drawn_follows_from_seed_and_epoch(tiny: LabelledImages) -> None:
+    def rows(seed: int, epoch: int) -> list[int]:
+        run = Run("nin-root-16", RECIPE, seed, tiny, torch.device("cpu"))
+        drawn: list[int] = run._draw(epoch).rows.tolist()
+        return drawn
+
+    assert rows(1, 3) == rows(1, 3)
+    assert rows(1, 3) != rows(1, 4)
+    assert rows(1, 3) != rows(2, 3)
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +104,51 @@ def tiny(request: pytest.FixtureRequest) -> LabelledImages:
 
 
 def test_training_learns_a_small_set_by_heart(tiny: LabelledImages) -> None:
-    recipe = Recipe(epochs=12, batch_size=32, crop_padding=0, label_smoothing=0.0)
+    recipe = Recipe(epochs=12, batch_size=32, padding=0, label_smoothing=0.0)
     run = Run("nin-root-16", recipe, 0, tiny, torch.device("cpu"))
-    losses = [run.train_step()[0] for _ in range(run.steps)]
-    assert np.mean(losses[-4:]) < 0.5 * losses[0]
+    losses = []
+    for _ in range(run.steps):
+        run.train_step()
+        losses.append(float(run.sums[0] / run.sums[2]))
+        run.sums.zero_()
+    assert sum(losses[-4:]) / 4 < 0.5 * losses[0]
     assert accuracy(run.model, tiny, torch.device("cpu")) > 0.6
+
+
+class Operations(TorchDispatchMode):
+    """Notes the name of every operation that torch is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        self.names.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("size", [24, 32])
+def test_a_step_never_waits_for_the_device(tiny: LabelledImages, size: int) -> None:
+    """Reading a value back, or a shape that depends on one, cannot be captured in a CUDA graph."""
+    run = Run("nin-root-16", RECIPE, 0, tiny, torch.device("cpu"))
+    with Operations() as seen:
+        run._compute(size)
+    assert {"convolution_backward", "bmm", "lerp_"} < seen.names
+    waiting = {"_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "unique"}
+    assert not waiting & seen.names
+
+
+def test_the_network_compiles_as_one_graph(tiny: LabelledImages) -> None:
+    network = NetworkInNetwork(VARIANTS["nin-root-16"])
+    compiled = torch.compile(network, fullgraph=True, dynamic=False, backend="aot_eager")
+    images = torch.from_numpy(tiny.images[:4])
+    torch.testing.assert_close(compiled(images), network(images))
 
 
 def test_a_run_that_is_killed_ends_with_the_weights_of_one_that_is_not(
@@ -94,13 +170,13 @@ def test_a_run_that_is_killed_ends_with_the_weights_of_one_that_is_not(
     assert "accuracy" in whole.stdout
 
     process = subprocess.Popen(
-        [*command("killed"), "--checkpoint-every", "1"], stdout=subprocess.DEVNULL
+        [*command("killed"), "--checkpoint-s", "0"], stdout=subprocess.DEVNULL
     )
     wait_for_step(tmp_path / "killed", 3)
     process.send_signal(signal.SIGKILL)
     process.wait()
     resumed = subprocess.run(
-        [*command("killed"), "--checkpoint-every", "1"],
+        [*command("killed"), "--checkpoint-s", "0"],
         check=True,
         capture_output=True,
         text=True,
@@ -122,14 +198,72 @@ def wait_for_step(work: Path, step: int) -> None:
 
 def test_the_file_says_what_was_measured(tmp_path: Path, tiny: LabelledImages) -> None:
     options = Options(tmp_path / "work", tmp_path / "out", torch.device("cpu"))
-    info = train("nin-root-16", RECIPE, 3, tiny, tiny, options)
-    model, read = load_weights(tmp_path / "out" / "nin-root-16.safetensors")
-    assert read == info
+    train(["nin-root-16"], RECIPE, [3, 4], (tiny, tiny), options)
+    model, info = load_weights(tmp_path / "out" / "nin-root-16.safetensors")
     assert (info.variant, info.epochs, info.seed, info.test_images) == ("nin-root-16", 2, 3, 64)
     assert info.data_sha256 == tiny.sha256()
+    assert info.hardware
+    assert info.seconds > 0
     assert accuracy(model.fold(), tiny, torch.device("cpu")) == info.accuracy
-    (log,) = (tmp_path / "work").glob("*.jsonl")
-    assert [json.loads(line)["epoch"] for line in log.read_text().splitlines()] == [1, 2]
+    assert info.seed_accuracies.keys() == {"3", "4"}
+    assert info.seed_accuracies["3"] == info.accuracy
+    for log in (tmp_path / "work").glob("*.jsonl"):
+        assert [json.loads(line)["epoch"] for line in log.read_text().splitlines()] == [1, 2]
+
+
+def test_training_goes_on_from_weights(tmp_path: Path, tiny: LabelledImages) -> None:
+    options = Options(tmp_path / "work", tmp_path / "first", torch.device("cpu"))
+    train(["nin-root-16"], RECIPE, [0], (tiny, tiny), options)
+    path = weights_path("nin-root-16", tmp_path / "first")
+    first, info = load_weights(path)
+    more = replace(options, init=tmp_path / "first", out=tmp_path / "second")
+    begun = Training("nin-root-16", RECIPE, 1, tiny, more).run.model.state_dict()
+    assert all(torch.equal(value, begun[key]) for key, value in first.state_dict().items())
+    train(["nin-root-16"], RECIPE, [1], (tiny, tiny), more)
+    second = read_info(weights_path("nin-root-16", tmp_path / "second"))
+    assert (second.epochs, second.seed) == (4, 1)
+    assert second.continued_from == {
+        "variant": "nin-root-16",
+        "epochs": 2,
+        "seed": 0,
+        "accuracy": info.accuracy,
+        "recipe": info.recipe,
+    }
+
+
+def test_a_run_out_of_time_stops_with_a_checkpoint_and_goes_on(
+    tmp_path: Path, tiny: LabelledImages
+) -> None:
+    options = Options(tmp_path / "work", tmp_path / "out", torch.device("cpu"))
+    with pytest.raises(OutOfTimeError):
+        train(["nin-root-16"], RECIPE, [0], (tiny, tiny), replace(options, stop_at=0.0))
+    assert Training("nin-root-16", RECIPE, 0, tiny, options).run.step == 1
+    assert not (tmp_path / "out").exists()
+    train(["nin-root-16"], RECIPE, [0], (tiny, tiny), options)
+    assert weights_path("nin-root-16", tmp_path / "out").exists()
+
+
+def test_epochs_after_the_last_checkpoint_are_logged_once(
+    tmp_path: Path, tiny: LabelledImages
+) -> None:
+    options = Options(tmp_path / "work", tmp_path / "out", torch.device("cpu"))
+    training = Training("nin-root-16", RECIPE, 0, tiny, options)
+    training.run.step = 3
+    training.save()
+    training.log.write_text('{"step": 2}\n{"step": 4}\n')  # killed between log and checkpoint
+    Training("nin-root-16", RECIPE, 0, tiny, options)
+    assert training.log.read_text() == '{"step": 2}\n'
+
+
+def test_variants_short_of_the_paper_come_worst_first(tmp_path: Path) -> None:
+    for name, reached in (("nin-orig", 0.93), ("nin-root-32", 0.5), ("nin-root-2", 0.91)):
+        model = NetworkInNetwork(VARIANTS[name])
+        info = WeightsInfo(name, reached, 10_000, 1, 0, "", {})
+        save_weights(weights_path(name, tmp_path), model, info)
+    names = short_of_paper(tmp_path)
+    assert len(names) == 12
+    assert names[-1] == "nin-root-2"
+    assert {"nin-orig", "nin-root-32"}.isdisjoint(names)
 
 
 @pytest.mark.parametrize(
@@ -137,6 +271,10 @@ def test_the_file_says_what_was_measured(tmp_path: Path, tiny: LabelledImages) -
     [
         (["nin-root-3", "--data", "x"], "no variant is called 'nin-root-3'"),
         (["nin-orig", "--data", "nowhere"], "no CIFAR-10 at nowhere"),
+        (
+            ["nin-orig", "--data", "x", "--init", "tests", "--out", "tests/../tests"],
+            "nin-orig would start from tests and overwrite it; expected another folder for --out",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused(
@@ -155,3 +293,12 @@ def test_zero_epochs_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["nin-orig", "--data", "x", "--epochs", "0"])
     assert "--epochs is 0, expected at least 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("variants", [[], ["nin-orig", "--short-of-paper"]])
+def test_what_to_train_must_be_said_in_one_way(
+    variants: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([*variants, "--data", "x"])
+    assert "expected variants or --short-of-paper" in capsys.readouterr().err

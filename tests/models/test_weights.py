@@ -67,6 +67,25 @@ def test_wrong_tensors_are_refused(
         load_weights(path)
 
 
+def test_metadata_come_back_whole(path: Path) -> None:
+    model, _ = load_weights(path)
+    info = WeightsInfo(
+        "nin-root-16",
+        accuracy=0.75,
+        test_images=100,
+        epochs=8,
+        seed=2,
+        data_sha256="abc",
+        recipe={"epochs": 2, "muon_lr": 0.04},
+        hardware="a processor, 2 threads",
+        seconds=61.5,
+        seed_accuracies={"2": 0.75, "3": 0.5},
+        continued_from={"epochs": 6, "seed": 0, "accuracy": 0.7, "recipe": {"peak_lr": 0.2}},
+    )
+    save_weights(path, model, info)
+    assert read_info(path) == info
+
+
 def test_what_is_no_safetensors_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     path.write_bytes(pickle.dumps({"never": "loaded"}))
@@ -90,4 +109,5 @@ def test_shipped_weights_load_and_say_where_they_come_from(path: Path) -> None:
     assert 0.80 <= info.accuracy < 1.0
     assert info.epochs > 0
     assert len(info.data_sha256) == 64
-    assert info.recipe["epochs"] == info.epochs
+    earlier = info.continued_from["epochs"] if info.continued_from else 0
+    assert info.epochs == earlier + info.recipe["epochs"]

@@ -1,0 +1,75 @@
+"""How weights are updated: Muon for the convolutions, Nesterov momentum for the vectors.
+
+Both take the learning rate as a tensor on the device, so that a step can be captured in a CUDA graph.
+Muon is Keller Jordan's ("Muon: An optimizer for hidden layers", 2024), as in cifar10-airbench, here with
+each filter group of a grouped convolution as a matrix of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
+    """Roughly the nearest semi-orthogonal matrices: singular values between about 0.7 and 1.2.
+
+    [groups, rows, columns] -> the same. Jordan's quintic Newton-Schulz iteration, in bf16: what
+    matters is the direction, not the last digit.
+    """
+    x: Tensor = matrices.bfloat16()
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    tall = x.shape[-2] > x.shape[-1]
+    if tall:
+        x = x.mT
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return (x.mT if tall else x).to(matrices.dtype)
+
+
+class Muon:
+    """Orthogonalised Nesterov momentum for convolution weights [out, in / groups, k, k].
+
+    Before each update a weight is scaled to norm sqrt(out), one unit per filter. Batch normalisation
+    makes the network blind to that scale, so the learning rate is the relative change of a weight in
+    one step, and weight decay has no part to play.
+    """
+
+    def __init__(self, convolutions: Iterable[nn.Conv2d], momentum: float) -> None:
+        self.momentum = momentum
+        self.weights = [(conv.weight, conv.groups) for conv in convolutions]
+        self.buffers = [torch.zeros_like(weight) for weight, _ in self.weights]
+
+    @torch.no_grad()
+    def step(self, lr: Tensor) -> None:
+        """Update all weights from their gradients."""
+        for (weight, groups), buffer in zip(self.weights, self.buffers, strict=True):
+            assert weight.grad is not None
+            buffer.lerp_(weight.grad, 1 - self.momentum)
+            ahead = weight.grad.lerp(buffer, self.momentum)
+            filters = len(weight) // groups
+            update = orthogonalise(ahead.reshape(groups, filters, -1))
+            # As long as the weight it changes, also where there are more filters than inputs.
+            scale = max(1.0, filters / update.shape[-1]) ** 0.5
+            weight.mul_(len(weight) ** 0.5 / weight.norm())
+            weight.sub_(update.reshape(weight.shape) * (scale * lr))
+
+
+class Nesterov:
+    """Stochastic gradient descent with Nesterov momentum, as torch.optim.SGD has it."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], momentum: float) -> None:
+        self.momentum = momentum
+        self.parameters = list(parameters)
+        self.buffers = [torch.zeros_like(parameter) for parameter in self.parameters]
+
+    @torch.no_grad()
+    def step(self, lr: Tensor) -> None:
+        """Update all parameters from their gradients."""
+        for parameter, buffer in zip(self.parameters, self.buffers, strict=True):
+            assert parameter.grad is not None
+            buffer.mul_(self.momentum).add_(parameter.grad)
+            parameter.sub_((parameter.grad + self.momentum * buffer) * lr)

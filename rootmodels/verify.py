@@ -1,0 +1,82 @@
+"""Recompute the accuracy of weights files: ``python -m rootmodels verify [VARIANT...] --data DIR``.
+
+Exit status: 0 if every file is as accurate as its metadata says, 1 if one is not, 2 if something could not
+be read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from rootmodels.cifar10 import LabelledImages, read_cifar10
+from rootmodels.data_error import DataError
+from rootmodels.train_run import accuracy
+from rootmodels.variants import VARIANTS, UnknownVariantError, get_variant
+from rootmodels.weights import load_weights
+from rootmodels.weights_info import PRETRAINED_DIR, WeightsError, weights_path
+
+TOLERANCE = 0.0005
+"""Five images of 10,000: machines add in different orders, which decides a tie here and there."""
+
+
+def verify(path: Path, data: LabelledImages, device: torch.device, tolerance: float) -> bool:
+    """Measure the weights at ``path``, print how that compares with their metadata, and say if it agrees.
+
+    Raises:
+        WeightsError: The file cannot be used, or it is of another variant than its name says.
+        DataError: Its metadata tells of another number of test images.
+    """
+    model, info = load_weights(path)
+    if info.variant != path.stem:
+        raise WeightsError(f"{path} has weights of {info.variant}, expected {path.stem}")
+    if info.test_images != len(data):
+        raise DataError(
+            f"{path} was measured on {info.test_images} images, the data set has {len(data)}: "
+            "expected as many"
+        )
+    measured = accuracy(model.fold(), data, device)
+    difference = measured - info.accuracy
+    agrees = abs(difference) <= tolerance
+    verdict = "as recorded" if agrees else f"DIFFERS by more than {tolerance:g}"
+    print(
+        f"{info.variant:12} recorded {info.accuracy:.4f}  measured {measured:.4f}  "
+        f"difference {difference:+.4f}  {verdict}",
+        flush=True,
+    )
+    return agrees
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m rootmodels verify", description=__doc__)
+    add = parser.add_argument
+    add("variants", nargs="*", metavar="VARIANT", help="default: all that have weights")
+    add("--data", type=Path, required=True, help="folder with CIFAR-10 in parquet")
+    add("--weights", type=Path, default=PRETRAINED_DIR, metavar="DIR", help="default: the shipped")
+    add("--tolerance", type=float, default=TOLERANCE, help=f"default: {TOLERANCE:g}")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args(arguments)
+    try:
+        there = [name for name in VARIANTS if weights_path(name, args.weights).exists()]
+        names = [get_variant(name).name for name in args.variants] or there
+        if not names:
+            raise WeightsError(f"{args.weights} holds no weights of a known variant")
+        data = read_cifar10(args.data, "test")
+        device = torch.device(args.device)
+        agreed = [
+            verify(weights_path(name, args.weights), data, device, args.tolerance) for name in names
+        ]
+    except (DataError, UnknownVariantError, WeightsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    wrong = agreed.count(False)
+    if wrong:
+        print(f"{wrong} of {len(names)} files are not as accurate as their metadata says")
+        return 1
+    print(f"all {len(names)} files are as accurate as their metadata says")
+    return 0
