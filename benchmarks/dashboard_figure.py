@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from tritonclient.grpc import service_pb2_grpc
 
-from benchmarks.panel_drawing import BACKGROUND, DPI, EDGE, KINDS, PANEL, TEXT, Answer, empty
+from benchmarks.panel_drawing import BACKGROUND, DPI, EDGE, KINDS, PANEL, TEXT, Answer, dates, empty
 from tests.support.prometheus import (
     INSTALLED,
     MISSING,
@@ -52,6 +52,7 @@ MARGINS_IN = {
 }
 """Left of what a panel draws and below it, inches."""
 PATIENCE_S = 30.0
+OVER_TIME = {"timeseries", "heatmap", "state-timeline"}
 SECOND_PICTURE = "Workers and devices"
 """The row with which it begins."""
 OUT = Path(__file__).parents[1] / "docs" / "figures"
@@ -166,9 +167,24 @@ def draw(panels: Panels, found: Mapping[int, list[Answer]]) -> Figure:
             side.set_visible(False)
         if any(answer.series for answer in found[panel["id"]]):
             KINDS[panel["type"]](axes, panel, found[panel["id"]])
+            if panel["type"] in OVER_TIME:
+                axes.set_xlim(*time_span(found))
         else:
             empty(axes, panel["fieldConfig"]["defaults"]["noValue"])
     return figure
+
+
+def time_span(found: Mapping[int, list[Answer]]) -> tuple[float, float]:
+    """The first and the last instant of all panels, as matplotlib's dates."""
+    times = [
+        float(t)
+        for answers_of_panel in found.values()
+        for answer in answers_of_panel
+        for one in answer.series
+        for t, _ in one.get("values", ())
+    ]
+    first, last = dates([min(times), max(times)])
+    return first, last
 
 
 def _frame(figure: Figure, x: float, y: float, w: float, h: float) -> None:

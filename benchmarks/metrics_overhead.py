@@ -4,7 +4,8 @@ Two servers run side by side, one as shipped, one whose metrics are replaced by 
 nothing. Closed-loop callers load them in turns, A B B A ..., one image per request. The one with metrics
 is scraped once in 5 s of load, as ops/prometheus has it. The fake engine computes next to nothing, so that
 there the front process, which counts, is the bottleneck: the worst case. Beside the throughput stands the
-processor time of the front process per request.
+processor time of the front process per request; and, because a busy machine hides such small differences, how
+long it takes in a loop to count one request and to make one page.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
+import timeit
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,12 +26,14 @@ from dataclasses import dataclass
 
 import grpc
 from prometheus_client import CollectorRegistry
+from prometheus_client.openmetrics.exposition import generate_latest
 from tritonclient.grpc import service_pb2_grpc
 
 from server import monitoring
 from server.machine import cpu_count, cpu_name
 from server.main import main as serve
-from server.observers.events import Observer
+from server.observers.events import Observer, Timeline
+from server.observers.metrics import Metrics
 from server.observers.metrics_state import process_usage
 from tests.support.server_process import infer_request, plain_images
 
@@ -137,6 +141,29 @@ def cpu_s(server: Server) -> float:
     return usage[0]
 
 
+def measure_alone() -> None:
+    """Print what counting one request, and making one page, takes by itself."""
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    metrics.show_model(MODEL)
+    metrics.show_worker("cpu-0")
+    timeline = Timeline(1_000_000, 500_000, 2_000_000, 4_000_000, 1, "cpu-0", "fake", "fp32")
+
+    def request() -> None:
+        metrics.transferred("ModelInfer", 3_200, 0)
+        metrics.computed("cpu-0", MODEL, 1, 0.002)
+        metrics.answered(MODEL, 1, timeline)
+        metrics.transferred("ModelInfer", 0, 200)
+
+    for name, work, number in (
+        ("counting one request", request, 20_000),
+        ("one page", lambda: generate_latest(registry), 50),
+    ):
+        times = [seconds / number * 1e6 for seconds in timeit.repeat(work, number=number, repeat=9)]
+        low, middle, high = statistics.quantiles(times, n=4)
+        print(f"{name}: {middle:.1f} us (middle half {low:.1f} to {high:.1f})")
+
+
 def told(name: str, ratios: list[float]) -> str:
     """The median of some ratios as a difference, and their middle half."""
     low, middle, high = statistics.quantiles([100 * (ratio - 1) for ratio in ratios], n=4)
@@ -186,6 +213,7 @@ def main() -> int:
         f"{cpu_count()} processors of {cpu_name()}, Python {platform.python_version()}, "
         f"load {os.getloadavg()[0]:.1f} at the start"
     )
+    measure_alone()
     for engine in [options.engine] if options.engine else ["fake", "openvino"]:
         measure(engine, options.rounds, options.seconds)
     return 0

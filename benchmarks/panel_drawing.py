@@ -92,9 +92,9 @@ def lines(axes: Axes, panel: Mapping[str, Any], answers: Sequence[Answer]) -> No
         values = np.array([found.get(t, np.nan) for t in times])
         if stacked:
             top = floor + np.nan_to_num(values)
-            axes.fill_between(_dates(times), floor, top, color=color, alpha=0.4, linewidth=0)
+            axes.fill_between(dates(times), floor, top, color=color, alpha=0.4, linewidth=0)
             values = floor = top
-        axes.plot(_dates(times), values, color=color, linewidth=1.1, label=name)
+        axes.plot(dates(times), values, color=color, linewidth=1.1, label=name)
     for step in defaults.get("thresholds", {}).get("steps", [])[1:]:
         if axes.get_ylim()[1] > step["value"] / 4:
             axes.axhline(step["value"], color=COLORS["red"], linestyle="--", linewidth=0.9)
@@ -150,7 +150,7 @@ def states(axes: Axes, panel: Mapping[str, Any], answers: Sequence[Answer]) -> N
         points = [(float(t), float(v)) for t, v in one["values"]]
         for (began, value), (ended, _) in itertools.pairwise(points):
             color = COLORS["green"] if value else COLORS["red"]
-            span = _dates([began, ended])
+            span = dates([began, ended])
             axes.barh(row, span[1] - span[0], left=span[0], height=0.6, color=color, alpha=0.75)
     _over_time(axes, None)
     axes.set_yticks(range(len(series)), [name.split()[-1] for name, _ in series])
@@ -169,7 +169,7 @@ def density(axes: Axes, panel: Mapping[str, Any], answers: Sequence[Answer]) -> 
     low, high = used.min(), used.max() + 1
     masked = np.ma.masked_less_equal(counts[low:high], 0)
     edges = np.arange(high - low + 1)
-    days = _dates(times)
+    days = dates(times)
     axes.pcolormesh([*days, 2 * days[-1] - days[-2]], edges, masked, cmap="turbo", norm=LogNorm())
     names = ["0" if low == 0 else shown(bounds[low - 1], "s")]
     names += [shown(bound, "s") if math.isfinite(bound) else "∞" for bound in bounds[low:high]]
@@ -243,7 +243,8 @@ def points(axes: Axes, panel: Mapping[str, Any], answers: Sequence[Answer]) -> N
     axes.set_ylabel(answers[1].legend, color=FAINT, fontsize=7)
 
 
-def _dates(times: Sequence[float]) -> Any:
+def dates(times: Sequence[float]) -> Any:
+    """Unix times as matplotlib's dates."""
     return mdates.date2num([datetime.fromtimestamp(t, UTC) for t in times])
 
 
