@@ -28,6 +28,8 @@ def save_weights(path: Path, model: NetworkInNetwork, info: WeightsInfo) -> None
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     save_file(tensors, partial, metadata={METADATA_KEY: json.dumps(asdict(info))})
+    # safetensors lets the owner alone read it; a service often runs as somebody else.
+    partial.chmod(0o644)
     partial.replace(path)
 
 
