@@ -3,7 +3,8 @@
 Requests wait per model, by priority and then in order of arrival. A batch is closed late, only when a
 worker can take it: at once when it is full or has a preferred size, else when its oldest request has
 waited the maximal delay. A busy worker may be given one batch ahead, which hides the hand-over, when
-that batch is full or the running one is about to end. Limits count rows (images), not requests.
+that batch is full or the running one is about to end. A batch is no larger than its deadlines allow.
+Limits count rows (images), not requests.
 """
 
 from __future__ import annotations
@@ -408,6 +409,36 @@ class Scheduler:
                 soonest, free_s = worker, at_s
         return (soonest if free_s <= now else None), free_s
 
+    def _in_time(self, queue: _Queue, max_rows: int, start_s: float) -> list[Request]:
+        """The first requests that fit into ``max_rows`` and are expected to be done by their deadlines.
+
+        Under overload the oldest requests are those that have least time left: a full batch would be
+        late for them and for those behind. One that would be late even alone is passed over, and
+        expires where it waits.
+        """
+        taken: list[Request] = []
+        rows, soonest_s = 0, math.inf
+        for request in queue:
+            if taken and (rows + request.rows > max_rows or request.attempts > 0):
+                break
+            expected_s = self.durations.predict(request.model, rows + request.rows) or 0.0
+            if start_s + expected_s > min(soonest_s, request.deadline_s):
+                if taken:
+                    break
+                continue
+            taken.append(request)
+            rows += request.rows
+            soonest_s = min(soonest_s, request.deadline_s)
+            if request.attempts > 0:
+                break
+        return taken
+
+    def _start_s(self, worker: _Worker, now: float) -> float:
+        """When ``worker`` is expected to begin what it is given now."""
+        if not worker.batches:
+            return now
+        return max(now, self._about_to_end_s(worker, now) + self.limits.lead_s)
+
     def _about_to_end_s(self, worker: _Worker, now: float) -> float:
         running = next(iter(worker.batches.values()))
         expected_s = self.durations.predict(running.model, running.rows)
@@ -416,16 +447,8 @@ class Scheduler:
         return worker.began_s + expected_s - self.limits.lead_s
 
     def _close(self, queue: _Queue, max_rows: int, worker: _Worker, now: float) -> Batch:
-        """Take the first requests that fit into ``max_rows``; at least one."""
-        taken: list[Request] = []
-        rows = 0
-        for request in queue:
-            if taken and (rows + request.rows > max_rows or request.attempts > 0):
-                break
-            taken.append(request)
-            rows += request.rows
-            if request.attempts > 0:
-                break
+        """Take the first requests that fit into ``max_rows`` and can be in time; at least one."""
+        taken = self._in_time(queue, max_rows, self._start_s(worker, now)) or [queue.head]
         for request in taken:
             queue.remove(request.id)
         batch = Batch(self._next_batch, taken[0].model, worker.name, tuple(taken), now)

@@ -317,3 +317,68 @@ def test_a_cancelled_request_is_not_computed_again_when_its_worker_is_lost() -> 
     s.cancel(first)
     assert s.worker_lost("w0") == ()
     assert s.is_empty
+
+
+def taught(**limits: object) -> Scheduler:
+    """A scheduler that knows that a batch takes 10 ms per row."""
+    s = scheduler(**limits)
+    for rows in (1, 2, 4, 8, 16, 32):
+        s.durations.learn("m", rows, rows * 0.010)
+    return s
+
+
+def test_a_batch_is_no_larger_than_the_deadlines_in_it_allow() -> None:
+    s = taught()
+    for number in range(8):
+        s.offer(request(number, deadline=0.050), 0.0)
+    (batch,) = s.poll(0.0).dispatches
+    assert ids(batch) == [0, 1, 2, 3]
+
+
+def test_a_deadline_too_close_for_a_batch_ends_it_and_is_first_in_the_next() -> None:
+    s = taught(batches_ahead=0)
+    s.offer(request(1), 0.0)
+    s.offer(request(2, deadline=0.015), 0.0)
+    s.offer(request(3), 0.0)
+    (batch,) = s.poll(0.0).dispatches
+    assert ids(batch) == [1]
+
+
+def test_a_request_that_would_be_late_even_alone_is_passed_over_and_expires() -> None:
+    s = taught()
+    s.offer(request(1, deadline=0.005), 0.0)
+    s.offer(request(2, deadline=0.100), 0.0)
+    (batch,) = s.poll(0.0).dispatches
+    assert ids(batch) == [2]
+    assert [late.id for late in s.poll(0.005).expired] == [1]
+
+
+def test_if_all_would_be_late_the_first_is_computed_for_the_expectation_may_be_wrong() -> None:
+    s = taught()
+    s.offer(request(1, deadline=0.005), 0.0)
+    s.offer(request(2, deadline=0.006), 0.0)
+    (batch,) = s.poll(0.0).dispatches
+    assert ids(batch) == [1]
+
+
+def test_overload_with_deadlines_leaves_the_goodput() -> None:
+    """Three times what can be computed, and deadlines shorter than the queue is long."""
+    s = taught(max_batch_rows=32, max_queue_rows=64)
+    per_row_s, until_s, deadline_s = 0.010, 20.0, 0.250
+    arrivals = [number * per_row_s / 3 for number in range(int(until_s * 3 / per_row_s))]
+    running: list[tuple[float, Batch]] = []
+    in_time, now, number = 0, 0.0, 0
+    while number < len(arrivals):
+        now = min([arrivals[number], *(end for end, _ in running)])
+        for end, batch in list(running):
+            if end <= now:
+                running.remove((end, batch))
+                s.batch_done(batch.worker, batch.id, now, batch.rows * per_row_s)
+                in_time += sum(one.deadline_s >= now for one in batch.requests)
+        if arrivals[number] <= now:
+            s.offer(request(number, at=now, deadline=now + deadline_s), now)
+            number += 1
+        for batch in s.poll(now).dispatches:
+            begins = max([now, *(end for end, _ in running)])
+            running.append((begins + batch.rows * per_row_s, batch))
+    assert in_time * per_row_s > 0.9 * until_s
