@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 import grpc
@@ -113,16 +113,21 @@ def _find_datasets(settings: Settings) -> dict[str, Dataset]:
         raise StartError(f"datasets: {error}") from error
 
 
-def _analyses(settings: Settings, specs: Sequence[WorkerSpec], observer: Observers) -> Analyses:
-    """Analyses with one process per device; on the CPU it may use what all workers use."""
+def _analyses(settings: Settings, pool: WorkerPool, observer: Observers) -> Analyses:
+    """Analyses with one process per device, which stands still while the workers there compute.
+
+    On the CPU it may use what all workers use.
+    """
     threads: dict[str, int] = {}
-    for spec in specs:
+    for spec in (state.spec for state in pool.workers.values()):
         threads[spec.device] = threads.get(spec.device, 0) + spec.threads
     helpers = [Helper(device, min(count, cpu_count())) for device, count in threads.items()]
     limits = AnalysisLimits(
         settings.analysis_max_jobs, settings.analysis_max_images, settings.analysis_max_mb * 2**20
     )
-    return Analyses(helpers, limits, observer)
+    analyses = Analyses(helpers, limits, observer)
+    pool.on_busy = analyses.set_busy
+    return analyses
 
 
 async def serve(settings: Settings) -> None:
@@ -146,7 +151,7 @@ async def serve(settings: Settings) -> None:
     scheduler = Scheduler(settings.limits())
     pool = WorkerPool(specs, models, settings.load_timeout_s)
     dispatcher = Dispatcher(scheduler, pool, models, observer, traces)
-    analyses = _analyses(settings, specs, observer)
+    analyses = _analyses(settings, pool, observer)
     health = Health(models)
     pool.events = dispatcher
     pool.on_models_changed = functools.partial(_models_changed, health, monitoring)

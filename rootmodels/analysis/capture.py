@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from rootmodels.analysis.layers import Stage
 from rootmodels.analysis.moments import Array, Moments
@@ -28,6 +28,12 @@ CPU_STEP_IMAGES = 8
 GPU_STEP_IMAGES = 64
 """The same on a GPU, which is idle between steps that are too small."""
 
+
+_PART_SAMPLES = 256
+"""A thread with fewer samples than this costs more than it saves."""
+
+_BLOCK_CHANNELS = 64
+"""A layer's products with itself are computed in strips so high, from the diagonal to the right."""
 
 _SMALL_PIXELS = 100
 """Maps of up to so many pixels have their products formed in float64."""
@@ -97,7 +103,7 @@ class Capture:
         height, width = min(first.shape[1:3], second.shape[1:3])
         rows, columns = (_rows(_pixel_sums(maps, height, width)) for maps in (first, second))
         dtype = torch.promote_types(rows.dtype, columns.dtype)
-        product = rows.to(dtype).T @ columns.to(dtype)
+        product = _products(rows.to(dtype), columns.to(dtype))
         if pair in self._products:
             self._products[pair] += product
         else:
@@ -137,18 +143,14 @@ class _LayerSums:
     def add(self, samples: Tensor) -> None:
         """Add ``samples`` [N, C], which are shifted already."""
         self.sums += samples.sum(dim=0)
-        # The matrix is symmetric: one of its quarters need not be computed.
-        left, right = samples.tensor_split(2, dim=1)
-        half = left.shape[1]
-        across = left.T @ right
-        self.products[:half, :half] += left.T @ left
-        self.products[:half, half:] += across
-        self.products[half:, :half] += across.T
-        self.products[half:, half:] += right.T @ right
+        for top in range(0, samples.shape[1], _BLOCK_CHANNELS):
+            strip = samples[:, top : top + _BLOCK_CHANNELS]
+            self.products[top : top + _BLOCK_CHANNELS, top:] += _products(strip, samples[:, top:])
 
     def moments(self, samples: int) -> Moments:
         shift, sums = _float64(self.shift), self.sums.cpu().numpy()
-        products = self.products.cpu().numpy()
+        # Symmetric: what is below the diagonal is not computed, or not all of it.
+        products = (self.products.triu() + self.products.triu(1).T).cpu().numpy()
         return Moments.from_shifted(samples, (shift, shift), (sums, sums), products)
 
 
@@ -157,8 +159,20 @@ def _pixel_sums(maps: Tensor, height: int, width: int) -> Tensor:
     rows, columns = maps.shape[1] // height, maps.shape[2] // width
     if rows == columns == 1:
         return maps
-    images, _, _, channels = maps.shape
-    return maps.reshape(images, height, rows, width, columns, channels).sum(dim=(2, 4))
+    sums = nn.functional.avg_pool2d(maps.permute(0, 3, 1, 2), (rows, columns), divisor_override=1)
+    return sums.permute(0, 2, 3, 1)
+
+
+def _products(first: Tensor, second: Tensor) -> Tensor:
+    """Sum over samples [N, C1] and [N, C2] of their products [C1, C2]; rounded as the samples are.
+
+    On a CPU each thread takes a part of the samples: their products are too small to be shared.
+    """
+    parts = torch.get_num_threads() if first.device.type == "cpu" else 1
+    if len(first) % parts or len(first) < parts * _PART_SAMPLES:
+        return first.T @ second
+    rows, columns = (x.reshape(parts, -1, x.shape[1]) for x in (first, second))
+    return torch.bmm(rows.transpose(1, 2), columns).sum(dim=0)
 
 
 def _rows(maps: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -40,6 +41,7 @@ class Helper:
         self._reply: asyncio.Future[messages.Reply] | None = None
         self._turn = asyncio.Lock()
         self._jobs = 0
+        self._paused = False
         self._idle: asyncio.TimerHandle | None = None
         self._ending: set[asyncio.Task[int]] = set()
         self.generation = 0
@@ -56,6 +58,12 @@ class Helper:
             self._idle.cancel()
         self._end("the service is shutting down")
         await asyncio.gather(*self._ending)
+
+    def pause(self, *, paused: bool) -> None:
+        """Have the kernel stop the process, wherever it is, or let it go on."""
+        self._paused = paused
+        if self._process is not None:
+            os.kill(self._process.pid, signal.SIGSTOP if paused else signal.SIGCONT)
 
     def opened(self) -> None:
         """A job has begun."""
@@ -98,6 +106,7 @@ class Helper:
         finally:
             theirs.close()
         self._link = link
+        self.pause(paused=self._paused)
         self.generation += 1
         asyncio.get_running_loop().add_reader(link, self._on_readable)
         _log.info(

@@ -136,6 +136,12 @@ class Analyses:
         with HelperJob(self._helpers[0], begin) as job:
             return await _derive(job, begin.job, sums, kinds, tolerance)
 
+    def set_busy(self, device: str, busy: bool) -> None:
+        """Inference has begun on ``device``, or has ended there: its process waits meanwhile."""
+        for helper in self._helpers:
+            if helper.device == device:
+                helper.pause(paused=busy)
+
     async def close(self) -> None:
         """End every analysis, and the processes."""
         self._closing = True

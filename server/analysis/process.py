@@ -1,8 +1,8 @@
 """An analysis process: sums chunks of images and derives results, and yields to whatever else runs.
 
-It is in the kernel's idle scheduling class (:mod:`server.analysis.launch`): inference, the service and
-anything else on the machine takes the processors from it at once. So it needs neither to watch for
-inference nor to be told of it.
+It is in the kernel's idle scheduling class (:mod:`server.analysis.launch`): the service and anything else
+on the machine takes the processors from it at once. While a worker computes a batch the service stops
+it altogether. So it needs neither to watch for inference nor to be told of it.
 """
 
 from __future__ import annotations

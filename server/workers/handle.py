@@ -77,6 +77,11 @@ class WorkerHandle:
         """Process id."""
         return self._process.pid if self._process else 0
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether it has a batch."""
+        return bool(self._slots)
+
     def start(self) -> None:
         """Start the process; it says Started when it runs."""
         layout = self.spec.layout()

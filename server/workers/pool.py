@@ -81,8 +81,9 @@ class WorkerPool:
     """Owns the workers.
 
     Set ``events`` and ``on_models_changed``, which is called when the state of a model may have
-    changed, before :meth:`start`. A worker that takes longer than ``load_timeout_s`` to start, or to
-    load a model, is replaced.
+    changed, before :meth:`start`. ``on_busy`` is called with a device and True before one of its workers
+    gets a batch while none had one, and with False when none has one any more. A worker that takes
+    longer than ``load_timeout_s`` to start, or to load a model, is replaced.
     """
 
     def __init__(self, specs: Sequence[WorkerSpec], models: Models, load_timeout_s: float) -> None:
@@ -90,6 +91,8 @@ class WorkerPool:
         self.libraries: dict[str, str] = {}
         self.events: PoolEvents
         self.on_models_changed: Callable[[], None]
+        self.on_busy: Callable[[str, bool], None] = lambda device, busy: None
+        self._busy: set[str] = set()
         self._models = models
         self._load_timeout_s = load_timeout_s
         self._stopping = False
@@ -115,6 +118,10 @@ class WorkerPool:
         """Hand a batch to ``worker``."""
         handle = self.workers[worker].handle
         assert handle is not None, "a lost worker gets no batches"
+        device = handle.spec.device
+        if device not in self._busy:
+            self._busy.add(device)
+            self.on_busy(device, True)
         handle.run(batch, model, parts)
 
     async def load_behind(self, card: ModelCard) -> None:
@@ -215,11 +222,13 @@ class WorkerPool:
             case messages.Done():
                 report = BatchReport(message.began_ns, message.ended_ns, message.expired)
                 self.events.batch_done(name, message.batch, report)
+                self._check_idle(handle.spec.device)
             case messages.Failed():
                 fields = {"worker": name, "pid": handle.pid, "error": message.error}
                 _log.error("worker %s: a batch failed: %s", name, message.error, extra=fields)
                 handle.drop_output(message.batch)
                 self.events.batch_failed(name, message.batch, message.error)
+                self._check_idle(handle.spec.device)
             case messages.Started():
                 state.device_name = message.device_name
                 self.libraries |= message.libraries
@@ -268,6 +277,13 @@ class WorkerPool:
                 self._load_next(state)
             case other:
                 raise AssertionError(f"a worker does not say {other}")
+
+    def _check_idle(self, device: str) -> None:
+        """Tell when no worker of ``device`` has a batch any more."""
+        handles = (state.handle for state in self.workers.values() if state.spec.device == device)
+        if device in self._busy and not any(handle and handle.is_busy for handle in handles):
+            self._busy.remove(device)
+            self.on_busy(device, False)
 
     def _load_next(self, state: WorkerState) -> None:
         if state.to_load:
@@ -326,6 +342,7 @@ class WorkerPool:
             for model in self._models.served():
                 self._set_failure(model.card.name, handle.spec.name, reason)
         self.events.worker_lost(handle.spec.name)
+        self._check_idle(handle.spec.device)
         self.on_models_changed()
 
     async def _replace(self, state: WorkerState, ended: WorkerHandle) -> None:

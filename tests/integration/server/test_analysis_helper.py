@@ -130,6 +130,33 @@ async def test_what_is_cancelled_and_does_not_end_is_killed(
         assert process.pid != stopped
 
 
+async def test_it_stands_still_while_inference_runs(process: Helper) -> None:
+    analyses = Analyses([process], AnalysisLimits(1, 10, 10**6), Observers([]))
+    content = some_sums().to_bytes()
+    with HelperJob(process, begin()) as job:
+        await job.ask(messages.Derive(1, (), 1e-6), content)
+        analyses.set_busy("cuda:0", True)
+        await job.ask(messages.Derive(1, (), 1e-6), content)
+        analyses.set_busy("cpu", True)
+        asking = asyncio.create_task(job.ask(messages.Derive(1, (), 1e-6), content))
+        done, _ = await asyncio.wait({asking}, timeout=0.2)
+        assert not done
+        analyses.set_busy("cpu", False)
+        reply, _ = await asking
+        assert isinstance(reply, messages.Derived)
+
+
+async def test_a_process_that_is_started_during_inference_waits(process: Helper) -> None:
+    process.pause(paused=True)
+    with HelperJob(process, begin()) as job:
+        request = messages.Derive(1, (), 1e-6)
+        asking = asyncio.create_task(job.ask(request, some_sums().to_bytes()))
+        done, _ = await asyncio.wait({asking}, timeout=1.0)
+        assert not done
+        process.pause(paused=False)
+        await asking
+
+
 async def test_it_ends_when_there_is_nothing_to_do(
     process: Helper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
