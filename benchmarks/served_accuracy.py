@@ -137,9 +137,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 row = asyncio.run(measure(server.address, model, fp32[model], data, args.rows))
                 results.append(row)
                 print(row, flush=True)
+                if args.json:
+                    write(args.json, machine(args.device), results)
 
-    if args.json:
-        write(args.json, machine(args.device), results)
     far = [row for row in results if not row.is_close]
     for row in far:
         print(f"{row.model} in {row.engine} {row.precision} is too far from fp32")

@@ -27,10 +27,9 @@ from rootmodels.weights_info import PRETRAINED_DIR, WeightsError, read_info, wei
 
 RECIPES = {
     "short": Recipe(),
-    "more": Recipe(epochs=2, muon_lr=0.02, vector_lr=0.1),
-    "long": Recipe(epochs=100, batch_size=256, padding=4, small_share=0.3),
+    "long": Recipe(epochs=100, padding=4, small_share=0.3),
 }
-"""For a CPU, ``short`` from random weights and ``more`` from trained ones; for a GPU, untried, ``long``."""
+"""``short`` for a CPU, tried out there; ``long`` for a GPU, as yet untried."""
 
 
 def train(

@@ -33,14 +33,14 @@ class Recipe:
     """The numbers of a training run; written into the metadata of the weights."""
 
     epochs: int = 6
-    batch_size: int = 128
+    batch_size: int = 256
     muon_lr: float = 0.04  # relative change of a convolution's weight in one step, at the peak
     muon_momentum: float = 0.95
-    vector_lr: float = 0.2  # of the scales and shifts of batch normalisation, at the peak
+    vector_lr: float = 0.3  # of the scales and shifts of batch normalisation, at the peak
     vector_momentum: float = 0.9
     warmup: float = 0.1  # share of the steps in which the learning rates rise
     label_smoothing: float = 0.1
-    small_share: float = 0.9  # of the steps that see small crops: cheaper, and nearly as good
+    small_share: float = 0.75  # of the steps that see small crops: cheaper, and enough to begin
     small_size: int = 24  # pixels, a side of a small crop
     padding: int = 2  # pixels, around the image when the crop is as large as the image
 

@@ -163,7 +163,7 @@ def test_a_run_that_is_killed_ends_with_the_weights_of_one_that_is_not(
 
     def command(name: str) -> list[str]:
         folders = ["--work", str(tmp_path / name), "--out", str(tmp_path / f"{name}-out")]
-        arguments = ["nin-root-16", "--data", str(data), "--epochs", "2", *folders]
+        arguments = ["nin-root-16", "--data", str(data), "--epochs", "4", *folders]
         return [sys.executable, "-m", "rootmodels.train", *arguments, "--threads", "1"]
 
     whole = subprocess.run(command("whole"), check=True, capture_output=True, text=True)
@@ -285,7 +285,7 @@ def test_wrong_arguments_are_refused(
 
 
 def test_a_set_smaller_than_a_batch_is_refused(tiny: LabelledImages) -> None:
-    with pytest.raises(DataError, match="has 64 images, expected at least one batch, 128"):
+    with pytest.raises(DataError, match="has 64 images, expected at least one batch, 256"):
         Run("nin-root-16", Recipe(), 0, tiny, torch.device("cpu"))
 
 
