@@ -66,7 +66,7 @@ def pace(data: Path, images: int) -> dict[str, object]:
     for block in blocks(data, images):
         began = time.perf_counter()
         with torch.inference_mode():
-            for part in torch.split(torch.from_numpy(block), 32):
+            for part in torch.split(torch.from_numpy(block), 16):
                 module(part)
         middle = time.perf_counter()
         capture.add(block)
@@ -234,11 +234,16 @@ def latency(data: Path, rounds: int, seconds: float) -> dict[str, object]:
                 warmup_s=1.0,
                 seed=round_,
             )
-            found["alone"].append(_milliseconds(options))
-            with _EndlessAnalysis(server) as analysis:
-                before = analysis.images
-                found["with_analysis"].append(_milliseconds(options))
-                images += analysis.images - before
+            # A B, then B A: a machine that drifts favours neither.
+            for which in sorted(found, reverse=bool(round_ % 2)):
+                if which == "alone":
+                    found[which].append(_milliseconds(options))
+                    continue
+                with _EndlessAnalysis(server) as analysis:
+                    before = analysis.images
+                    found[which].append(_milliseconds(options))
+                    images += analysis.images - before
+    mean = {which: statistics.mean(one["p99"] for one in runs) for which, runs in found.items()}
     ratios = [
         busy["p99"] / alone["p99"]
         for alone, busy in zip(found["alone"], found["with_analysis"], strict=True)
@@ -246,6 +251,8 @@ def latency(data: Path, rounds: int, seconds: float) -> dict[str, object]:
     return {
         "rate_per_s": round(rate, 1),
         **found,
+        "mean_p99_ms": {which: round(value, 2) for which, value in mean.items()},
+        "ratio_of_means": round(mean["with_analysis"] / mean["alone"], 3),
         "p99_ratio": round(statistics.median(ratios), 3),
         "p99_ratio_range": [round(min(ratios), 3), round(max(ratios), 3)],
         "analysed_images_per_s": round(images / (rounds * (seconds + 1)), 1),

@@ -52,6 +52,7 @@ class Capture:
         self._step = CPU_STEP_IMAGES if self._device.type == "cpu" else GPU_STEP_IMAGES
         self._layers: dict[str, _LayerSums] = {}
         self._products: dict[Pair, Tensor] = {}
+        self._rooms: dict[str, Tensor] = {}
         self._images = 0
 
     def add(self, images: NDArray[np.uint8]) -> None:
@@ -78,8 +79,7 @@ class Capture:
             layer = self._layers.get(name)
             if layer is None:
                 layer = self._layers[name] = _LayerSums.starting_with(maps)
-            # Channels-last: a row per pixel is how the map lies in memory.
-            samples = maps.permute(0, 2, 3, 1) - layer.shift
+            samples = self._centred(name, maps, layer.shift)
             if maps.shape[2] * maps.shape[3] <= _SMALL_PIXELS:
                 samples = samples.double()
             layer.add(samples.reshape(-1, samples.shape[3]))
@@ -88,6 +88,17 @@ class Capture:
                 open_pairs.remove(pair)
                 if pair[0] != pair[1]:
                     self._add_product(pair, centred[pair[0]], centred[pair[1]])
+
+    def _centred(self, name: str, maps: Tensor, shift: Tensor) -> Tensor:
+        """Maps [N, C, H, W] less ``shift``, as [N, H, W, C]: a row per pixel, as the map lies in memory.
+
+        Written where those of the last images were: fresh memory would cost as much as the subtraction.
+        """
+        rows = maps.permute(0, 2, 3, 1)
+        room = self._rooms.get(name)
+        if room is None or len(room) < len(rows):
+            room = self._rooms[name] = torch.empty(rows.shape, device=rows.device)
+        return torch.sub(rows, shift, out=room[: len(rows)])
 
     def _wanted(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
         """The responses of the plan's layers; runs no layer beyond the last of them."""

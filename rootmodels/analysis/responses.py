@@ -25,6 +25,8 @@ def responses(
         linear = layer.linear(x)
         if stage is Stage.BEFORE_RELU:
             yield name, linear
-        x = nn.functional.relu(linear)
-        if stage is Stage.AFTER_RELU:
+            x = nn.functional.relu(linear)
+        else:
+            # Nobody else has it: in place saves a map's worth of memory traffic.
+            x = nn.functional.relu_(linear)
             yield name, x
