@@ -1,6 +1,7 @@
 """What all tests share: a test's tier follows from its folder."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,10 @@ if os.environ.get("CI"):
 
 TIERS = frozenset({"unit", "models", "integration", "e2e", "ops", "gpu"})
 ROOT = Path(__file__).parent.parent
+
+# A shell that starts a command in the background has it ignore SIGINT, and with it all that it starts:
+# then nothing here could be interrupted, which several tests do.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
