@@ -7,6 +7,7 @@ import itertools
 import math
 import time
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from server.core.reasons import Reason, RefusalError
 from server.core.scheduler import Batch, Limits, Request, Scheduler
@@ -21,8 +22,7 @@ _EXPIRED = "the deadline passed while the request waited for a worker"
 _RETRY_AFTER_S = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class InferenceRequest:
+class InferenceRequest(NamedTuple):
     """A valid request, as the wire hands it in. ``arrived_s`` and ``deadline_s`` are monotonic."""
 
     model: str
@@ -32,8 +32,7 @@ class InferenceRequest:
     priority: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """``logits`` is float32 [rows, classes] in row-major order."""
 
     logits: bytes

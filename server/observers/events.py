@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from server.core.reasons import Reason
 
 
-@dataclass(frozen=True, slots=True)
-class Timeline:
+class Timeline(NamedTuple):
     """Where an answered request's time went, in nanoseconds, and with whom.
 
     ``queue_ns``: until its batch was closed. ``batch_wait_ns``: until the worker began to compute the

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from tritonclient.grpc import service_pb2 as oip
@@ -30,8 +31,7 @@ _FP32_TOLERANCE = 1e-3
 _LONGEST_WAIT_S = 1e8
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedRequest:
+class ParsedRequest(NamedTuple):
     """A valid request and the names of the outputs it wants, in the order it wants them."""
 
     inference: InferenceRequest
