@@ -1,9 +1,13 @@
 """What a request costs the front process, beside an empty server: ``python -m benchmarks.request_cost``.
 
-Two servers run side by side: rootserve with the fake engine, and an empty grpc.aio server of the same
-protocol on the same event loop, which decodes each request and answers with the same message. Callers in a
-process of their own load them in turns, A B B A ..., one image per request. What counts is the processor time of
-the serving process, divided by the requests: unlike the wall clock, it says little of who else was busy.
+Two servers run side by side: rootserve, and an empty grpc.aio server of the same protocol on the same event
+loop, which decodes each request and answers with the same message. A process of its own loads them in turns,
+A B B A ..., one image per request: with a given rate of requests (Poisson), the same work for both, or
+with callers that ask again as soon as they are answered. What counts is the processor time of the serving
+process, divided by the requests: unlike the wall clock, it says little of who else was busy.
+
+With callers, the empty server is asked far more often than one that computes, and many requests come to it
+at a time, which makes each cheaper: only with the fake engine are the two comparable there.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ import asyncio
 import json
 import os
 import platform
+import random
 import statistics
 import subprocess
 import sys
@@ -39,20 +44,28 @@ PREFIX = "listening grpc="
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How a server is loaded: ``callers`` in all, each with one request under way."""
+    """How a server is loaded: by ``callers``, each with one request under way, or ``rate`` per second."""
 
     kind: str
     callers: int
     connections: int
+    rate: float = 0.0
 
     @property
     def name(self) -> str:
         """For the table."""
         joint = "1 connection" if self.connections == 1 else f"{self.connections} connections"
-        return f"{self.kind}, {self.callers} callers, {joint}"
+        who = "1 caller" if self.callers == 1 else f"{self.callers} callers"
+        return f"{self.kind}, {f'{self.rate:.0f} requests/s' if self.rate else who}, {joint}"
 
 
 LOADS = (
+    Load("unary", 1, 1, rate=200),
+    Load("unary", 1, 1, rate=600),
+    Load("unary", 8, 8, rate=600),
+    Load("stream", 1, 1, rate=200),
+    Load("stream", 1, 1, rate=600),
+    Load("stream", 8, 8, rate=600),
     Load("unary", 1, 1),
     Load("unary", 8, 1),
     Load("unary", 32, 1),
@@ -93,9 +106,10 @@ async def serve_empty() -> None:
 
 
 @contextmanager
-def running(kind: str) -> Iterator[tuple[int, str]]:
+def running(kind: str, engine: str, precision: str) -> Iterator[tuple[int, str]]:
     """Process id and address of a server in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.request_cost", "--serve", kind]
+    command += ["--engine", engine, "--precision", precision]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
@@ -142,9 +156,65 @@ async def generate(address: str, load: Load, seconds: float) -> None:
             await stack.enter_async_context(channel)
             stubs.append(service_pb2_grpc.GRPCInferenceServiceStub(channel))
         await stubs[0].ModelInfer(request, wait_for_ready=True)
-        call = ask if load.kind == "unary" else stream
-        calls = (call(stubs[number % load.connections]) for number in range(load.callers))
+        if load.rate:
+            poisson = poisson_calls if load.kind == "unary" else poisson_stream
+            share = load.rate / load.connections
+            calls = [poisson(stub, request, share, seconds, n) for n, stub in enumerate(stubs)]
+        else:
+            call = ask if load.kind == "unary" else stream
+            calls = [call(stubs[number % load.connections]) for number in range(load.callers)]
         print(sum(await asyncio.gather(*calls)))
+
+
+def instants(rate: float, seconds: float, seed: int) -> Iterator[float]:
+    """When requests are due, in seconds from the beginning."""
+    rng = random.Random(seed)
+    due = 0.0
+    while (due := due + rng.expovariate(rate)) < seconds:
+        yield due
+
+
+async def ask_once(stub: Any, request: oip.ModelInferRequest) -> None:
+    """One unary call."""
+    await stub.ModelInfer(request)
+
+
+async def poisson_calls(
+    stub: Any, request: oip.ModelInferRequest, rate: float, seconds: float, seed: int
+) -> int:
+    """So many unary calls; returns how many were answered."""
+    calls = []
+    began = time.perf_counter()
+    for due in instants(rate, seconds, seed):
+        await asyncio.sleep(max(0.0, began + due - time.perf_counter()))
+        calls.append(asyncio.ensure_future(ask_once(stub, request)))
+    await asyncio.gather(*calls)
+    return len(calls)
+
+
+async def poisson_stream(
+    stub: Any, request: oip.ModelInferRequest, rate: float, seconds: float, seed: int
+) -> int:
+    """So many requests over a stream; returns how many were answered."""
+    stream = stub.ModelStreamInfer()
+    sent = answered = 0
+
+    async def read() -> None:
+        nonlocal answered
+        async for response in stream:
+            assert not response.error_message, response.error_message
+            answered += 1
+
+    reading = asyncio.ensure_future(read())
+    began = time.perf_counter()
+    for due in instants(rate, seconds, seed):
+        await asyncio.sleep(max(0.0, began + due - time.perf_counter()))
+        await stream.write(request)
+        sent += 1
+    await stream.done_writing()
+    await reading
+    assert answered == sent, f"{answered} of {sent} requests were answered"
+    return answered
 
 
 def turn(server: tuple[int, str], load: Load, seconds: float) -> tuple[float, float]:
@@ -165,18 +235,21 @@ def cpu_s(pid: int) -> float:
     return usage[0]
 
 
-def measure(rounds: int, seconds: float, loads: list[Load]) -> list[dict[str, Any]]:
+def measure(args: argparse.Namespace, loads: list[Load]) -> list[dict[str, Any]]:
     """Every load on both servers in turns; a row for each load."""
     rows = []
     with ExitStack() as stack:
-        servers = {kind: stack.enter_context(running(kind)) for kind in ("rootserve", "empty")}
+        servers = {
+            kind: stack.enter_context(running(kind, args.engine, args.precision))
+            for kind in ("rootserve", "empty")
+        }
         wait_ready(servers["rootserve"][1])
         for load in loads:
             turns: dict[str, list[tuple[float, float]]] = {"rootserve": [], "empty": []}
-            for number in range(rounds + 1):
+            for number in range(args.rounds + 1):
                 order = ("rootserve", "empty") if number % 2 else ("empty", "rootserve")
                 for kind in order:
-                    found = turn(servers[kind], load, seconds)
+                    found = turn(servers[kind], load, args.seconds)
                     if number:  # the first round warms up
                         turns[kind].append(found)
             pairs = zip(turns["rootserve"], turns["empty"], strict=True)
@@ -217,7 +290,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.5, help="of a turn")
-    parser.add_argument("--only", help="unary or stream")
+    parser.add_argument("--only", help="loads whose names contain this")
+    parser.add_argument("--engine", default="fake", help="what rootserve computes with")
+    parser.add_argument("--precision", default="fp32")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--serve", choices=["rootserve", "empty"], help=argparse.SUPPRESS)
     parser.add_argument("--generate", metavar="ADDRESS", help=argparse.SUPPRESS)
@@ -228,7 +303,9 @@ def main() -> int:
         return 0
     if args.serve:
         ports = ["--port", "0", "--metrics-port", "0", "--device", "cpu", "--models", MODEL]
-        return serve([*ports, "--engine", "fake", "--log-level", "error"])
+        return serve(
+            [*ports, "--engine", args.engine, "--precision", args.precision, "--log-level", "error"]
+        )
     if args.generate:
         uvloop.run(generate(args.generate, LOADS[args.load], args.seconds))
         return 0
@@ -241,8 +318,8 @@ def main() -> int:
     }
     print(", ".join(f"{key} {value}" for key, value in machine.items()))
     print("\n| load | empty, us | rootserve, us | ratio (range) |\n|---|---|---|---|")
-    loads = [load for load in LOADS if args.only in {None, load.kind}]
-    rows = measure(args.rounds, args.seconds, loads)
+    loads = [load for load in LOADS if not args.only or args.only in load.name]
+    rows = measure(args, loads)
     if args.json:
         args.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
     return 0

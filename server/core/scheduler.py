@@ -119,9 +119,7 @@ class _Queue:
     @property
     def oldest_s(self) -> float:
         """When the request came that has waited longest."""
-        return min(
-            next(iter(level.requests.values())).arrived_s for level in self.levels.values()
-        )
+        return min(next(iter(level.requests.values())).arrived_s for level in self.levels.values())
 
     def rows_at(self, priority: int) -> int:
         """Rows that wait with this priority."""
@@ -302,7 +300,9 @@ class Scheduler:
     @property
     def is_empty(self) -> bool:
         """Whether nothing waits and nothing is being computed."""
-        return not any(self._queues.values()) and not any(worker.batches for worker in self._workers.values())
+        return not any(self._queues.values()) and not any(
+            worker.batches for worker in self._workers.values()
+        )
 
     def poll(self, now: float) -> Decisions:
         """Decide what can be decided at ``now``."""
