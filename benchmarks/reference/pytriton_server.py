@@ -1,0 +1,72 @@
+"""The same engine behind NVIDIA's Triton, by PyTriton: run it with the Python of an environment that has it.
+
+``benchmarks/reference/setup DIR`` makes such an environment. PyTriton is not a dependency of this project.
+"""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from pytriton.decorators import batch  # type: ignore[import-not-found]
+from pytriton.model_config import (  # type: ignore[import-not-found]
+    DynamicBatcher,
+    ModelConfig,
+    Tensor,
+)
+from pytriton.triton import Triton, TritonConfig  # type: ignore[import-not-found]
+
+from rootmodels.weights_info import weights_path
+from server.engines.base import LoadSpec
+from server.engines.openvino_cpu import load
+
+
+def free_port() -> int:
+    """A port that nobody has at this moment."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+def main() -> None:
+    """Serve until killed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--precision", choices=["fp32", "bf16", "int8"], default="bf16")
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    spec = LoadSpec(args.model, weights_path(args.model), "cpu", args.threads, args.precision)
+    engine = load(spec)
+
+    @batch  # type: ignore[untyped-decorator]
+    def infer(images: np.ndarray) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+        return {"logits": engine.run(images)}
+
+    ports = {name: free_port() for name in ("grpc_port", "http_port", "metrics_port")}
+    config = TritonConfig(
+        grpc_address="127.0.0.1", http_address="127.0.0.1", log_verbose=0, **ports
+    )
+    with Triton(config=config) as triton:
+        triton.bind(
+            model_name=args.model,
+            infer_func=infer,
+            inputs=[Tensor(name="images", dtype=np.uint8, shape=(3, 32, 32))],
+            outputs=[Tensor(name="logits", dtype=np.float32, shape=(10,))],
+            config=ModelConfig(
+                max_batch_size=32, batcher=DynamicBatcher(max_queue_delay_microseconds=0)
+            ),
+            strict=True,
+        )
+        triton.run()
+        print(f"listening grpc=127.0.0.1:{ports['grpc_port']}", flush=True)
+        triton.serve()
+
+
+if __name__ == "__main__":
+    main()
