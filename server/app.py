@@ -93,6 +93,8 @@ def worker_specs(settings: Settings, models: Models, cuda_devices: int) -> list[
             image=card.image,
             classes=len(card.classes),
             slots=1 + limits.batches_ahead,
+            max_image_bytes=settings.max_image_mb * 2**20,
+            max_image_pixels=settings.max_image_megapixels * 1_000_000,
         )
 
     if devices:
@@ -150,7 +152,9 @@ async def serve(settings: Settings) -> None:
     observer = Observers([monitoring.metrics, statistics, refusal_log])
     scheduler = Scheduler(settings.limits())
     pool = WorkerPool(specs, models, settings.load_timeout_s)
-    dispatcher = Dispatcher(scheduler, pool, models, observer, traces)
+    dispatcher = Dispatcher(
+        scheduler, pool, models, observer, traces, max_bytes=settings.max_queue_mb * 2**20
+    )
     analyses = _analyses(settings, pool, observer)
     health = Health(models)
     pool.events = dispatcher
@@ -211,7 +215,10 @@ def _models_changed(health: Health, monitoring: Monitoring) -> None:
 
 def _identity(settings: Settings) -> ServerIdentity:
     limits = RequestLimits(
-        settings.max_batch_rows, settings.priority_levels, settings.default_priority
+        settings.max_batch_rows,
+        settings.priority_levels,
+        settings.default_priority,
+        settings.max_image_mb * 2**20,
     )
     return ServerIdentity("rootserve", version(), limits)
 

@@ -17,6 +17,8 @@ VERSION = "1"
 """The one version of every model; perf_analyzer wants a bare integer."""
 
 INPUT_NAME = "images"
+ENCODED_NAME = "encoded"
+"""The other way to send images: as JPEG or PNG files."""
 LOGITS_NAME = "logits"
 PROBABILITIES_NAME = "probabilities"
 

@@ -233,6 +233,10 @@ class Scheduler:
             self.durations.learn(batch.model, batch.rows, compute_s)
         return batch
 
+    def worker_alive(self, worker: str, now: float) -> None:
+        """``worker`` is at work on its batch: if it hangs, then from now on."""
+        self._workers[worker].began_s = now
+
     def worker_lost(self, name: str) -> tuple[Request, ...]:
         """``name`` is dead. What it had goes back to the head of its queue.
 

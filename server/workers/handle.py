@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from server.engines.base import Precision
-from server.workers import messages
+from server.workers import encoding, messages
 from server.workers.child import environment
 from server.workers.memory import SlotLayout, SlotMemory
 
@@ -24,7 +24,10 @@ _FLOAT_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """What a worker is: ``image`` is C, H, W; ``slots`` is how many batches it can hold."""
+    """What a worker is: ``image`` is C, H, W; ``slots`` is how many batches it can hold.
+
+    ``max_image_bytes`` and ``max_image_pixels`` bound a picture that comes encoded.
+    """
 
     name: str
     device: str
@@ -35,13 +38,24 @@ class WorkerSpec:
     image: tuple[int, int, int]
     classes: int
     slots: int
+    max_image_bytes: int
+    max_image_pixels: int
+
+    @property
+    def raw_bytes(self) -> int:
+        """Bytes of a full batch of float32 images."""
+        channels, height, width = self.image
+        return self.max_batch_rows * channels * height * width * _FLOAT_BYTES
 
     def layout(self) -> SlotLayout:
-        """Slots that fit a full batch of float32 images and its logits."""
-        channels, height, width = self.image
+        """Slots that fit a full batch of float32 images, or of the largest pictures, and its logits.
+
+        That is a lot of room, but what is not written takes no memory.
+        """
+        picture_bytes = encoding.LENGTH_BYTES + self.max_image_bytes
         return SlotLayout(
             slots=self.slots,
-            input_bytes=self.max_batch_rows * channels * height * width * _FLOAT_BYTES,
+            input_bytes=max(self.raw_bytes, self.max_batch_rows * picture_bytes),
             output_bytes=self.max_batch_rows * self.classes * _FLOAT_BYTES,
         )
 
@@ -70,6 +84,7 @@ class WorkerHandle:
         self._on_end = on_end
         self._process: subprocess.Popen[bytes] | None = None
         self._slots: dict[int, int] = {}
+        self._encoded: set[int] = set()
         self._ended = False
 
     @property
@@ -130,17 +145,27 @@ class WorkerHandle:
         slot = next(slot for slot in range(self.spec.slots) if slot not in taken)
         self._slots[batch] = slot
         self._memory.write_input(slot, tuple(part.content for part in parts))
+        if any(part.datatype == "BYTES" for part in parts):
+            self._encoded.add(slot)
         segments = tuple((part.rows, part.datatype, part.deadline_ns) for part in parts)
         self._send(messages.Run(batch, model, slot, segments))
 
     def take_output(self, batch: int, rows: int) -> bytes:
         """The logits of a batch that is done, float32 [rows, classes]; frees its slot."""
-        slot = self._slots.pop(batch)
+        slot = self._free(batch)
         return self._memory.read_output(slot, rows * self.spec.classes * _FLOAT_BYTES)
 
     def drop_output(self, batch: int) -> None:
         """Free the slot of a batch that failed."""
-        del self._slots[batch]
+        self._free(batch)
+
+    def _free(self, batch: int) -> int:
+        """Take the slot of ``batch`` back; what pictures took of it beyond raw images is given up."""
+        slot = self._slots.pop(batch)
+        if slot in self._encoded:
+            self._encoded.remove(slot)
+            self._memory.trim_input(slot, self.spec.raw_bytes)
+        return slot
 
     def kill(self) -> None:
         """End the process now."""
@@ -169,6 +194,7 @@ class WorkerHandle:
         command += ["--device", spec.device, "--threads", str(spec.threads)]
         command += ["--max-batch-rows", str(spec.max_batch_rows)]
         command += ["--image", *map(str, spec.image), "--classes", str(spec.classes)]
+        command += ["--max-image-pixels", str(spec.max_image_pixels)]
         sizes = (layout.slots, layout.input_bytes, layout.output_bytes)
         command += ["--slots", *map(str, sizes)]
         return [*command, "--memory-fd", str(memory_fd), "--link-fd", str(link_fd)]

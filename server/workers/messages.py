@@ -13,7 +13,8 @@ from server.engines.base import Precision
 
 MAX_BYTES = 1 << 17
 
-Datatype = Literal["UINT8", "FP32"]
+Datatype = Literal["UINT8", "FP32", "BYTES"]
+"""BYTES are picture files, as :mod:`server.workers.encoding` lays them."""
 Segment = tuple[int, Datatype, int]
 
 
@@ -90,14 +91,24 @@ class LoadFailed:
 class Done:
     """From a worker: the logits are in the slot's output. Times on CLOCK_MONOTONIC.
 
-    ``expired`` are the positions of the segments whose deadline had passed when it began: they were not
-    computed.
+    ``expired`` are the positions of the segments whose deadline had passed when it began, ``refused``
+    those with a picture that cannot be used, and what is wrong with it: neither were computed.
+    ``decode_ns`` is the part of the time that went into decoding pictures.
     """
 
     batch: int
     began_ns: int
     ended_ns: int
     expired: tuple[int, ...] = ()
+    refused: tuple[tuple[int, str], ...] = ()
+    decode_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """From a worker, now and then: it decodes the pictures of a batch, and does not hang."""
+
+    batch: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +119,11 @@ class Failed:
     error: str
 
 
-Message = Load | Swap | Discard | Run | Started | Loaded | LoadFailed | Done | Failed
+Message = Load | Swap | Discard | Run | Started | Loaded | LoadFailed | Done | Decoding | Failed
 
 _KINDS: dict[str, type[Message]] = {
     kind.__name__: kind
-    for kind in (Load, Swap, Discard, Run, Started, Loaded, LoadFailed, Done, Failed)
+    for kind in (Load, Swap, Discard, Run, Started, Loaded, LoadFailed, Done, Decoding, Failed)
 }
 
 
@@ -129,4 +140,5 @@ def decode(datagram: bytes) -> Message:
         content["segments"] = tuple(tuple(segment) for segment in content["segments"])
     elif kind is Done:
         content["expired"] = tuple(content["expired"])
+        content["refused"] = tuple((position, text) for position, text in content["refused"])
     return kind(**content)

@@ -24,12 +24,16 @@ _HOPELESS_DEATHS = 3
 class BatchReport:
     """When a worker computed a batch, on CLOCK_MONOTONIC.
 
-    ``expired`` are the positions of requests it did not compute, because their deadline had passed.
+    ``expired`` are the positions of requests it did not compute, because their deadline had passed;
+    ``refused`` those of requests with a picture that cannot be used, and what is wrong with it.
+    ``decode_ns`` is the part of the time that went into decoding pictures.
     """
 
     began_ns: int
     ended_ns: int
     expired: tuple[int, ...] = ()
+    refused: tuple[tuple[int, str], ...] = ()
+    decode_ns: int = 0
 
 
 class PoolEvents(Protocol):
@@ -40,6 +44,9 @@ class PoolEvents(Protocol):
 
     def batch_done(self, worker: str, batch: int, report: BatchReport) -> None:
         """A worker is through with a batch; its output can be taken."""
+
+    def batch_decoding(self, worker: str) -> None:
+        """A worker is decoding pictures, and does not hang."""
 
     def batch_failed(self, worker: str, batch: int, error: str) -> None:
         """The engine raised an exception."""
@@ -220,9 +227,17 @@ class WorkerPool:
             self._unwatch(state)
         match message:
             case messages.Done():
-                report = BatchReport(message.began_ns, message.ended_ns, message.expired)
+                report = BatchReport(
+                    message.began_ns,
+                    message.ended_ns,
+                    message.expired,
+                    message.refused,
+                    message.decode_ns,
+                )
                 self.events.batch_done(name, message.batch, report)
                 self._check_idle(handle.spec.device)
+            case messages.Decoding():
+                self.events.batch_decoding(name)
             case messages.Failed():
                 fields = {"worker": name, "pid": handle.pid, "error": message.error}
                 _log.error("worker %s: a batch failed: %s", name, message.error, extra=fields)

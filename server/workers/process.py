@@ -11,27 +11,35 @@ import time
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rootmodels.variants import get_variant
 from server.engines.base import Engine, Images, LoadSpec
 from server.engines.registry import get_loader
-from server.machine import cpu_name
+from server.machine import cpu_count, cpu_name
 from server.workers import messages
+from server.workers.assembly import Decoded, PictureSize, decode_segments
 from server.workers.child import leave_ending_to_the_service
 from server.workers.memory import SlotLayout, SlotMemory
+from server.workers.pictures import Decoder, short_side
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """What a worker is told on its command line; ``image`` is C, H, W."""
+    """What a worker is told on its command line; ``image`` is C, H, W.
+
+    ``max_image_pixels`` is the size of the largest picture that is decoded.
+    """
 
     device: str
     threads: int
     max_batch_rows: int
     image: tuple[int, int, int]
     classes: int
+    max_image_pixels: int
 
 
 class WorkerProcess:
@@ -41,6 +49,7 @@ class WorkerProcess:
         self._options = options
         self._memory = memory
         self._link = link
+        self._decoder = Decoder(options.threads or cpu_count(), options.max_image_pixels)
         self._engines: dict[str, Engine] = {}
         self._behind: dict[str, Engine] = {}
 
@@ -103,20 +112,42 @@ class WorkerProcess:
             if 0 < deadline_ns <= began_ns
         )
         try:
-            if len(expired) < len(run.segments):
-                self._memory.write_output(run.slot, self._logits(run, expired))
+            decoded = self._decode(run, expired)
+            left_out = (*expired, *(position for position, _ in decoded.refused))
+            if len(left_out) < len(run.segments):
+                self._memory.write_output(run.slot, self._logits(run, left_out, decoded))
         except Exception as error:  # noqa: BLE001 - a failing model must not take the worker along
             return messages.Failed(run.batch, _one_line(error))
-        return messages.Done(run.batch, began_ns, time.monotonic_ns(), expired)
+        ended_ns = time.monotonic_ns()
+        return messages.Done(
+            run.batch, began_ns, ended_ns, expired, decoded.refused, decoded.decode_ns
+        )
 
-    def _logits(self, run: messages.Run, expired: tuple[int, ...]) -> NDArray[np.float32]:
-        """Logits of the whole batch, [rows, classes]; zeros where the segment is ``expired``."""
-        images = self._images(run)
+    def _decode(self, run: messages.Run, expired: tuple[int, ...]) -> Decoded:
+        """The pictures of the batch that came encoded; most batches have none."""
+        if all(datatype != "BYTES" for _, datatype, _ in run.segments):
+            return Decoded()
+        image = self._options.image
+        size = PictureSize(image, short_side(get_variant(run.model).family, image[1]))
+        return decode_segments(
+            self._memory.input_content(run.slot),
+            run.segments,
+            expired,
+            size,
+            self._decoder,
+            beat=lambda: self._send(messages.Decoding(run.batch)),
+        )
+
+    def _logits(
+        self, run: messages.Run, left_out: tuple[int, ...], decoded: Decoded
+    ) -> NDArray[np.float32]:
+        """Logits of the whole batch, [rows, classes]; zeros where the segment is ``left_out``."""
+        images = self._images(run, decoded)
         engine = self._engines[run.model]
-        if not expired:
+        if not left_out:
             return self._checked(engine.run(images), len(images))
         alive = np.repeat(
-            [position not in expired for position in range(len(run.segments))],
+            [position not in left_out for position in range(len(run.segments))],
             [rows for rows, _, _ in run.segments],
         )
         logits = np.zeros((len(images), self._options.classes), np.float32)
@@ -129,22 +160,27 @@ class WorkerProcess:
             raise ValueError(f"the engine gave logits {logits.shape}, expected {expected}")
         return logits
 
-    def _images(self, run: messages.Run) -> Images:
-        """The batch's images in 0..255: as they lie there if all are uint8, else as float32."""
+    def _images(self, run: messages.Run, decoded: Decoded) -> Images:
+        """The batch's images in 0..255: as they lie there if all are UINT8; else float32 if any are."""
         image = self._options.image
         pixels = image[0] * image[1] * image[2]
         if all(datatype == "UINT8" for _, datatype, _ in run.segments):
             rows = sum(rows for rows, _, _ in run.segments)
             view = self._memory.input_view(run.slot, 0, rows * pixels, np.uint8)
             return view.reshape(rows, *image)  # type: ignore[return-value]
-        parts = []
+        parts: list[Images] = []
         offset = 0
-        for rows, datatype, _ in run.segments:
-            dtype, scale = (np.uint8, 1.0) if datatype == "UINT8" else (np.float32, 255.0)
+        for position, (rows, datatype, _) in enumerate(run.segments):
+            if datatype == "BYTES":
+                parts.append(decoded.images[position])
+                offset = decoded.ends[position]
+                continue
+            dtype = np.uint8 if datatype == "UINT8" else np.float32
             view = self._memory.input_view(run.slot, offset, rows * pixels, dtype)
-            parts.append(view.reshape(rows, *image).astype(np.float32) * np.float32(scale))
             offset += view.nbytes
-        return np.concatenate(parts)
+            values: Any = view.reshape(rows, *image)
+            parts.append(values if datatype == "UINT8" else values * np.float32(255))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _send(self, message: messages.Message) -> None:
         self._link.send(messages.encode(message))
@@ -174,13 +210,19 @@ def main() -> int:
     parser.add_argument("--max-batch-rows", type=int, required=True)
     parser.add_argument("--image", type=int, nargs=3, required=True)
     parser.add_argument("--classes", type=int, required=True)
+    parser.add_argument("--max-image-pixels", type=int, required=True)
     parser.add_argument("--slots", type=int, nargs=3, required=True)
     parser.add_argument("--memory-fd", type=int, required=True)
     parser.add_argument("--link-fd", type=int, required=True)
     args = parser.parse_args()
     leave_ending_to_the_service()
     options = WorkerOptions(
-        args.device, args.threads, args.max_batch_rows, tuple(args.image), args.classes
+        device=args.device,
+        threads=args.threads,
+        max_batch_rows=args.max_batch_rows,
+        image=tuple(args.image),
+        classes=args.classes,
+        max_image_pixels=args.max_image_pixels,
     )
     memory = SlotMemory(SlotLayout(*args.slots), args.memory_fd)
     with socket.socket(fileno=args.link_fd) as link:

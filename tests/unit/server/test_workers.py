@@ -20,6 +20,8 @@ from server.workers.memory import SlotLayout, SlotMemory
         messages.LoadFailed("nin-orig", "no such file"),
         messages.Done(7, 1, 2),
         messages.Done(7, 1, 2, (0, 3)),
+        messages.Done(7, 1, 2, (0,), ((1, "row 0: bad"), (2, "row 3: bad too")), 1),
+        messages.Decoding(7),
         messages.Failed(7, "boom"),
     ],
     ids=lambda message: type(message).__name__,
