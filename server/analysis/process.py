@@ -1,4 +1,4 @@
-"""An analysis process: sums chunks of images and derives results, and yields to whatever else runs.
+"""An analysis process: sums chunks of images, derives results, times layers; yields to whatever else runs.
 
 It is in the kernel's idle scheduling class (:mod:`server.analysis.launch`): the service and anything else
 on the machine takes the processors from it at once. While a worker computes a batch the service stops
@@ -11,7 +11,7 @@ import argparse
 import hashlib
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,9 @@ from rootmodels.analysis.layers import Stage
 from rootmodels.analysis.sums import Sums
 from rootmodels.data_error import DataError
 from server.analysis import derived, messages
-from server.engines.base import LoadSpec
+from server.engines.base import LoadSpec, Precision
+from server.engines.profiling import measure
+from server.engines.registry import get_profiler_loader
 from server.workers.child import leave_ending_to_the_service
 from server.workers.memory import SlotLayout, SlotMemory
 
@@ -78,15 +80,12 @@ class AnalysisProcess:
                     os.close(descriptors[0])
                 case messages.End(job):
                     del self._jobs[job]
-                case messages.Images() | messages.DatasetImages() | messages.Derive() as request:
-                    self._link.send(messages.encode(self._answer(request)))
                 case other:
-                    raise AssertionError(f"an analysis process is not told {other}")
+                    self._link.send(messages.encode(self._answer(other)))
 
-    def _answer(
-        self, request: messages.Images | messages.DatasetImages | messages.Derive
-    ) -> messages.Reply:
+    def _answer(self, request: messages.Message) -> messages.Reply:
         job = self._jobs[request.job]
+        begin = job.begin
         try:
             match request:
                 case messages.Images(_, rows, height, width):
@@ -98,11 +97,21 @@ class AnalysisProcess:
                     return self._sum(job, _read(job, Path(path), start, rows))
                 case messages.Derive(_, kinds, tolerance):
                     return _derive(job, {Kind(kind) for kind in kinds}, tolerance)
+                case messages.Profile(_, engine, precision, rows, image):
+                    return _profile(begin.job, self._spec(begin, precision), engine, (rows, *image))
+                case messages.Filters(_, layer):
+                    return _filters(job, self._spec(begin), layer)
+                case other:
+                    raise AssertionError(f"an analysis process is not asked {other}")
         except (AnalysisError, DataError) as error:
-            return messages.Failed(job.begin.job, str(error), refused=True)
+            return messages.Failed(begin.job, str(error), refused=True)
         except Exception as error:  # noqa: BLE001 - the service must be told, whatever it is
             text = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            return messages.Failed(job.begin.job, text[:2000], refused=False)
+            return messages.Failed(begin.job, text[:2000], refused=False)
+
+    def _spec(self, begin: messages.Begin, precision: Precision = "fp32") -> LoadSpec:
+        weights = None if begin.weights is None else Path(begin.weights)
+        return LoadSpec(begin.model, weights, self._device, self._threads, precision)
 
     def _sum(
         self, job: _Job, images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
@@ -111,8 +120,7 @@ class AnalysisProcess:
 
         begin = job.begin
         if job.network is None:
-            weights = None if begin.weights is None else Path(begin.weights)
-            job.network = _Network(LoadSpec(begin.model, weights, self._device, self._threads))
+            job.network = _Network(self._spec(begin))
         capture = Capture(job.network.module, begin.plan, Stage(begin.stage))
         capture.add(images)
         job.memory.write_output(0, np.frombuffer(capture.sums().to_bytes(), np.uint8))
@@ -135,6 +143,27 @@ def _derive(job: _Job, kinds: set[Kind], tolerance: float) -> messages.Derived:
     result = derived.to_bytes(derive(Sums.from_bytes(plan, data.tobytes()), kinds, tolerance))
     job.memory.write_output(0, np.frombuffer(result, np.uint8))
     return messages.Derived(job.begin.job, len(result))
+
+
+def _profile(
+    job: int, spec: LoadSpec, engine: str, shape: tuple[int, ...]
+) -> messages.Profiled:
+    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    times = measure(get_profiler_loader(engine)(spec), images)
+    return messages.Profiled(
+        job,
+        {name: astuple(each) for name, each in times.layers.items()},
+        dict(times.computed_in),
+        astuple(times.other),
+        astuple(times.total),
+        times.runs,
+    )
+
+
+def _filters(job: _Job, spec: LoadSpec, layer: str) -> messages.Filtered:
+    weight = spec.network().parameters[layer].weight
+    job.memory.write_output(0, weight.astype("<f4"))
+    return messages.Filtered(job.begin.job, weight.nbytes, _sha256(spec.weights))
 
 
 def _sha256(path: Path | None) -> str:
