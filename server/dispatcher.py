@@ -193,7 +193,7 @@ class Dispatcher:
         is_part = report.expired or report.refused
         learned_s = None if is_part else compute_s - report.decode_ns * 1e-9
         done = self._scheduler.batch_done(worker, batch, now, learned_s)
-        logits = self._pool.take_output(worker, batch, done.rows)
+        logits = self._pool.take_output(worker, batch, done.model, done.rows)
         try:
             self._pump()  # before the answers: the worker is idle
         finally:

@@ -97,17 +97,22 @@ class AnalysisProcess:
                     return self._sum(job, _read(job, Path(path), start, rows))
                 case messages.Derive(_, kinds, tolerance):
                     return _derive(job, {Kind(kind) for kind in kinds}, tolerance)
-                case messages.Profile(_, engine, precision, rows, image):
-                    return _profile(begin.job, self._spec(begin, precision), engine, (rows, *image))
-                case messages.Filters(_, layer):
-                    return _filters(job, self._spec(begin), layer)
-                case other:
-                    raise AssertionError(f"an analysis process is not asked {other}")
+                case _:
+                    return self._inspect(job, request)
         except (AnalysisError, DataError) as error:
             return messages.Failed(begin.job, str(error), refused=True)
         except Exception as error:  # noqa: BLE001 - the service must be told, whatever it is
             text = f"{type(error).__name__}: {' '.join(str(error).split())}"
             return messages.Failed(begin.job, text[:2000], refused=False)
+
+    def _inspect(self, job: _Job, request: messages.Message) -> messages.Reply:
+        match request:
+            case messages.Profile(number, engine, precision, rows, image):
+                return _profile(number, self._spec(job.begin, precision), engine, (rows, *image))
+            case messages.Filters(_, layer):
+                return _filters(job, self._spec(job.begin), layer)
+            case other:
+                raise AssertionError(f"an analysis process is not asked {other}")
 
     def _spec(self, begin: messages.Begin, precision: Precision = "fp32") -> LoadSpec:
         weights = None if begin.weights is None else Path(begin.weights)
@@ -145,9 +150,7 @@ def _derive(job: _Job, kinds: set[Kind], tolerance: float) -> messages.Derived:
     return messages.Derived(job.begin.job, len(result))
 
 
-def _profile(
-    job: int, spec: LoadSpec, engine: str, shape: tuple[int, ...]
-) -> messages.Profiled:
+def _profile(job: int, spec: LoadSpec, engine: str, shape: tuple[int, ...]) -> messages.Profiled:
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     times = measure(get_profiler_loader(engine)(spec), images)
     return messages.Profiled(

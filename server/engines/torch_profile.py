@@ -11,7 +11,8 @@ from torch.nn import functional
 from rootmodels.layer import IMAGES
 from server.engines.base import Images, LoadSpec
 from server.engines.profiling import PassTimes
-from server.engines.torch_eager import TorchEngine, load as load_engine
+from server.engines.torch_eager import TorchEngine
+from server.engines.torch_eager import load as load_engine
 
 
 class TorchProfiler:

@@ -68,9 +68,7 @@ def model_config(model: Model, limits: Limits) -> oip.ModelConfigResponse:
         dims=card.image,
         optional=True,
     )
-    config.input.add(
-        name=ENCODED_NAME, data_type=config_pb.TYPE_STRING, dims=(1,), optional=True
-    )
+    config.input.add(name=ENCODED_NAME, data_type=config_pb.TYPE_STRING, dims=(1,), optional=True)
     for name in (LOGITS_NAME, PROBABILITIES_NAME):
         config.output.add(name=name, data_type=config_pb.TYPE_FP32, dims=(len(card.classes),))
     values = {

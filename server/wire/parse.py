@@ -24,8 +24,6 @@ from server.workers import encoding
 from server.workers.handle import Part
 from server.workers.messages import Datatype
 
-Tensor = oip.ModelInferRequest.InferInputTensor
-
 _VALUE_BYTES: dict[Datatype, int] = {"UINT8": 1, "FP32": 4}
 _TYPED_CONTENTS: dict[Datatype, str] = {
     "UINT8": "uint_contents",
@@ -134,7 +132,9 @@ def _choose_input(message: oip.ModelInferRequest) -> int:
     names = [tensor.name for tensor in message.inputs]
     for name in names:
         if name not in (INPUT_NAME, ENCODED_NAME):
-            raise _invalid(f"input {name!r} is unknown; expected {INPUT_NAME!r} or {ENCODED_NAME!r}")
+            raise _invalid(
+                f"input {name!r} is unknown; expected {INPUT_NAME!r} or {ENCODED_NAME!r}"
+            )
     if not names or len(set(names)) < len(names):
         came = ", ".join(map(repr, names)) or "none"
         raise _invalid(f"inputs: {came} came, expected one, {INPUT_NAME!r} or {ENCODED_NAME!r}")
@@ -179,7 +179,8 @@ def _raw_content(message: oip.ModelInferRequest, position: int) -> bytes | None:
         raise _invalid(
             f"tensor {tensor.name}: both raw_input_contents and typed contents came, expected one"
         )
-    return raw[position]  # each access copies: once
+    content: bytes = raw[position]  # each access copies: once
+    return content
 
 
 def _parse_rows(shape: tuple[int, ...], card: ModelCard, max_rows: int) -> int:
@@ -243,7 +244,7 @@ def _check_file(row: int, beginning: bytes) -> None:
         raise _invalid(f"tensor {ENCODED_NAME}: row {row}: {came} came, expected JPEG or PNG")
 
 
-def _typed_content(tensor: Tensor, datatype: Datatype) -> bytes:
+def _typed_content(tensor: oip.ModelInferRequest.InferInputTensor, datatype: Datatype) -> bytes:
     field = _TYPED_CONTENTS[datatype]
     filled = [descriptor.name for descriptor, _ in tensor.contents.ListFields()]
     if filled != [field]:

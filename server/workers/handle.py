@@ -10,9 +10,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from server.engines.base import Precision
+from server.models import ModelCard
 from server.workers import encoding, messages
 from server.workers.child import environment
 from server.workers.memory import SlotLayout, SlotMemory
@@ -24,9 +24,10 @@ _FLOAT_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """What a worker is: ``image`` is C, H, W; ``slots`` is how many batches it can hold.
+    """What a worker is: it can hold ``slots`` batches.
 
-    ``max_image_bytes`` and ``max_image_pixels`` bound a picture that comes encoded.
+    Its models have up to ``max_pixels`` values per image and ``max_classes`` logits. A picture that comes
+    encoded has at most ``max_picture_bytes``, and ``max_picture_pixels`` when it is decoded.
     """
 
     name: str
@@ -35,28 +36,27 @@ class WorkerSpec:
     precision: Precision
     threads: int
     max_batch_rows: int
-    image: tuple[int, int, int]
-    classes: int
+    max_pixels: int
+    max_classes: int
     slots: int
-    max_image_bytes: int
-    max_image_pixels: int
+    max_picture_bytes: int
+    max_picture_pixels: int
 
     @property
     def raw_bytes(self) -> int:
         """Bytes of a full batch of float32 images."""
-        channels, height, width = self.image
-        return self.max_batch_rows * channels * height * width * _FLOAT_BYTES
+        return self.max_batch_rows * self.max_pixels * _FLOAT_BYTES
 
     def layout(self) -> SlotLayout:
-        """Slots that fit a full batch of float32 images, or of the largest pictures, and its logits.
+        """Slots that fit a full batch of float32 images of the largest model, or of the largest pictures.
 
-        That is a lot of room, but what is not written takes no memory.
+        That is a lot of room, but memory into which nothing was laid takes none.
         """
-        picture_bytes = encoding.LENGTH_BYTES + self.max_image_bytes
+        picture_bytes = encoding.LENGTH_BYTES + self.max_picture_bytes
         return SlotLayout(
             slots=self.slots,
             input_bytes=max(self.raw_bytes, self.max_batch_rows * picture_bytes),
-            output_bytes=self.max_batch_rows * self.classes * _FLOAT_BYTES,
+            output_bytes=self.max_batch_rows * self.max_classes * _FLOAT_BYTES,
         )
 
 
@@ -126,10 +126,14 @@ class WorkerHandle:
             theirs.close()
         asyncio.get_running_loop().add_reader(self._link, self._on_readable)
 
-    def load(self, model: str, weights: Path | None, *, behind: bool = False) -> None:
+    def load(self, card: ModelCard, *, behind: bool = False) -> None:
         """Tell it to load a model; ``behind``, while it goes on computing."""
-        path = None if weights is None else str(weights)
-        self._send(messages.Load(model, path, self.spec.engine, self.spec.precision, behind))
+        weights = None if card.weights is None else str(card.weights)
+        engine, precision = self.spec.engine, self.spec.precision
+        classes = len(card.classes)
+        self._send(
+            messages.Load(card.name, weights, engine, precision, card.image, classes, behind)
+        )
 
     def swap(self, model: str) -> None:
         """Tell it to compute ``model`` with what it loaded behind."""
@@ -150,10 +154,9 @@ class WorkerHandle:
         segments = tuple((part.rows, part.datatype, part.deadline_ns) for part in parts)
         self._send(messages.Run(batch, model, slot, segments))
 
-    def take_output(self, batch: int, rows: int) -> bytes:
-        """The logits of a batch that is done, float32 [rows, classes]; frees its slot."""
-        slot = self._free(batch)
-        return self._memory.read_output(slot, rows * self.spec.classes * _FLOAT_BYTES)
+    def take_output(self, batch: int, values: int) -> bytes:
+        """The first ``values`` logits of a batch that is done, float32; frees its slot."""
+        return self._memory.read_output(self._free(batch), values * _FLOAT_BYTES)
 
     def drop_output(self, batch: int) -> None:
         """Free the slot of a batch that failed."""
@@ -193,8 +196,7 @@ class WorkerHandle:
         command = [sys.executable, "-P", "-m", "server.workers.process"]
         command += ["--device", spec.device, "--threads", str(spec.threads)]
         command += ["--max-batch-rows", str(spec.max_batch_rows)]
-        command += ["--image", *map(str, spec.image), "--classes", str(spec.classes)]
-        command += ["--max-image-pixels", str(spec.max_image_pixels)]
+        command += ["--max-picture-pixels", str(spec.max_picture_pixels)]
         sizes = (layout.slots, layout.input_bytes, layout.output_bytes)
         command += ["--slots", *map(str, sizes)]
         return [*command, "--memory-fd", str(memory_fd), "--link-fd", str(link_fd)]

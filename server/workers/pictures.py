@@ -127,7 +127,7 @@ def _upright(file: Image.Image) -> Image.Image:
         orientation = file.getexif().get(_ORIENTATION_TAG)
     except Exception:  # noqa: BLE001 - as for damage; the pixels are there
         return file
-    transposition = _TRANSPOSITIONS.get(orientation)
+    transposition = _TRANSPOSITIONS.get(orientation or 1)
     return file if transposition is None else file.transpose(transposition)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2 as oip
 from tritonclient.grpc import service_pb2_grpc
 
-from rootmodels.nin import NetworkInNetwork
+from rootmodels.network import Network
 from rootmodels.variants import get_variant
 from rootmodels.weights import load_weights, save_weights
 from rootmodels.weights_info import WeightsInfo, weights_path
@@ -51,7 +51,7 @@ def server(weights: Path) -> Iterator[ServerProcess]:
 def write_new_weights(weights: Path) -> None:
     """Weights of the same variant that give other logits."""
     torch.manual_seed(5)
-    model = NetworkInNetwork(get_variant(MODEL))
+    model = Network(get_variant(MODEL))
     info = WeightsInfo(MODEL, 0.1, 10_000, 1, 5, "0" * 64, {})
     save_weights(weights_path(MODEL, weights), model, info)
 

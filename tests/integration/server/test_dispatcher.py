@@ -33,7 +33,7 @@ class FakePool:
             raise ValueError("cannot be told")
         self.given.append((worker, batch, parts))
 
-    def take_output(self, worker: str, batch: int, rows: int) -> bytes:
+    def take_output(self, worker: str, batch: int, model: str, rows: int) -> bytes:
         return np.repeat(np.arange(rows, dtype=np.float32), ROW_BYTES // 4).tobytes()
 
 
@@ -145,7 +145,9 @@ async def test_what_is_held_of_requests_is_bounded(room: Room) -> None:
     room.worker_ready()
     calls = [room.ask(2), room.ask(1)]
     await settle()
-    with pytest.raises(RefusalError, match="9216 bytes are being answered, 3072 more came") as caught:
+    with pytest.raises(
+        RefusalError, match="9216 bytes are being answered, 3072 more came"
+    ) as caught:
         await room.ask(1)
     assert caught.value.reason is Reason.QUEUE_FULL
     assert caught.value.retry_after_s is not None

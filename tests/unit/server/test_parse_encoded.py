@@ -32,9 +32,7 @@ def message(*files: bytes, shape: tuple[int, ...] | None = None) -> oip.ModelInf
 
 
 def parse(made: oip.ModelInferRequest) -> Part:
-    limits = RequestLimits(
-        max_rows=4, priority_levels=3, default_priority=2, max_image_bytes=1000
-    )
+    limits = RequestLimits(max_rows=4, priority_levels=3, default_priority=2, max_image_bytes=1000)
     return parse_request(made, CARD, limits, arrived_s=10.0, timeout_s=None).inference.part
 
 

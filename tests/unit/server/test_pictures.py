@@ -170,7 +170,10 @@ def many_scans() -> bytes:
 
 
 BAD = {
-    "truncated JPEG": (encoded(scene(300, 200), "JPEG")[:-700], "is damaged: image file is truncated"),
+    "truncated JPEG": (
+        encoded(scene(300, 200), "JPEG")[:-700],
+        "is damaged: image file is truncated",
+    ),
     "truncated PNG": (encoded(scene(300, 200))[:-700], "is damaged: image file is truncated"),
     "JPEG header alone": (encoded(scene(300, 200), "JPEG")[:200], "is damaged"),
     "PNG signature alone": (b"\x89PNG\r\n\x1a\n", "is damaged: its header"),
