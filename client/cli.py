@@ -122,7 +122,8 @@ def infer(
 ) -> None:
     """Classify pictures, all in one request.
 
-    Of each the centred square is taken and resized to what the model wants.
+    JPEG and PNG files are sent as they are; the server turns them upright, and resizes and crops them to what
+    the model takes. Very large ones and other formats are encoded anew before.
     """
     from client.commands.infer import run  # noqa: PLC0415 - see the module's text
 

@@ -198,7 +198,7 @@ class WorkerProcess:
             values = view.reshape(rows, *image)
             parts.append(values if datatype == "UINT8" else values * np.float32(255))  # type: ignore[arg-type, operator]
         # As float32 if any of them is.
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)  # type: ignore[return-value]
 
     def _send(self, message: messages.Message) -> None:
         self._link.send(messages.encode(message))

@@ -1036,7 +1036,9 @@ class LayerProfile(_message.Message):
     name: _builtins.str
     """The paper's name, such as "conv2a"."""
     alias: _builtins.str
-    """Its name in torchvision's module, if it has one and that is another."""
+    """Its path in the torch module, which for ResNet-50 is torchvision's name of it; empty if that is the same,
+    or there is none.
+    """
     kind: _builtins.str
     """"conv", "linear", "max_pool", "avg_pool", "global_avg_pool" or "add"."""
     groups: _builtins.int
