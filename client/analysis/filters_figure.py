@@ -1,7 +1,8 @@
 """The filters of a convolution as tiles: Fig. 14 of the paper's appendix.
 
 Filters that look at three channels are shown in colour, a tile for each. Of others each row of tiles is one
-filter and each tile what it does to one input channel, from black (negative) to white (positive).
+filter and each tile what it does to one input channel, from black (negative) to white (positive); filter
+groups are blocks along the diagonal.
 """
 
 import math
@@ -22,6 +23,8 @@ _PIXEL_IN = 0.042
 """A weight's size in a colour picture of large kernels, in inches."""
 _TILES_ACROSS = 16
 _WIDEST_IN = 9.0
+_LONGER_SIDE_IN = 6.5
+_NOTHING = "#dce6f0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +111,16 @@ def _colour_figure(filters: Filters, groups: int, groups_of: str) -> Figure:
             )
     axes.set_xlim(-margin - 0.5, width + margin + 0.5)
     axes.set_ylim(height + margin + 0.5, -margin - 0.5)
-    for band in range(bands):
-        first = band * beside * grid.per_group
-        last = first + beside * grid.per_group - 1
-        middle = band * (cell_height + gap) + cell_height / 2
+    # A label for each line of groups, or without groups for each line of tiles.
+    lines = bands if groups > 1 else grid.rows_per_group
+    line_height = cell_height if groups > 1 else step - 1
+    line_step = cell_height + gap if groups > 1 else step
+    per_line = number // lines
+    for line in range(lines):
         axes.text(
             -margin - 1.5,
-            middle,
-            f"{first}-{last}",
+            line * line_step + line_height / 2,
+            f"{line * per_line}-{(line + 1) * per_line - 1}",
             ha="right",
             va="center",
             fontsize=7,
@@ -127,19 +132,17 @@ def _colour_figure(filters: Filters, groups: int, groups_of: str) -> Figure:
 
 
 def _grey_figure(filters: Filters) -> Figure:
-    number, channels, kernel, _ = filters.weights.shape
-    step = kernel + 1 if kernel > 1 else 1
-    canvas = np.full((number * step, channels * step), np.nan)
-    tiles = canvas.reshape(number, step, channels, step)
-    tiles[:, :kernel, :, :kernel] = filters.weights.transpose(0, 2, 1, 3)
-    top = float(np.percentile(np.abs(filters.weights), 99.5)) or 1.0
+    layer, kernel = filters.layer, filters.layer.kernel
+    canvas = _grey_canvas(filters)
     height, width = canvas.shape
-    scale = 6.5 / max(height, width)
+    number, channels = layer.out_channels, layer.in_channels
+    scale = _LONGER_SIDE_IN / max(height, width)
     # Not so thin that there is no room for its labels.
-    size = (max(3.2, scale * width) + 1.6, max(2.4, scale * height) + 1.1)
-    dpi = max(_DPI, math.ceil(max(height, width) / 6.5))
+    size = (max(2.6, scale * width) + 1.7, max(1.6, scale * height) + 1.2)
+    dpi = max(_DPI, math.ceil(max(height, width) / _LONGER_SIDE_IN))
     figure = Figure(figsize=size, dpi=dpi, layout="constrained")
     axes = figure.subplots()
+    top = float(np.percentile(np.abs(filters.weights), 99.5)) or 1.0
     image = axes.imshow(
         np.ma.masked_invalid(canvas),
         cmap="gray",
@@ -147,29 +150,35 @@ def _grey_figure(filters: Filters) -> Figure:
         vmax=top,
         interpolation="nearest",
         extent=(0, channels, number, 0),
-        aspect=(height / number) / (width / channels),
+        # Tiles are square; single weights need not be.
+        aspect="auto" if kernel == 1 else "equal",
     )
-    axes.set_facecolor("white")
-    layer = filters.layer
-    groups = layer.groups
-    if groups > 1:
-        axes.hlines(
-            np.arange(1, groups) * number / groups, 0, channels, color=_OUTLINE, linewidth=0.6
-        )
-    within = " within its group" if groups > 1 else ""
-    axes.set_xlabel(f"input channel{within}", fontsize=8)
-    axes.set_ylabel("filter", fontsize=8)
+    axes.set_facecolor(_NOTHING)
+    axes.set_xlabel(f"channels that {layer.name} looks at", fontsize=8)
+    axes.set_ylabel(f"filters of {layer.name}", fontsize=8)
     axes.tick_params(labelsize=7, length=2)
-    axes.locator_params(nbins=6, integer=True)
-    bar = figure.colorbar(image, ax=axes, extend="both", aspect=30, fraction=0.05, pad=0.02)
+    axes.locator_params(nbins=5, integer=True)
+    bar = figure.colorbar(image, ax=axes, extend="both", aspect=24, fraction=0.06, pad=0.03)
     bar.set_label("weight", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     figure.suptitle(_title(filters), fontsize=10)
-    if groups > 1:
-        figure.supxlabel(
-            f"blue lines: between the {groups} filter groups", fontsize=7, color="#444444"
-        )
+    if layer.groups > 1:
+        words = f"blue: what the {layer.groups} filter groups leave out"
+        figure.supxlabel(words, fontsize=7, color="#444444")
     return figure
+
+
+def _grey_canvas(filters: Filters) -> NDArray[np.float64]:
+    """Tiles of all filters by all channels, with NaN between them and outside of the filter groups."""
+    layer, kernel = filters.layer, filters.layer.kernel
+    step = kernel + 1 if kernel > 1 else 1
+    tiles = np.full((layer.out_channels, step, layer.in_channels, step), np.nan)
+    filters_of, channels_of = layer.out_channels // layer.groups, layer.in_channels // layer.groups
+    for group in range(layer.groups):
+        rows = slice(group * filters_of, (group + 1) * filters_of)
+        columns = slice(group * channels_of, (group + 1) * channels_of)
+        tiles[rows, :kernel, columns, :kernel] = filters.weights[rows].transpose(0, 2, 1, 3)
+    return tiles.reshape(layer.out_channels * step, layer.in_channels * step)
 
 
 def _colours(weight: NDArray[np.float32]) -> NDArray[np.float64]:

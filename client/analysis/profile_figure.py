@@ -63,16 +63,15 @@ def profile_figure(profile: Profile, against: Profile | None = None) -> Figure:
         range(len(rows)), [_row_words(name, profile) for name in rows], fontsize=8 if few else 6.5
     )
     axes[0].set_ylim(len(rows) - 0.4, -0.6)
-    figure.suptitle("What each layer costs for one image", fontsize=11, x=0.01, ha="left")
     handles, _ = axes[0].get_legend_handles_labels()
-    labels = [_totals_words(each) for each in profiles]
     figure.legend(
         handles,
-        labels,
+        [_totals_words(each) for each in profiles],
+        title="What each layer costs for one image",
+        title_fontsize=11,
         loc="outside upper left",
         frameon=False,
         fontsize=8,
-        ncols=1,
         alignment="left",
     )
     return figure

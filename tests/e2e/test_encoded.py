@@ -147,6 +147,25 @@ def test_a_real_network_sees_the_same_in_a_file_as_in_its_pixels(cat_path: Path)
     assert np.abs(jpeg - raw).max() < 0.1 * np.ptp(raw)
 
 
+def test_a_network_of_imagenets_size_sees_the_same_as_well() -> None:
+    y, x = np.mgrid[0:375, 0:500] / 400
+    channels = [255 * x / 1.25, 255 * y, 127 + 100 * np.sin(9 * x + 4 * y)]
+    photo = Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8))
+    file = io.BytesIO()
+    photo.save(file, "JPEG", quality=92)
+    # As torchvision evaluates: shorter side 256, then the middle 224.
+    cropped = photo.resize((341, 256), Image.Resampling.BILINEAR).crop((58, 16, 282, 240))
+    pixels = np.asarray(cropped).transpose(2, 0, 1)[None].copy()
+    model = "resnet50-root-64"
+    request = encoded_request(file.getvalue(), file.getvalue())
+    request.model_name = model
+    with running_server("--device", "cpu", "--models", model, "--max-batch-rows", "2") as server:
+        raw = server.infer(model, pixels)
+        encoded = logits(server.stub.ModelInfer(request))
+    assert encoded.shape == (2, 1000)
+    assert np.abs(encoded - raw).max() < 0.05 * np.ptp(raw)
+
+
 def memory_kib(pid: int, key: str) -> int:
     """A figure of /proc/PID/status."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():

@@ -54,8 +54,14 @@ def test_threads_have_the_same(fake: FakeRootserve) -> None:
     assert len(fake.requests) == 6
 
 
-async def test_files_are_sent_for_the_server_to_decode(fake: FakeRootserve, cat_path: Path) -> None:
-    files = [cat_path.read_bytes()] * 3
+@pytest.fixture
+def files(cat_path: Path) -> list[bytes]:
+    return [cat_path.read_bytes()] * 3
+
+
+async def test_files_are_sent_for_the_server_to_decode(
+    fake: FakeRootserve, files: list[bytes]
+) -> None:
     async with Client(fake.address) as client:
         answer = await client.infer_encoded("nin-orig", files, priority=1, deadline_s=2.0)
         with pytest.raises(InputError, match="no pictures"):
