@@ -39,6 +39,10 @@ class WorkerSpec:
     max_classes: int
     slots: int
 
+    def has_room_for(self, card: ModelCard) -> bool:
+        """Whether a full batch of the model fits a slot."""
+        return card.pixels <= self.max_pixels and len(card.classes) <= self.max_classes
+
     def layout(self) -> SlotLayout:
         """Slots that fit a full batch of float32 images of the largest model, and its logits.
 
