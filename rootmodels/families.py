@@ -24,6 +24,9 @@ CIFAR10_CLASSES = (
     "truck",
 )
 
+UNNAMED_CLASSES = tuple(f"class {index}" for index in range(1000))
+"""Those of ImageNet, for weights that do not tell their names."""
+
 
 @dataclass(frozen=True, slots=True)
 class FamilyFacts:
@@ -42,13 +45,12 @@ FAMILIES: Mapping[Family, FamilyFacts] = MappingProxyType(
     {
         # Mean and standard deviation of the CIFAR-10 training images.
         "nin": FamilyFacts(32, (125.3, 123.0, 113.9), (63.0, 62.1, 66.7), CIFAR10_CLASSES),
-        # The mean and standard deviation that torchvision uses for ImageNet, times 255. What the
-        # 1,000 classes are called is for the weights to say.
+        # The mean and standard deviation that torchvision uses for ImageNet, times 255.
         "resnet50": FamilyFacts(
             224,
             (123.675, 116.28, 103.53),
             (58.395, 57.12, 57.375),
-            tuple(f"class {index}" for index in range(1000)),
+            UNNAMED_CLASSES,
         ),
     }
 )

@@ -72,7 +72,7 @@ def train(
 def _publish(trained: Sequence[Path], path: Path, progress: Progress) -> None:
     """Write the first of the ``trained`` weights to ``path``, with the accuracies of all."""
     model, info = load_weights(trained[0])
-    accuracies = {str(other.seed): other.accuracy for other in map(read_info, trained)}
+    accuracies = {str(other.seed): other.accuracy or 0.0 for other in map(read_info, trained)}
     save_weights(path, model, replace(info, seed_accuracies=accuracies))
     told = ", ".join(f"{value:.4f} (seed {seed})" for seed, value in accuracies.items())
     say(progress, f"{info.variant}: accuracy {told} -> {path}")
@@ -112,7 +112,7 @@ def short_of_paper(folder: Path) -> list[str]:
     missed = {}
     for variant in NIN_VARIANTS:
         path = weights_path(variant.name, folder)
-        got = read_info(path).accuracy if path.exists() else 0.0
+        got = (read_info(path).accuracy or 0.0) if path.exists() else 0.0
         wanted = variant.paper.accuracy if variant.paper else 0.0
         if not path.exists() or got < wanted:
             missed[variant.name] = wanted - got

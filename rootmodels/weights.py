@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from rootmodels.network import Network
 from rootmodels.parameters import load_tensors
 from rootmodels.variants import get_variant
-from rootmodels.weights_info import METADATA_KEY, WeightsInfo, class_names, image_size
+from rootmodels.weights_info import METADATA_KEY, WeightsInfo, class_names, image_size, publish
 
 
 def save_weights(path: Path, model: Network, info: WeightsInfo) -> None:
@@ -24,12 +24,8 @@ def save_weights(path: Path, model: Network, info: WeightsInfo) -> None:
         key: (value.half() if value.ndim > 1 else value).contiguous().cpu()
         for key, value in model.state_dict().items()
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata={METADATA_KEY: json.dumps(info.content())})
-    # safetensors lets the owner alone read it; a service often runs as somebody else.
-    partial.chmod(0o644)
-    partial.replace(path)
+    metadata = {METADATA_KEY: json.dumps(info.content())}
+    publish(path, lambda partial: save_file(tensors, partial, metadata))
 
 
 def load_weights(path: Path) -> tuple[Network, WeightsInfo]:

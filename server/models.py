@@ -48,6 +48,11 @@ class ModelCard:
     weights: Path | None
     info: WeightsInfo | None
 
+    @property
+    def accuracy(self) -> float | None:
+        """Top-1 accuracy of its weights, if they say it."""
+        return self.info.accuracy if self.info else None
+
     @cached_property
     def image(self) -> tuple[int, int, int]:
         """Channels, height and width of an image."""

@@ -47,6 +47,10 @@ class WorkerSpec:
         """Bytes of a full batch of float32 images."""
         return self.max_batch_rows * self.max_pixels * _FLOAT_BYTES
 
+    def has_room_for(self, card: ModelCard) -> bool:
+        """Whether a full batch of the model fits a slot."""
+        return card.pixels <= self.max_pixels and len(card.classes) <= self.max_classes
+
     def layout(self) -> SlotLayout:
         """Slots that fit a full batch of float32 images of the largest model, or of the largest pictures.
 

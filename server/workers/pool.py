@@ -141,6 +141,11 @@ class WorkerPool:
         """
         loading = []
         for state in self.workers.values():
+            if not state.spec.has_room_for(card):
+                raise LoadError(
+                    f"{card.pixels} values per image and {len(card.classes)} classes are more than "
+                    "the workers were started for; restart the service"
+                )
             if state.ready and state.handle is not None:
                 state.behind = asyncio.get_running_loop().create_future()
                 self._load(state, card, behind=True)

@@ -1,78 +1,19 @@
 """ResNet-50 against torchvision's state dict layout and a plain implementation written out here."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as f
 
+from rootmodels.analysis.capture import Capture
+from rootmodels.analysis.covariance import covariance
+from rootmodels.analysis.layers import Stage, network_plan
 from rootmodels.layer import find_layer
 from rootmodels.network import Network
 from rootmodels.parameters import random_network
 from rootmodels.variants import RESNET50_VARIANTS, Variant, get_variant
-
-MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
-STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
-
-# Stage: blocks, width of the 3x3 convolution, stride of its first block.
-STAGES = {1: (3, 64, 1), 2: (4, 128, 2), 3: (6, 256, 2), 4: (3, 512, 2)}
-NORM = ("weight", "bias", "running_mean", "running_var")
-
-
-def torchvision_layout(classes: int = 1000) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the state dict of torchvision.models.resnet50(num_classes=classes)."""
-
-    def conv(name: str, norm: str, out: int, into: int, kernel: int) -> Iterator[tuple]:
-        yield f"{name}.weight", (out, into, kernel, kernel)
-        yield from ((f"{norm}.{part}", (out,)) for part in NORM)
-        yield f"{norm}.num_batches_tracked", ()
-
-    def tensors() -> Iterator[tuple]:
-        yield from conv("conv1", "bn1", 64, 3, 7)
-        into = 64
-        for stage, (blocks, width, _) in STAGES.items():
-            for block in range(blocks):
-                name = f"layer{stage}.{block}"
-                yield from conv(f"{name}.conv1", f"{name}.bn1", width, into, 1)
-                yield from conv(f"{name}.conv2", f"{name}.bn2", width, width, 3)
-                yield from conv(f"{name}.conv3", f"{name}.bn3", 4 * width, width, 1)
-                if block == 0:
-                    down = f"{name}.downsample"
-                    yield from conv(f"{down}.0", f"{down}.1", 4 * width, into, 1)
-                into = 4 * width
-        yield "fc.weight", (classes, 2048)
-        yield "fc.bias", (classes,)
-
-    return dict(tensors())
-
-
-def reference_logits(state: dict[str, Tensor], images: Tensor, variant: Variant) -> Tensor:
-    """ResNet-50 from a state dict, written down plainly: nothing of it is this project's code."""
-
-    def conv(x: Tensor, name: str, norm: str, stride: int = 1, groups: int = 1) -> Tensor:
-        weight = state[f"{name}.weight"]
-        x = f.conv2d(x, weight, None, stride, weight.shape[-1] // 2, groups=groups)
-        gamma, beta, mean, var = (state[f"{norm}.{part}"] for part in NORM)
-        return f.batch_norm(x, mean, var, gamma, beta)
-
-    x = (images / 255 - MEAN) / STD
-    x = f.max_pool2d(f.relu(conv(x, "conv1", "bn1", 2)), 3, 2, 1)
-    for (stage, (blocks, _, stage_stride)), groups in zip(
-        STAGES.items(), variant.groups, strict=True
-    ):
-        for block in range(blocks):
-            name = f"layer{stage}.{block}"
-            stride = stage_stride if block == 0 else 1
-            first, second = (1, stride) if variant.name == "resnet50-v1.5" else (stride, 1)
-            y = f.relu(conv(x, f"{name}.conv1", f"{name}.bn1", first))
-            y = f.relu(conv(y, f"{name}.conv2", f"{name}.bn2", second, groups))
-            y = conv(y, f"{name}.conv3", f"{name}.bn3")
-            if block == 0:
-                x = conv(x, f"{name}.downsample.0", f"{name}.downsample.1", stride)
-            x = f.relu(x + y)
-    return f.linear(x.mean((2, 3)), state["fc.weight"], state["fc.bias"])
+from tests.support.plain_resnet50 import reference_logits, torchvision_layout
 
 
 def lived_in(variant: Variant) -> Network:
@@ -106,7 +47,10 @@ def test_the_state_dict_is_laid_out_as_torchvisions(name: str) -> None:
 def test_logits_are_those_of_a_plain_implementation_also_folded(variant: Variant) -> None:
     model = lived_in(variant)
     batch = images(1, 224) if variant.degree == 64 else images(2, 70)
-    expected = reference_logits(model.state_dict(), batch.float(), variant)
+    on_3x3 = variant.name == "resnet50-v1.5"
+    expected = reference_logits(
+        model.state_dict(), batch.float(), variant.groups, stride_on_3x3=on_3x3
+    )
     assert expected.abs().max() > 0.5
     torch.testing.assert_close(model(batch), expected, atol=1e-4, rtol=0)
     torch.testing.assert_close(model.fold()(batch), expected, atol=1e-4, rtol=0)
@@ -168,3 +112,38 @@ def test_random_networks_are_the_same_every_time() -> None:
     first, second = (random_network(get_variant("resnet50-root-64")) for _ in range(2))
     for name, values in first.parameters.items():
         assert np.array_equal(values.weight, second.parameters[name].weight)
+
+
+def test_covariance_of_a_residual_network_equals_the_direct_computation() -> None:
+    model = lived_in(get_variant("resnet50-root-16")).fold()
+    batch = images(3, 64)
+    pairs = [
+        ("res2a_branch2a", "layer1.0.conv2"),
+        ("res2a_branch2b", "res2a_branch2c"),
+        ("conv1", "res3a_branch1"),
+    ]
+    plan = network_plan(model.variant, pairs, image_size=64)
+    for stage in Stage:
+        maps: dict[str, Tensor] = {}
+        with torch.inference_mode():
+            x = {"images": model.normalise(batch)}
+            for layer in model.layers:
+                before = model.linear(layer, x)
+                x[layer.name] = f.relu(before) if layer.relu else before
+                maps[layer.name] = x[layer.name] if stage is Stage.AFTER_RELU else before
+        capture = Capture(model, plan, stage)
+        capture.add(batch.numpy())
+        sums = capture.sums()
+        for pair in plan.pairs:
+            size = max(maps[name].shape[2] for name in pair)
+            a, b = (
+                f.interpolate(maps[name].double(), (size, size))
+                .movedim(1, -1)
+                .flatten(0, 2)
+                .numpy()
+                for name in pair
+            )
+            both = np.cov(a, b, rowvar=False)
+            expected = both[: a.shape[1], a.shape[1] :]
+            error = np.linalg.norm(covariance(sums.pairs[pair]) - expected)
+            assert error < 1e-6 * np.linalg.norm(expected), (stage, pair)
