@@ -77,7 +77,8 @@ def compile_network(
 def build_network(network: FoldedNetwork) -> ov.Model:
     """The network: float32 images [rows, 3, H, W] in 0..255 to logits [rows, classes].
 
-    The node that does a layer's work has the layer's name, by which a profile tells its time.
+    The node that does a layer's work has the layer's name, and those of its bias and its ReLU that name with
+    "/" after it: by these a profile tells its time.
     """
     facts, size = FAMILIES[network.variant.family], network.image_size
     images = ops.parameter([-1, 3, size, size], np.float32, "images")
@@ -89,12 +90,15 @@ def build_network(network: FoldedNetwork) -> ov.Model:
         inputs = [outputs[name] for name in layer.inputs]
         node = _node(layer, inputs, network.parameters.get(layer.name))
         node.set_friendly_name(layer.name)
-        output = node.output(0)
         if layer.name in network.parameters:
             bias = network.parameters[layer.name].bias
             shape = (1, -1, 1, 1) if layer.kind == "conv" else (1, -1)
-            output = ops.add(output, ops.constant(bias.reshape(shape)))
-        outputs[layer.name] = ops.relu(output) if layer.relu else output
+            node = ops.add(node, ops.constant(bias.reshape(shape)))
+            node.set_friendly_name(f"{layer.name}/bias")
+        if layer.relu:
+            node = ops.relu(node)
+            node.set_friendly_name(f"{layer.name}/relu")
+        outputs[layer.name] = node.output(0)
     return ov.Model([outputs[network.layers[-1].name]], [images], network.variant.name)
 
 
