@@ -1,7 +1,8 @@
 """Calls for single layers: what each one costs and takes, and the filters of a convolution."""
 
+import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -115,6 +116,36 @@ async def get_profile(
         tuple(_layer(layer) for layer in response.layers),
         _measurement(response.measurement) if response.HasField("measurement") else None,
         response.no_times_reason or None,
+    )
+
+
+def median_profile(profiles: Sequence[Profile]) -> Profile:
+    """Several measurements of one model as one: of each figure the median over them."""
+    first = profiles[0]
+    if first.measurement is None:
+        return first
+    measurements = [each.measurement for each in profiles if each.measurement]
+    layers = tuple(
+        replace(layer, time=_median([each.layers[n].time for each in profiles]))
+        for n, layer in enumerate(first.layers)
+    )
+    total = _median([each.total for each in measurements])
+    other = _median([each.other for each in measurements])
+    assert total is not None
+    assert other is not None
+    runs = sum(each.runs for each in measurements)
+    measurement = replace(first.measurement, total=total, other=other, runs=runs)
+    return replace(first, layers=layers, measurement=measurement)
+
+
+def _median(times: Sequence[Time | None]) -> Time | None:
+    there = [time for time in times if time]
+    if not there:
+        return None
+    return Time(
+        statistics.median(time.median_s for time in there),
+        statistics.median(time.lower_quartile_s for time in there),
+        statistics.median(time.upper_quartile_s for time in there),
     )
 
 

@@ -35,9 +35,9 @@ def print_profile(screen: Console, profile: Profile, against: Profile | None = N
         _print_one(screen, profile)
     else:
         _print_two(screen, profile, against)
-    for each in (profile, against):
-        if each is not None:
-            _print_measurement(screen, each)
+    for words in dict.fromkeys(_time_words(each) for each in (profile, against) if each):
+        if words:
+            screen.print(escape(words), style="dim")
 
 
 def measurement_words(measurement: Measurement) -> str:
@@ -151,12 +151,10 @@ def _differing(layers: Sequence[Layer], others: Sequence[Layer]) -> Iterator[tup
             yield layer, other
 
 
-def _print_measurement(screen: Console, profile: Profile) -> None:
+def _time_words(profile: Profile) -> str:
     if profile.no_times_reason:
-        screen.print(f"{escape(profile.model)}: {escape(profile.no_times_reason)}", style="yellow")
-    elif profile.measurement:
-        words = f"time of {profile.model}: {measurement_words(profile.measurement)}"
-        screen.print(escape(words), style="dim")
+        return f"no time of {profile.model}: {profile.no_times_reason}"
+    return f"time: {measurement_words(profile.measurement)}" if profile.measurement else ""
 
 
 def _time_column(profile: Profile, name: str) -> tuple[str, ...]:

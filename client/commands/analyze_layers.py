@@ -7,12 +7,22 @@ from pathlib import Path
 import numpy as np
 
 from client.analysis import files
-from client.analysis.layers import Filters, Layer, Profile, get_filters, get_profile
-from client.analysis.profile_report import print_profile, to_json
+from client.analysis.layers import (
+    Filters,
+    Layer,
+    Profile,
+    get_filters,
+    get_profile,
+    median_profile,
+)
+from client.analysis.profile_report import COSTLY, print_profile, to_json
 from client.credentials import Connection
 from client.errors import InputError
 from client.inference import Client
 from client.tables import console
+
+_TURNS = 3
+"""How often each of two models is measured, in turns."""
 
 
 def run_profile(  # noqa: PLR0913 - one per option of the command
@@ -32,7 +42,14 @@ def run_profile(  # noqa: PLR0913 - one per option of the command
 
     async def call() -> list[Profile]:
         async with Client(connection.server, credentials=connection.credentials) as client:
-            return [await get_profile(client, name, measure=measure, rows=rows) for name in names]
+            if not measure:
+                return [await get_profile(client, name) for name in names]
+            # They take turns: what else the machine does concerns both.
+            turns = [
+                [await get_profile(client, name, measure=True, rows=rows) for name in names]
+                for _ in range(1 if against is None else _TURNS)
+            ]
+            return [median_profile(own) for own in zip(*turns, strict=True)]
 
     screen = console(stderr=True)
     if screen.is_terminal and measure:
@@ -42,7 +59,7 @@ def run_profile(  # noqa: PLR0913 - one per option of the command
         profiles = asyncio.run(call())
     profile, *others = profiles
     other = others[0] if others else None
-    if other is not None and not {x.name for x in profile.layers} & {x.name for x in other.layers}:
+    if other is not None and not _costly(profile) & _costly(other):
         raise InputError(
             f"{model} and {against} have no layers of the same name: expected models of one family"
         )
@@ -88,6 +105,10 @@ def _write_profile(profile: Profile, other: Profile | None, out: Path) -> None:
         text = json.dumps(to_json(profile, other), indent=2)
         (out / "profile.json").write_text(text + "\n")
         save(profile_figure(profile, other), out / "profile.png")
+
+
+def _costly(profile: Profile) -> set[str]:
+    return {layer.name for layer in profile.layers if layer.kind in COSTLY}
 
 
 def _groups_below(profile: Profile, layer: Layer) -> tuple[int, str]:

@@ -57,9 +57,9 @@ def _attribute(runtime: ov.Model, layers: list[Layer]) -> tuple[dict[str, str], 
     for step in runtime.get_ordered_ops():
         info = step.get_rt_info()
         originals = str(info[_ORIGINAL_NAMES].value) if _ORIGINAL_NAMES in info else ""
-        names = sorted(
-            {name for name in originals.split(",") if name in order}, key=order.__getitem__
-        )
+        # What is behind a "/" is a part of the layer.
+        found = {name.partition("/")[0] for name in originals.split(",")} & order.keys()
+        names = sorted(found, key=order.__getitem__)
         if names:
             home = next((name for name in names if name in with_weights), names[0])
             layer_of[step.get_friendly_name()] = home

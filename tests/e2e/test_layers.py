@@ -177,8 +177,9 @@ def test_the_profile_command(server: ServerProcess, tmp_path: Path) -> None:
         server, "analyze", "profile", "-m", MODEL, "--against", "nin-orig", "--out", out
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert "115,392" in done.stdout
-    assert "460,992" in done.stdout
+    assert "115 K" in done.stdout
+    assert "461 K" in done.stdout
+    assert "median of 93 runs" in done.stdout
     rows = json.loads((out / "profile.json").read_text())
     (conv2a,) = [row for row in rows if row["layer"] == "conv2a"]
     assert (conv2a["against"]["model"], conv2a["against"]["params"]) == ("nin-orig", 460_992)

@@ -1,6 +1,7 @@
 """Pictures of profiles and filters: what is in them, and that nothing overlaps."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from matplotlib.patches import Rectangle
 from rich.console import Console
 
 from client.analysis.filters_figure import filters_figure
-from client.analysis.layers import Filters, Layer, Measurement, Profile, Time
+from client.analysis.layers import Filters, Layer, Measurement, Profile, Time, median_profile
 from client.analysis.profile_figure import profile_figure
 from client.analysis.profile_report import print_profile, to_json
 
@@ -124,6 +125,25 @@ def test_tables_and_json_tell_what_was_measured_and_what_not() -> None:
     assert row["time_s"] == {"median": 0.002, "lower_quartile": 0.001, "upper_quartile": 0.004}
     (add,) = [row for row in rows if row["kind"] == "add"]
     assert (add["time_s"], add["computed_in"]) == (None, "res2a_branch2c")
+
+
+def test_the_median_of_several_measurements() -> None:
+    one = profile("m-orig", 1)
+    slow = Time(0.009, 0.008, 0.01)
+    fast = Time(0.001, 0.001, 0.002)
+    others = [
+        replace(
+            one,
+            layers=tuple(replace(each, time=each.time and time) for each in one.layers),
+            measurement=replace(one.measurement, total=time),
+        )
+        for time in (slow, fast)
+    ]
+    merged = median_profile([one, *others])
+    assert [layer.time for layer in merged.layers] == [layer.time for layer in one.layers]
+    assert merged.measurement == replace(one.measurement, runs=93)
+    untimed = profile("m-orig", 1, timed=False)
+    assert median_profile([untimed]) is untimed
 
 
 def filters(out: int, channels: int, kernel: int, groups: int = 1) -> Filters:
