@@ -1,6 +1,7 @@
 """Profiles and filters over gRPC and from the command line, with real servers."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -179,7 +180,7 @@ def test_the_profile_command(server: ServerProcess, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "115 K" in done.stdout
     assert "461 K" in done.stdout
-    assert "median of 93 runs" in done.stdout
+    assert re.search(r"one image, median of \d+ runs", done.stdout)
     rows = json.loads((out / "profile.json").read_text())
     (conv2a,) = [row for row in rows if row["layer"] == "conv2a"]
     assert (conv2a["against"]["model"], conv2a["against"]["params"]) == ("nin-orig", 460_992)

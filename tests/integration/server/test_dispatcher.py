@@ -140,6 +140,18 @@ async def test_decoding_does_not_count_as_time_the_model_takes(room: Room) -> No
     assert room.dispatcher._scheduler.durations.predict(NAME, 1) == pytest.approx(1.0)
 
 
+async def test_a_worker_that_decodes_does_not_hang(room: Room) -> None:
+    room.worker_ready()
+    call = room.ask(1)
+    await settle()
+    worker = room.dispatcher._scheduler._workers["w"]
+    began_s = worker.began_s
+    room.dispatcher.batch_decoding("w")
+    assert worker.began_s > began_s
+    room.dispatcher.batch_done("w", room.pool.given[0][1], BatchReport(1, 2))
+    await call
+
+
 async def test_what_is_held_of_requests_is_bounded(room: Room) -> None:
     room.dispatcher._max_bytes = 3 * 3072
     room.worker_ready()
