@@ -6,7 +6,9 @@ groups are blocks along the diagonal.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -17,36 +19,88 @@ from client.analysis.layers import Filters
 from client.units import count
 
 _OUTLINE = "#1668b8"
+_WORDS = "#444444"
+_NOTHING = "#dce6f0"
 _GROUND = 1.0
 _DPI = 150
-_PIXEL_IN = 0.042
-"""A weight's size in a colour picture of large kernels, in inches."""
 _TILES_ACROSS = 16
+# A weight's side in a colour picture and how far that may give way to the picture's width, in inches.
+_WEIGHT_IN = 0.042
+_LARGEST_WEIGHT_IN = 0.09
+_NARROWEST_IN = 4.2
 _WIDEST_IN = 9.0
 _LONGER_SIDE_IN = 6.5
-_NOTHING = "#dce6f0"
 
 
 @dataclass(frozen=True, slots=True)
 class _Grid:
-    """How tiles are laid out: the filters of each group in rows of ``columns`` tiles."""
+    """Where tiles lie, in weights: each group is a block of tiles, and blocks stand in rows.
+
+    Args:
+        groups: How many blocks.
+        across: Tiles in a row of a block.
+        down: Tiles in a column of a block.
+        beside: Blocks in a row.
+        kernel: Side of a tile.
+    """
 
     groups: int
-    per_group: int
-    columns: int
+    across: int
+    down: int
+    beside: int
+    kernel: int
 
     @classmethod
-    def of(cls, filters: int, groups: int) -> "_Grid":
-        """For as many filters in as many groups."""
+    def of(cls, filters: int, groups: int, kernel: int) -> "_Grid":
+        """For as many filters in as many groups: no wider than the page, and no row shorter than others."""
         per_group = filters // groups
-        # Rows of one length: the largest divisor that still fits the page.
-        columns = max(n for n in range(1, min(per_group, _TILES_ACROSS) + 1) if per_group % n == 0)
-        return cls(groups, per_group, columns)
+        across = _largest_divisor(per_group, _TILES_ACROSS)
+        # Short blocks of a single row stand side by side.
+        beside = _largest_divisor(groups, _TILES_ACROSS // across) if across == per_group else 1
+        return cls(groups, across, per_group // across, beside, kernel)
 
     @property
-    def rows_per_group(self) -> int:
-        """Rows of tiles of each group."""
-        return self.per_group // self.columns
+    def gap(self) -> int:
+        """Between blocks."""
+        return self.kernel // 2 + 2 if self.groups > 1 else 1
+
+    @property
+    def block(self) -> tuple[int, int]:
+        """Width and height of a block."""
+        return self.across * (self.kernel + 1) - 1, self.down * (self.kernel + 1) - 1
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of everything."""
+        (width, height), rows = self.block, self.groups // self.beside
+        return (
+            self.beside * (width + self.gap) - self.gap,
+            rows * (height + self.gap) - self.gap,
+        )
+
+    def corner(self, group: int) -> tuple[int, int]:
+        """Left and top of a block."""
+        row, column = divmod(group, self.beside)
+        return column * (self.block[0] + self.gap), row * (self.block[1] + self.gap)
+
+    def tile(self, index: int) -> tuple[int, int]:
+        """Left and top of a tile."""
+        group, inside = divmod(index, self.across * self.down)
+        row, column = divmod(inside, self.across)
+        left, top = self.corner(group)
+        return left + column * (self.kernel + 1), top + row * (self.kernel + 1)
+
+    def lines(self) -> Iterator[tuple[int, int, float]]:
+        """First and last filter, and middle, of each row of blocks; of tiles where there is one block."""
+        per_group = self.across * self.down
+        per_line = self.beside * per_group if self.groups > 1 else self.across
+        height = self.block[1] if self.groups > 1 else self.kernel
+        for first in range(0, self.groups * per_group, per_line):
+            yield first, first + per_line - 1, self.tile(first)[1] + height / 2
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+    return max(n for n in range(1, max(1, min(number, limit)) + 1) if number % n == 0)
 
 
 def filters_figure(filters: Filters, groups: int = 1, groups_of: str = "") -> Figure:
@@ -64,70 +118,34 @@ def filters_figure(filters: Filters, groups: int = 1, groups_of: str = "") -> Fi
 
 def _colour_figure(filters: Filters, groups: int, groups_of: str) -> Figure:
     number, _, kernel, _ = filters.weights.shape
-    grid = _Grid.of(number, groups)
-    step = kernel + 1
-    # Groups of a single short row stand side by side, as many as make the picture wide enough.
-    beside = 1
-    if grid.rows_per_group == 1:
-        fitting = [
-            n for n in range(1, groups + 1) if groups % n == 0 and n * grid.columns <= _TILES_ACROSS
-        ]
-        beside = max(fitting)
-    gap = kernel // 2 + 2 if groups > 1 else 0
-    cell_width, cell_height = grid.columns * step - 1, grid.rows_per_group * step - 1
-    bands = groups // beside
-    width = beside * cell_width + (beside - 1) * gap
-    height = bands * cell_height + (bands - 1) * gap
+    grid = _Grid.of(number, groups, kernel)
+    width, height = grid.size
     canvas = np.full((height, width, 3), _GROUND)
-    corners = []
     for index in range(number):
-        group, inside = divmod(index, grid.per_group)
-        band, place = divmod(group, beside)
-        row, column = divmod(inside, grid.columns)
-        top = band * (cell_height + gap) + row * step
-        left = place * (cell_width + gap) + column * step
+        left, top = grid.tile(index)
         canvas[top : top + kernel, left : left + kernel] = _colours(filters.weights[index])
-        if inside == 0:
-            corners.append((left, top))
-    pixel = min(max(_PIXEL_IN, 4.2 / width), _WIDEST_IN / width, 0.09)
+    scale = min(_LARGEST_WEIGHT_IN, _WIDEST_IN / width, max(_WEIGHT_IN, _NARROWEST_IN / width))
     figure = Figure(
-        figsize=(pixel * width + 1.5, pixel * height + 1.0), dpi=_DPI, layout="constrained"
+        figsize=(scale * width + 1.5, scale * height + 1.0), dpi=_DPI, layout="constrained"
     )
     axes = figure.subplots()
     axes.imshow(canvas, interpolation="nearest", extent=(0, width, height, 0), aspect="equal")
     axes.set_axis_off()
-    margin = gap / 4
-    if groups > 1:
-        for left, top in corners:
-            axes.add_patch(
-                Rectangle(
-                    (left - margin, top - margin),
-                    cell_width + 2 * margin,
-                    cell_height + 2 * margin,
-                    fill=False,
-                    edgecolor=_OUTLINE,
-                    linewidth=0.8,
-                )
-            )
+    margin = grid.gap / 4
     axes.set_xlim(-margin - 0.5, width + margin + 0.5)
     axes.set_ylim(height + margin + 0.5, -margin - 0.5)
-    # A label for each line of groups, or without groups for each line of tiles.
-    lines = bands if groups > 1 else grid.rows_per_group
-    line_height = cell_height if groups > 1 else step - 1
-    line_step = cell_height + gap if groups > 1 else step
-    per_line = number // lines
-    for line in range(lines):
-        axes.text(
-            -margin - 1.5,
-            line * line_step + line_height / 2,
-            f"{line * per_line}-{(line + 1) * per_line - 1}",
-            ha="right",
-            va="center",
-            fontsize=7,
-            color="#444444",
+    for group in range(groups if groups > 1 else 0):
+        left, top = grid.corner(group)
+        sides = [side + 2 * margin for side in grid.block]
+        box = Rectangle(
+            (left - margin, top - margin), *sides, fill=False, edgecolor=_OUTLINE, linewidth=0.8
         )
+        axes.add_patch(box)
+    style: dict[str, Any] = {"ha": "right", "va": "center", "fontsize": 7, "color": _WORDS}
+    for first, last, middle in grid.lines():
+        axes.text(-margin - 1.5, middle, f"{first}-{last}", **style)
     figure.suptitle(_title(filters), fontsize=10)
-    figure.supxlabel(_colour_caption(groups, groups_of), fontsize=7, color="#444444")
+    figure.supxlabel(_colour_caption(groups, groups_of), fontsize=7, color=_WORDS)
     return figure
 
 
@@ -164,7 +182,7 @@ def _grey_figure(filters: Filters) -> Figure:
     figure.suptitle(_title(filters), fontsize=10)
     if layer.groups > 1:
         words = f"blue: what the {layer.groups} filter groups leave out"
-        figure.supxlabel(words, fontsize=7, color="#444444")
+        figure.supxlabel(words, fontsize=7, color=_WORDS)
     return figure
 
 

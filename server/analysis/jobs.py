@@ -94,6 +94,11 @@ class Analyses:
         self._closing = False
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
+    @property
+    def inspector(self) -> Helper:
+        """The process that looks at single models."""
+        return self._helpers[0]
+
     @contextmanager
     def open(self, card: ModelCard, plan: Plan, stage: Stage) -> Iterator[Analysis]:
         """An analysis of ``plan`` in the model of ``card``, which takes part in the limits.
@@ -150,24 +155,24 @@ class Analyses:
     async def inspect(
         self,
         card: ModelCard,
-        request: Callable[[int, Helper], messages.Request],
+        request: Callable[[int], messages.Request],
         output_bytes: int = 1,
     ) -> tuple[messages.Reply, bytes]:
         """The reply to one request about the model of ``card``, and its output; takes part in the limits.
 
-        ``request`` is made for the job's number and the process that is asked.
+        ``request`` is made for the job's number. It is computed by the process :attr:`inspector`.
 
         Raises:
             RefusalError: as :meth:`open`, and if it cannot be answered.
         """
         self._check_open()
         self._check_room()
-        number, helper = next(self._numbers), self._helpers[0]
+        number = next(self._numbers)
         begin = messages.Begin(number, card.name, _weights(card), "", (), (), 1, output_bytes)
 
         async def work() -> tuple[messages.Reply, bytes]:
-            with HelperJob(helper, begin) as job:
-                return await _ask(job, request(number, helper), b"")
+            with HelperJob(self.inspector, begin) as job:
+                return await _ask(job, request(number), b"")
 
         task = asyncio.create_task(work())
         self._inspections += 1

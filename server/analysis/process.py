@@ -11,8 +11,10 @@ import argparse
 import hashlib
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -27,6 +29,8 @@ from server.engines.profiling import measure
 from server.engines.registry import get_profiler_loader
 from server.workers.child import leave_ending_to_the_service
 from server.workers.memory import SlotLayout, SlotMemory
+
+_Loaded = TypeVar("_Loaded")
 
 
 @dataclass(slots=True)
@@ -50,12 +54,8 @@ class _Network:
         else:
             torch.backends.cuda.matmul.allow_tf32 = False
             torch.backends.cudnn.allow_tf32 = False
-        # Read once: what is hashed is what is loaded, even if the file is replaced meanwhile.
-        before = _sha256(spec.weights)
-        self.module = build_module(spec).to(spec.device)
-        self.weights_sha256 = _sha256(spec.weights)
-        if before != self.weights_sha256:
-            raise AnalysisError(f"{spec.weights} was replaced while it was read; try again")
+        module, self.weights_sha256 = _hashed(spec, build_module)
+        self.module = module.to(spec.device)
 
 
 class AnalysisProcess:
@@ -164,9 +164,23 @@ def _profile(job: int, spec: LoadSpec, engine: str, shape: tuple[int, ...]) -> m
 
 
 def _filters(job: _Job, spec: LoadSpec, layer: str) -> messages.Filtered:
-    weight = spec.network().parameters[layer].weight
+    network, sha256 = _hashed(spec, LoadSpec.network)
+    weight = network.parameters[layer].weight
     job.memory.write_output(0, weight.astype("<f4"))
-    return messages.Filtered(job.begin.job, weight.nbytes, _sha256(spec.weights))
+    return messages.Filtered(job.begin.job, weight.nbytes, sha256)
+
+
+def _hashed(spec: LoadSpec, load: Callable[[LoadSpec], _Loaded]) -> tuple[_Loaded, str]:
+    """What ``load`` gives, and the SHA-256 of the weights it read; "" if there are none.
+
+    Raises:
+        AnalysisError: if the file was replaced meanwhile.
+    """
+    before = _sha256(spec.weights)
+    loaded = load(spec)
+    if _sha256(spec.weights) != before:
+        raise AnalysisError(f"{spec.weights} was replaced while it was read; try again")
+    return loaded, before
 
 
 def _sha256(path: Path | None) -> str:

@@ -17,7 +17,6 @@ from rootmodels.analysis.errors import AnalysisError
 from rootmodels.analysis.sums import Sums
 from server.analysis import messages
 from server.analysis.datasets import Dataset
-from server.analysis.helper import Helper
 from server.analysis.jobs import (
     CHUNK_IMAGES,
     Analyses,
@@ -242,18 +241,16 @@ class AnalysisService(analysis_pb2_grpc.AnalysisServiceServicer):
             response.no_times_reason = f"engine {engine} cannot tell the time of a layer"
             return response
         precision = cast("Precision", model.precision or self._serving.precision)
-        on: list[Helper] = []
 
-        def ask(job: int, helper: Helper) -> messages.Profile:
-            on.append(helper)
+        def ask(job: int) -> messages.Profile:
             return messages.Profile(job, engine, precision, rows, card.image)
 
         times, _ = await self._analyses.inspect(card, ask)
         assert isinstance(times, messages.Profiled)
         response.measurement.engine = engine
         response.measurement.precision = precision
-        response.measurement.device = on[0].device
-        response.measurement.threads = on[0].threads
+        response.measurement.device = self._analyses.inspector.device
+        response.measurement.threads = self._analyses.inspector.threads
         response.measurement.rows = rows
         add_times(response, times)
         return response
@@ -267,7 +264,7 @@ class AnalysisService(analysis_pb2_grpc.AnalysisServiceServicer):
             cost = find_convolution(card, request.layer)
             size = 4 * math.prod(cost.layer.weight_shape)
 
-            def ask(job: int, helper: Helper) -> messages.Filters:
+            def ask(job: int) -> messages.Filters:
                 return messages.Filters(job, cost.layer.name)
 
             reply, weights = await self._analyses.inspect(card, ask, output_bytes=size)

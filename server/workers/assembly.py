@@ -54,7 +54,7 @@ def decode_segments(
     """
     began_ns = beat_ns = time.monotonic_ns()
     decoded = Decoded()
-    files: list[bytes] = []
+    files: list[memoryview] = []
     places: list[tuple[int, int]] = []
     offset = 0
     for position, (rows, datatype, _) in enumerate(segments):
@@ -65,7 +65,7 @@ def decode_segments(
         decoded.images[position] = np.zeros((rows, *size.image), np.uint8)
         for row, (start, end) in enumerate(islice(encoding.spans(slot, offset, len(slot)), rows)):
             if position not in skipped:
-                files.append(bytes(slot[start:end]))
+                files.append(slot[start:end])
                 places.append((position, row))
             offset = end
         decoded.ends[position] = offset

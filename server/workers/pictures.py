@@ -56,13 +56,13 @@ class Decoder:
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
 
     def decode(
-        self, contents: Iterable[bytes], size: int, short_side: int
+        self, contents: Iterable[bytes | memoryview], size: int, short_side: int
     ) -> Iterator[NDArray[np.uint8] | PictureError]:
         """Each picture as by :func:`decode_picture`, or what is wrong with it, in their order."""
 
-        def one(content: bytes) -> NDArray[np.uint8] | PictureError:
+        def one(content: bytes | memoryview) -> NDArray[np.uint8] | PictureError:
             try:
-                return decode_picture(content, size, short_side, self._max_pixels)
+                return decode_picture(bytes(content), size, short_side, self._max_pixels)
             except PictureError as error:
                 return error
 
