@@ -1,8 +1,7 @@
 """The filters of a convolution as tiles: Fig. 14 of the paper's appendix.
 
-Filters that look at three channels are shown in colour, a tile for each. Of others each row of tiles is one
-filter and each tile what it does to one input channel, from black (negative) to white (positive); filter
-groups are blocks along the diagonal.
+Filters that look at three channels are shown in colour, a tile for each. Of others it is shown how strongly
+each filter looks at each channel, the darker the more; filter groups are blocks along the diagonal.
 """
 
 import math
@@ -150,34 +149,33 @@ def _colour_figure(filters: Filters, groups: int, groups_of: str) -> Figure:
 
 
 def _grey_figure(filters: Filters) -> Figure:
-    layer, kernel = filters.layer, filters.layer.kernel
-    canvas = _grey_canvas(filters)
-    height, width = canvas.shape
-    number, channels = layer.out_channels, layer.in_channels
-    scale = _LONGER_SIDE_IN / max(height, width)
+    layer = filters.layer
+    strengths = _strengths(filters)
+    rows, columns = strengths.shape
+    scale = _LONGER_SIDE_IN / max(rows, columns)
     # Not so thin that there is no room for its labels.
-    size = (max(2.6, scale * width) + 1.7, max(1.6, scale * height) + 1.2)
-    dpi = max(_DPI, math.ceil(max(height, width) / _LONGER_SIDE_IN))
+    size = (max(2.6, scale * columns) + 1.7, max(1.6, scale * rows) + 1.2)
+    dpi = max(_DPI, math.ceil(max(rows, columns) / _LONGER_SIDE_IN))
     figure = Figure(figsize=size, dpi=dpi, layout="constrained")
     axes = figure.subplots()
-    top = float(np.percentile(np.abs(filters.weights), 99.5)) or 1.0
     image = axes.imshow(
-        np.ma.masked_invalid(canvas),
-        cmap="gray",
-        vmin=-top,
-        vmax=top,
+        np.ma.masked_invalid(strengths),
+        cmap="gray_r",
+        vmin=0,
+        # A few strong ones would make all others pale.
+        vmax=float(np.nanpercentile(strengths, 99.5)) or 1.0,
         interpolation="nearest",
-        extent=(0, channels, number, 0),
-        # Tiles are square; single weights need not be.
-        aspect="auto" if kernel == 1 else "equal",
+        extent=(0, columns, rows, 0),
+        aspect="auto",
     )
     axes.set_facecolor(_NOTHING)
     axes.set_xlabel(f"channels that {layer.name} looks at", fontsize=8)
     axes.set_ylabel(f"filters of {layer.name}", fontsize=8)
     axes.tick_params(labelsize=7, length=2)
     axes.locator_params(nbins=5, integer=True)
-    bar = figure.colorbar(image, ax=axes, extend="both", aspect=24, fraction=0.06, pad=0.03)
-    bar.set_label("weight", fontsize=8)
+    bar = figure.colorbar(image, ax=axes, extend="max", aspect=24, fraction=0.06, pad=0.03)
+    kernel = f"norm of the {layer.kernel}x{layer.kernel} weights"
+    bar.set_label(kernel if layer.kernel > 1 else "|weight|", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     figure.suptitle(_title(filters), fontsize=10)
     if layer.groups > 1:
@@ -186,17 +184,16 @@ def _grey_figure(filters: Filters) -> Figure:
     return figure
 
 
-def _grey_canvas(filters: Filters) -> NDArray[np.float64]:
-    """Tiles of all filters by all channels, with NaN between them and outside of the filter groups."""
-    layer, kernel = filters.layer, filters.layer.kernel
-    step = kernel + 1 if kernel > 1 else 1
-    tiles = np.full((layer.out_channels, step, layer.in_channels, step), np.nan)
-    filters_of, channels_of = layer.out_channels // layer.groups, layer.in_channels // layer.groups
+def _strengths(filters: Filters) -> NDArray[np.float64]:
+    """[filters, channels]: the norm of what each filter does to each channel, NaN outside of its group."""
+    layer = filters.layer
+    norms = np.sqrt((filters.weights.astype(np.float64) ** 2).sum(axis=(2, 3)))
+    own_filters, own_channels = layer.out_channels // layer.groups, norms.shape[1]
+    strengths = np.full((layer.out_channels, layer.in_channels), np.nan)
     for group in range(layer.groups):
-        rows = slice(group * filters_of, (group + 1) * filters_of)
-        columns = slice(group * channels_of, (group + 1) * channels_of)
-        tiles[rows, :kernel, columns, :kernel] = filters.weights[rows].transpose(0, 2, 1, 3)
-    return tiles.reshape(layer.out_channels * step, layer.in_channels * step)
+        rows = slice(group * own_filters, (group + 1) * own_filters)
+        strengths[rows, group * own_channels : (group + 1) * own_channels] = norms[rows]
+    return strengths
 
 
 def _colours(weight: NDArray[np.float32]) -> NDArray[np.float64]:
