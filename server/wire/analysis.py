@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -48,7 +47,6 @@ from server.wire.profile_messages import (
     find_known_model,
     layer_profile,
 )
-from server.wire.reply import abort
 
 _Message = TypeVar("_Message", pb.AnalyzeRequest, pb.DeriveRequest)
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -86,16 +84,7 @@ class AnalysisService(analysis_pb2_grpc.AnalysisServiceServicer):
         self, request_iterator: AsyncIterator[pb.AnalyzeRequest], context: Context
     ) -> AsyncIterator[pb.AnalyzeResponse]:
         """Analyse images."""
-        try:
-            async with contextlib.aclosing(self._analyze(request_iterator)) as responses:
-                async for response in responses:
-                    yield response
-        except RefusalError as refusal:
-            await abort(context, refusal)
-
-    async def _analyze(
-        self, requests: AsyncIterator[pb.AnalyzeRequest]
-    ) -> AsyncGenerator[pb.AnalyzeResponse, None]:
+        requests = request_iterator
         first = await _next(requests)
         if first is None or first.WhichOneof("message") != "spec":
             raise RefusalError(Reason.INVALID_REQUEST, "expected a spec as the first message")
@@ -154,15 +143,7 @@ class AnalysisService(analysis_pb2_grpc.AnalysisServiceServicer):
         self, request_iterator: AsyncIterator[pb.DeriveRequest], context: Context
     ) -> AsyncIterator[pb.DeriveResponse]:
         """Merge sums and derive results."""
-        try:
-            async for response in self._derive(request_iterator):
-                yield response
-        except RefusalError as refusal:
-            await abort(context, refusal)
-
-    async def _derive(
-        self, requests: AsyncIterator[pb.DeriveRequest]
-    ) -> AsyncIterator[pb.DeriveResponse]:
+        requests = request_iterator
         first = await _next(requests)
         if first is None or first.WhichOneof("message") != "options":
             raise RefusalError(Reason.INVALID_REQUEST, "expected options as the first message")
@@ -219,12 +200,6 @@ class AnalysisService(analysis_pb2_grpc.AnalysisServiceServicer):
         self, request: pb.GetProfileRequest, context: Context
     ) -> pb.GetProfileResponse:
         """Cost, and on request times, of each layer."""
-        try:
-            return await self._profile(request)
-        except RefusalError as refusal:
-            await abort(context, refusal)
-
-    async def _profile(self, request: pb.GetProfileRequest) -> pb.GetProfileResponse:
         model = find_known_model(self._models, request.model)
         card = model.card
         response = pb.GetProfileResponse(
@@ -259,17 +234,14 @@ class AnalysisService(analysis_pb2_grpc.AnalysisServiceServicer):
         self, request: pb.GetFiltersRequest, context: Context
     ) -> AsyncIterator[pb.GetFiltersResponse]:
         """The weights of one convolution."""
-        try:
-            card = find_known_model(self._models, request.model).card
-            cost = find_convolution(card, request.layer)
-            size = 4 * math.prod(cost.layer.weight_shape)
+        card = find_known_model(self._models, request.model).card
+        cost = find_convolution(card, request.layer)
+        size = 4 * math.prod(cost.layer.weight_shape)
 
-            def ask(job: int) -> messages.Filters:
-                return messages.Filters(job, cost.layer.name)
+        def ask(job: int) -> messages.Filters:
+            return messages.Filters(job, cost.layer.name)
 
-            reply, weights = await self._analyses.inspect(card, ask, output_bytes=size)
-        except RefusalError as refusal:
-            await abort(context, refusal)
+        reply, weights = await self._analyses.inspect(card, ask, output_bytes=size)
         assert isinstance(reply, messages.Filtered)
         assert reply.length == size, "the table and the weights agree"
         header = pb.FiltersHeader(

@@ -15,6 +15,7 @@ from server.workers.messages import Segment
 from server.workers.pictures import Decoder, PictureError
 
 _BEAT_NS = 1_000_000_000
+_LONGEST_REFUSAL = 1000
 _REFUSAL_CHARACTERS = 40_000
 """Of all refusals of a batch together: they must fit one datagram."""
 
@@ -79,7 +80,7 @@ def decode_segments(
         if time.monotonic_ns() - beat_ns > _BEAT_NS:
             beat()
             beat_ns = time.monotonic_ns()
-    longest = _REFUSAL_CHARACTERS // max(1, len(refused))
+    longest = min(_LONGEST_REFUSAL, _REFUSAL_CHARACTERS // max(1, len(refused)))
     decoded.refused = tuple((position, text[:longest]) for position, text in refused.items())
     decoded.decode_ns = time.monotonic_ns() - began_ns
     return decoded
