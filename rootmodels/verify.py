@@ -18,7 +18,7 @@ from rootmodels.data_error import DataError
 from rootmodels.train_run import accuracy
 from rootmodels.variants import VARIANTS, UnknownVariantError, get_variant
 from rootmodels.weights import load_weights
-from rootmodels.weights_info import PRETRAINED_DIR, WeightsError, weights_path
+from rootmodels.weights_info import PRETRAINED_DIR, WeightsError, image_size, weights_path
 
 TOLERANCE = 0.0005
 """Five images of 10,000: machines add in different orders, which decides a tie here and there."""
@@ -41,7 +41,7 @@ def verify(path: Path, data: LabelledImages, device: torch.device, tolerance: fl
         )
     if info.accuracy is None:
         raise WeightsError(f"{path} does not say how accurate it is")
-    measured = accuracy(model.fold(), data, device)
+    measured = accuracy(model.fold(), data, device, image_size(model.variant, info))
     difference = measured - info.accuracy
     agrees = abs(difference) <= tolerance
     verdict = "as recorded" if agrees else f"DIFFERS by more than {tolerance:g}"

@@ -45,7 +45,7 @@ def draw(table: Table, path: Path) -> None:
 
     columns = table.columns
     # Without accuracies only the speed-ups are left to be shown.
-    accurate = any(row.accuracy is not None for row in table.rows)
+    accurate = not columns or any(row.accuracy is not None for row in table.rows)
     times, speedups = [f"{c} time" for c in columns], [f"{c} speed-up" for c in columns]
     # Each name takes as many places of the row as its panel is wide.
     rows: list[Any]
