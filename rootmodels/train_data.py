@@ -31,7 +31,14 @@ def read_training_data(path: Path, image_size: int) -> TrainingData:
     Raises:
         DataError: if it is neither, or cannot be read.
     """
+    test = read_test_data(path, image_size)
     if is_image_folder(path):
-        train, test = (read_image_folder(path, split, image_size) for split in ("train", "val"))
-        return TrainingData(train, test, class_folders(path))
-    return TrainingData(read_cifar10(path, "train"), read_cifar10(path, "test"))
+        return TrainingData(read_image_folder(path, "train", image_size), test, class_folders(path))
+    return TrainingData(read_cifar10(path, "train"), test)
+
+
+def read_test_data(path: Path, image_size: int) -> LabelledImages:
+    """Its test set alone; as :func:`read_training_data`."""
+    if is_image_folder(path):
+        return read_image_folder(path, "val", image_size)
+    return read_cifar10(path, "test")
