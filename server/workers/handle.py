@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from server.engines.base import Precision
 from server.models import ModelCard
@@ -55,8 +56,7 @@ class WorkerSpec:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """One request's share of a batch. ``deadline_ns`` is on CLOCK_MONOTONIC, or 0 for none."""
 
     rows: int
