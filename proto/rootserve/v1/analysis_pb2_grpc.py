@@ -108,8 +108,8 @@ class AnalysisServiceServicer:
         """Tells what each layer of a model is and costs, and on request how long the serving engine takes for it.
 
         Measuring is an analysis: it loads a copy of the model, waits while inference runs, takes seconds, and
-        gets RESOURCE_EXHAUSTED when as many analyses run as the server allows. FAILED_PRECONDITION when the
-        engine cannot load the model.
+        gets RESOURCE_EXHAUSTED when as many analyses run as the server allows. INTERNAL when the copy cannot be
+        loaded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -74,8 +74,8 @@ class AnalysisServiceStub:
     """Tells what each layer of a model is and costs, and on request how long the serving engine takes for it.
 
     Measuring is an analysis: it loads a copy of the model, waits while inference runs, takes seconds, and
-    gets RESOURCE_EXHAUSTED when as many analyses run as the server allows. FAILED_PRECONDITION when the
-    engine cannot load the model.
+    gets RESOURCE_EXHAUSTED when as many analyses run as the server allows. INTERNAL when the copy cannot be
+    loaded.
     """
     GetFilters: _grpc.UnaryStreamMultiCallable[_analysis_pb2.GetFiltersRequest, _analysis_pb2.GetFiltersResponse]
     """Sends the weights of one convolution, in chunks of at most 1 MiB. An analysis, as measuring is."""
@@ -114,8 +114,8 @@ class AnalysisServiceAsyncStub(AnalysisServiceStub):
     """Tells what each layer of a model is and costs, and on request how long the serving engine takes for it.
 
     Measuring is an analysis: it loads a copy of the model, waits while inference runs, takes seconds, and
-    gets RESOURCE_EXHAUSTED when as many analyses run as the server allows. FAILED_PRECONDITION when the
-    engine cannot load the model.
+    gets RESOURCE_EXHAUSTED when as many analyses run as the server allows. INTERNAL when the copy cannot be
+    loaded.
     """
     GetFilters: _aio.UnaryStreamMultiCallable[_analysis_pb2.GetFiltersRequest, _analysis_pb2.GetFiltersResponse]  # type: ignore[assignment]
     """Sends the weights of one convolution, in chunks of at most 1 MiB. An analysis, as measuring is."""
@@ -175,8 +175,8 @@ class AnalysisServiceServicer(metaclass=_abc_1.ABCMeta):
         """Tells what each layer of a model is and costs, and on request how long the serving engine takes for it.
 
         Measuring is an analysis: it loads a copy of the model, waits while inference runs, takes seconds, and
-        gets RESOURCE_EXHAUSTED when as many analyses run as the server allows. FAILED_PRECONDITION when the
-        engine cannot load the model.
+        gets RESOURCE_EXHAUSTED when as many analyses run as the server allows. INTERNAL when the copy cannot be
+        loaded.
         """
 
     @_abc_1.abstractmethod
