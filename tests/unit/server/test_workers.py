@@ -73,3 +73,21 @@ def test_what_does_not_fit_is_refused(memory: SlotMemory) -> None:
         memory.write_input(0, (b"a" * 101,))
     with pytest.raises(ValueError, match="44 bytes"):
         memory.write_output(0, np.zeros(11, np.float32))
+
+
+def test_what_is_given_up_of_an_input_leaves_the_rest() -> None:
+    layout = SlotLayout(slots=2, input_bytes=100_000, output_bytes=40)
+    memory, fd = SlotMemory.create(layout)
+    os.close(fd)
+    for slot in range(2):
+        memory.write_input(slot, (b"x" * 100_000,))
+        memory.write_output(slot, np.full(10, 1, np.float32))
+    memory.trim_input(0, 5000)
+    kept, trimmed = memory.input_content(0)[:5000], memory.input_content(0)[20_000:80_000]
+    assert kept == b"x" * 5000
+    assert trimmed == bytes(60_000)
+    assert memory.read_output(0, 40) == np.full(10, 1, np.float32).tobytes()
+    assert memory.input_content(1) == b"x" * 100_000
+    memory.trim_input(0, 99_999)
+    kept.release()
+    trimmed.release()
