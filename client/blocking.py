@@ -16,7 +16,7 @@ from client.channel import CONNECT_TIMEOUT_S, connect_blocking, open_channel, tr
 from client.credentials import PLAINTEXT, Credentials
 from client.inference import DEFAULT_TIMEOUT_S, RETRY, find_model
 from client.retry import RetryPolicy, retried_blocking
-from client.wire import Answer, build_request, decode_response
+from client.wire import Answer, build_encoded_request, build_request, decode_response
 
 T = TypeVar("T")
 
@@ -119,6 +119,26 @@ class BlockingClient:
         """
         request = build_request(
             model, images, outputs=outputs, priority=priority, deadline_s=deadline_s
+        )
+        return decode_response(self._call(self._inference.ModelInfer, request))
+
+    def infer_encoded(
+        self,
+        model: str,
+        pictures: Sequence[bytes],
+        *,
+        outputs: Sequence[str] = (),
+        priority: int | None = None,
+        deadline_s: float | None = None,
+    ) -> Answer:
+        """Run a model on JPEG and PNG files; see `client.inference.Client.infer_encoded`.
+
+        Raises:
+            InputError: There are no pictures.
+            MalformedAnswer: The answer cannot be read.
+        """
+        request = build_encoded_request(
+            model, pictures, outputs=outputs, priority=priority, deadline_s=deadline_s
         )
         return decode_response(self._call(self._inference.ModelInfer, request))
 

@@ -14,7 +14,7 @@ from client.errors import InputError
 _USAGE = 2
 
 app = typer.Typer(
-    help="See inside a network: covariance between its layers, correlation within them.",
+    help="See inside a network: covariance between its layers, what each one costs, its filters.",
     rich_markup_mode=None,
 )
 
@@ -203,6 +203,61 @@ def merge(  # noqa: PLR0913 - one per option of the command
 
     results = (*COVARIANCE_RESULTS, "sums") if sums else COVARIANCE_RESULTS
     run_merge(connection, parts, Output(out, pictures, groups, as_json), results)
+
+
+@app.command()
+@connecting
+def profile(  # noqa: PLR0913 - one per option of the command
+    model: ModelName,
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Compare with this model, layer by layer."),
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option(help="Whether to measure how long the server takes for each layer.")
+    ] = True,
+    rows: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Images of the batch that is measured.")
+    ] = 1,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", metavar="DIR", help="Write profile.json and profile.png there."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    *,
+    connection: Connection,
+) -> None:
+    """What each layer costs: parameters, MACs and time.
+
+    Any model the server knows will do, loaded or not. Times are medians on the engine that serves; the server
+    measures when it has nothing else to do.
+    """
+    from client.commands.analyze_layers import run_profile  # noqa: PLC0415
+
+    run_profile(connection, model, against, measure=measure, rows=rows, out=out, as_json=as_json)
+
+
+@app.command()
+@connecting
+def filters(
+    model: ModelName,
+    out: Out,
+    layer: Annotated[
+        str, typer.Option(metavar="NAME", help="A convolution [default: the first one].")
+    ] = "",
+    *,
+    connection: Connection,
+) -> None:
+    """The filters of a convolution as a picture.
+
+    Writes DIR/filters-LAYER.png and .npy. Filters of three channels are in colour, ordered by channel and
+    marked by the filter groups that follow.
+    """
+    from client.commands.analyze_layers import run_filters  # noqa: PLC0415
+
+    run_filters(connection, model, layer, out)
 
 
 @app.command()

@@ -16,7 +16,7 @@ from client.channel import CONNECT_TIMEOUT_S, connect, open_aio_channel, transla
 from client.credentials import PLAINTEXT, Credentials
 from client.errors import ServerError
 from client.retry import RetryPolicy, retried
-from client.wire import Answer, build_request, decode_response
+from client.wire import Answer, build_encoded_request, build_request, decode_response
 
 DEFAULT_TIMEOUT_S = 30.0
 RETRY = RetryPolicy()
@@ -129,6 +129,34 @@ class Client:
         """
         request = build_request(
             model, images, outputs=outputs, priority=priority, deadline_s=deadline_s
+        )
+        return decode_response(await self._call(self._inference.ModelInfer, request))
+
+    async def infer_encoded(
+        self,
+        model: str,
+        pictures: Sequence[bytes],
+        *,
+        outputs: Sequence[str] = (),
+        priority: int | None = None,
+        deadline_s: float | None = None,
+    ) -> Answer:
+        """Run a model on JPEG and PNG files in one request; the server decodes, resizes and crops them.
+
+        Args:
+            model: Name of the model.
+            pictures: What is in each file.
+            outputs: As for `infer`.
+            priority: As for `infer`.
+            deadline_s: As for `infer`.
+
+        Raises:
+            InputError: There are no pictures.
+            ServerError: INVALID_ARGUMENT for a picture that is damaged or too large; names its row.
+            MalformedAnswer: The answer cannot be read.
+        """
+        request = build_encoded_request(
+            model, pictures, outputs=outputs, priority=priority, deadline_s=deadline_s
         )
         return decode_response(await self._call(self._inference.ModelInfer, request))
 

@@ -41,7 +41,7 @@ from server.security.exposure import exposure_warning
 from server.security.tls import server_credentials
 from server.security.tokens import TokenStore
 from server.settings import Settings
-from server.wire.analysis import AnalysisService
+from server.wire.analysis import AnalysisService, ServingDefaults
 from server.wire.catalog import CatalogService
 from server.wire.guard import Guard
 from server.wire.handling import CheckedServer
@@ -79,8 +79,12 @@ def worker_specs(settings: Settings, models: Models, cuda_devices: int) -> list[
                     raise StartError(
                         f"device: {device} came, but torch sees {cuda_devices} CUDA devices"
                     )
-    card = models.served()[0].card
     limits = settings.limits()
+    # With explicit control, each model may be asked for.
+    explicit = settings.model_control == "explicit"
+    cards = [model.card for model in (models if explicit else models.served())]
+    max_pixels = max(card.pixels for card in cards)
+    max_classes = max(len(card.classes) for card in cards)
 
     def spec(name: str, device: str, threads: int) -> WorkerSpec:
         return WorkerSpec(
@@ -90,9 +94,11 @@ def worker_specs(settings: Settings, models: Models, cuda_devices: int) -> list[
             precision=settings.precision,
             threads=threads,
             max_batch_rows=limits.max_batch_rows,
-            image=card.image,
-            classes=len(card.classes),
+            max_pixels=max_pixels,
+            max_classes=max_classes,
             slots=1 + limits.batches_ahead,
+            max_picture_bytes=settings.max_image_mb * 2**20,
+            max_picture_pixels=settings.max_image_megapixels * 1_000_000,
         )
 
     if devices:
@@ -150,7 +156,9 @@ async def serve(settings: Settings) -> None:
     observer = Observers([monitoring.metrics, statistics, refusal_log])
     scheduler = Scheduler(settings.limits())
     pool = WorkerPool(specs, models, settings.load_timeout_s)
-    dispatcher = Dispatcher(scheduler, pool, models, observer, traces)
+    dispatcher = Dispatcher(
+        scheduler, pool, models, observer, traces, max_bytes=settings.max_queue_mb * 2**20
+    )
     analyses = _analyses(settings, pool, observer)
     health = Health(models)
     pool.events = dispatcher
@@ -171,7 +179,13 @@ async def serve(settings: Settings) -> None:
         checked,
     )
     analysis_pb2_grpc.add_AnalysisServiceServicer_to_server(
-        AnalysisService(models, _find_datasets(settings), analyses), checked
+        AnalysisService(
+            models,
+            _find_datasets(settings),
+            analyses,
+            ServingDefaults(specs[0].engine, specs[0].precision, settings.max_batch_rows),
+        ),
+        checked,
     )
     catalog = CatalogService(version(), models, pool, settings.limits())
     _add_operations(checked, catalog, health)
@@ -211,7 +225,10 @@ def _models_changed(health: Health, monitoring: Monitoring) -> None:
 
 def _identity(settings: Settings) -> ServerIdentity:
     limits = RequestLimits(
-        settings.max_batch_rows, settings.priority_levels, settings.default_priority
+        settings.max_batch_rows,
+        settings.priority_levels,
+        settings.default_priority,
+        settings.max_image_mb * 2**20,
     )
     return ServerIdentity("rootserve", version(), limits)
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from server.core.reasons import Reason, RefusalError
 from server.core.scheduler import Batch, Limits, Request, Scheduler
-from server.models import Models
+from server.models import ENCODED_NAME, Models
 from server.observers.events import Observer, Timeline
 from server.observers.traces import BatchTimes, RequestTrace, TracedRequest, Traces
 from server.workers.handle import Part
@@ -52,7 +52,8 @@ class Admitted:
 class Dispatcher:
     """Admits requests and sees each one through to exactly one answer or refusal.
 
-    Lives on one event loop. Implements :class:`server.workers.pool.PoolEvents`.
+    Lives on one event loop. Implements :class:`server.workers.pool.PoolEvents`. Holds at most
+    ``max_bytes`` of requests.
     """
 
     def __init__(
@@ -62,7 +63,10 @@ class Dispatcher:
         models: Models,
         observer: Observer,
         traces: Traces | None = None,
+        max_bytes: float = math.inf,
     ) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
         self._scheduler = scheduler
         self._pool = pool
         self._models = models
@@ -123,6 +127,7 @@ class Dispatcher:
 
     def _forget(self, admitted: Admitted) -> None:
         del self._waiting[admitted.request.id]
+        self._bytes -= len(admitted.part.content)
         self._check_drained()
 
     async def drain_model(self, model: str) -> None:
@@ -152,6 +157,14 @@ class Dispatcher:
                 Reason.MODEL_NOT_READY,
                 f"model {request.model} is not ready: {model.state_reason}",
             )
+        size = len(request.part.content)
+        if self._bytes + size > self._max_bytes:
+            raise RefusalError(
+                Reason.QUEUE_FULL,
+                f"requests of {self._bytes} bytes are being answered, {size} more came, the limit is "
+                f"{self._max_bytes:.0f}",
+                self._scheduler.backlog_s(request.model) or _RETRY_AFTER_S,
+            )
         offered = Request(
             id=next(self._ids),
             model=request.model,
@@ -168,6 +181,7 @@ class Dispatcher:
             raise RefusalError(reason, self._refusal_text(reason, offered), retry_after_s)
         admitted = Admitted(offered, request.part, self._loop.create_future(), trace)
         self._waiting[offered.id] = admitted
+        self._bytes += size
         return admitted
 
     def _refusal_text(self, reason: Reason, request: Request) -> str:
@@ -199,10 +213,12 @@ class Dispatcher:
         """See :class:`server.workers.pool.PoolEvents`."""
         now = time.monotonic()
         compute_s = (report.ended_ns - report.began_ns) * 1e-9
-        # A batch of which only a part was computed tells nothing of how long batches take.
-        learned_s = None if report.expired else compute_s
+        # A batch of which only a part was computed tells nothing of how long batches take, and pictures
+        # take their own time.
+        is_part = report.expired or report.refused
+        learned_s = None if is_part else compute_s - report.decode_ns * 1e-9
         done = self._scheduler.batch_done(worker, batch, now, learned_s)
-        logits = self._pool.take_output(worker, batch, done.rows)
+        logits = self._pool.take_output(worker, batch, done.model, done.rows)
         try:
             self._pump()  # before the answers: the worker is idle
         finally:
@@ -210,6 +226,10 @@ class Dispatcher:
         if self._traces is not None:
             self._trace(self._traces, done, report)
         self._observer.computed(worker, done.model, done.rows, compute_s)
+
+    def batch_decoding(self, worker: str) -> None:
+        """See :class:`server.workers.pool.PoolEvents`."""
+        self._scheduler.worker_alive(worker, time.monotonic())
 
     def batch_failed(self, worker: str, batch: int, error: str) -> None:
         """See :class:`server.workers.pool.PoolEvents`."""
@@ -272,6 +292,7 @@ class Dispatcher:
         formed_ns = int(batch.formed_s * 1e9)
         model = self._models.get(batch.model)
         assert model is not None
+        refused = dict(report.refused)
         row_bytes = len(logits) // batch.rows
         offset = 0
         for position, request in enumerate(batch.requests):
@@ -280,6 +301,10 @@ class Dispatcher:
             offset += length
             if position in report.expired:
                 self._refuse(request, Reason.DEADLINE_EXPIRED, _EXPIRED)
+                continue
+            if position in refused:
+                text = f"tensor {ENCODED_NAME}: {refused[position]}"
+                self._refuse(request, Reason.INVALID_REQUEST, text)
                 continue
             waiting = self._waiting.get(request.id)
             if waiting is None or waiting.future.done():
@@ -294,6 +319,7 @@ class Dispatcher:
                 worker=batch.worker,
                 engine=model.engine,
                 precision=model.precision,
+                decode_ns=report.decode_ns,
             )
             waiting.future.set_result(Answer(share, timeline))
 

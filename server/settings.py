@@ -97,12 +97,28 @@ class Settings(BaseModel):
         ge=0,
         le=10_000_000,
     )
+    max_image_mb: int = _option(
+        "batching", "largest JPEG or PNG file in the input encoded, in MiB", 8, ge=1, le=2047
+    )
+    max_image_megapixels: int = _option(
+        "batching",
+        "most pixels of such a picture, in millions; one with more is refused before it is decoded",
+        25,
+        ge=1,
+        le=1000,
+    )
     preferred_rows: tuple[int, ...] = _option(
         "batching", "batch sizes that are closed without waiting longer, separated by commas", ()
     )
     max_queue_rows: int = _option(
         "batching",
         "rows that may wait per model and priority; further ones are refused",
+        1024,
+        ge=1,
+    )
+    max_queue_mb: int = _option(
+        "batching",
+        "bytes of the requests that are admitted and not answered yet, in MiB; further ones are refused",
         1024,
         ge=1,
     )
@@ -223,6 +239,11 @@ class Settings(BaseModel):
             raise ValueError(
                 f"max_queue_rows: {self.max_queue_rows} is less than max_batch_rows, "
                 f"{self.max_batch_rows}: a full request could never wait"
+            )
+        if self.max_queue_mb < self.max_message_mb:
+            raise ValueError(
+                f"max_queue_mb: {self.max_queue_mb} is less than max_message_mb, "
+                f"{self.max_message_mb}: the largest request could never be admitted"
             )
         if self.default_priority > self.priority_levels:
             raise ValueError(

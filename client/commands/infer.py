@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from client.credentials import Connection
-from client.images import read_images
+from client.errors import InputError, ServerError
+from client.images import encode_pictures
 from client.inference import Client
 from client.tables import console, print_timeline, print_top
 from client.wire import Timeline
+
+_ROW = re.compile(r"tensor encoded: row (\d+): (.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +61,12 @@ async def _classify(
 ) -> tuple[list[list[Guess]], Timeline | None, float]:
     async with Client(connection.server, credentials=connection.credentials) as client:
         model = await client.model(name)
-        images = read_images(paths, model.image_size)
+        pictures = encode_pictures(paths, model.image_size)
         start_s = time.perf_counter()
-        answer = await client.infer(name, images, outputs=["probabilities"])
+        try:
+            answer = await client.infer_encoded(name, pictures, outputs=["probabilities"])
+        except ServerError as error:
+            raise _named(error, paths) from None
         round_trip_s = time.perf_counter() - start_s
     guesses = []
     for probabilities in answer.probabilities:
@@ -68,6 +75,14 @@ async def _classify(
             [Guess(int(n), _label(model.classes, int(n)), float(probabilities[n])) for n in best]
         )
     return guesses, answer.timeline, round_trip_s
+
+
+def _named(error: ServerError, paths: Sequence[Path]) -> InputError | ServerError:
+    """The error with the file's name, if the server found a picture at fault."""
+    found = _ROW.search(error.details)
+    if error.code != "INVALID_ARGUMENT" or found is None or int(found[1]) >= len(paths):
+        return error
+    return InputError(f"{paths[int(found[1])]}: {found[2]}")
 
 
 def _label(classes: Sequence[str], index: int) -> str:

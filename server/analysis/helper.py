@@ -35,7 +35,7 @@ class Helper:
 
     def __init__(self, device: str, threads: int) -> None:
         self.device = device
-        self._threads = threads
+        self.threads = threads
         self._process: subprocess.Popen[bytes] | None = None
         self._link: socket.socket | None = None
         self._reply: asyncio.Future[messages.Reply] | None = None
@@ -90,13 +90,13 @@ class Helper:
         link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         link.setblocking(False)
         command = [sys.executable, "-P", "-m", "server.analysis.launch"]
-        command += ["--device", self.device, "--threads", str(self._threads)]
+        command += ["--device", self.device, "--threads", str(self.threads)]
         command += ["--link-fd", str(theirs.fileno())]
         try:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 command,
                 pass_fds=(theirs.fileno(),),
-                env=environment(self._threads),
+                env=environment(self.threads),
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
@@ -162,7 +162,7 @@ class Helper:
             self._end("it has ended by itself")
             return
         message = messages.decode(datagram)
-        assert isinstance(message, messages.Summed | messages.Derived | messages.Failed)
+        assert isinstance(message, messages.Reply)
         if self._reply is not None and not self._reply.done():
             self._reply.set_result(message)
 

@@ -7,7 +7,7 @@ import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -90,7 +90,14 @@ class Analyses:
         self._observer = observer
         self._running: dict[int, Analysis] = {}
         self._numbers = itertools.count(1)
+        self._inspections = 0
         self._closing = False
+        self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def inspector(self) -> Helper:
+        """The process that looks at single models."""
+        return self._helpers[0]
 
     @contextmanager
     def open(self, card: ModelCard, plan: Plan, stage: Stage) -> Iterator[Analysis]:
@@ -100,12 +107,7 @@ class Analyses:
             RefusalError: if as many run as may, or the service is shutting down.
         """
         self._check_open()
-        if len(self._running) >= self.limits.max_jobs:
-            raise RefusalError(
-                Reason.ANALYSES_FULL,
-                f"{len(self._running)} analyses are running, which is the limit; try again later",
-                _RETRY_AFTER_S,
-            )
+        self._check_room()
         number = next(self._numbers)
         analysis = Analysis(number, card, plan, stage, self._helpers, self._observer)
         self._running[number] = analysis
@@ -145,9 +147,49 @@ class Analyses:
     async def close(self) -> None:
         """End every analysis, and the processes."""
         self._closing = True
+        _refuse(self._closed)
         for analysis in tuple(self._running.values()):
             analysis.stop()
         await asyncio.gather(*(helper.close() for helper in self._helpers))
+
+    async def inspect(
+        self,
+        card: ModelCard,
+        request: Callable[[int], messages.Request],
+        output_bytes: int = 1,
+    ) -> tuple[messages.Reply, bytes]:
+        """The reply to one request about the model of ``card``, and its output; takes part in the limits.
+
+        ``request`` is made for the job's number. It is computed by the process :attr:`inspector`.
+
+        Raises:
+            RefusalError: as :meth:`open`, and if it cannot be answered.
+        """
+        self._check_open()
+        self._check_room()
+        number = next(self._numbers)
+        begin = messages.Begin(number, card.name, _weights(card), "", (), (), 1, output_bytes)
+
+        async def work() -> tuple[messages.Reply, bytes]:
+            with HelperJob(self.inspector, begin) as job:
+                return await _ask(job, request(number), b"")
+
+        task = asyncio.create_task(work())
+        self._inspections += 1
+        try:
+            await _unless(self._closed, {task})
+        finally:
+            self._inspections -= 1
+        return task.result()
+
+    def _check_room(self) -> None:
+        running = len(self._running) + self._inspections
+        if running >= self.limits.max_jobs:
+            raise RefusalError(
+                Reason.ANALYSES_FULL,
+                f"{running} analyses are running, which is the limit; try again later",
+                _RETRY_AFTER_S,
+            )
 
     def _check_open(self) -> None:
         if self._closing:
@@ -182,11 +224,7 @@ class Analysis:
 
     def stop(self) -> None:
         """Have :meth:`run` and :meth:`derive` refuse: the service is shutting down."""
-        if not self._stopped.done():
-            self._stopped.set_exception(
-                RefusalError(Reason.DRAINING, "the server is shutting down; use another one")
-            )
-            self._stopped.exception()  # seen, even if nothing runs
+        _refuse(self._stopped)
 
     async def run(self, chunks: AsyncIterator[Chunk]) -> None:
         """Sum all ``chunks``, on all processes.
@@ -198,7 +236,7 @@ class Analysis:
         tasks = {
             asyncio.create_task(self._work(helper, chunks, taking)) for helper in self._helpers
         }
-        await self._unless_stopped(tasks)
+        await _unless(self._stopped, tasks)
         if self.sums.images == 0:
             raise RefusalError(Reason.INVALID_REQUEST, "no images came, expected at least one")
 
@@ -215,7 +253,7 @@ class Analysis:
                 return await _derive(job, self.number, self.sums, kinds, tolerance)
 
         task = asyncio.create_task(work())
-        await self._unless_stopped({task})
+        await _unless(self._stopped, {task})
         return task.result()
 
     def progress(self, images_total: int) -> Progress:
@@ -230,22 +268,6 @@ class Analysis:
         if rate > 0 and images_total >= images:
             remaining_s = max(0.0, (images_total - images) / rate - (now - last))
         return Progress(images, rate, now - self._began_s, remaining_s)
-
-    async def _unless_stopped(self, tasks: set[asyncio.Task[Any]]) -> None:
-        """Wait for ``tasks``; the first failure, and a stop, cancels all of them."""
-        pending: set[asyncio.Future[Any]] = set(tasks)
-        try:
-            while pending:
-                done, _ = await asyncio.wait(
-                    pending | {self._stopped}, return_when=asyncio.FIRST_COMPLETED
-                )
-                for one in done:
-                    one.result()
-                pending -= done
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _work(
         self, helper: Helper, chunks: AsyncIterator[Chunk], taking: asyncio.Lock
@@ -286,6 +308,34 @@ class Analysis:
         return output[: Sums.byte_size(self.plan)]
 
 
+def _refuse(stopped: asyncio.Future[None]) -> None:
+    """Have whatever waits for ``stopped`` as well be refused: the service is shutting down."""
+    if not stopped.done():
+        stopped.set_exception(
+            RefusalError(Reason.DRAINING, "the server is shutting down; use another one")
+        )
+        stopped.exception()  # seen, even if nothing runs
+
+
+async def _unless(stopped: asyncio.Future[None], tasks: set[asyncio.Task[Any]]) -> None:
+    """Wait for ``tasks``; the first failure, and that of ``stopped``, cancels all of them."""
+    pending: set[asyncio.Future[Any]] = set(tasks)
+    try:
+        while pending:
+            done, _ = await asyncio.wait(pending | {stopped}, return_when=asyncio.FIRST_COMPLETED)
+            for one in done:
+                one.result()
+            pending -= done
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _weights(card: ModelCard) -> str | None:
+    return str(card.weights) if card.weights else None
+
+
 def _begin(
     number: int, card: ModelCard | None, plan: Plan, stage: str, kinds: Collection[Kind]
 ) -> messages.Begin:
@@ -294,7 +344,7 @@ def _begin(
     return messages.Begin(
         job=number,
         model=card.name if card else "",
-        weights=str(card.weights) if card and card.weights else None,
+        weights=_weights(card) if card else None,
         stage=stage,
         layers=tuple(
             (layer.name, layer.channels, layer.height, layer.width, layer.groups)
@@ -317,7 +367,7 @@ async def _derive(
 
 async def _ask(
     job: HelperJob, request: messages.Request, content: bytes
-) -> tuple[messages.Summed | messages.Derived, bytes]:
+) -> tuple[messages.Reply, bytes]:
     """Ask until there is a reply; a process that dies is replaced.
 
     Raises:
@@ -334,5 +384,5 @@ async def _ask(
             reason = Reason.INVALID_REQUEST if reply.refused else Reason.MODEL_FAILURE
             raise RefusalError(reason, reply.error)
         return reply, output
-    text = f"{_MAX_ATTEMPTS} analysis processes died computing the same images: {why}"
+    text = f"{_MAX_ATTEMPTS} analysis processes died computing the same: {why}"
     raise RefusalError(Reason.WORKER_LOST, text)

@@ -11,10 +11,12 @@ import json
 from dataclasses import asdict, dataclass
 
 from rootmodels.analysis.sums import LayerShape, Plan
+from server.engines.base import Precision
 
 MAX_BYTES = 1 << 17
 
 _Layer = tuple[str, int, int, int, int]
+_Quartiles = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,25 @@ class Derive:
 
 
 @dataclass(frozen=True, slots=True)
+class Profile:
+    """To the process: time the layers of the job's model on an engine that can tell; answer Profiled."""
+
+    job: int
+    engine: str
+    precision: Precision
+    rows: int
+    image: tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """To the process: put the weights of a layer of the job's model into the output; answer Filtered."""
+
+    job: int
+    layer: str
+
+
+@dataclass(frozen=True, slots=True)
 class Summed:
     """From the process: the sums of one chunk are in the output."""
 
@@ -90,6 +111,27 @@ class Derived:
 
 
 @dataclass(frozen=True, slots=True)
+class Profiled:
+    """From the process: quartiles in nanoseconds, see :class:`server.engines.profiling.LayerTimes`."""
+
+    job: int
+    layers: dict[str, _Quartiles]
+    computed_in: dict[str, str]
+    other: _Quartiles
+    total: _Quartiles
+    runs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Filtered:
+    """From the process: the weights are in the output, float32, ``length`` bytes."""
+
+    job: int
+    length: int
+    weights_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """From the process: an exception. ``refused``: because of what was sent, which is not its fault."""
 
@@ -98,13 +140,26 @@ class Failed:
     refused: bool
 
 
-Request = Begin | End | Images | DatasetImages | Derive
-Reply = Summed | Derived | Failed
+Request = Begin | End | Images | DatasetImages | Derive | Profile | Filters
+Reply = Summed | Derived | Profiled | Filtered | Failed
 Message = Request | Reply
 
 _KINDS: dict[str, type[Message]] = {
     kind.__name__: kind
-    for kind in (Begin, End, Images, DatasetImages, Derive, Summed, Derived, Failed)
+    for kind in (
+        Begin,
+        End,
+        Images,
+        DatasetImages,
+        Derive,
+        Profile,
+        Filters,
+        Summed,
+        Derived,
+        Profiled,
+        Filtered,
+        Failed,
+    )
 }
 
 

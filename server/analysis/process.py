@@ -1,4 +1,4 @@
-"""An analysis process: sums chunks of images and derives results, and yields to whatever else runs.
+"""An analysis process: sums chunks of images, derives results, times layers; yields to whatever else runs.
 
 It is in the kernel's idle scheduling class (:mod:`server.analysis.launch`): the service and anything else
 on the machine takes the processors from it at once. While a worker computes a batch the service stops
@@ -11,8 +11,10 @@ import argparse
 import hashlib
 import os
 import socket
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -22,9 +24,13 @@ from rootmodels.analysis.layers import Stage
 from rootmodels.analysis.sums import Sums
 from rootmodels.data_error import DataError
 from server.analysis import derived, messages
-from server.engines.base import LoadSpec
+from server.engines.base import LoadSpec, Precision
+from server.engines.profiling import measure
+from server.engines.registry import get_profiler_loader
 from server.workers.child import leave_ending_to_the_service
 from server.workers.memory import SlotLayout, SlotMemory
+
+_Loaded = TypeVar("_Loaded")
 
 
 @dataclass(slots=True)
@@ -48,12 +54,8 @@ class _Network:
         else:
             torch.backends.cuda.matmul.allow_tf32 = False
             torch.backends.cudnn.allow_tf32 = False
-        # Read once: what is hashed is what is loaded, even if the file is replaced meanwhile.
-        before = _sha256(spec.weights)
-        self.module = build_module(spec).to(spec.device)
-        self.weights_sha256 = _sha256(spec.weights)
-        if before != self.weights_sha256:
-            raise AnalysisError(f"{spec.weights} was replaced while it was read; try again")
+        module, self.weights_sha256 = _hashed(spec, build_module)
+        self.module = module.to(spec.device)
 
 
 class AnalysisProcess:
@@ -78,15 +80,12 @@ class AnalysisProcess:
                     os.close(descriptors[0])
                 case messages.End(job):
                     del self._jobs[job]
-                case messages.Images() | messages.DatasetImages() | messages.Derive() as request:
-                    self._link.send(messages.encode(self._answer(request)))
                 case other:
-                    raise AssertionError(f"an analysis process is not told {other}")
+                    self._link.send(messages.encode(self._answer(other)))
 
-    def _answer(
-        self, request: messages.Images | messages.DatasetImages | messages.Derive
-    ) -> messages.Reply:
+    def _answer(self, request: messages.Message) -> messages.Reply:
         job = self._jobs[request.job]
+        begin = job.begin
         try:
             match request:
                 case messages.Images(_, rows, height, width):
@@ -98,11 +97,26 @@ class AnalysisProcess:
                     return self._sum(job, _read(job, Path(path), start, rows))
                 case messages.Derive(_, kinds, tolerance):
                     return _derive(job, {Kind(kind) for kind in kinds}, tolerance)
+                case _:
+                    return self._inspect(job, request)
         except (AnalysisError, DataError) as error:
-            return messages.Failed(job.begin.job, str(error), refused=True)
+            return messages.Failed(begin.job, str(error), refused=True)
         except Exception as error:  # noqa: BLE001 - the service must be told, whatever it is
             text = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            return messages.Failed(job.begin.job, text[:2000], refused=False)
+            return messages.Failed(begin.job, text[:2000], refused=False)
+
+    def _inspect(self, job: _Job, request: messages.Message) -> messages.Reply:
+        match request:
+            case messages.Profile(number, engine, precision, rows, image):
+                return _profile(number, self._spec(job.begin, precision), engine, (rows, *image))
+            case messages.Filters(_, layer):
+                return _filters(job, self._spec(job.begin), layer)
+            case other:
+                raise AssertionError(f"an analysis process is not asked {other}")
+
+    def _spec(self, begin: messages.Begin, precision: Precision = "fp32") -> LoadSpec:
+        weights = None if begin.weights is None else Path(begin.weights)
+        return LoadSpec(begin.model, weights, self._device, self._threads, precision)
 
     def _sum(
         self, job: _Job, images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
@@ -111,8 +125,7 @@ class AnalysisProcess:
 
         begin = job.begin
         if job.network is None:
-            weights = None if begin.weights is None else Path(begin.weights)
-            job.network = _Network(LoadSpec(begin.model, weights, self._device, self._threads))
+            job.network = _Network(self._spec(begin))
         capture = Capture(job.network.module, begin.plan, Stage(begin.stage))
         capture.add(images)
         job.memory.write_output(0, np.frombuffer(capture.sums().to_bytes(), np.uint8))
@@ -135,6 +148,39 @@ def _derive(job: _Job, kinds: set[Kind], tolerance: float) -> messages.Derived:
     result = derived.to_bytes(derive(Sums.from_bytes(plan, data.tobytes()), kinds, tolerance))
     job.memory.write_output(0, np.frombuffer(result, np.uint8))
     return messages.Derived(job.begin.job, len(result))
+
+
+def _profile(job: int, spec: LoadSpec, engine: str, shape: tuple[int, ...]) -> messages.Profiled:
+    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    times = measure(get_profiler_loader(engine)(spec), images)
+    return messages.Profiled(
+        job,
+        {name: astuple(each) for name, each in times.layers.items()},
+        dict(times.computed_in),
+        astuple(times.other),
+        astuple(times.total),
+        times.runs,
+    )
+
+
+def _filters(job: _Job, spec: LoadSpec, layer: str) -> messages.Filtered:
+    network, sha256 = _hashed(spec, LoadSpec.network)
+    weight = network.parameters[layer].weight
+    job.memory.write_output(0, weight.astype("<f4"))
+    return messages.Filtered(job.begin.job, weight.nbytes, sha256)
+
+
+def _hashed(spec: LoadSpec, load: Callable[[LoadSpec], _Loaded]) -> tuple[_Loaded, str]:
+    """What ``load`` gives, and the SHA-256 of the weights it read; "" if there are none.
+
+    Raises:
+        AnalysisError: if the file was replaced meanwhile.
+    """
+    before = _sha256(spec.weights)
+    loaded = load(spec)
+    if _sha256(spec.weights) != before:
+        raise AnalysisError(f"{spec.weights} was replaced while it was read; try again")
+    return loaded, before
 
 
 def _sha256(path: Path | None) -> str:

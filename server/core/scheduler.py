@@ -239,6 +239,10 @@ class Scheduler:
         self._begin(holder, now)
         return batch
 
+    def worker_alive(self, worker: str, now: float) -> None:
+        """``worker`` is at work on its batch: if it hangs, then from now on."""
+        self._begin(self._workers[worker], now)
+
     def worker_lost(self, name: str) -> tuple[Request, ...]:
         """``name`` is dead. What it had goes back to the head of its queue.
 

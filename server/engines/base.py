@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rootmodels.parameters import ConvParameters, load_parameters, random_parameters
+from rootmodels.parameters import FoldedNetwork, load_network, random_network
 from rootmodels.variants import get_variant
 
 Precision = Literal["fp32", "bf16"]
@@ -34,16 +34,16 @@ class LoadSpec:
     threads: int
     precision: Precision = "fp32"
 
-    def parameters(self) -> dict[str, ConvParameters]:
-        """The folded parameters, by layer name; random ones where there are no weights.
+    def network(self) -> FoldedNetwork:
+        """The layers and their folded parameters; random ones where there are no weights.
 
         Raises:
             WeightsError: if the file is not one with weights of ``model``.
         """
         variant = get_variant(self.model)
         if self.weights is None:
-            return random_parameters(variant)
-        return load_parameters(self.weights, variant)
+            return random_network(variant)
+        return load_network(self.weights, variant)
 
 
 class Engine(Protocol):

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rootmodels.nin import NetworkInNetwork
-from rootmodels.variants import get_variant
+from rootmodels.network import Network
 from server.engines.base import EngineError, Images, LoadSpec, Precision
 
 
-def build_module(spec: LoadSpec) -> NetworkInNetwork:
+def build_module(spec: LoadSpec) -> Network:
     """The folded module of ``spec`` on the CPU, in fp32.
 
     Raises:
         WeightsError: if the weights cannot be used.
     """
-    return NetworkInNetwork.from_parameters(get_variant(spec.model), spec.parameters())
+    return Network.from_folded(spec.network())
 
 
 class TorchEngine:
@@ -25,21 +27,25 @@ class TorchEngine:
 
     name = "torch"
 
-    def __init__(
-        self, module: NetworkInNetwork, device: torch.device, precision: Precision
-    ) -> None:
-        self._module = module.to(device)
-        self._device = device
+    def __init__(self, module: Network, device: torch.device, precision: Precision) -> None:
+        self.module = module.to(device)
+        self.device = device
         self.precision = precision
 
-    def run(self, images: Images) -> NDArray[np.float32]:
-        """See :class:`server.engines.base.Engine`."""
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Without gradients, and in the engine's precision."""
         reduced = self.precision == "bf16"
         with (
             torch.inference_mode(),
-            torch.autocast(self._device.type, torch.bfloat16, enabled=reduced),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=reduced),
         ):
-            logits = self._module(torch.from_numpy(images).to(self._device, non_blocking=True))
+            yield
+
+    def run(self, images: Images) -> NDArray[np.float32]:
+        """See :class:`server.engines.base.Engine`."""
+        with self.computing():
+            logits = self.module(torch.from_numpy(images).to(self.device, non_blocking=True))
             result: NDArray[np.float32] = logits.float().cpu().numpy()
             return result
 

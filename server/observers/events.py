@@ -13,8 +13,8 @@ class Timeline(NamedTuple):
     """Where an answered request's time went, in nanoseconds, and with whom.
 
     ``queue_ns``: until its batch was closed. ``batch_wait_ns``: until the worker began to compute the
-    batch. ``compute_ns``: the computation. ``total_ns``: from arrival to answer, which leaves a rest
-    for the hand-over.
+    batch. ``compute_ns``: the computation, of which ``decode_ns`` were spent on decoding pictures.
+    ``total_ns``: from arrival to answer, which leaves a rest for the hand-over.
     """
 
     queue_ns: int
@@ -25,6 +25,7 @@ class Timeline(NamedTuple):
     worker: str
     engine: str
     precision: str
+    decode_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,12 @@
-"""rootserve.v1.AnalysisService: images in, progress, figures and matrices out."""
+"""rootserve.v1.AnalysisService: images in, progress, figures and matrices out; layers and filters."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
 
 import grpc
 from rootserve.v1 import analysis_pb2 as pb
@@ -12,6 +14,7 @@ from rootserve.v1 import analysis_pb2_grpc
 
 from rootmodels.analysis.errors import AnalysisError
 from rootmodels.analysis.sums import Sums
+from server.analysis import messages
 from server.analysis.datasets import Dataset
 from server.analysis.jobs import (
     CHUNK_IMAGES,
@@ -22,6 +25,8 @@ from server.analysis.jobs import (
     dataset_chunks,
 )
 from server.core.reasons import Reason, RefusalError
+from server.engines.base import Precision
+from server.engines.registry import PROFILERS
 from server.models import Models
 from server.wire.analysis_messages import (
     Order,
@@ -35,6 +40,13 @@ from server.wire.analysis_messages import (
     summary,
     sums_header,
 )
+from server.wire.profile_messages import (
+    add_times,
+    filter_chunks,
+    find_convolution,
+    find_known_model,
+    layer_profile,
+)
 
 _Message = TypeVar("_Message", pb.AnalyzeRequest, pb.DeriveRequest)
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -44,13 +56,29 @@ _SILENCE_S = 60.0
 """A client that says nothing for so long holds no place among the analyses any more."""
 
 
+@dataclass(frozen=True, slots=True)
+class ServingDefaults:
+    """What a model is computed with that is not served, and how many images at once."""
+
+    engine: str
+    precision: Precision
+    max_rows: int
+
+
 class AnalysisService(analysis_pb2_grpc.AnalysisServiceServicer):
     """Parses, hands on, replies."""
 
-    def __init__(self, models: Models, datasets: Mapping[str, Dataset], analyses: Analyses) -> None:
+    def __init__(
+        self,
+        models: Models,
+        datasets: Mapping[str, Dataset],
+        analyses: Analyses,
+        serving: ServingDefaults,
+    ) -> None:
         self._models = models
         self._datasets = datasets
         self._analyses = analyses
+        self._serving = serving
 
     async def Analyze(  # noqa: N802 - the protocol's name
         self, request_iterator: AsyncIterator[pb.AnalyzeRequest], context: Context
@@ -167,6 +195,64 @@ class AnalysisService(analysis_pb2_grpc.AnalysisServiceServicer):
                 for one in self._datasets.values()
             ]
         )
+
+    async def GetProfile(  # noqa: N802
+        self, request: pb.GetProfileRequest, context: Context
+    ) -> pb.GetProfileResponse:
+        """Cost, and on request times, of each layer."""
+        model = find_known_model(self._models, request.model)
+        card = model.card
+        response = pb.GetProfileResponse(
+            model=card.name, layers=[layer_profile(cost) for cost in card.cost.layers]
+        )
+        rows = request.rows or 1
+        if rows > self._serving.max_rows:
+            text = f"rows: {rows} came, expected at most {self._serving.max_rows}"
+            raise RefusalError(Reason.INVALID_REQUEST, text)
+        if not request.measure:
+            return response
+        engine = model.engine or self._serving.engine
+        if engine not in PROFILERS:
+            response.no_times_reason = f"engine {engine} cannot tell the time of a layer"
+            return response
+        precision = cast("Precision", model.precision or self._serving.precision)
+
+        def ask(job: int) -> messages.Profile:
+            return messages.Profile(job, engine, precision, rows, card.image)
+
+        times, _ = await self._analyses.inspect(card, ask)
+        assert isinstance(times, messages.Profiled)
+        response.measurement.engine = engine
+        response.measurement.precision = precision
+        response.measurement.device = self._analyses.inspector.device
+        response.measurement.threads = self._analyses.inspector.threads
+        response.measurement.rows = rows
+        add_times(response, times)
+        return response
+
+    async def GetFilters(  # noqa: N802
+        self, request: pb.GetFiltersRequest, context: Context
+    ) -> AsyncIterator[pb.GetFiltersResponse]:
+        """The weights of one convolution."""
+        card = find_known_model(self._models, request.model).card
+        cost = find_convolution(card, request.layer)
+        size = 4 * math.prod(cost.layer.weight_shape)
+
+        def ask(job: int) -> messages.Filters:
+            return messages.Filters(job, cost.layer.name)
+
+        reply, weights = await self._analyses.inspect(card, ask, output_bytes=size)
+        assert isinstance(reply, messages.Filtered)
+        assert reply.length == size, "the table and the weights agree"
+        header = pb.FiltersHeader(
+            model=card.name,
+            weights_sha256=reply.weights_sha256,
+            layer=layer_profile(cost),
+            size=size,
+        )
+        yield pb.GetFiltersResponse(header=header)
+        for chunk in filter_chunks(weights):
+            yield pb.GetFiltersResponse(chunk=chunk)
 
 
 async def _next(requests: AsyncIterator[_Message]) -> _Message | None:

@@ -7,6 +7,7 @@ from tritonclient.grpc import service_pb2 as oip
 
 from server.core.scheduler import Limits
 from server.models import (
+    ENCODED_NAME,
     INPUT_NAME,
     LOGITS_NAME,
     PROBABILITIES_NAME,
@@ -35,12 +36,13 @@ _INDEX_STATES = {
 
 
 def model_metadata(model: Model) -> oip.ModelMetadataResponse:
-    """Names, datatypes and shapes; -1 is the number of rows."""
+    """Names, datatypes and shapes; -1 is the number of rows. Of the inputs a request has one."""
     card = model.card
     metadata = oip.ModelMetadataResponse(
         name=card.name, versions=[VERSION], platform=f"rootserve_{model.engine}"
     )
     metadata.inputs.add(name=INPUT_NAME, datatype="UINT8", shape=(-1, *card.image))
+    metadata.inputs.add(name=ENCODED_NAME, datatype="BYTES", shape=(-1, 1))
     for name in (LOGITS_NAME, PROBABILITIES_NAME):
         metadata.outputs.add(name=name, datatype="FP32", shape=(-1, len(card.classes)))
     return metadata
@@ -64,14 +66,16 @@ def model_config(model: Model, limits: Limits) -> oip.ModelConfigResponse:
         data_type=config_pb.TYPE_UINT8,
         format=config_pb.ModelInput.FORMAT_NCHW,
         dims=card.image,
+        optional=True,
     )
+    config.input.add(name=ENCODED_NAME, data_type=config_pb.TYPE_STRING, dims=(1,), optional=True)
     for name in (LOGITS_NAME, PROBABILITIES_NAME):
         config.output.add(name=name, data_type=config_pb.TYPE_FP32, dims=(len(card.classes),))
     values = {
         "params": card.cost.params,
         "macs": card.cost.macs,
         "precision": model.precision,
-        "accuracy": card.info.accuracy if card.info else "",
+        "accuracy": "" if card.accuracy is None else card.accuracy,
     }
     for key, value in values.items():
         config.parameters[key].string_value = str(value)

@@ -12,6 +12,7 @@ from tritonclient.grpc import service_pb2 as oip
 from server.core.reasons import Reason, RefusalError
 from server.dispatcher import InferenceRequest
 from server.models import (
+    ENCODED_NAME,
     INPUT_NAME,
     LOGITS_NAME,
     PROBABILITIES_NAME,
@@ -20,11 +21,16 @@ from server.models import (
     ModelCard,
     Models,
 )
+from server.workers import encoding
 from server.workers.handle import Part
 from server.workers.messages import Datatype
 
 _VALUE_BYTES: dict[Datatype, int] = {"UINT8": 1, "FP32": 4}
-_TYPED_CONTENTS: dict[Datatype, str] = {"UINT8": "uint_contents", "FP32": "fp32_contents"}
+_TYPED_CONTENTS: dict[Datatype, str] = {
+    "UINT8": "uint_contents",
+    "FP32": "fp32_contents",
+    "BYTES": "bytes_contents",
+}
 # FP32 images are 0..1; conversions elsewhere may round a little past the ends.
 _FP32_TOLERANCE = 1e-3
 # Years: no deadline at all. gRPC gives calls without a timeout centuries.
@@ -62,6 +68,8 @@ class RequestLimits:
     max_rows: int
     priority_levels: int
     default_priority: int
+    max_image_bytes: int = 8 * 2**20
+    """Of one picture that comes encoded."""
 
 
 def parse_request(
@@ -87,7 +95,7 @@ def parse_request(
             _parse_time(message, "deadline_ms", 1e-3),
         )
     deadline_s = arrived_s + wait_s if wait_s < _LONGEST_WAIT_S else math.inf
-    part = _parse_images(message, card, limits.max_rows, deadline_s)
+    part = _parse_input(message, card, limits, deadline_s)
     inference = InferenceRequest(card.name, part, arrived_s, deadline_s, priority)
     return ParsedRequest(inference, outputs)
 
@@ -106,15 +114,40 @@ def _parse_outputs(message: oip.ModelInferRequest) -> tuple[str, ...]:
     return names
 
 
-def _parse_images(
-    message: oip.ModelInferRequest, card: ModelCard, max_rows: int, deadline_s: float
+def _parse_input(
+    message: oip.ModelInferRequest, card: ModelCard, limits: RequestLimits, deadline_s: float
 ) -> Part:
-    if len(message.inputs) != 1:
-        names = ", ".join(repr(tensor.name) for tensor in message.inputs) or "none"
-        raise _invalid(f"inputs: {names} came, expected one, {INPUT_NAME!r}")
-    tensor = message.inputs[0]
-    if tensor.name != INPUT_NAME:
-        raise _invalid(f"input {tensor.name!r} is unknown; expected {INPUT_NAME!r}")
+    position = _choose_input(message)
+    tensor = message.inputs[position]
+    deadline_ns = 0 if deadline_s == math.inf else max(1, int(deadline_s * 1e9))
+    if tensor.name == INPUT_NAME:
+        rows, datatype, content = _parse_images(message, position, card, limits.max_rows)
+        return Part(rows, datatype, content, deadline_ns)
+    rows, content = _parse_encoded(message, position, limits)
+    return Part(rows, "BYTES", content, deadline_ns)
+
+
+def _choose_input(message: oip.ModelInferRequest) -> int:
+    """Where the input is that counts.
+
+    When both come it is images: perf_analyzer fills every input that a model has, with random text.
+    """
+    names = [tensor.name for tensor in message.inputs]
+    for name in names:
+        if name not in (INPUT_NAME, ENCODED_NAME):
+            raise _invalid(
+                f"input {name!r} is unknown; expected {INPUT_NAME!r} or {ENCODED_NAME!r}"
+            )
+    if not names or len(set(names)) < len(names):
+        came = ", ".join(map(repr, names)) or "none"
+        raise _invalid(f"inputs: {came} came, expected one, {INPUT_NAME!r} or {ENCODED_NAME!r}")
+    return names.index(INPUT_NAME if INPUT_NAME in names else ENCODED_NAME)
+
+
+def _parse_images(
+    message: oip.ModelInferRequest, position: int, card: ModelCard, max_rows: int
+) -> tuple[int, Datatype, bytes]:
+    tensor = message.inputs[position]
     if tensor.datatype not in _VALUE_BYTES:
         raise _invalid(
             f"tensor {INPUT_NAME}: datatype {tensor.datatype!r} came, expected UINT8 (0..255) or "
@@ -122,15 +155,8 @@ def _parse_images(
         )
     datatype: Datatype = tensor.datatype
     rows = _parse_rows(tuple(tensor.shape), card, max_rows)
-    raw = message.raw_input_contents
-    if len(raw) > 1:
-        raise _invalid(f"raw_input_contents has {len(raw)} entries, expected one per input: 1")
-    if len(raw) == 1 and tensor.HasField("contents"):
-        raise _invalid(
-            f"tensor {INPUT_NAME}: both raw_input_contents and typed contents came, expected one"
-        )
-    # Each access to raw_input_contents copies: once.
-    content = raw[0] if len(raw) == 1 else _typed_content(tensor, datatype)
+    raw = _raw_content(message, position)
+    content = _typed_content(tensor, datatype) if raw is None else raw
     expected = rows * card.pixels * _VALUE_BYTES[datatype]
     if len(content) != expected:
         raise _invalid(
@@ -139,8 +165,25 @@ def _parse_images(
         )
     if datatype == "FP32":
         _check_range(content)
-    deadline_ns = 0 if deadline_s == math.inf else max(1, int(deadline_s * 1e9))
-    return Part(rows, datatype, content, deadline_ns)
+    return rows, datatype, content
+
+
+def _raw_content(message: oip.ModelInferRequest, position: int) -> bytes | None:
+    """The entry of raw_input_contents for this input; None if the tensor's contents are typed."""
+    raw = message.raw_input_contents
+    if len(raw) == 0:
+        return None
+    if len(raw) != len(message.inputs):
+        raise _invalid(
+            f"raw_input_contents has {len(raw)} entries, expected one per input: {len(message.inputs)}"
+        )
+    tensor = message.inputs[position]
+    if tensor.HasField("contents"):
+        raise _invalid(
+            f"tensor {tensor.name}: both raw_input_contents and typed contents came, expected one"
+        )
+    content: bytes = raw[position]  # each access copies: once
+    return content
 
 
 def _parse_rows(shape: tuple[int, ...], card: ModelCard, max_rows: int) -> int:
@@ -149,10 +192,59 @@ def _parse_rows(shape: tuple[int, ...], card: ModelCard, max_rows: int) -> int:
         raise _invalid(
             f"tensor {INPUT_NAME}: shape {list(shape)} came, expected [rows, {wanted}] for {card.name}"
         )
-    rows = shape[0]
+    _check_rows(INPUT_NAME, shape[0], max_rows)
+    return shape[0]
+
+
+def _check_rows(tensor: str, rows: int, max_rows: int) -> None:
     if not 1 <= rows <= max_rows:
-        raise _invalid(f"tensor {INPUT_NAME}: {rows} rows came, expected 1 to {max_rows}")
-    return rows
+        raise _invalid(f"tensor {tensor}: {rows} rows came, expected 1 to {max_rows}")
+
+
+def _parse_encoded(
+    message: oip.ModelInferRequest, position: int, limits: RequestLimits
+) -> tuple[int, bytes]:
+    """Rows, and the files as they lie in a raw BYTES tensor; what is in them, the worker sees."""
+    tensor = message.inputs[position]
+    if tensor.datatype != "BYTES":
+        raise _invalid(
+            f"tensor {ENCODED_NAME}: datatype {tensor.datatype!r} came, expected BYTES (JPEG or PNG)"
+        )
+    shape = tuple(tensor.shape)
+    if len(shape) not in (1, 2) or shape[1:] not in ((), (1,)):
+        raise _invalid(
+            f"tensor {ENCODED_NAME}: shape {list(shape)} came, expected [rows] or [rows, 1]"
+        )
+    rows = shape[0]
+    _check_rows(ENCODED_NAME, rows, limits.max_rows)
+    raw = _raw_content(message, position)
+    content = _typed_content(tensor, "BYTES") if raw is None else raw
+    elements = 0
+    try:
+        for start, end in encoding.spans(content, 0, len(content)):
+            _check_file(elements, content[start : min(end, start + len(encoding.PNG_SIGNATURE))])
+            if end - start > limits.max_image_bytes:
+                raise _invalid(
+                    f"tensor {ENCODED_NAME}: row {elements}: {end - start} bytes came, expected at "
+                    f"most {limits.max_image_bytes}"
+                )
+            elements += 1
+            if elements > rows:
+                break
+    except ValueError as error:
+        raise _invalid(f"tensor {ENCODED_NAME}: row {elements}: {error}") from None
+    if elements != rows:
+        raise _invalid(
+            f"tensor {ENCODED_NAME}: {'fewer' if elements < rows else 'more'} elements came than the "
+            f"{rows} of shape {list(shape)}"
+        )
+    return rows, content
+
+
+def _check_file(row: int, beginning: bytes) -> None:
+    if not beginning.startswith((encoding.JPEG_SIGNATURE, encoding.PNG_SIGNATURE)):
+        came = f"a file that begins with {beginning.hex(' ')}" if beginning else "no bytes"
+        raise _invalid(f"tensor {ENCODED_NAME}: row {row}: {came} came, expected JPEG or PNG")
 
 
 def _typed_content(tensor: oip.ModelInferRequest.InferInputTensor, datatype: Datatype) -> bytes:
@@ -161,8 +253,10 @@ def _typed_content(tensor: oip.ModelInferRequest.InferInputTensor, datatype: Dat
     if filled != [field]:
         came = ", ".join(filled) or "no data"
         raise _invalid(
-            f"tensor {INPUT_NAME}: {came} came, expected raw_input_contents or {field} for {datatype}"
+            f"tensor {tensor.name}: {came} came, expected raw_input_contents or {field} for {datatype}"
         )
+    if datatype == "BYTES":
+        return encoding.join(tensor.contents.bytes_contents)
     if datatype == "FP32":
         return np.asarray(tensor.contents.fp32_contents, "<f4").tobytes()
     values = np.asarray(tensor.contents.uint_contents, np.uint32)

@@ -84,6 +84,8 @@ def build_response(
     parameters["queue_ns"].int64_param = timeline.queue_ns
     parameters["batch_wait_ns"].int64_param = timeline.batch_wait_ns
     parameters["compute_ns"].int64_param = timeline.compute_ns
+    if timeline.decode_ns:
+        parameters["decode_ns"].int64_param = timeline.decode_ns
     parameters["total_ns"].int64_param = timeline.total_ns
     parameters["batch_rows"].int64_param = timeline.batch_rows
     return response

@@ -57,6 +57,19 @@ class SlotMemory:
             self._map[position : position + len(part)] = part
             position += len(part)
 
+    def input_content(self, slot: int) -> memoryview:
+        """The bytes of the slot's input, without a copy."""
+        start = slot * self.layout.slot_bytes
+        return memoryview(self._map)[start : start + self.layout.input_bytes]
+
+    def trim_input(self, slot: int, kept: int) -> None:
+        """Give the memory of the slot's input but for the first ``kept`` bytes back to the system."""
+        start = slot * self.layout.slot_bytes
+        first = -(-(start + kept) // mmap.PAGESIZE) * mmap.PAGESIZE
+        last = (start + self.layout.input_bytes) // mmap.PAGESIZE * mmap.PAGESIZE
+        if first < last:
+            self._map.madvise(mmap.MADV_REMOVE, first, last - first)
+
     def input_view(self, slot: int, offset: int, count: int, dtype: type) -> NDArray[np.generic]:
         """``count`` values of the slot's input from byte ``offset``, without a copy."""
         start = slot * self.layout.slot_bytes + offset

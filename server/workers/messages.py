@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Literal, NamedTuple, get_args
 
@@ -15,7 +16,8 @@ from server.engines.base import Precision
 
 MAX_BYTES = 1 << 17
 
-Datatype = Literal["UINT8", "FP32"]
+Datatype = Literal["UINT8", "FP32", "BYTES"]
+"""BYTES are picture files, as :mod:`server.workers.encoding` lays them."""
 DATATYPES: tuple[Datatype, ...] = get_args(Datatype)
 Segment = tuple[int, Datatype, int]
 
@@ -24,6 +26,7 @@ Segment = tuple[int, Datatype, int]
 class Load:
     """To a worker: load a model, warm it up, answer Loaded or LoadFailed.
 
+    ``image`` is the channels, height and width of its images, ``classes`` the number of its logits.
     ``behind``: while it goes on computing, and without using the new one before Swap.
     """
 
@@ -31,6 +34,8 @@ class Load:
     weights: str | None
     engine: str
     precision: Precision
+    image: tuple[int, int, int]
+    classes: int
     behind: bool = False
 
 
@@ -91,14 +96,24 @@ class LoadFailed:
 class Done(NamedTuple):
     """From a worker: the logits are in the slot's output. Times on CLOCK_MONOTONIC.
 
-    ``expired`` are the positions of the segments whose deadline had passed when it began: they were not
-    computed.
+    ``expired`` are the positions of the segments whose deadline had passed when it began, ``refused``
+    those with a picture that cannot be used, and what is wrong with it: neither were computed.
+    ``decode_ns`` is the part of the time that went into decoding pictures.
     """
 
     batch: int
     began_ns: int
     ended_ns: int
     expired: tuple[int, ...] = ()
+    refused: tuple[tuple[int, str], ...] = ()
+    decode_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """From a worker, now and then: it decodes the pictures of a batch, and does not hang."""
+
+    batch: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,18 +124,20 @@ class Failed:
     error: str
 
 
-Message = Load | Swap | Discard | Run | Started | Loaded | LoadFailed | Done | Failed
+Message = Load | Swap | Discard | Run | Started | Loaded | LoadFailed | Done | Decoding | Failed
 
 _JSON_KINDS: dict[str, type[Message]] = {
-    kind.__name__: kind for kind in (Load, Swap, Discard, Started, Loaded, LoadFailed, Failed)
+    kind.__name__: kind
+    for kind in (Load, Swap, Discard, Started, Loaded, LoadFailed, Decoding, Failed)
 }
 
 # The first byte tells the kind; JSON begins with a brace.
 _RUN_MARK, _DONE_MARK = b"R", b"D"
 _RUN = struct.Struct("<cQHH")  # mark, batch, slot, length of the model's name
 _SEGMENT = struct.Struct("<HBq")  # rows, datatype, deadline
-_DONE = struct.Struct("<cQqq")  # mark, batch, began, ended
+_DONE = struct.Struct("<cQqqqH")  # mark, batch, began, ended, decoding, number of expired segments
 _POSITION = struct.Struct("<H")  # of a segment that expired
+_REFUSAL = struct.Struct("<HH")  # position of a segment, length of what is wrong with it
 _DATATYPE_NUMBERS = {datatype: number for number, datatype in enumerate(DATATYPES)}
 
 
@@ -135,9 +152,13 @@ def encode(message: Message) -> bytes:
         ]
         return b"".join((head, name, *segments))
     if isinstance(message, Done):
-        batch, began_ns, ended_ns, expired = message
-        head = _DONE.pack(_DONE_MARK, batch, began_ns, ended_ns)
-        return b"".join((head, *map(_POSITION.pack, expired)))
+        batch, began_ns, ended_ns, expired, refused, decode_ns = message
+        head = _DONE.pack(_DONE_MARK, batch, began_ns, ended_ns, decode_ns, len(expired))
+        refusals = (
+            _REFUSAL.pack(position, len(text.encode())) + text.encode()
+            for position, text in refused
+        )
+        return b"".join((head, *map(_POSITION.pack, expired), *refusals))
     return json.dumps({"kind": type(message).__name__, **asdict(message)}).encode()
 
 
@@ -153,8 +174,21 @@ def decode(datagram: bytes) -> Message:
             )
             return Run(batch, datagram[_RUN.size : names].decode(), slot, segments)
         case b"D":
-            _, batch, began_ns, ended_ns = _DONE.unpack_from(datagram)
-            expired = tuple(p for (p,) in _POSITION.iter_unpack(datagram[_DONE.size :]))
-            return Done(batch, began_ns, ended_ns, expired)
+            _, batch, began_ns, ended_ns, decode_ns, count = _DONE.unpack_from(datagram)
+            refusals = _DONE.size + count * _POSITION.size
+            expired = tuple(p for (p,) in _POSITION.iter_unpack(datagram[_DONE.size : refusals]))
+            refused = tuple(_read_refusals(datagram, refusals))
+            return Done(batch, began_ns, ended_ns, expired, refused, decode_ns)
     content = json.loads(datagram)
-    return _JSON_KINDS[content.pop("kind")](**content)
+    kind = _JSON_KINDS[content.pop("kind")]
+    if kind is Load:
+        content["image"] = tuple(content["image"])
+    return kind(**content)
+
+
+def _read_refusals(datagram: bytes, place: int) -> Iterator[tuple[int, str]]:
+    """Positions and texts from byte ``place`` to the end."""
+    while place < len(datagram):
+        position, length = _REFUSAL.unpack_from(datagram, place)
+        place += _REFUSAL.size + length
+        yield position, datagram[place - length : place].decode()

@@ -23,12 +23,16 @@ _HOPELESS_DEATHS = 3
 class BatchReport(NamedTuple):
     """When a worker computed a batch, on CLOCK_MONOTONIC.
 
-    ``expired`` are the positions of requests it did not compute, because their deadline had passed.
+    ``expired`` are the positions of requests it did not compute, because their deadline had passed;
+    ``refused`` those of requests with a picture that cannot be used, and what is wrong with it.
+    ``decode_ns`` is the part of the time that went into decoding pictures.
     """
 
     began_ns: int
     ended_ns: int
     expired: tuple[int, ...] = ()
+    refused: tuple[tuple[int, str], ...] = ()
+    decode_ns: int = 0
 
 
 class PoolEvents(Protocol):
@@ -39,6 +43,9 @@ class PoolEvents(Protocol):
 
     def batch_done(self, worker: str, batch: int, report: BatchReport) -> None:
         """A worker is through with a batch; its output can be taken."""
+
+    def batch_decoding(self, worker: str) -> None:
+        """A worker is decoding pictures, and does not hang."""
 
     def batch_failed(self, worker: str, batch: int, error: str) -> None:
         """The engine raised an exception."""
@@ -133,6 +140,11 @@ class WorkerPool:
         """
         loading = []
         for state in self.workers.values():
+            if not state.spec.has_room_for(card):
+                raise LoadError(
+                    f"{card.pixels} values per image and {len(card.classes)} classes are more than "
+                    "the workers were started for; restart the service"
+                )
             if state.ready and state.handle is not None:
                 state.behind = asyncio.get_running_loop().create_future()
                 self._load(state, card, behind=True)
@@ -179,11 +191,11 @@ class WorkerPool:
             _log.error("worker %s hangs %s and is killed", worker, doing, extra=fields)
             handle.kill()
 
-    def take_output(self, worker: str, batch: int, rows: int) -> bytes:
-        """The logits of a batch of which :meth:`PoolEvents.batch_done` just told."""
+    def take_output(self, worker: str, batch: int, model: str, rows: int) -> bytes:
+        """The logits [rows, classes] of a batch of which :meth:`PoolEvents.batch_done` just told."""
         handle = self.workers[worker].handle
         assert handle is not None
-        return handle.take_output(batch, rows)
+        return handle.take_output(batch, rows * len(self._get(model).card.classes))
 
     def _start(self, state: WorkerState) -> None:
         handle = WorkerHandle(state.spec, self._on_message, self._on_end)
@@ -197,7 +209,7 @@ class WorkerPool:
 
     def _load(self, state: WorkerState, card: ModelCard, *, behind: bool = False) -> None:
         assert state.handle is not None
-        state.handle.load(card.name, card.weights, behind=behind)
+        state.handle.load(card, behind=behind)
         self._watch(state, f"loading {card.name}")
 
     def _watch(self, state: WorkerState, doing: str) -> None:
@@ -219,9 +231,17 @@ class WorkerPool:
             self._unwatch(state)
         match message:
             case messages.Done():
-                report = BatchReport(message.began_ns, message.ended_ns, message.expired)
+                report = BatchReport(
+                    message.began_ns,
+                    message.ended_ns,
+                    message.expired,
+                    message.refused,
+                    message.decode_ns,
+                )
                 self.events.batch_done(name, message.batch, report)
                 self._check_idle(handle.spec.device)
+            case messages.Decoding():
+                self.events.batch_decoding(name)
             case messages.Failed():
                 fields = {"worker": name, "pid": handle.pid, "error": message.error}
                 _log.error("worker %s: a batch failed: %s", name, message.error, extra=fields)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.support.server_process import ServerProcess, running_server
 
@@ -37,7 +38,7 @@ def test_health_tells_what_serves_and_what_does_not(server: ServerProcess) -> No
 
 def test_models_has_the_keys_that_scripts_read(server: ServerProcess) -> None:
     models = json.loads(rootserve(server, "models", "--json").stdout)
-    assert len(models) == 14
+    assert len(models) == 22
     (model,) = [model for model in models if model["state"] == "ready"]
     assert {"name", "family", "params", "macs", "flops_paper", "accuracy"} <= set(model)
     assert (model["name"], model["family"], model["params"]) == (MODEL, "nin", 244_682)
@@ -59,6 +60,29 @@ def test_a_file_that_is_no_image_is_named(server: ServerProcess, tmp_path: Path)
     assert result.returncode == 2
     assert "notes.png" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_photos_are_sent_as_they_are_and_a_damaged_one_is_named(
+    server: ServerProcess, cat_path: Path, tmp_path: Path
+) -> None:
+    photo, cut, old = (tmp_path / name for name in ("photo.jpg", "cut.jpg", "old.bmp"))
+    with Image.open(cat_path) as cat:
+        large = cat.convert("RGB").resize((640, 640), Image.Resampling.BICUBIC)
+    large.save(photo, quality=90)
+    large.save(old)
+    cut.write_bytes(photo.read_bytes()[:-2000])
+    files = [str(path) for path in (cat_path, photo, old)]
+    result = rootserve(server, "infer", *files, "--model", MODEL, "--top", "2", "--json")
+    assert (result.returncode, result.stderr) == (0, "")
+    images = json.loads(result.stdout)["images"]
+    assert [image["file"] for image in images] == files
+    assert {image["top"][0]["class"] for image in images} == {"cat"}
+    assert {len(image["top"]) for image in images} == {2}
+    result = rootserve(server, "infer", *files, str(cut), "--model", MODEL)
+    assert result.returncode == 2
+    assert result.stderr.startswith(
+        f"rootserve: {cut}: the picture is damaged: image file is truncated"
+    )
 
 
 def test_an_unknown_model_is_named(server: ServerProcess, cat_path: Path) -> None:

@@ -45,7 +45,8 @@ def test_health_and_metadata(client: triton.InferenceServerClient) -> None:
     assert client.get_server_metadata().name == "rootserve"
     metadata = client.get_model_metadata("nin-root-4")
     assert [(t.name, t.datatype, list(t.shape)) for t in metadata.inputs] == [
-        ("images", "UINT8", [-1, 3, 32, 32])
+        ("images", "UINT8", [-1, 3, 32, 32]),
+        ("encoded", "BYTES", [-1, 1]),
     ]
     assert [(t.name, t.datatype, list(t.shape)) for t in metadata.outputs] == [
         ("logits", "FP32", [-1, 10]),
@@ -117,7 +118,7 @@ def test_statistics_rise_and_their_counts_agree(client: triton.InferenceServerCl
 
 def test_the_repository_index_has_every_variant(client: triton.InferenceServerClient) -> None:
     index = {model.name: model.state for model in client.get_model_repository_index().models}
-    assert len(index) == 14
+    assert len(index) == 22
     assert {name for name, state in index.items() if state == "READY"} == set(MODELS.split(","))
 
 

@@ -17,7 +17,8 @@ from rootmodels.cifar10 import read_cifar10
 from rootmodels.variants import VARIANTS
 from rootmodels.weights_info import weights_path
 from server.engines.base import LoadSpec
-from server.engines.registry import get_loader
+from server.engines.profiling import measure
+from server.engines.registry import get_loader, get_profiler_loader
 from server.engines.torch_eager import build_module
 from tests.support.server_process import running_server
 
@@ -30,6 +31,8 @@ def spec(name: str, device: str) -> LoadSpec:
 @pytest.mark.parametrize("name", VARIANTS)
 def test_logits_on_the_gpu_are_those_of_the_cpu(name: str, sample_path: Path) -> None:
     images = read_cifar10(sample_path, "test").images[:32]
+    if name.startswith("resnet50"):
+        images = images.repeat(7, axis=2).repeat(7, axis=3)
     with torch.inference_mode():
         expected = build_module(spec(name, "cpu"))(torch.from_numpy(images)).numpy()
     engine = get_loader("torch")(spec(name, "cuda:0"))
@@ -84,3 +87,14 @@ def test_an_analysis_runs_on_the_gpu_beside_the_worker(sample_path: Path) -> Non
     best = {pair.pair.second: pair.best_groups for pair in answer[-1].summary.pairs}
     assert best["conv2a"] == 4
     assert best["conv3a"] == 2
+
+
+def test_each_layer_has_its_time_on_the_gpu() -> None:
+    profiler = get_profiler_loader("torch")(spec("resnet50-root-64", "cuda:0"))
+    images = np.zeros((4, 3, 224, 224), np.uint8)
+    times = measure(profiler, images)
+    assert times.layers.keys() == {
+        layer.name for layer in spec("resnet50-root-64", "cpu").network().layers
+    }
+    assert all(quartiles.median > 0 for quartiles in times.layers.values())
+    assert sum(quartiles.median for quartiles in times.layers.values()) < 2 * times.total.median

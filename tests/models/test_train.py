@@ -18,7 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from rootmodels.cifar10 import LabelledImages, read_cifar10
 from rootmodels.data_error import DataError
-from rootmodels.nin import NetworkInNetwork
+from rootmodels.families import FAMILIES
+from rootmodels.network import Network
 from rootmodels.train import main, short_of_paper, train
 from rootmodels.train_job import Options, OutOfTimeError, Training
 from rootmodels.train_run import Recipe, Run, accuracy, crop, one_cycle, pad
@@ -54,7 +55,7 @@ def test_a_crop_is_the_window_at_its_corner() -> None:
 
 def test_padding_has_the_colour_that_the_network_takes_for_zero() -> None:
     images = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
-    padded = pad(images, 2)
+    padded = pad(images, 2, FAMILIES["nin"].mean)
     assert padded.shape == (2, 8, 8, 3)
     assert torch.equal(padded[:, 2:6, 2:6].permute(0, 3, 1, 2), images)
     assert padded[1, 0, 7].tolist() == padded[0, 6, 3].tolist() == [125, 123, 114]
@@ -145,7 +146,7 @@ def test_a_step_never_waits_for_the_device(tiny: LabelledImages, size: int) -> N
 
 
 def test_the_network_compiles_as_one_graph(tiny: LabelledImages) -> None:
-    network = NetworkInNetwork(VARIANTS["nin-root-16"])
+    network = Network(VARIANTS["nin-root-16"])
     compiled = torch.compile(network, fullgraph=True, dynamic=False, backend="aot_eager")
     images = torch.from_numpy(tiny.images[:4])
     torch.testing.assert_close(compiled(images), network(images))
@@ -257,7 +258,7 @@ def test_epochs_after_the_last_checkpoint_are_logged_once(
 
 def test_variants_short_of_the_paper_come_worst_first(tmp_path: Path) -> None:
     for name, reached in (("nin-orig", 0.93), ("nin-root-32", 0.5), ("nin-root-2", 0.91)):
-        model = NetworkInNetwork(VARIANTS[name])
+        model = Network(VARIANTS[name])
         info = WeightsInfo(name, reached, 10_000, 1, 0, "", {})
         save_weights(weights_path(name, tmp_path), model, info)
     names = short_of_paper(tmp_path)

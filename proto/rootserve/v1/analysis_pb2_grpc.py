@@ -50,6 +50,16 @@ class AnalysisServiceStub:
                 request_serializer=rootserve_dot_v1_dot_analysis__pb2.ListDatasetsRequest.SerializeToString,
                 response_deserializer=rootserve_dot_v1_dot_analysis__pb2.ListDatasetsResponse.FromString,
                 _registered_method=True)
+        self.GetProfile = channel.unary_unary(
+                '/rootserve.v1.AnalysisService/GetProfile',
+                request_serializer=rootserve_dot_v1_dot_analysis__pb2.GetProfileRequest.SerializeToString,
+                response_deserializer=rootserve_dot_v1_dot_analysis__pb2.GetProfileResponse.FromString,
+                _registered_method=True)
+        self.GetFilters = channel.unary_stream(
+                '/rootserve.v1.AnalysisService/GetFilters',
+                request_serializer=rootserve_dot_v1_dot_analysis__pb2.GetFiltersRequest.SerializeToString,
+                response_deserializer=rootserve_dot_v1_dot_analysis__pb2.GetFiltersResponse.FromString,
+                _registered_method=True)
 
 
 class AnalysisServiceServicer:
@@ -94,6 +104,24 @@ class AnalysisServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetProfile(self, request, context):
+        """Tells what each layer of a model is and costs, and on request how long the serving engine takes for it.
+
+        Measuring is an analysis: it loads a copy of the model, waits while inference runs, takes seconds, and
+        gets RESOURCE_EXHAUSTED when as many analyses run as the server allows. INTERNAL when the copy cannot be
+        loaded.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetFilters(self, request, context):
+        """Sends the weights of one convolution, in chunks of at most 1 MiB. An analysis, as measuring is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AnalysisServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -111,6 +139,16 @@ def add_AnalysisServiceServicer_to_server(servicer, server):
                     servicer.ListDatasets,
                     request_deserializer=rootserve_dot_v1_dot_analysis__pb2.ListDatasetsRequest.FromString,
                     response_serializer=rootserve_dot_v1_dot_analysis__pb2.ListDatasetsResponse.SerializeToString,
+            ),
+            'GetProfile': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetProfile,
+                    request_deserializer=rootserve_dot_v1_dot_analysis__pb2.GetProfileRequest.FromString,
+                    response_serializer=rootserve_dot_v1_dot_analysis__pb2.GetProfileResponse.SerializeToString,
+            ),
+            'GetFilters': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetFilters,
+                    request_deserializer=rootserve_dot_v1_dot_analysis__pb2.GetFiltersRequest.FromString,
+                    response_serializer=rootserve_dot_v1_dot_analysis__pb2.GetFiltersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -195,6 +233,60 @@ class AnalysisService:
             '/rootserve.v1.AnalysisService/ListDatasets',
             rootserve_dot_v1_dot_analysis__pb2.ListDatasetsRequest.SerializeToString,
             rootserve_dot_v1_dot_analysis__pb2.ListDatasetsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetProfile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rootserve.v1.AnalysisService/GetProfile',
+            rootserve_dot_v1_dot_analysis__pb2.GetProfileRequest.SerializeToString,
+            rootserve_dot_v1_dot_analysis__pb2.GetProfileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetFilters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/rootserve.v1.AnalysisService/GetFilters',
+            rootserve_dot_v1_dot_analysis__pb2.GetFiltersRequest.SerializeToString,
+            rootserve_dot_v1_dot_analysis__pb2.GetFiltersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,5 +1,7 @@
 """A server whose answers one can compute: class n for a picture whose first byte is n."""
 
+import io
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +13,7 @@ import numpy as np
 from google.protobuf import duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from PIL import Image
 from rootserve.v1 import catalog_pb2, catalog_pb2_grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
@@ -33,6 +36,7 @@ class FakeRootserve(
     def __init__(self) -> None:
         self.health = "SERVING"
         self.fail: Callable[[int], grpc.StatusCode | None] = lambda _: None
+        self.words = "as the test wishes\nin two lines"
         self.delay_s = 0.0
         self.one_at_a_time = False
         self.has_catalog = True
@@ -71,13 +75,11 @@ class FakeRootserve(
                 status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
                 details = ("grpc-status-details-bin", status.SerializeToString())
                 context.set_trailing_metadata((details,))
-            context.abort(code, "as the test wishes\nin two lines")
+            context.abort(code, self.words)
         return self._answer(request)
 
     def _answer(self, request):
-        images = np.frombuffer(request.raw_input_contents[0], np.uint8).reshape(
-            request.inputs[0].shape
-        )
+        images = _images(request)
         logits = np.zeros((len(images), 10), np.float32)
         logits[np.arange(len(images)), images[:, 0, 0, 0] % 10] = 3.0
         powers = np.exp(logits)
@@ -169,3 +171,18 @@ class FakeRootserve(
         if request.service:
             return health_pb2.HealthCheckResponse(status="NOT_SERVING")
         return health_pb2.HealthCheckResponse(status=self.health)
+
+
+def _images(request):
+    """Pixels [N, 3, H, W], whichever way they came."""
+    content = request.raw_input_contents[0]
+    if request.inputs[0].name == "images":
+        return np.frombuffer(content, np.uint8).reshape(request.inputs[0].shape)
+    images = []
+    while content:
+        (length,) = struct.unpack_from("<I", content)
+        with Image.open(io.BytesIO(content[4 : 4 + length])) as picture:
+            images.append(np.asarray(picture.convert("RGB")).transpose(2, 0, 1))
+        content = content[4 + length :]
+    assert len(images) == request.inputs[0].shape[0]
+    return np.stack(images)

@@ -11,6 +11,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from client.images import read_image
 from tests.integration.client.fake_rootserve import FakeRootserve
 
 Rootserve = Callable[..., tuple[int, str, str]]
@@ -39,7 +40,8 @@ def test_models_json(rootserve: Rootserve, fake: FakeRootserve) -> None:
     code, out, _ = rootserve("models", "--json", "--server", fake.address)
     assert code == 0
     orig, root, _ = json.loads(out)
-    assert orig["paper"] == {"accuracy": 0.9211, "cpu_ms": 39.0, "gpu_ms": 0.623}
+    paper = {"accuracy": 0.9211, "cpu_ms": 39.0, "gpu_ms": 0.623, "top5_accuracy": None}
+    assert orig["paper"] == paper
     kept = ("name", "family", "topology", "params", "macs", "flops_paper", "accuracy", "trained")
     assert [root[key] for key in kept] == [
         "nin-root-4", "nin", "root", 700_000, 150_000_000, 150_100_000, None, False,
@@ -94,7 +96,9 @@ def test_infer(rootserve: Rootserve, fake: FakeRootserve, cat_path: Path) -> Non
     assert "69.0" in out  # e^3 / (e^3 + 9)
     assert "queue 100 µs, batch wait 200 µs, compute 300 µs" in " ".join(out.split())
     (request,) = fake.requests
-    assert list(request.inputs[0].shape) == [2, 3, 32, 32]
+    (tensor,) = request.inputs
+    assert (tensor.name, tensor.datatype, list(tensor.shape)) == ("encoded", "BYTES", [2])
+    assert request.raw_input_contents[0].count(cat_path.read_bytes()) == 2
 
 
 def test_infer_json(rootserve: Rootserve, fake: FakeRootserve, cat_path: Path) -> None:
@@ -107,9 +111,24 @@ def test_infer_json(rootserve: Rootserve, fake: FakeRootserve, cat_path: Path) -
     best = image["top"][0]
     assert image["file"] == str(cat_path)
     assert best["class"] == f"label-{best['index']}"
-    assert best["index"] == fake.requests[0].raw_input_contents[0][0] % 10
+    assert best["index"] == read_image(cat_path, 32)[0, 0, 0] % 10
     assert len(image["top"]) == 5
     assert report["timeline"]["engine"] == "fake"
+
+
+def test_infer_names_the_file_that_the_server_refuses(
+    rootserve: Rootserve, fake: FakeRootserve, cat_path: Path, tmp_path: Path
+) -> None:
+    fake.fail = lambda _: grpc.StatusCode.INVALID_ARGUMENT
+    fake.words = "tensor encoded: row 1: the picture is damaged: image file is truncated"
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(cat_path.read_bytes()[:900])
+    arguments = ("infer", cat_path, bad, "-m", "nin-orig", "--server", fake.address)
+    code, out, err = rootserve(*arguments)
+    assert (code, out) == (2, "")
+    assert err == f"rootserve: {bad}: the picture is damaged: image file is truncated\n"
+    fake.words = "something else"
+    assert rootserve(*arguments)[::2] == (3, "rootserve: INVALID_ARGUMENT: something else\n")
 
 
 def test_load_prints_and_writes_its_report(

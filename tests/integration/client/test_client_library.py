@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from client.blocking import BlockingClient
-from client.errors import ServerError, Unreachable
+from client.errors import InputError, ServerError, Unreachable
 from client.inference import Client
 from client.retry import NO_RETRIES, RetryPolicy
 from tests.integration.client.fake_rootserve import FakeRootserve
@@ -52,6 +52,25 @@ def test_threads_have_the_same(fake: FakeRootserve) -> None:
             client.model("resnet")
     assert [list(answer.logits.argmax(axis=1)) for answer in answers] == [[7, 7]] * 4
     assert len(fake.requests) == 6
+
+
+@pytest.fixture
+def files(cat_path: Path) -> list[bytes]:
+    return [cat_path.read_bytes()] * 3
+
+
+async def test_files_are_sent_for_the_server_to_decode(
+    fake: FakeRootserve, files: list[bytes]
+) -> None:
+    async with Client(fake.address) as client:
+        answer = await client.infer_encoded("nin-orig", files, priority=1, deadline_s=2.0)
+        with pytest.raises(InputError, match="no pictures"):
+            await client.infer_encoded("nin-orig", [])
+    with BlockingClient(fake.address) as client:
+        again = client.infer_encoded("nin-orig", files, outputs=["probabilities"])
+    assert answer.logits.shape == again.probabilities.shape == (3, 10)
+    assert (answer.logits.argmax(axis=1) == again.probabilities.argmax(axis=1)).all()
+    assert fake.requests[0].parameters["deadline_ms"].int64_param == 2000
 
 
 async def test_what_is_not_to_be_tried_again_is_not(fake: FakeRootserve) -> None:

@@ -33,7 +33,7 @@ class FakePool:
             raise ValueError("cannot be told")
         self.given.append((worker, batch, parts))
 
-    def take_output(self, worker: str, batch: int, rows: int) -> bytes:
+    def take_output(self, worker: str, batch: int, model: str, rows: int) -> bytes:
         return np.repeat(np.arange(rows, dtype=np.float32), ROW_BYTES // 4).tobytes()
 
 
@@ -114,6 +114,65 @@ async def test_what_the_worker_found_expired_is_refused_and_the_rest_answered(ro
     assert caught.value.reason is Reason.DEADLINE_EXPIRED
     assert np.frombuffer((await kept).logits, np.float32)[::10].tolist() == [1.0, 2.0]
     assert room.dispatcher._scheduler.durations.predict(NAME, 3) is None
+
+
+async def test_a_request_with_a_bad_picture_is_refused_alone(room: Room) -> None:
+    room.worker_ready()
+    kept, bad, kept_too = room.ask(1), room.ask(1), room.ask(2)
+    await settle()
+    report = BatchReport(1, 2, refused=((1, "row 0: the picture is damaged"),))
+    room.dispatcher.batch_done("w", room.pool.given[0][1], report)
+    with pytest.raises(RefusalError, match="tensor encoded: row 0: the picture is") as caught:
+        await bad
+    assert caught.value.reason is Reason.INVALID_REQUEST
+    assert np.frombuffer((await kept).logits, np.float32)[::10].tolist() == [0.0]
+    assert np.frombuffer((await kept_too).logits, np.float32)[::10].tolist() == [2.0, 3.0]
+    assert room.dispatcher._scheduler.durations.predict(NAME, 4) is None
+
+
+async def test_decoding_does_not_count_as_time_the_model_takes(room: Room) -> None:
+    room.worker_ready()
+    call = room.ask(1)
+    await settle()
+    report = BatchReport(0, 3_000_000_000, decode_ns=2_000_000_000)
+    room.dispatcher.batch_done("w", room.pool.given[0][1], report)
+    timeline = (await call).timeline
+    assert (timeline.compute_ns, timeline.decode_ns) == (3_000_000_000, 2_000_000_000)
+    assert room.dispatcher._scheduler.durations.predict(NAME, 1) == pytest.approx(1.0)
+
+
+async def test_a_worker_that_decodes_does_not_hang(room: Room) -> None:
+    room.worker_ready()
+    call = room.ask(1)
+    await settle()
+    worker = room.dispatcher._scheduler._workers["w"]
+    began_s = worker.began_s
+    room.dispatcher.batch_decoding("w")
+    assert worker.began_s > began_s
+    room.dispatcher.batch_done("w", room.pool.given[0][1], BatchReport(1, 2))
+    await call
+
+
+async def test_what_is_held_of_requests_is_bounded(room: Room) -> None:
+    room.dispatcher._max_bytes = 3 * 3072
+    room.worker_ready()
+    calls = [room.ask(2), room.ask(1)]
+    await settle()
+    with pytest.raises(
+        RefusalError, match="9216 bytes are being answered, 3072 more came"
+    ) as caught:
+        await room.ask(1)
+    assert caught.value.reason is Reason.QUEUE_FULL
+    assert caught.value.retry_after_s is not None
+    room.dispatcher.batch_done("w", room.pool.given[0][1], BatchReport(1, 2))
+    await calls[0]
+    again = room.ask(1)
+    await settle()
+    assert not again.done()
+    for call in (calls[1], again):
+        call.cancel()
+    await asyncio.gather(calls[1], again, return_exceptions=True)
+    assert room.dispatcher._bytes == 0
 
 
 async def test_a_failed_batch_refuses_its_requests(room: Room) -> None:

@@ -15,7 +15,7 @@ from tritonclient.grpc import service_pb2
 from client.address import Address, parse_address
 from client.dataset import read_dataset
 from client.errors import InputError, MalformedAnswer
-from client.images import read_image, read_images
+from client.images import encode_pictures, read_image
 from client.wire import build_request, decode_response
 
 
@@ -94,8 +94,64 @@ def test_transparency_shows_white_and_exif_turns(tmp_path: Path) -> None:
     assert (pixels[:, 16:] == 255).all()
 
 
-def test_pictures_form_one_batch(cat_path: Path) -> None:
-    assert read_images([cat_path] * 3, 24).shape == (3, 3, 24, 24)
+def test_png_and_jpeg_files_are_sent_as_they_are(tmp_path: Path, cat_path: Path) -> None:
+    photo = tmp_path / "photo.jpg"
+    Image.new("RGB", (600, 400), "red").save(photo)
+    assert encode_pictures([cat_path, photo], 32) == [cat_path.read_bytes(), photo.read_bytes()]
+
+
+def test_other_formats_are_encoded_anew_upright_and_on_white(tmp_path: Path) -> None:
+    picture = Image.new("RGBA", (40, 30), (0, 0, 0, 0))
+    picture.paste((0, 0, 0, 255), (0, 0, 40, 15))
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    picture.save(tmp_path / "turned.webp", exif=exif, lossless=True)
+    (content,) = encode_pictures([tmp_path / "turned.webp"], 32)
+    with Image.open(io.BytesIO(content)) as sent:
+        pixels = np.asarray(sent.convert("L"))
+        assert (sent.format, sent.size) == ("PNG", (40, 30))
+    assert (pixels[:15] == 255).all()
+    assert (pixels[15:] == 0).all()
+
+
+def test_what_a_server_would_find_too_large_is_made_smaller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (400, 600, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    sizes = []
+    for name, limit in (("_MOST_BYTES", 300_000), ("_MOST_PIXELS", 200_000), ("_MOST_BYTES", 9**9)):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"client.images.{name}", limit)
+            (content,) = encode_pictures([tmp_path / "noise.png"], 32)
+        with Image.open(io.BytesIO(content)) as sent:
+            sizes.append(sent.size)
+    assert sizes == [(192, 128), (192, 128), (600, 400)]
+
+
+def test_many_pictures_fit_one_message(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (1000, 1000, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    assert (tmp_path / "noise.png").stat().st_size > 2**21
+    contents = encode_pictures([tmp_path / "noise.png"] * 32, 32)
+    assert sum(map(len, contents)) < 48 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "no such file; expected a picture"),
+        (b"", "not a picture; expected a format such as PNG or JPEG"),
+        (b"notes", "not a picture; expected a format such as PNG or JPEG"),
+        (b"\x89PNG\r\n\x1a\n broken", "not a picture"),
+    ],
+)
+def test_what_is_no_picture_is_not_sent(tmp_path: Path, content: bytes | None, words: str) -> None:
+    file = tmp_path / "holiday.png"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(InputError, match=rf"holiday\.png: {words}"):
+        encode_pictures([file], 32)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n broken"])

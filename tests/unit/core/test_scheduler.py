@@ -309,6 +309,15 @@ def test_a_batch_that_takes_far_longer_than_expected_hangs() -> None:
     assert s.poll(4.0).dispatches == (), "a hung worker gets nothing more"
 
 
+def test_a_worker_that_says_it_is_at_work_does_not_hang() -> None:
+    s = scheduler(workers=1, hang_s=1.0)
+    s.offer(request(1), 0.0)
+    s.poll(0.0)
+    s.worker_alive("w0", 0.9)
+    assert s.poll(1.8).hung == ()
+    assert s.poll(1.9).hung == ("w0",)
+
+
 def test_a_cancelled_request_is_not_computed_again_when_its_worker_is_lost() -> None:
     s = scheduler()
     first = request(1)

@@ -64,6 +64,10 @@ def two_inputs(made: oip.ModelInferRequest) -> None:
     made.inputs.add(name="more")
 
 
+def the_same_input_twice(made: oip.ModelInferRequest) -> None:
+    made.inputs.add(name="images")
+
+
 def unknown_tensor(made: oip.ModelInferRequest) -> None:
     made.inputs[0].name = "pixels"
 
@@ -131,7 +135,8 @@ def parameter(name: str, **value: object) -> Callable[[oip.ModelInferRequest], N
     ("change", "words"),
     [
         (no_input, ["inputs", "none came", "'images'"]),
-        (two_inputs, ["'images', 'more' came", "expected one"]),
+        (two_inputs, ["'more' is unknown", "'images' or 'encoded'"]),
+        (the_same_input_twice, ["'images', 'images' came", "expected one"]),
         (unknown_tensor, ["'pixels'", "'images'"]),
         (wrong_datatype, ["images", "'INT64'", "UINT8", "FP32"]),
         (shape(2, 3, 32), ["images", "[2, 3, 32]", "[rows, 3, 32, 32]"]),

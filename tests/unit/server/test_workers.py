@@ -12,14 +12,18 @@ from server.workers.memory import SlotLayout, SlotMemory
 @pytest.mark.parametrize(
     "message",
     [
-        messages.Load("nin-orig", None, "fake", "fp32"),
-        messages.Load("nin-orig", "/weights/nin-orig.safetensors", "torch", "bf16"),
+        messages.Load("nin-orig", None, "fake", "fp32", (3, 32, 32), 10),
+        messages.Load(
+            "nin-orig", "/w/nin-orig.safetensors", "torch", "bf16", (3, 32, 32), 10, True
+        ),
         messages.Run(7, "nin-orig", 1, ((1, "UINT8", 0), (2, "FP32", 123))),
         messages.Started("a cpu", {"torch": "2"}),
         messages.Loaded("nin-orig", "torch", "fp32", 0.5),
         messages.LoadFailed("nin-orig", "no such file"),
         messages.Done(7, 1, 2),
         messages.Done(7, 1, 2, (0, 3)),
+        messages.Done(7, 1, 2, (0,), ((1, "row 0: bad"), (2, "row 3: bad too")), 1),
+        messages.Decoding(7),
         messages.Failed(7, "boom"),
     ],
     ids=lambda message: type(message).__name__,
@@ -69,3 +73,21 @@ def test_what_does_not_fit_is_refused(memory: SlotMemory) -> None:
         memory.write_input(0, (b"a" * 101,))
     with pytest.raises(ValueError, match="44 bytes"):
         memory.write_output(0, np.zeros(11, np.float32))
+
+
+def test_what_is_given_up_of_an_input_leaves_the_rest() -> None:
+    layout = SlotLayout(slots=2, input_bytes=100_000, output_bytes=40)
+    memory, fd = SlotMemory.create(layout)
+    os.close(fd)
+    for slot in range(2):
+        memory.write_input(slot, (b"x" * 100_000,))
+        memory.write_output(slot, np.full(10, 1, np.float32))
+    memory.trim_input(0, 5000)
+    kept, trimmed = memory.input_content(0)[:5000], memory.input_content(0)[20_000:80_000]
+    assert kept == b"x" * 5000
+    assert trimmed == bytes(60_000)
+    assert memory.read_output(0, 40) == np.full(10, 1, np.float32).tobytes()
+    assert memory.input_content(1) == b"x" * 100_000
+    memory.trim_input(0, 99_999)
+    kept.release()
+    trimmed.release()
