@@ -17,11 +17,12 @@ _STATES = {
 
 @dataclass(frozen=True, slots=True)
 class PaperFigures:
-    """What the paper's Table 8 reports for a variant: accuracy 0..1, milliseconds per image."""
+    """What the paper reports for a variant: accuracies 0..1, milliseconds per image."""
 
     accuracy: float
     cpu_ms: float
     gpu_ms: float
+    top5_accuracy: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,12 @@ def read_model(message: catalog_pb2.Model) -> Model:
         state_reason=message.state_reason or None,
         image_size=message.image_size,
         classes=tuple(message.classes),
-        paper=PaperFigures(paper.accuracy, paper.cpu_ms, paper.gpu_ms)
+        paper=PaperFigures(
+            paper.accuracy,
+            paper.cpu_ms,
+            paper.gpu_ms,
+            paper.top5_accuracy if paper.HasField("top5_accuracy") else None,
+        )
         if message.HasField("paper")
         else None,
     )

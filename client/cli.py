@@ -173,12 +173,18 @@ def table8(  # noqa: PLR0913, PLR0917 - one per option of the command
             "(columns img and label) [default: what the server's catalogue tells].",
         ),
     ] = None,
+    family: Annotated[
+        str, typer.Option(metavar="NAME", help="Whose variants: nin or resnet50.")
+    ] = "nin",
     rounds: Annotated[
         int, typer.Option(metavar="N", help="How often each variant has its turn.")
     ] = 7,
     rows: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Images per batch [default: 128, or the server's limit]."),
+        typer.Option(
+            metavar="N",
+            help="Images per batch [default: the paper's 128 (resnet50: 10), or the server's limit].",
+        ),
     ] = None,
     merge: Annotated[
         Path | None,
@@ -197,15 +203,17 @@ def table8(  # noqa: PLR0913, PLR0917 - one per option of the command
     *,
     connection: Connection,
 ) -> None:
-    """Measure the paper's Table 8 anew: FLOPs, accuracy and time of each variant served.
+    """Measure the paper's table of a family anew: FLOPs, accuracy and time of each variant served.
 
     Times are the server's own, of forward passes over large batches; the variants take turns. On
     a server with GPUs they fill the GPU column.
     """
     from client.commands.table8 import Outputs, run  # noqa: PLC0415 - see the module's text
+    from client.table8.measure import Plan  # noqa: PLC0415
 
     outputs = Outputs(json=json_path, markdown=markdown_path, figure=figure_path)
-    run(connection, outputs, data=data, merge=merge, rounds=rounds, rows=rows)
+    plan = Plan(family=family, rounds=rounds, rows=rows)
+    run(connection, outputs, plan, data=data, merge=merge)
 
 
 @app.command()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from rootmodels import train, verify
+from rootmodels import import_weights, train, verify
 
-COMMANDS = {"train": train.main, "verify": verify.main}
+COMMANDS = {"import": import_weights.main, "train": train.main, "verify": verify.main}
 
 
 def main() -> int:

@@ -1,15 +1,17 @@
 """What a variant costs: parameters and multiply-accumulates, per layer and in total. No torch.
 
-Counted as the paper does: parameters are weights and biases of the convolutions; batch
+Counted as the paper does: parameters are the weights and own biases of convolutions and linear layers; batch
 normalisation folds away for inference and is not counted. The paper's FLOPS are multiply-accumulates
-plus one addition per bias, not doubled; ``flops_paper`` reproduces every digit of its Table 8.
+plus one addition per bias, not doubled; ``flops_paper`` reproduces every digit of its tables.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from rootmodels.layers import Layer, network_layers
+from rootmodels.layer import Layer
+from rootmodels.layers import network_layers
 from rootmodels.variants import Variant
 
 
@@ -21,40 +23,44 @@ class LayerCost:
     params: int
     macs: int
 
+    @property
+    def flops_paper(self) -> int:
+        """Multiply-accumulates plus one per bias."""
+        biased = self.layer.bias or self.layer.paper_bias
+        return self.macs + (self.layer.out_channels if biased else 0)
+
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Cost of a network for one image: ``params`` and ``macs`` are sums over ``layers``."""
+    """Cost of a network for one image: sums over ``layers``."""
 
     layers: tuple[LayerCost, ...]
     params: int
     macs: int
-    biases: int
-
-    @property
-    def flops_paper(self) -> int:
-        """Multiply-accumulates plus one per bias: the count of the paper's Table 8."""
-        return self.macs + self.biases
+    flops_paper: int
 
 
 def layer_cost(layer: Layer) -> LayerCost:
     """Parameters and multiply-accumulates of ``layer`` for one image.
 
-    A convolution with g groups has out * (in / g) * k^2 weights and out biases; each weight is used
-    once per output pixel. Pooling costs neither.
+    A convolution with g groups has out * (in / g) * k^2 weights, each of them used once per output pixel, and
+    a linear layer out * in. Pooling and addition cost neither.
     """
-    if layer.kind != "conv":
+    if not layer.has_weights:
         return LayerCost(layer, params=0, macs=0)
-    weights = layer.out_channels * (layer.in_channels // layer.groups) * layer.kernel**2
-    return LayerCost(layer, params=weights + layer.out_channels, macs=weights * layer.size**2)
+    weights = math.prod(layer.weight_shape)
+    biases = layer.out_channels if layer.bias else 0
+    return LayerCost(layer, params=weights + biases, macs=weights * layer.size**2)
 
 
-def network_cost(variant: Variant, image_size: int = 32) -> Cost:
-    """Cost of ``variant`` for one square image of ``image_size`` pixels."""
-    layers = tuple(layer_cost(layer) for layer in network_layers(variant, image_size))
+def network_cost(
+    variant: Variant, image_size: int | None = None, classes: int | None = None
+) -> Cost:
+    """Cost of ``variant`` for one square image; see :func:`rootmodels.layers.network_layers`."""
+    layers = tuple(layer_cost(layer) for layer in network_layers(variant, image_size, classes))
     return Cost(
         layers=layers,
         params=sum(cost.params for cost in layers),
         macs=sum(cost.macs for cost in layers),
-        biases=sum(cost.layer.out_channels for cost in layers if cost.layer.kind == "conv"),
+        flops_paper=sum(cost.flops_paper for cost in layers),
     )

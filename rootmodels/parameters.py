@@ -1,4 +1,4 @@
-"""The parameters of a variant as plain arrays, as inference needs them: batch normalisation folded.
+"""A network as plain arrays, as inference needs it: batch normalisation folded into the convolutions.
 
 Every engine starts from these, and none of this needs torch. Files are those of
 :mod:`rootmodels.weights`; their tensors are checked against the layers of their variant.
@@ -6,7 +6,7 @@ Every engine starts from these, and none of this needs torch. Files are those of
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,26 +14,41 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from rootmodels.layers import Layer, network_layers
+from rootmodels.layer import Layer
+from rootmodels.layers import network_layers
 from rootmodels.variants import Variant, get_variant
-from rootmodels.weights_info import WeightsError, WeightsInfo, read_info
+from rootmodels.weights_info import WeightsError, WeightsInfo, class_names, image_size, read_info
 
 NORM_EPSILON = 1e-5
 """What batch normalisation adds to the variance; torch's default."""
 
+_SHOWN_NAMES = 8
+"""A message about wrong tensors names so many of a kind."""
+
 Array = NDArray[np.float32]
+Tensors = Mapping[str, NDArray[np.generic]]
 
 
 @dataclass(frozen=True, slots=True)
-class ConvParameters:
-    """One convolution: ``weight`` [out, in / groups, k, k], ``bias`` [out], float32."""
+class LayerParameters:
+    """A convolution or linear layer, float32: ``weight`` as :attr:`Layer.weight_shape`, ``bias`` [out]."""
 
     weight: Array
     bias: Array
 
 
-def load_parameters(path: Path, variant: Variant) -> dict[str, ConvParameters]:
-    """The folded parameters in the file at ``path``, by layer name.
+@dataclass(frozen=True, slots=True)
+class FoldedNetwork:
+    """All that an engine needs to know: the graph, and the parameters of its layers by their name."""
+
+    variant: Variant
+    image_size: int
+    layers: tuple[Layer, ...]
+    parameters: Mapping[str, LayerParameters]
+
+
+def load_network(path: Path, variant: Variant) -> FoldedNetwork:
+    """The network whose training form is in the file at ``path``.
 
     Raises:
         WeightsError: if the file is unreadable, is another variant's, or its tensors are not those
@@ -42,22 +57,28 @@ def load_parameters(path: Path, variant: Variant) -> dict[str, ConvParameters]:
     tensors, info = load_tensors(path)
     if info.variant != variant.name:
         raise WeightsError(f"{path} holds weights of {info.variant}, not of {variant.name}")
-    return {layer.name: _fold(layer, tensors) for layer in _convolutions(variant)}
+    layers = _layers(variant, info)
+    parameters = {layer.name: _fold(layer, tensors) for layer in layers if layer.has_weights}
+    return FoldedNetwork(variant, image_size(variant, info), layers, parameters)
 
 
-def random_parameters(variant: Variant) -> dict[str, ConvParameters]:
-    """Parameters of a network nobody trained, by layer name: the same ones every time.
+def random_network(variant: Variant) -> FoldedNetwork:
+    """A network nobody trained: the same one every time.
 
-    He et al. 2015: weights with std = sqrt(2 / fan_in), where the fan is that of one filter group; no bias.
+    Weights have std = sqrt(gain / fan_in), where the fan is that of one filter group; no bias. The gain is 2
+    where a ReLU follows (He et al. 2015), and 1/2 where none does, so that the sums of a residual network
+    neither grow nor vanish over its blocks.
     """
     rng = np.random.default_rng(0)
+    layers = network_layers(variant)
     parameters = {}
-    for layer in _convolutions(variant):
-        shape = _weight_shape(layer)
-        std = np.sqrt(2.0 / np.prod(shape[1:]))
-        weight = rng.normal(0.0, std, shape).astype(np.float32)
-        parameters[layer.name] = ConvParameters(weight, np.zeros(shape[0], np.float32))
-    return parameters
+    for layer in layers:
+        if layer.has_weights:
+            shape = layer.weight_shape
+            std = np.sqrt((2.0 if layer.relu else 0.5) / np.prod(shape[1:]))
+            weight = rng.normal(0.0, std, shape).astype(np.float32)
+            parameters[layer.name] = LayerParameters(weight, np.zeros(shape[0], np.float32))
+    return FoldedNetwork(variant, image_size(variant, None), layers, parameters)
 
 
 def load_tensors(path: Path) -> tuple[dict[str, NDArray[np.generic]], WeightsInfo]:
@@ -68,51 +89,72 @@ def load_tensors(path: Path) -> tuple[dict[str, NDArray[np.generic]], WeightsInf
     """
     info = read_info(path)
     tensors = load_file(path)
-    expected = dict(_tensor_shapes(get_variant(info.variant)))
-    for key in sorted(expected.keys() | tensors.keys()):
-        if key not in tensors or key not in expected:
-            side = "is missing from" if key not in tensors else "should not be in"
-            raise WeightsError(f"{path}: tensor {key} {side} weights of {info.variant}")
-        if tensors[key].shape != expected[key]:
-            raise WeightsError(
-                f"{path}: tensor {key} is {list(tensors[key].shape)}, "
-                f"{info.variant} has {list(expected[key])}"
-            )
-        if not np.isfinite(tensors[key]).all():
-            raise WeightsError(f"{path}: tensor {key} has values that are not finite")
+    check_tensors(str(path), tensors, info.variant, _layers(get_variant(info.variant), info))
     return tensors, info
 
 
-def _convolutions(variant: Variant) -> Iterator[Layer]:
-    return (layer for layer in network_layers(variant) if layer.kind == "conv")
+def check_tensors(source: str, tensors: Tensors, variant: str, layers: Iterable[Layer]) -> None:
+    """Refuse tensors that are not those of the training form of ``layers``.
+
+    Raises:
+        WeightsError: naming all that are missing and all that should not be there, or the first that has
+            another shape or values that are not finite.
+    """
+    expected = dict(tensor_shapes(layers))
+    missing, unexpected = expected.keys() - tensors.keys(), tensors.keys() - expected.keys()
+    if missing or unexpected:
+        texts = [("missing", missing), ("unexpected", unexpected)]
+        told = "; ".join(f"{what}: {_list(names)}" for what, names in texts if names)
+        raise WeightsError(f"{source}: its tensors are not those of {variant}; {told}")
+    for key in sorted(expected):
+        if tensors[key].shape != expected[key]:
+            raise WeightsError(
+                f"{source}: tensor {key} is {list(tensors[key].shape)}, "
+                f"{variant} has {list(expected[key])}"
+            )
+        if not np.isfinite(tensors[key]).all():
+            raise WeightsError(f"{source}: tensor {key} has values that are not finite")
 
 
-def _weight_shape(layer: Layer) -> tuple[int, int, int, int]:
-    fan = layer.in_channels // layer.groups
-    return layer.out_channels, fan, layer.kernel, layer.kernel
-
-
-def _tensor_shapes(variant: Variant) -> Iterator[tuple[str, tuple[int, ...]]]:
+def tensor_shapes(layers: Iterable[Layer]) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Names and shapes of the training form's tensors, as torch's state dict has them."""
-    for layer in _convolutions(variant):
-        prefix = f"body.{layer.name}"
-        yield f"{prefix}.conv.weight", _weight_shape(layer)
-        yield f"{prefix}.norm.num_batches_tracked", ()
-        vectors = ("conv.bias", "norm.weight", "norm.bias", "norm.running_mean", "norm.running_var")
-        for vector in vectors:
-            yield f"{prefix}.{vector}", (layer.out_channels,)
+    for layer in layers:
+        if not layer.has_weights:
+            continue
+        yield f"{layer.path}.weight", layer.weight_shape
+        if layer.bias:
+            yield f"{layer.path}.bias", (layer.out_channels,)
+        if layer.norm:
+            yield f"{layer.norm}.num_batches_tracked", ()
+            for vector in ("weight", "bias", "running_mean", "running_var"):
+                yield f"{layer.norm}.{vector}", (layer.out_channels,)
 
 
-def _fold(layer: Layer, tensors: dict[str, NDArray[np.generic]]) -> ConvParameters:
-    """Multiply the normalisation's running statistics into the convolution.
+def _layers(variant: Variant, info: WeightsInfo) -> tuple[Layer, ...]:
+    return network_layers(variant, image_size(variant, info), len(class_names(variant, info)))
+
+
+def _list(names: Iterable[str]) -> str:
+    """The first few of ``names``, and how many more there are."""
+    shown = sorted(names)
+    more = f" and {len(shown) - _SHOWN_NAMES} more" if len(shown) > _SHOWN_NAMES else ""
+    return ", ".join(shown[:_SHOWN_NAMES]) + more
+
+
+def _fold(layer: Layer, tensors: Tensors) -> LayerParameters:
+    """Multiply the normalisation's running statistics into a convolution; a linear layer has none.
 
     With scale = gamma / sqrt(var + epsilon): weight * scale, (bias - mean) * scale + beta.
     """
 
     def get(name: str) -> NDArray[np.float64]:
-        return tensors[f"body.{layer.name}.{name}"].astype(np.float64)
+        return tensors[name].astype(np.float64)
 
-    scale = get("norm.weight") / np.sqrt(get("norm.running_var") + NORM_EPSILON)
-    weight = get("conv.weight") * scale[:, None, None, None]
-    bias = (get("conv.bias") - get("norm.running_mean")) * scale + get("norm.bias")
-    return ConvParameters(weight.astype(np.float32), bias.astype(np.float32))
+    weight = get(f"{layer.path}.weight")
+    bias = get(f"{layer.path}.bias") if layer.bias else np.zeros(layer.out_channels)
+    if layer.norm:
+        scale = get(f"{layer.norm}.weight")
+        scale = scale / np.sqrt(get(f"{layer.norm}.running_var") + NORM_EPSILON)
+        weight = weight * scale.reshape(-1, *(1,) * (weight.ndim - 1))
+        bias = (bias - get(f"{layer.norm}.running_mean")) * scale + get(f"{layer.norm}.bias")
+    return LayerParameters(weight.astype(np.float32), bias.astype(np.float32))

@@ -6,16 +6,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from rootmodels.calibration import Range
-from rootmodels.nin import NetworkInNetwork
+from rootmodels.layer import IMAGES
+from rootmodels.network import Network
 
 _STEP_IMAGES = 16
 """Images whose maps are held at a time."""
 
 
 @torch.inference_mode()
-def measure_ranges(module: NetworkInNetwork, images: NDArray[np.uint8]) -> dict[str, Range]:
+def measure_ranges(module: Network, images: NDArray[np.uint8]) -> dict[str, Range]:
     """By layer, after its ReLU, and ``images`` for the normalised input; ``module`` is folded.
 
     Smallest and largest, not a percentile or the least mean squared error: those lower the mean error of the
@@ -30,9 +32,11 @@ def measure_ranges(module: NetworkInNetwork, images: NDArray[np.uint8]) -> dict[
         ranges[name] = (min(low, float(least)), max(high, float(most)))
 
     for start in range(0, len(images), _STEP_IMAGES):
-        x = module.normalise(torch.from_numpy(images[start : start + _STEP_IMAGES]))
-        widen("images", x)
-        for name, layer in module.body.named_children():
-            x = layer(x)
-            widen(name, x)
+        values = {IMAGES: module.normalise(torch.from_numpy(images[start : start + _STEP_IMAGES]))}
+        widen(IMAGES, values[IMAGES])
+        for layer in module.layers:
+            x = module.linear(layer, values)
+            values[layer.name] = functional.relu_(x) if layer.relu else x
+            widen(layer.name, values[layer.name])
+            module.forget(layer, values)
     return ranges

@@ -21,7 +21,7 @@ from rootmodels.cifar10 import LabelledImages, read_cifar10
 from rootmodels.data_error import DataError
 from rootmodels.train_job import Options, OutOfTimeError, Training, init_path, say
 from rootmodels.train_run import Recipe
-from rootmodels.variants import VARIANTS, UnknownVariantError, get_variant
+from rootmodels.variants import NIN_VARIANTS, VARIANTS, UnknownVariantError, get_variant
 from rootmodels.weights import load_weights, save_weights
 from rootmodels.weights_info import PRETRAINED_DIR, WeightsError, read_info, weights_path
 
@@ -72,7 +72,7 @@ def train(
 def _publish(trained: Sequence[Path], path: Path, progress: Progress) -> None:
     """Write the first of the ``trained`` weights to ``path``, with the accuracies of all."""
     model, info = load_weights(trained[0])
-    accuracies = {str(other.seed): other.accuracy for other in map(read_info, trained)}
+    accuracies = {str(other.seed): other.accuracy or 0.0 for other in map(read_info, trained)}
     save_weights(path, model, replace(info, seed_accuracies=accuracies))
     told = ", ".join(f"{value:.4f} (seed {seed})" for seed, value in accuracies.items())
     say(progress, f"{info.variant}: accuracy {told} -> {path}")
@@ -104,18 +104,18 @@ def keep_freed_memory() -> None:
 
 
 def short_of_paper(folder: Path) -> list[str]:
-    """The variants whose weights in ``folder`` do not reach the paper's accuracy, or are not there.
+    """Network-in-Network variants whose weights in ``folder`` miss the paper's accuracy, or are not there.
 
     Those without weights come first, then those that miss most; a variant that the paper's Table 8 does not
     have counts as missing its own weights only.
     """
     missed = {}
-    for name, variant in VARIANTS.items():
-        path = weights_path(name, folder)
-        got = read_info(path).accuracy if path.exists() else 0.0
+    for variant in NIN_VARIANTS:
+        path = weights_path(variant.name, folder)
+        got = (read_info(path).accuracy or 0.0) if path.exists() else 0.0
         wanted = variant.paper.accuracy if variant.paper else 0.0
         if not path.exists() or got < wanted:
-            missed[name] = wanted - got
+            missed[variant.name] = wanted - got
     return sorted(missed, key=lambda name: -missed[name])
 
 

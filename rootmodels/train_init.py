@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from rootmodels.nin import NetworkInNetwork
+from rootmodels.network import Network
 from rootmodels.weights import load_weights
 from rootmodels.weights_info import WeightsError, WeightsInfo
 
@@ -25,7 +25,7 @@ def narrowed(weight: Tensor, groups: int, to_groups: int) -> Tensor:
     return parts[group, :, group % share].reshape(-1, inputs, *weight.shape[2:])
 
 
-def start_from(path: Path, model: NetworkInNetwork) -> WeightsInfo:
+def start_from(path: Path, model: Network) -> WeightsInfo:
     """Give ``model`` the weights at ``path``, and return what they say of themselves.
 
     Weights of another variant will do if each of its convolutions has as many groups or a divisor of that:

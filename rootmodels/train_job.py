@@ -67,7 +67,7 @@ class Training:
         )
         if options.init:
             self._start_from(init_path(name, options.init))
-        identity = json.dumps(asdict(replace(self.info, hardware="")), sort_keys=True)
+        identity = json.dumps(replace(self.info, hardware="").content(), sort_keys=True)
         stem = f"{name}-{seed}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
         self.checkpoint = options.work / f"{stem}.pt"
         self.log = options.work / f"{stem}.jsonl"

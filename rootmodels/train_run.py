@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from rootmodels.cifar10 import LabelledImages
 from rootmodels.data_error import DataError
-from rootmodels.layers import CIFAR10_MEAN
-from rootmodels.nin import NetworkInNetwork
+from rootmodels.families import FAMILIES
+from rootmodels.network import Network
 from rootmodels.train_optimizers import Muon, Nesterov
 from rootmodels.variants import get_variant
 
@@ -80,7 +80,7 @@ def pad(images: Tensor, padding: int) -> Tensor:
     That colour is zero once the network has normalised it.
     """
     count, _, height, width = images.shape
-    mean = images.new_tensor([round(value) for value in CIFAR10_MEAN])
+    mean = images.new_tensor([round(value) for value in FAMILIES["nin"].mean])
     padded = mean.repeat(count, height + 2 * padding, width + 2 * padding, 1)
     padded[:, padding : padding + height, padding : padding + width] = images.permute(0, 2, 3, 1)
     return padded
@@ -135,7 +135,7 @@ class Run:
         self._epoch_plan: tuple[int, EpochPlan] | None = None
 
         torch.manual_seed(seed)
-        self.model = NetworkInNetwork(get_variant(name)).to(device)
+        self.model = Network(get_variant(name)).to(device)
         convolutions = [part for part in self.model.modules() if isinstance(part, nn.Conv2d)]
         vectors = [parameter for parameter in self.model.parameters() if parameter.ndim == 1]
         self.muon = Muon(convolutions, recipe.muon_momentum)

@@ -39,6 +39,8 @@ def verify(path: Path, data: LabelledImages, device: torch.device, tolerance: fl
             f"{path} was measured on {info.test_images} images, the data set has {len(data)}: "
             "expected as many"
         )
+    if info.accuracy is None:
+        raise WeightsError(f"{path} does not say how accurate it is")
     measured = accuracy(model.fold(), data, device)
     difference = measured - info.accuracy
     agrees = abs(difference) <= tolerance

@@ -7,40 +7,36 @@ fp16, the vectors of batch normalisation in fp32; a loaded module computes in fp
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
-from rootmodels.nin import NetworkInNetwork
+from rootmodels.network import Network
 from rootmodels.parameters import load_tensors
 from rootmodels.variants import get_variant
-from rootmodels.weights_info import METADATA_KEY, WeightsInfo
+from rootmodels.weights_info import METADATA_KEY, WeightsInfo, class_names, image_size, publish
 
 
-def save_weights(path: Path, model: NetworkInNetwork, info: WeightsInfo) -> None:
+def save_weights(path: Path, model: Network, info: WeightsInfo) -> None:
     """Write ``model`` (training form) and ``info`` to ``path``, all or nothing."""
     tensors = {
         key: (value.half() if value.ndim > 1 else value).contiguous().cpu()
         for key, value in model.state_dict().items()
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata={METADATA_KEY: json.dumps(asdict(info))})
-    # safetensors lets the owner alone read it; a service often runs as somebody else.
-    partial.chmod(0o644)
-    partial.replace(path)
+    metadata = {METADATA_KEY: json.dumps(info.content())}
+    publish(path, lambda partial: save_file(tensors, partial, metadata))
 
 
-def load_weights(path: Path) -> tuple[NetworkInNetwork, WeightsInfo]:
+def load_weights(path: Path) -> tuple[Network, WeightsInfo]:
     """The module in training form (``eval`` mode) with the weights at ``path``.
 
     Raises:
         WeightsError: if the file is unreadable or its tensors are not those of its variant.
     """
     tensors, info = load_tensors(path)
-    model = NetworkInNetwork(get_variant(info.variant))
+    variant = get_variant(info.variant)
+    model = Network(variant, image_size(variant, info), len(class_names(variant, info)))
     state = model.state_dict()
     for key, tensor in tensors.items():
         state[key].copy_(torch.from_numpy(tensor))

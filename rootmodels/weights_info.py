@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from rootmodels.variants import get_variant
+from rootmodels.families import FAMILIES
+from rootmodels.variants import Variant, get_variant
 
 PRETRAINED_DIR = Path(__file__).parent / "pretrained"
 """The weights shipped with the package, one ``<variant>.safetensors`` each."""
 
 METADATA_KEY = "rootserve"
+
+_IMAGE_SIZES = (16, 1024)
 
 
 class WeightsError(ValueError):
@@ -25,14 +29,16 @@ class WeightsError(ValueError):
 class WeightsInfo:
     """How a file's weights came to be.
 
-    ``accuracy`` is top-1 over all ``test_images``, of the folded network in fp32. ``seconds`` is wall time
-    spent training. ``seed_accuracies`` has the accuracy for each seed that was tried with this recipe.
+    ``accuracy`` is top-1 over all ``test_images``, of the folded network in fp32; None if nobody measured it.
+    ``seconds`` is wall time spent training. ``seed_accuracies`` has the accuracy for each seed that was tried
+    with this recipe.
     ``continued_from`` says what the training began with, if not with random weights; ``epochs`` counts
-    those epochs too.
+    those epochs too. ``classes`` are the names of the logits and ``image_size`` the height and width of the
+    images, where they are not the family's.
     """
 
     variant: str
-    accuracy: float
+    accuracy: float | None
     test_images: int
     epochs: int
     seed: int
@@ -42,11 +48,32 @@ class WeightsInfo:
     seconds: float = 0.0
     seed_accuracies: dict[str, float] = field(default_factory=dict)
     continued_from: dict[str, Any] | None = None
+    classes: tuple[str, ...] = ()
+    image_size: int | None = None
+
+    def content(self) -> dict[str, Any]:
+        """The fields as JSON has them; without those that say nothing beyond the family."""
+        content = asdict(self)
+        return {
+            key: value
+            for key, value in content.items()
+            if value or key not in ("classes", "image_size")
+        }
 
 
 def weights_path(name: str, folder: Path = PRETRAINED_DIR) -> Path:
     """Where the weights of the variant called ``name`` are in ``folder``, if they are there."""
     return folder / f"{name}.safetensors"
+
+
+def class_names(variant: Variant, info: WeightsInfo | None) -> tuple[str, ...]:
+    """What the logits of ``variant`` stand for, with the weights that ``info`` describes or without any."""
+    return (info.classes if info else ()) or FAMILIES[variant.family].classes
+
+
+def image_size(variant: Variant, info: WeightsInfo | None) -> int:
+    """Height and width of the images it takes, in pixels; as :func:`class_names`."""
+    return (info.image_size if info else None) or FAMILIES[variant.family].image_size
 
 
 def read_info(path: Path) -> WeightsInfo:
@@ -64,12 +91,38 @@ def read_info(path: Path) -> WeightsInfo:
         content = json.loads(metadata[METADATA_KEY])
         known = {field.name for field in fields(WeightsInfo)}
         info = WeightsInfo(**{key: value for key, value in content.items() if key in known})
-        get_variant(info.variant)
-        if not 0.0 <= info.accuracy <= 1.0:
-            raise ValueError(f"accuracy is {info.accuracy}, expected 0 to 1")
+        info = replace(info, classes=tuple(info.classes))
+        check_info(info)
         return info
     except (LookupError, TypeError, ValueError) as error:
         raise WeightsError(
             f"{path} has no usable {METADATA_KEY!r} metadata ({error}); expected weights written "
-            "by rootmodels.train"
+            "by rootmodels.train, or by python -m rootmodels import"
         ) from error
+
+
+def check_info(info: WeightsInfo) -> None:
+    """Refuse what cannot be.
+
+    Raises:
+        UnknownVariantError: if there is no such variant.
+        WeightsError: if a figure is out of its range, or a class has no name.
+    """
+    get_variant(info.variant)
+    if info.accuracy is not None and not 0.0 <= info.accuracy <= 1.0:
+        raise WeightsError(f"accuracy is {info.accuracy}, expected 0 to 1")
+    low, high = _IMAGE_SIZES
+    if info.image_size is not None and not low <= info.image_size <= high:
+        raise WeightsError(f"image size is {info.image_size}, expected {low} to {high} pixels")
+    if not all(isinstance(name, str) and name for name in info.classes):
+        raise WeightsError("a class has no name")
+
+
+def publish(path: Path, write: Callable[[Path], object]) -> None:
+    """Have ``write`` make the file at ``path``, all or nothing, for everybody to read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    write(partial)
+    # safetensors lets the owner alone read it; a service often runs as somebody else.
+    partial.chmod(0o644)
+    partial.replace(path)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rootmodels.cost import network_cost
-from rootmodels.variants import VARIANTS, Variant
+from rootmodels.variants import NIN_VARIANTS, Variant
 from rootmodels.weights_info import WeightsInfo, read_info, weights_path
 
 ROOT = Path(__file__).parents[1]
@@ -25,7 +25,8 @@ SERVED = ROOT / "docs" / "figures" / "served-accuracy.json"
 
 def shipped() -> dict[str, WeightsInfo]:
     """Metadata of the weights that are there, by variant."""
-    return {name: read_info(weights_path(name)) for name in VARIANTS if weights_path(name).exists()}
+    names = [variant.name for variant in NIN_VARIANTS]
+    return {name: read_info(weights_path(name)) for name in names if weights_path(name).exists()}
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -38,10 +39,10 @@ def models_table(infos: dict[str, WeightsInfo]) -> str:
     """What each variant is and costs, and its accuracy."""
     head = ["model", "g2, g3", "parameters", "MACs", "FLOPs ratio"]
     head += ["accuracy in the paper", "shipped weights"]
-    orig = network_cost(VARIANTS["nin-orig"]).flops_paper
+    orig = network_cost(NIN_VARIANTS[0]).flops_paper
     rows = []
-    for name, variant in VARIANTS.items():
-        cost = network_cost(variant)
+    for variant in NIN_VARIANTS:
+        name, cost = variant.name, network_cost(variant)
         row = [f"`{name}`", ", ".join(map(str, variant.groups)), f"{cost.params:,}"]
         row += [f"{cost.macs:,}", f"{orig / cost.flops_paper:.2f}", paper_accuracy(variant)]
         rows.append([*row, f"{infos[name].accuracy:.4f}" if name in infos else "-"])
@@ -53,7 +54,8 @@ def accuracy_table(infos: dict[str, WeightsInfo]) -> str:
     head = ["variant", "paper", "ours", "difference", "seeds", "epochs", "began with"]
     head += ["hardware", "minutes"]
     rows = []
-    for name, variant in VARIANTS.items():
+    for variant in NIN_VARIANTS:
+        name = variant.name
         row = [f"`{name}`", paper_accuracy(variant)]
         info = infos.get(name)
         if info is None:

@@ -79,8 +79,12 @@ def worker_specs(settings: Settings, models: Models, cuda_devices: int) -> list[
                     raise StartError(
                         f"device: {device} came, but torch sees {cuda_devices} CUDA devices"
                     )
-    card = models.served()[0].card
     limits = settings.limits()
+    # With explicit control, each model may be asked for.
+    explicit = settings.model_control == "explicit"
+    cards = [model.card for model in (models if explicit else models.served())]
+    max_pixels = max(card.pixels for card in cards)
+    max_classes = max(len(card.classes) for card in cards)
 
     def spec(name: str, device: str, threads: int) -> WorkerSpec:
         return WorkerSpec(
@@ -90,8 +94,8 @@ def worker_specs(settings: Settings, models: Models, cuda_devices: int) -> list[
             precision=settings.precision,
             threads=threads,
             max_batch_rows=limits.max_batch_rows,
-            image=card.image,
-            classes=len(card.classes),
+            max_pixels=max_pixels,
+            max_classes=max_classes,
             slots=1 + limits.batches_ahead,
         )
 

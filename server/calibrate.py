@@ -1,8 +1,8 @@
-"""Measure what int8 and the choice of a precision need: ``python -m server.calibrate [VARIANT...] --data DIR``.
+"""Measure what int8 and the choice of a precision need: ``python -m server.calibrate --data DIR``.
 
-Writes NAME.calibration.json beside each weights file: the ranges of the responses over some training images, the
-accuracy in each precision over all test images, and logits by which an engine is checked at its start. To be
-run again when weights have changed. Exit status 2 if something could not be read.
+Writes NAME.calibration.json beside each weights file: the ranges of the responses over some training images,
+the accuracy in each precision over all test images, and logits by which an engine is checked when it is loaded.
+To be run again when weights have changed. Exit status 2 if something could not be read.
 """
 
 from __future__ import annotations
@@ -24,7 +24,13 @@ from rootmodels.data_error import DataError
 from rootmodels.parquet_images import ParquetImages
 from rootmodels.ranges import measure_ranges
 from rootmodels.variants import VARIANTS, UnknownVariantError, get_variant
-from rootmodels.weights_info import PRETRAINED_DIR, WeightsError, weights_path
+from rootmodels.weights_info import (
+    PRETRAINED_DIR,
+    WeightsError,
+    image_size,
+    read_info,
+    weights_path,
+)
 from server.engines import openvino_cpu
 from server.engines.base import Engine, EngineError, LoadSpec
 from server.engines.torch_eager import build_module
@@ -93,7 +99,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         training = images.read(0, min(args.images, images.images))
         test = read_cifar10(args.data, "test")
         for name in names:
-            spec = LoadSpec(name, weights_path(name, args.weights), "cpu", args.threads)
+            path = weights_path(name, args.weights)
+            if image_size(get_variant(name), read_info(path)) != test.images.shape[2]:
+                raise DataError(f"{name} takes other images than those at {args.data}")
+            spec = LoadSpec(name, path, "cpu", args.threads)
             measured = calibrate(spec, training, test)
             figures = ", ".join(f"{key} {value:.4f}" for key, value in measured.accuracy.items())
             print(f"{name:12} accuracy over {len(test)} images: {figures}", flush=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from rootmodels.weights_info import WeightsError
 from server.core.reasons import Reason, RefusalError
 from server.dispatcher import Dispatcher
-from server.models import Model, Models, read_card
+from server.models import Model, ModelCard, Models, read_card
 from server.workers.pool import LoadError, WorkerPool
 
 _log = logging.getLogger(__name__)
@@ -37,6 +37,8 @@ class ModelControl:
             model = self._find(name)
             try:
                 card = await asyncio.to_thread(read_card, model.card.variant, self._weights)
+                if model.served:
+                    _check_same_shape(model.card, card)
                 await self._pool.load_behind(card)
             except (LoadError, WeightsError) as error:
                 text = f"model {name} was not loaded, nothing has changed: {error}"
@@ -63,3 +65,19 @@ class ModelControl:
             known = ", ".join(model.card.name for model in self._models)
             raise RefusalError(Reason.UNKNOWN_MODEL, f"no model is called {name!r}; known: {known}")
         return model
+
+
+def _check_same_shape(served: ModelCard, new: ModelCard) -> None:
+    """Requests that wait were checked against what is served.
+
+    Raises:
+        LoadError: if the new weights take other images or give other logits.
+    """
+    shapes = [
+        f"{card.image[1]}x{card.image[2]} images and {len(card.classes)} classes"
+        for card in (served, new)
+    ]
+    if shapes[0] != shapes[1]:
+        raise LoadError(
+            f"its weights are for {shapes[1]}, those that are served for {shapes[0]}; unload it first"
+        )

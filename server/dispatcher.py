@@ -177,7 +177,7 @@ class Dispatcher:
         # A batch of which only a part was computed tells nothing of how long batches take.
         learned_s = None if report.expired else compute_s
         done = self._scheduler.batch_done(worker, batch, now, learned_s)
-        logits = self._pool.take_output(worker, batch, done.rows)
+        logits = self._pool.take_output(worker, batch, done.model, done.rows)
         try:
             self._pump()  # before the answers: the worker is idle
         finally:

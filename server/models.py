@@ -6,12 +6,19 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from pathlib import Path
 
 from rootmodels.cost import Cost, network_cost
-from rootmodels.layers import CIFAR10_CLASSES
 from rootmodels.variants import VARIANTS, Variant
-from rootmodels.weights_info import WeightsError, WeightsInfo, read_info, weights_path
+from rootmodels.weights_info import (
+    WeightsError,
+    WeightsInfo,
+    class_names,
+    image_size,
+    read_info,
+    weights_path,
+)
 
 VERSION = "1"
 """The one version of every model; perf_analyzer wants a bare integer."""
@@ -30,23 +37,37 @@ class State(Enum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ModelCard:
-    """What does not change about a model: ``image`` is C, H, W."""
+    """What does not change about a model. ``weights`` and ``info`` are None for an untrained one."""
 
     variant: Variant
     cost: Cost
     weights: Path | None
     info: WeightsInfo | None
-    image: tuple[int, int, int] = (3, 32, 32)
-    classes: tuple[str, ...] = CIFAR10_CLASSES
+
+    @property
+    def accuracy(self) -> float | None:
+        """Top-1 accuracy of its weights, if they say it."""
+        return self.info.accuracy if self.info else None
+
+    @cached_property
+    def image(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        size = image_size(self.variant, self.info)
+        return 3, size, size
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """What the logits stand for."""
+        return class_names(self.variant, self.info)
 
     @property
     def name(self) -> str:
         """The name it is served under."""
         return self.variant.name
 
-    @property
+    @cached_property
     def pixels(self) -> int:
         """Values of one image."""
         return math.prod(self.image)
@@ -168,4 +189,5 @@ def read_card(variant: Variant, weights: Path) -> ModelCard:
     info = read_info(path) if path.is_file() else None
     if info is not None and info.variant != variant.name:
         raise WeightsError(f"{path} holds weights of {info.variant}, not of {variant.name}")
-    return ModelCard(variant, network_cost(variant), path if info else None, info)
+    cost = network_cost(variant, image_size(variant, info), len(class_names(variant, info)))
+    return ModelCard(variant, cost, path if info else None, info)

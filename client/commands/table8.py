@@ -1,8 +1,8 @@
-"""`rootserve table8`: the paper's Table 8, measured anew on a live server."""
+"""`rootserve table8`: the paper's table of a family, measured anew on a live server."""
 
 import asyncio
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from client.credentials import Connection
@@ -26,25 +26,19 @@ class Outputs:
 
 
 def run(
-    connection: Connection,
-    outputs: Outputs,
-    *,
-    data: Path | None,
-    merge: Path | None,
-    rounds: int,
-    rows: int | None,
+    connection: Connection, outputs: Outputs, plan: Plan, *, data: Path | None, merge: Path | None
 ) -> None:
     """Measure, print the table and write the files.
 
     Raises:
-        InputError: A file cannot be read or written, or a value is out of its range.
+        InputError: A file cannot be read or written.
     """
     # All that can be wrong is found out before time is spent on measuring.
     for path in (outputs.json, outputs.markdown, outputs.figure):
         if path:
             check_writable(path)
     other = read_table(merge) if merge else None
-    plan = Plan(rounds=rounds, rows=rows, data=read_dataset(data) if data else None)
+    plan = replace(plan, data=read_dataset(data)) if data else plan
     table = asyncio.run(_measure(connection, plan, other))
     screen = console()
     print_table(screen, table)
@@ -60,7 +54,7 @@ async def _measure(connection: Connection, plan: Plan, other: Table | None) -> T
     screen = console(stderr=True)
     async with Client(connection.server, credentials=connection.credentials) as client:
         with screen.status("connecting") as status:
-            table = await survey(client)
+            table = await survey(client, plan.family)
             if other:
                 table = table.merged(other)
             return await measure(client, table, plan, status.update)

@@ -44,10 +44,14 @@ def draw(table: Table, path: Path) -> None:
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     columns = table.columns
+    # Without accuracies only the speed-ups are left to be shown.
+    accurate = any(row.accuracy is not None for row in table.rows)
     times, speedups = [f"{c} time" for c in columns], [f"{c} speed-up" for c in columns]
     # Each name takes as many places of the row as its panel is wide.
     rows: list[Any]
-    if len(columns) < 2:
+    if not accurate:
+        rows = [[name for name in speedups for _ in range(3)]]
+    elif len(columns) < 2:
         rows = [[*times, "flops", *(2 * speedups)]]
     else:
         rows = [
@@ -58,9 +62,12 @@ def draw(table: Table, path: Path) -> None:
     figure = Figure(figsize=size, layout="constrained", dpi=150)
     axes = figure.subplot_mosaic(rows)
     for time, speedup, column in zip(times, speedups, columns, strict=True):
-        _accuracy_panel(axes[time], table, _time_point(column), f"ms per image, {_NAMES[column]}")
+        if accurate:
+            label = f"ms per image, {_NAMES[column]}"
+            _accuracy_panel(axes[time], table, _time_point(column), label)
         _speedup_panel(axes[speedup], table, column)
-    _accuracy_panel(axes["flops"], table, _flops_point, "FLOPs per image, in millions")
+    if accurate:
+        _accuracy_panel(axes["flops"], table, _flops_point, "FLOPs per image, in millions")
     figure.suptitle("\n".join(facts(table)), fontsize=8, color="#555555", x=0.01, ha="left")
     handles, labels = axes[rows[-1][-1]].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=7, frameon=False)

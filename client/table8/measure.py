@@ -1,6 +1,6 @@
 """Measures the variants of a family on a live server, in turns, by the server's own clock.
 
-The time of a variant is what the paper's Table 8 reports: that of a forward pass over a large
+The time of a variant is what the paper reports: that of a forward pass over a large
 batch, per image. It is the server's own figure of its answers, `compute_ns` over `batch_rows`, so
 that neither the network nor this client is in it. On a GPU it includes the copies to and from it.
 """
@@ -22,8 +22,8 @@ from client.load.requests import random_images
 from client.table8.rows import CATALOGUE, Column, Row, Table, Timing
 
 FAMILY = "nin"
-# The paper's batch for these networks.
-PAPER_ROWS = 128
+# The paper's batches.
+PAPER_ROWS = {"nin": 128, "resnet50": 10}
 # Requests of a turn: the first one brings the model's weights back into the caches.
 _UNTIMED, _TIMED = 1, 3
 
@@ -33,36 +33,41 @@ class Plan:
     """How to measure.
 
     Args:
+        family: Whose variants: "nin" or "resnet50".
         rounds: How often each variant has its turn; at least 1.
-        rows: Images per batch; None takes the paper's 128, or the server's limit if that is less.
+        rows: Images per batch; None takes the paper's 128 of Network-in-Network and 10 of ResNet-50,
+            or the server's limit if that is less.
         data: Images and labels to measure the accuracy on; None takes the server's catalogue's.
 
     Raises:
         InputError: A value is out of its range.
     """
 
+    family: str = FAMILY
     rounds: int = 7
     rows: int | None = None
     data: Dataset | None = None
 
     def __post_init__(self) -> None:
+        if self.family not in PAPER_ROWS:
+            raise InputError(f"family {self.family!r}: expected {' or '.join(PAPER_ROWS)}")
         if not 1 <= self.rounds <= 1000:
             raise InputError(f"rounds {self.rounds}: expected 1 to 1,000")
         if self.rows is not None and self.rows < 1:
             raise InputError(f"rows {self.rows}: expected at least 1")
 
 
-async def survey(client: Client) -> Table:
-    """What the server's catalogue tells of the family: costs, accuracies, and no times.
+async def survey(client: Client, family: str = FAMILY) -> Table:
+    """What the server's catalogue tells of a family: costs, accuracies, and no times.
 
     Raises:
         InputError: The server serves none of the family, or computes on CPUs and GPUs at once.
         ServerError: A request failed.
     """
     info = await client.server_info()
-    models = await _models(client)
+    models = await _models(client, family)
     if not any(_is_served(model) for model in models):
-        raise InputError(f"the server at {client.address} serves no model of the family {FAMILY}")
+        raise InputError(f"the server at {client.address} serves no model of the family {family}")
     rows = [
         Row(
             name=model.name,
@@ -96,8 +101,10 @@ async def measure(
         MalformedAnswer: The answers carry no timeline.
     """
     info = await client.server_info()
-    served = {model.name: model for model in await _models(client) if _is_served(model)}
-    rows = _rows(plan.rows, info.max_batch_rows)
+    served = {
+        model.name: model for model in await _models(client, plan.family) if _is_served(model)
+    }
+    rows = _rows(plan, info.max_batch_rows)
     timings = await _time(client, list(served.values()), rows, plan.rounds, info, tell)
     filled = []
     for row in table.rows:
@@ -112,8 +119,8 @@ async def measure(
     return replace(table, rows=filled)
 
 
-async def _models(client: Client) -> list[Model]:
-    return [model for model in await client.models() if model.family == FAMILY]
+async def _models(client: Client, family: str) -> list[Model]:
+    return [model for model in await client.models() if model.family == family]
 
 
 def _is_served(model: Model) -> bool:
@@ -138,14 +145,16 @@ async def _time(
     info: ServerInfo,
     tell: Callable[[str], None],
 ) -> dict[str, Timing]:
-    images = random_images(rows, models[0].image_size, seed=0)
+    sizes = {model.image_size for model in models}
+    images = {size: random_images(rows, size, seed=0) for size in sizes}
     rounds_ms: dict[str, list[float]] = {model.name: [] for model in models}
     used: set[str] = set()
     for number in range(rounds):
         # There and back again, so that a machine that slows down favours nobody.
         for model in models if number % 2 == 0 else reversed(models):
             tell(f"round {number + 1} of {rounds}: {model.name}")
-            rounds_ms[model.name].append(await _turn(client, model.name, images, used))
+            batch = images[model.image_size]
+            rounds_ms[model.name].append(await _turn(client, model.name, batch, used))
     worker = next((each for each in info.workers if each.name in used), info.workers[0])
     return {
         model.name: Timing(
@@ -188,14 +197,14 @@ def _column(workers: Sequence[Worker]) -> Column:
     return kinds.pop()
 
 
-def _rows(asked: int | None, most: int) -> int:
-    if asked is None:
-        return min(PAPER_ROWS, most)
-    if asked > most:
+def _rows(plan: Plan, most: int) -> int:
+    if plan.rows is None:
+        return min(PAPER_ROWS[plan.family], most)
+    if plan.rows > most:
         raise InputError(
-            f"rows {asked}: the server takes at most {most} in a batch (its --max-batch-rows)"
+            f"rows {plan.rows}: the server takes at most {most} in a batch (its --max-batch-rows)"
         )
-    return asked
+    return plan.rows
 
 
 def _note(model: Model) -> str | None:

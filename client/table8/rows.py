@@ -1,4 +1,4 @@
-"""The rows of Table 8 as data: what was measured, the ratios that follow, and their JSON."""
+"""The rows of the table as data: what was measured, the ratios that follow, and their JSON."""
 
 import json
 import statistics
@@ -185,6 +185,7 @@ class Table:
                 "accuracy": row.paper.accuracy if row.paper else None,
                 "cpu_ms": row.paper.cpu_ms if row.paper else None,
                 "gpu_ms": row.paper.gpu_ms if row.paper else None,
+                "top5_accuracy": row.paper.top5_accuracy if row.paper else None,
                 "cpu_speedup": self.paper_speedup(row, "cpu"),
                 "gpu_speedup": self.paper_speedup(row, "gpu"),
             },
@@ -237,7 +238,10 @@ def _read_row(row: dict[str, Any]) -> Row:
         note=row["note"],
         paper=None
         if paper["accuracy"] is None
-        else PaperFigures(paper["accuracy"], paper["cpu_ms"], paper["gpu_ms"]),
+        # Tables of earlier versions have no top-5 accuracy.
+        else PaperFigures(
+            paper["accuracy"], paper["cpu_ms"], paper["gpu_ms"], paper.get("top5_accuracy")
+        ),
         cpu=_read_timing(row["cpu"]),
         gpu=_read_timing(row["gpu"]),
     )

@@ -1,4 +1,4 @@
-"""Table 8 as text for a terminal and as Markdown."""
+"""The table as text for a terminal and as Markdown."""
 
 from collections.abc import Sequence
 
@@ -13,9 +13,9 @@ from client.units import count, millions, percent
 _NAMES = {"cpu": "CPU", "gpu": "GPU"}
 EXPLANATION = (
     "Time: of a forward pass over a large batch, per image, by the server's own clock "
-    "(compute_ns over batch_rows); median of the rounds. Speed-up: nin-orig's time over the "
+    "(compute_ns over batch_rows); median of the rounds. Speed-up: orig's time over the "
     "variant's, within each round; median (range). FLOPs: multiply-accumulates and biases, as the "
-    "paper counts. FLOPs ratio: the speed-up that counting them promises. Paper: Table 8 of "
+    "paper counts. FLOPs ratio: the speed-up that counting them promises. Paper: "
     '"Deep Roots" (CVPR 2017), measured on two Xeon E5-2680 v2 and a Titan Z; its times do not '
     "compare with today's machines, its ratios do."
 )

@@ -20,7 +20,7 @@ from rootmodels.analysis.layers import Stage
 from rootmodels.analysis.moments import Array, Moments
 from rootmodels.analysis.responses import responses
 from rootmodels.analysis.sums import Pair, Plan, Sums
-from rootmodels.nin import NetworkInNetwork
+from rootmodels.network import Network
 
 CPU_STEP_IMAGES = 8
 """Images whose maps are held at a time; their largest map should fit into the processor's cache."""
@@ -42,9 +42,7 @@ _SMALL_PIXELS = 100
 class Capture:
     """Sums of the layers and pairs of ``plan`` over images. Starts with those of no images."""
 
-    def __init__(
-        self, module: NetworkInNetwork, plan: Plan, stage: Stage = Stage.AFTER_RELU
-    ) -> None:
+    def __init__(self, module: Network, plan: Plan, stage: Stage = Stage.AFTER_RELU) -> None:
         self._module = module
         self._plan = plan
         self._stage = stage

@@ -1,10 +1,12 @@
-"""Which layers of a variant can be analysed, and where in a layer; importable without torch."""
+"""Which layers of a variant can be analysed, by which names, and which are adjacent; no torch."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from enum import Enum
 
-from rootmodels.analysis.sums import LayerShape
+from rootmodels.analysis.sums import LayerShape, Pair, Plan, make_plan
+from rootmodels.layer import Layer, find_layer
 from rootmodels.layers import network_layers
 from rootmodels.variants import Variant
 
@@ -16,10 +18,59 @@ class Stage(Enum):
     BEFORE_RELU = "before_relu"
 
 
-def analysable_layers(variant: Variant, image_size: int = 32) -> tuple[LayerShape, ...]:
-    """The convolutions of ``variant`` in the order they run; neighbours are adjacent layers."""
+def network_plan(
+    variant: Variant,
+    pairs: Iterable[Pair] = (),
+    layers: Iterable[str] = (),
+    image_size: int | None = None,
+) -> Plan:
+    """The plan for ``pairs`` and further ``layers``; without both, for all adjacent pairs.
+
+    Layers may be named as the paper does or by their path in the torch module; the plan has the paper's
+    names.
+
+    Raises:
+        UnknownLayerError, AnalysisError: see :func:`rootmodels.analysis.sums.make_plan`.
+    """
+    graph = network_layers(variant, image_size)
+    wanted = [(_paper_name(graph, first), _paper_name(graph, second)) for first, second in pairs]
+    names = [_paper_name(graph, name) for name in layers]
+    if not wanted and not names:
+        wanted = adjacent_pairs(graph)
+    return make_plan(analysable_layers(variant, image_size), wanted, names)
+
+
+def analysable_layers(variant: Variant, image_size: int | None = None) -> tuple[LayerShape, ...]:
+    """The convolutions of ``variant`` in the order they run."""
     return tuple(
         LayerShape(layer.name, layer.out_channels, layer.size, layer.size, layer.groups)
         for layer in network_layers(variant, image_size)
         if layer.kind == "conv"
     )
+
+
+def adjacent_pairs(graph: Sequence[Layer]) -> list[Pair]:
+    """Convolutions of which the second alone takes the responses of the first, pooled or as they are.
+
+    In Network-in-Network these are all neighbours, in ResNet-50 the neighbours inside of a bottleneck: what
+    comes before and after those is an addition, or goes two ways.
+    """
+    takers: dict[str, list[Layer]] = {}
+    for layer in graph:
+        for name in layer.inputs:
+            takers.setdefault(name, []).append(layer)
+    pairs = []
+    for first in graph:
+        following = first
+        while len(takers.get(following.name, ())) == 1:
+            following = takers[following.name][0]
+            if following.kind not in ("max_pool", "avg_pool"):
+                break
+        if first.kind == "conv" and following.kind == "conv" and following is not first:
+            pairs.append((first.name, following.name))
+    return pairs
+
+
+def _paper_name(graph: Sequence[Layer], name: str) -> str:
+    layer = find_layer(graph, name)
+    return layer.name if layer else name

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional
 
 from rootmodels.analysis.layers import Stage
-from rootmodels.nin import ConvBlock, NetworkInNetwork
+from rootmodels.layer import IMAGES
+from rootmodels.network import Network
 
 
-def responses(
-    module: NetworkInNetwork, images: Tensor, stage: Stage
-) -> Iterator[tuple[str, Tensor]]:
+def responses(module: Network, images: Tensor, stage: Stage) -> Iterator[tuple[str, Tensor]]:
     """Each convolution's name and its responses [N, C, H, W], channels-last, in the order they run.
 
-    Runs a layer only when it is asked for. ``images`` is [N, 3, H, W] in 0..255.
+    Runs a layer only when it is asked for. ``module`` is in its inference form, ``images`` is
+    [N, 3, H, W] in 0..255.
+
+    The last convolution of a ResNet-50 bottleneck, and the projection beside it, have no ReLU of their own:
+    it comes after they were added. Their responses are those before the addition, at either stage.
     """
-    x = module.normalise(images)
-    for name, layer in module.body.named_children():
-        if not isinstance(layer, ConvBlock):
-            x = layer(x)
-            continue
-        linear = layer.linear(x)
-        if stage is Stage.BEFORE_RELU:
-            yield name, linear
-            x = nn.functional.relu(linear)
-        else:
+    values = {IMAGES: module.normalise(images)}
+    for layer in module.layers:
+        x = module.linear(layer, values)
+        if layer.relu and stage is Stage.AFTER_RELU:
             # Nobody else has it: in place saves a map's worth of memory traffic.
-            x = nn.functional.relu_(linear)
-            yield name, x
+            x = functional.relu_(x)
+        if layer.kind == "conv":
+            yield layer.name, x
+        if layer.relu and stage is Stage.BEFORE_RELU:
+            x = functional.relu(x)
+        values[layer.name] = x
+        module.forget(layer, values)

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rootmodels.calibration import Calibration, CalibrationError, read_calibration
-from rootmodels.parameters import ConvParameters, load_parameters, random_parameters
+from rootmodels.parameters import FoldedNetwork, load_network, random_network
 from rootmodels.variants import get_variant
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
-"""What an engine computes in: fp16 rounds weights and responses to 11 significant bits, bf16 to 8; int8 to 256
-levels between bounds that were measured."""
+"""What an engine computes in: fp16 rounds weights and responses to 11 significant bits, bf16 to 8; int8 to
+256 levels between bounds that were measured."""
 
 Images = NDArray[np.uint8] | NDArray[np.float32]
 """[rows, 3, H, W], RGB, 0..255 whether uint8 or float32."""
@@ -36,16 +36,16 @@ class LoadSpec:
     threads: int
     precision: Precision = "fp32"
 
-    def parameters(self) -> dict[str, ConvParameters]:
-        """The folded parameters, by layer name; random ones where there are no weights.
+    def network(self) -> FoldedNetwork:
+        """The layers and their folded parameters; random ones where there are no weights.
 
         Raises:
             WeightsError: if the file is not one with weights of ``model``.
         """
         variant = get_variant(self.model)
         if self.weights is None:
-            return random_parameters(variant)
-        return load_parameters(self.weights, variant)
+            return random_network(variant)
+        return load_network(self.weights, variant)
 
     def calibration(self) -> Calibration:
         """What was measured of the weights.

@@ -13,7 +13,8 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from rootmodels.layers import CIFAR10_CLASSES
+from rootmodels.variants import get_variant
+from rootmodels.weights_info import class_names, read_info
 from server.engines.base import Images, LoadSpec, Precision
 
 
@@ -23,12 +24,15 @@ class FakeEngine:
     name = "fake"
     precision: Precision = "fp32"
 
+    def __init__(self, classes: int) -> None:
+        self._classes = classes
+
     def run(self, images: Images) -> NDArray[np.float32]:
         """See :class:`server.engines.base.Engine`."""
         for image in images:
             _obey(image.reshape(-1)[:6].astype(np.uint8).tobytes())
         means = images.reshape(len(images), -1).mean(axis=1, dtype=np.float64)
-        logits = means[:, None] + np.arange(len(CIFAR10_CLASSES))
+        logits = means[:, None] + np.arange(self._classes)
         result: NDArray[np.float32] = logits.astype(np.float32)
         return result
 
@@ -46,5 +50,6 @@ def _obey(command: bytes) -> None:
 
 
 def load(spec: LoadSpec) -> FakeEngine:
-    """Load nothing."""
-    return FakeEngine()
+    """Load nothing but the number of classes."""
+    info = None if spec.weights is None else read_info(spec.weights)
+    return FakeEngine(len(class_names(get_variant(spec.model), info)))

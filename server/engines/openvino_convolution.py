@@ -9,12 +9,12 @@ import openvino as ov
 from numpy.typing import NDArray
 from openvino import opset14 as ops
 
-from rootmodels.layers import Layer
+from rootmodels.layer import Layer
 
 Array = NDArray[np.float32]
 
 _FEWEST_OUTPUTS = 12
-"""Output channels of a group below which groups are merged: kernels compute 16 at a time (docs/engines.md)."""
+"""Outputs of a group below which groups are merged: kernels compute 16 at a time (docs/engines.md)."""
 
 
 class Arithmetic(Protocol):

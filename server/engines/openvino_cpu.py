@@ -6,16 +6,16 @@ Built without torch, because a worker that does not import torch is there in a t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 from openvino import opset14 as ops
 
-from rootmodels.layers import CIFAR10_MEAN, CIFAR10_STD, Layer, network_layers
-from rootmodels.parameters import ConvParameters
-from rootmodels.variants import Variant, get_variant
+from rootmodels.families import FAMILIES
+from rootmodels.layer import IMAGES, Layer
+from rootmodels.parameters import FoldedNetwork, LayerParameters
 from server.engines.base import EngineError, Images, LoadSpec, Precision
 from server.engines.openvino_convolution import Arithmetic, FloatArithmetic, convolution
 from server.engines.openvino_int8 import Int8Arithmetic
@@ -105,11 +105,11 @@ def load(spec: LoadSpec) -> OpenVinoEngine:
         raise EngineError(
             f"this processor does not compute in {spec.precision}; use precision fp32"
         )
-    variant = get_variant(spec.model)
+    network = spec.network()
     arithmetic: Arithmetic = FloatArithmetic()
     if spec.precision == "int8":
-        arithmetic = Int8Arithmetic(network_layers(variant), spec.calibration().ranges)
-    model = build_network(variant, spec.parameters(), arithmetic)
+        arithmetic = Int8Arithmetic(network.layers, spec.calibration().ranges)
+    model = build_network(network, arithmetic)
     # Without a hint, OpenVINO chooses by itself, and takes bf16 on processors that can. In int8, it is for
     # what lies between integer kernels.
     is_exact = spec.precision == "fp32" or "BF16" not in capabilities
@@ -126,40 +126,57 @@ def load(spec: LoadSpec) -> OpenVinoEngine:
     return OpenVinoEngine(together, apart, streams, spec.precision)
 
 
-def build_network(
-    variant: Variant, parameters: Mapping[str, ConvParameters], arithmetic: Arithmetic
-) -> ov.Model:
-    """The network: one float32 image [1, 3, H, W] in 0..255 to logits [1, classes]."""
-    layers = network_layers(variant)
-    size = layers[0].size
+def build_network(network: FoldedNetwork, arithmetic: Arithmetic) -> ov.Model:
+    """The network: one float32 image [1, 3, H, W] in 0..255 to logits [1, classes].
+
+    The node that does a layer's work has the layer's name, by which a profile tells its time.
+    """
+    facts, size = FAMILIES[network.variant.family], network.image_size
     images = ops.parameter([1, 3, size, size], np.float32, "images")
     mean, std = (
-        np.array(values, np.float32).reshape(1, 3, 1, 1) for values in (CIFAR10_MEAN, CIFAR10_STD)
+        np.array(values, np.float32).reshape(1, 3, 1, 1) for values in (facts.mean, facts.std)
     )
-    x = arithmetic.responses("images", ops.divide(ops.subtract(images, mean), std))
-    for layer in layers:
-        node = _node(layer, x, parameters, arithmetic)
+    normalised = ops.divide(ops.subtract(images, mean), std)
+    outputs = {IMAGES: arithmetic.responses(IMAGES, normalised)}
+    for layer in network.layers:
+        inputs = [outputs[name] for name in layer.inputs]
+        node = _node(layer, inputs, network.parameters.get(layer.name), arithmetic)
         node.set_friendly_name(layer.name)
-        x = node.output(0)
-        if layer.kind == "conv":
-            bias = parameters[layer.name].bias.reshape(1, -1, 1, 1)
-            x = ops.relu(ops.add(x, ops.constant(bias)))
-        x = arithmetic.responses(layer.name, x)
-    return ov.Model([x], [images], variant.name)
+        output = node.output(0)
+        if layer.name in network.parameters:
+            bias = network.parameters[layer.name].bias
+            shape = (1, -1, 1, 1) if layer.kind == "conv" else (1, -1)
+            output = ops.add(output, ops.constant(bias.reshape(shape)))
+        if layer.relu:
+            output = ops.relu(output)
+        outputs[layer.name] = arithmetic.responses(layer.name, output)
+    return ov.Model([outputs[network.layers[-1].name]], [images], network.variant.name)
 
 
 def _node(
-    layer: Layer, x: ov.Node, parameters: Mapping[str, ConvParameters], arithmetic: Arithmetic
+    layer: Layer,
+    inputs: Sequence[ov.Node],
+    parameters: LayerParameters | None,
+    arithmetic: Arithmetic,
 ) -> ov.Node:
     """``layer`` without its bias and its ReLU."""
+    x = inputs[0]
     kernel, strides, padding = ([n, n] for n in (layer.kernel, layer.stride, layer.padding))
+    rounding = "ceil" if layer.ceil else "floor"
     match layer.kind:
         case "conv":
-            return convolution(layer, x, parameters[layer.name].weight, arithmetic)
+            assert parameters is not None
+            return convolution(layer, x, parameters.weight, arithmetic)
+        case "linear":
+            assert parameters is not None
+            # [N, in] x [out, in] transposed
+            return ops.matmul(x, ops.constant(parameters.weight), False, True)
+        case "add":
+            return ops.add(x, inputs[1])
         case "max_pool":
-            return ops.max_pool(x, strides, [1, 1], padding, padding, kernel, "ceil")
+            return ops.max_pool(x, strides, [1, 1], padding, padding, kernel, rounding)
         case "avg_pool":
             # exclude_pad: what lies outside the map is not counted.
-            return ops.avg_pool(x, strides, padding, padding, kernel, True, "ceil")
+            return ops.avg_pool(x, strides, padding, padding, kernel, True, rounding)
         case "global_avg_pool":
             return ops.reduce_mean(x, ops.constant(_SPATIAL_AXES), keep_dims=False)

@@ -8,14 +8,13 @@ of such a graph (docs/adr/0009-engines-and-precision.md).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 
 import numpy as np
 import openvino as ov
 from openvino import opset14 as ops
 
 from rootmodels.calibration import Range
-from rootmodels.layers import Layer
+from rootmodels.layer import IMAGES, Layer
 from server.engines.openvino_convolution import Array, operand
 
 _LEVELS = 256
@@ -26,16 +25,19 @@ _SMALLEST_SCALE = 1e-12
 
 
 class Int8Arithmetic:
-    """Quantises the weights of ``layers`` and the responses that convolutions and poolings take."""
+    """Quantises weights, and those responses of ``layers`` that are computed on."""
 
     def __init__(self, layers: Sequence[Layer], ranges: Mapping[str, Range]) -> None:
         self._ranges = ranges
-        # What goes into the logits' own average stays as it is, and a largest of rounded values is
-        # a rounded value already.
-        self._rounded = {"images"} | {
+        # Poolings and convolutions compute on; a largest of rounded values is a rounded value already. What
+        # becomes the logits at once stays as it is, and so does what has no ReLU yet, because a sum follows.
+        ends = {
+            name for layer in layers if layer.kind == "global_avg_pool" for name in layer.inputs
+        }
+        self._rounded = {IMAGES} | {
             layer.name
-            for layer, taker in pairwise(layers)
-            if layer.kind != "max_pool" and taker.kind != "global_avg_pool"
+            for layer in layers
+            if (layer.relu or layer.kind == "avg_pool") and layer.name not in ends
         }
 
     def weight(self, weight: Array, groups: int) -> ov.Node:

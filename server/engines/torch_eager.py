@@ -6,18 +6,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rootmodels.nin import NetworkInNetwork
-from rootmodels.variants import get_variant
+from rootmodels.network import Network
 from server.engines.base import EngineError, Images, LoadSpec, Precision
 
 
-def build_module(spec: LoadSpec) -> NetworkInNetwork:
+def build_module(spec: LoadSpec) -> Network:
     """The folded module of ``spec`` on the CPU, in fp32.
 
     Raises:
         WeightsError: if the weights cannot be used.
     """
-    return NetworkInNetwork.from_parameters(get_variant(spec.model), spec.parameters())
+    return Network.from_folded(spec.network())
 
 
 class TorchEngine:
@@ -25,9 +24,7 @@ class TorchEngine:
 
     name = "torch"
 
-    def __init__(
-        self, module: NetworkInNetwork, device: torch.device, precision: Precision
-    ) -> None:
+    def __init__(self, module: Network, device: torch.device, precision: Precision) -> None:
         self._module = module.to(device)
         self._device = device
         self.precision = precision

@@ -78,7 +78,7 @@ class StateCollector(Collector):
         yield gauge(catalog.MODEL_MACS, [((card.name,), card.cost.macs) for card in cards])
         yield gauge(
             catalog.MODEL_ACCURACY,
-            [((card.name,), card.info.accuracy) for card in cards if card.info],
+            [((card.name,), card.accuracy) for card in cards if card.accuracy is not None],
         )
         family = info(catalog.MODEL_INFO)
         for model in served:
@@ -89,7 +89,7 @@ class StateCollector(Collector):
                 "variant": card.name.removeprefix(f"{card.variant.family}-"),
                 "engine": model.engine,
                 "precision": model.precision,
-                "accuracy": f"{card.info.accuracy:.4f}" if card.info else "",
+                "accuracy": "" if card.accuracy is None else f"{card.accuracy:.4f}",
                 "params": str(card.cost.params),
                 "macs": str(card.cost.macs),
             }

@@ -12,7 +12,7 @@ from rootmodels.analysis.blocks import best_groups
 from rootmodels.analysis.covariance import DEFAULT_TOLERANCE
 from rootmodels.analysis.derived import Derived, Kind, Matrix
 from rootmodels.analysis.errors import AnalysisError
-from rootmodels.analysis.layers import Stage, analysable_layers
+from rootmodels.analysis.layers import Stage, network_plan
 from rootmodels.analysis.moments import Array
 from rootmodels.analysis.sums import LayerShape, Plan, Sums, UnknownLayerError, make_plan
 from server.analysis.datasets import Dataset
@@ -101,10 +101,9 @@ def parse_spec(
         RefusalError: if it cannot be done; names what came and what was expected.
     """
     card = find_model(models, spec.model, "").card
-    available = analysable_layers(card.variant, card.image[1])
     pairs = [(pair.first, pair.second) for pair in spec.pairs]
     try:
-        plan = make_plan(available, pairs, list(spec.layers))
+        plan = network_plan(card.variant, pairs, spec.layers, card.image[1])
     except UnknownLayerError as error:
         raise RefusalError(Reason.UNKNOWN_LAYER, f"{card.name}: {error}") from None
     except AnalysisError as error:

@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from rootserve.v1 import catalog_pb2 as pb
 from rootserve.v1 import catalog_pb2_grpc
 
+from rootmodels.families import UNNAMED_CLASSES
 from server.core.scheduler import Limits
 from server.machine import cpu_count, cpu_name
 from server.models import Model, Models, State
@@ -90,12 +91,18 @@ def _model(model: Model) -> pb.Model:
         state=_STATES[model.state],
         state_reason=model.state_reason,
         image_size=card.image[1],
-        classes=card.classes,
+        # A thousand numbers for each variant would tell nobody anything.
+        classes=() if card.classes is UNNAMED_CLASSES else card.classes,
     )
-    if card.info is not None:
-        message.accuracy = card.info.accuracy
+    if card.accuracy is not None:
+        message.accuracy = card.accuracy
     if (paper := card.variant.paper) is not None:
         message.paper.CopyFrom(
-            pb.PaperFigures(accuracy=paper.accuracy, cpu_ms=paper.cpu_ms, gpu_ms=paper.gpu_ms)
+            pb.PaperFigures(
+                accuracy=paper.accuracy,
+                cpu_ms=paper.cpu_ms,
+                gpu_ms=paper.gpu_ms,
+                top5_accuracy=paper.top5,
+            )
         )
     return message

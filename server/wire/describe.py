@@ -71,7 +71,7 @@ def model_config(model: Model, limits: Limits) -> oip.ModelConfigResponse:
         "params": card.cost.params,
         "macs": card.cost.macs,
         "precision": model.precision,
-        "accuracy": card.info.accuracy if card.info else "",
+        "accuracy": "" if card.accuracy is None else card.accuracy,
     }
     for key, value in values.items():
         config.parameters[key].string_value = str(value)

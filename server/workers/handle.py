@@ -10,9 +10,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from server.engines.base import Precision
+from server.models import ModelCard
 from server.workers import messages
 from server.workers.child import environment
 from server.workers.memory import SlotLayout, SlotMemory
@@ -24,7 +24,10 @@ _FLOAT_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """What a worker is: ``image`` is C, H, W; ``slots`` is how many batches it can hold."""
+    """What a worker is: it can hold ``slots`` batches.
+
+    Its models have up to ``max_pixels`` values per image and ``max_classes`` logits.
+    """
 
     name: str
     device: str
@@ -32,17 +35,23 @@ class WorkerSpec:
     precision: Precision
     threads: int
     max_batch_rows: int
-    image: tuple[int, int, int]
-    classes: int
+    max_pixels: int
+    max_classes: int
     slots: int
 
+    def has_room_for(self, card: ModelCard) -> bool:
+        """Whether a full batch of the model fits a slot."""
+        return card.pixels <= self.max_pixels and len(card.classes) <= self.max_classes
+
     def layout(self) -> SlotLayout:
-        """Slots that fit a full batch of float32 images and its logits."""
-        channels, height, width = self.image
+        """Slots that fit a full batch of float32 images of the largest model, and its logits.
+
+        Memory that no batch was laid into takes no room.
+        """
         return SlotLayout(
             slots=self.slots,
-            input_bytes=self.max_batch_rows * channels * height * width * _FLOAT_BYTES,
-            output_bytes=self.max_batch_rows * self.classes * _FLOAT_BYTES,
+            input_bytes=self.max_batch_rows * self.max_pixels * _FLOAT_BYTES,
+            output_bytes=self.max_batch_rows * self.max_classes * _FLOAT_BYTES,
         )
 
 
@@ -111,10 +120,14 @@ class WorkerHandle:
             theirs.close()
         asyncio.get_running_loop().add_reader(self._link, self._on_readable)
 
-    def load(self, model: str, weights: Path | None, *, behind: bool = False) -> None:
+    def load(self, card: ModelCard, *, behind: bool = False) -> None:
         """Tell it to load a model; ``behind``, while it goes on computing."""
-        path = None if weights is None else str(weights)
-        self._send(messages.Load(model, path, self.spec.engine, self.spec.precision, behind))
+        weights = None if card.weights is None else str(card.weights)
+        engine, precision = self.spec.engine, self.spec.precision
+        classes = len(card.classes)
+        self._send(
+            messages.Load(card.name, weights, engine, precision, card.image, classes, behind)
+        )
 
     def swap(self, model: str) -> None:
         """Tell it to compute ``model`` with what it loaded behind."""
@@ -133,10 +146,9 @@ class WorkerHandle:
         segments = tuple((part.rows, part.datatype, part.deadline_ns) for part in parts)
         self._send(messages.Run(batch, model, slot, segments))
 
-    def take_output(self, batch: int, rows: int) -> bytes:
-        """The logits of a batch that is done, float32 [rows, classes]; frees its slot."""
-        slot = self._slots.pop(batch)
-        return self._memory.read_output(slot, rows * self.spec.classes * _FLOAT_BYTES)
+    def take_output(self, batch: int, values: int) -> bytes:
+        """The first ``values`` logits of a batch that is done, float32; frees its slot."""
+        return self._memory.read_output(self._slots.pop(batch), values * _FLOAT_BYTES)
 
     def drop_output(self, batch: int) -> None:
         """Free the slot of a batch that failed."""
@@ -168,7 +180,6 @@ class WorkerHandle:
         command = [sys.executable, "-P", "-m", "server.workers.process"]
         command += ["--device", spec.device, "--threads", str(spec.threads)]
         command += ["--max-batch-rows", str(spec.max_batch_rows)]
-        command += ["--image", *map(str, spec.image), "--classes", str(spec.classes)]
         sizes = (layout.slots, layout.input_bytes, layout.output_bytes)
         command += ["--slots", *map(str, sizes)]
         return [*command, "--memory-fd", str(memory_fd), "--link-fd", str(link_fd)]

@@ -21,6 +21,7 @@ Segment = tuple[int, Datatype, int]
 class Load:
     """To a worker: load a model, warm it up, answer Loaded or LoadFailed.
 
+    ``image`` is the channels, height and width of its images, ``classes`` the number of its logits.
     ``behind``: while it goes on computing, and without using the new one before Swap.
     """
 
@@ -28,6 +29,8 @@ class Load:
     weights: str | None
     engine: str
     precision: Precision
+    image: tuple[int, int, int]
+    classes: int
     behind: bool = False
 
 
@@ -127,6 +130,8 @@ def decode(datagram: bytes) -> Message:
     kind = _KINDS[content.pop("kind")]
     if kind is Run:
         content["segments"] = tuple(tuple(segment) for segment in content["segments"])
+    elif kind is Load:
+        content["image"] = tuple(content["image"])
     elif kind is Done:
         content["expired"] = tuple(content["expired"])
     return kind(**content)

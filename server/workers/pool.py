@@ -134,6 +134,11 @@ class WorkerPool:
         """
         loading = []
         for state in self.workers.values():
+            if not state.spec.has_room_for(card):
+                raise LoadError(
+                    f"{card.pixels} values per image and {len(card.classes)} classes are more than "
+                    "the workers were started for; restart the service"
+                )
             if state.ready and state.handle is not None:
                 state.behind = asyncio.get_running_loop().create_future()
                 self._load(state, card, behind=True)
@@ -180,11 +185,11 @@ class WorkerPool:
             _log.error("worker %s hangs %s and is killed", worker, doing, extra=fields)
             handle.kill()
 
-    def take_output(self, worker: str, batch: int, rows: int) -> bytes:
-        """The logits of a batch of which :meth:`PoolEvents.batch_done` just told."""
+    def take_output(self, worker: str, batch: int, model: str, rows: int) -> bytes:
+        """The logits [rows, classes] of a batch of which :meth:`PoolEvents.batch_done` just told."""
         handle = self.workers[worker].handle
         assert handle is not None
-        return handle.take_output(batch, rows)
+        return handle.take_output(batch, rows * len(self._get(model).card.classes))
 
     def _start(self, state: WorkerState) -> None:
         handle = WorkerHandle(state.spec, self._on_message, self._on_end)
@@ -198,7 +203,7 @@ class WorkerPool:
 
     def _load(self, state: WorkerState, card: ModelCard, *, behind: bool = False) -> None:
         assert state.handle is not None
-        state.handle.load(card.name, card.weights, behind=behind)
+        state.handle.load(card, behind=behind)
         self._watch(state, f"loading {card.name}")
 
     def _watch(self, state: WorkerState, doing: str) -> None:

@@ -22,16 +22,49 @@ from server.workers import messages
 from server.workers.child import leave_ending_to_the_service
 from server.workers.memory import SlotLayout, SlotMemory
 
+_WARM_UP_S = 1.0
+"""After so long no larger batch is tried before a model is warm."""
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """What a worker is told on its command line; ``image`` is C, H, W."""
+    """What a worker is told on its command line."""
 
     device: str
     threads: int
     max_batch_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class _LoadedModel:
+    """A model ready to compute: ``image`` is C, H, W."""
+
+    engine: Engine
     image: tuple[int, int, int]
     classes: int
+
+    def run(self, images: Images) -> NDArray[np.float32]:
+        """Logits [rows, classes].
+
+        Raises:
+            ValueError: if the engine gave something else.
+        """
+        logits = self.engine.run(images)
+        expected = (len(images), self.classes)
+        if logits.shape != expected:
+            raise ValueError(f"the engine gave logits {logits.shape}, expected {expected}")
+        return logits
+
+    def warm_up(self, max_rows: int) -> None:
+        """Run batch sizes that double, and the largest: first runs allocate.
+
+        Those are left out that would take long: what they allocate is little beside what they compute.
+        """
+        self.run(np.zeros((1, *self.image), np.uint8))
+        began, rows = time.monotonic(), 1
+        while rows < max_rows and time.monotonic() - began < _WARM_UP_S:
+            rows = min(2 * rows, max_rows)
+            self.run(np.zeros((rows, *self.image), np.uint8))
 
 
 class WorkerProcess:
@@ -41,8 +74,8 @@ class WorkerProcess:
         self._options = options
         self._memory = memory
         self._link = link
-        self._engines: dict[str, Engine] = {}
-        self._behind: dict[str, Engine] = {}
+        self._models: dict[str, _LoadedModel] = {}
+        self._behind: dict[str, _LoadedModel] = {}
 
     def serve(self) -> None:
         """Obey messages until the other end is closed."""
@@ -53,13 +86,13 @@ class WorkerProcess:
                 case messages.Load(behind=True) as load:
                     threading.Thread(target=self._load_behind, args=[load], daemon=True).start()
                 case messages.Load() as load:
-                    self._send(self._load(load, self._engines))
+                    self._send(self._load(load, self._models))
                 case messages.Swap(model):
-                    self._engines[model] = self._behind.pop(model)
+                    self._models[model] = self._behind.pop(model)
                 case messages.Discard(model, running):
                     self._behind.pop(model, None)
                     if running:
-                        self._engines.pop(model, None)
+                        self._models.pop(model, None)
                 case messages.Run() as run:
                     self._send(self._run(run))
                 case other:
@@ -70,7 +103,7 @@ class WorkerProcess:
         self._send(self._load(load, self._behind))
 
     def _load(
-        self, load: messages.Load, engines: dict[str, Engine]
+        self, load: messages.Load, models: dict[str, _LoadedModel]
     ) -> messages.Loaded | messages.LoadFailed:
         began = time.monotonic()
         weights = None if load.weights is None else Path(load.weights)
@@ -79,21 +112,13 @@ class WorkerProcess:
         )
         try:
             engine = get_loader(load.engine)(spec)
-            self._warm_up(engine)
+            model = _LoadedModel(engine, load.image, load.classes)
+            model.warm_up(self._options.max_batch_rows)
         except Exception as error:  # noqa: BLE001 - whatever it is, the service must be told
             return messages.LoadFailed(load.model, _one_line(error))
-        engines[load.model] = engine
+        models[load.model] = model
         seconds = time.monotonic() - began
         return messages.Loaded(load.model, engine.name, engine.precision, seconds)
-
-    def _warm_up(self, engine: Engine) -> None:
-        """Run every batch size that is a power of two, and the largest: first runs allocate."""
-        largest = self._options.max_batch_rows
-        rows = 1
-        while rows < largest:
-            engine.run(np.zeros((rows, *self._options.image), np.uint8))
-            rows *= 2
-        engine.run(np.zeros((largest, *self._options.image), np.uint8))
 
     def _run(self, run: messages.Run) -> messages.Done | messages.Failed:
         began_ns = time.monotonic_ns()
@@ -111,27 +136,20 @@ class WorkerProcess:
 
     def _logits(self, run: messages.Run, expired: tuple[int, ...]) -> NDArray[np.float32]:
         """Logits of the whole batch, [rows, classes]; zeros where the segment is ``expired``."""
-        images = self._images(run)
-        engine = self._engines[run.model]
+        model = self._models[run.model]
+        images = self._images(run, model.image)
         if not expired:
-            return self._checked(engine.run(images), len(images))
+            return model.run(images)
         alive = np.repeat(
             [position not in expired for position in range(len(run.segments))],
             [rows for rows, _, _ in run.segments],
         )
-        logits = np.zeros((len(images), self._options.classes), np.float32)
-        logits[alive] = self._checked(engine.run(images[alive]), int(alive.sum()))
+        logits = np.zeros((len(images), model.classes), np.float32)
+        logits[alive] = model.run(images[alive])
         return logits
 
-    def _checked(self, logits: NDArray[np.float32], rows: int) -> NDArray[np.float32]:
-        expected = (rows, self._options.classes)
-        if logits.shape != expected:
-            raise ValueError(f"the engine gave logits {logits.shape}, expected {expected}")
-        return logits
-
-    def _images(self, run: messages.Run) -> Images:
+    def _images(self, run: messages.Run, image: tuple[int, int, int]) -> Images:
         """The batch's images in 0..255: as they lie there if all are uint8, else as float32."""
-        image = self._options.image
         pixels = image[0] * image[1] * image[2]
         if all(datatype == "UINT8" for _, datatype, _ in run.segments):
             rows = sum(rows for rows, _, _ in run.segments)
@@ -172,16 +190,12 @@ def main() -> int:
     parser.add_argument("--device", required=True)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--max-batch-rows", type=int, required=True)
-    parser.add_argument("--image", type=int, nargs=3, required=True)
-    parser.add_argument("--classes", type=int, required=True)
     parser.add_argument("--slots", type=int, nargs=3, required=True)
     parser.add_argument("--memory-fd", type=int, required=True)
     parser.add_argument("--link-fd", type=int, required=True)
     args = parser.parse_args()
     leave_ending_to_the_service()
-    options = WorkerOptions(
-        args.device, args.threads, args.max_batch_rows, tuple(args.image), args.classes
-    )
+    options = WorkerOptions(args.device, args.threads, args.max_batch_rows)
     memory = SlotMemory(SlotLayout(*args.slots), args.memory_fd)
     with socket.socket(fileno=args.link_fd) as link:
         try:

@@ -12,16 +12,19 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2_grpc
 
 from rootmodels.cifar10 import read_cifar10
-from rootmodels.variants import VARIANTS
+from rootmodels.variants import NIN_VARIANTS
 from rootmodels.weights_info import weights_path
 from server.engines.base import LoadSpec
 from server.engines.torch_eager import build_module
 from tests.support.server_process import ServerProcess, infer_request, logits, running_server
 
+NIN = [variant.name for variant in NIN_VARIANTS]
+RESNET50 = "resnet50-root-64"
+
 
 @pytest.fixture(scope="module", params=["openvino", "torch"])
 def server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
-    names = ",".join(VARIANTS)
+    names = ",".join([*NIN, RESNET50])
     arguments = ("--models", names, "--device", "cpu", "--engine", request.param)
     with running_server(*arguments, "--max-delay-us", "50000") as started:
         yield started
@@ -39,7 +42,7 @@ def module_logits(name: str, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         return module(torch.from_numpy(images)).numpy()
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", NIN)
 def test_logits_are_the_modules_own_at_every_batch_size(
     server: ServerProcess, images: NDArray[np.uint8], name: str
 ) -> None:
@@ -50,6 +53,21 @@ def test_logits_are_the_modules_own_at_every_batch_size(
         np.testing.assert_allclose(answer, expected[:rows], atol=1e-4)
     as_floats = images[:7].astype(np.float32) / 255
     np.testing.assert_allclose(server.infer(name, as_floats), expected[:7], atol=1e-4)
+
+
+def test_a_residual_network_is_served_beside_the_others(
+    server: ServerProcess, images: NDArray[np.uint8]
+) -> None:
+    large = np.random.default_rng(0).integers(0, 256, (8, 3, 224, 224), dtype=np.uint8)
+    expected = module_logits(RESNET50, large)
+    assert expected.shape == (8, 1000)
+    for rows in (1, 8):
+        answer = server.infer(RESNET50, large[:rows])
+        np.testing.assert_allclose(answer, expected[:rows], atol=1e-4)
+        small = server.infer("nin-root-4", images[:rows])
+        np.testing.assert_allclose(small, module_logits("nin-root-4", images[:rows]), atol=1e-4)
+    as_floats = large[:1].astype(np.float32) / 255
+    np.testing.assert_allclose(server.infer(RESNET50, as_floats), expected[:1], atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["nin-orig", "nin-root-4"])

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2 as oip
 from tritonclient.grpc import service_pb2_grpc
 
-from rootmodels.nin import NetworkInNetwork
+from rootmodels.network import Network
 from rootmodels.variants import get_variant
 from rootmodels.weights import load_weights, save_weights
 from rootmodels.weights_info import WeightsInfo, weights_path
@@ -51,7 +52,7 @@ def server(weights: Path) -> Iterator[ServerProcess]:
 def write_new_weights(weights: Path) -> None:
     """Weights of the same variant that give other logits."""
     torch.manual_seed(5)
-    model = NetworkInNetwork(get_variant(MODEL))
+    model = Network(get_variant(MODEL))
     info = WeightsInfo(MODEL, 0.1, 10_000, 1, 5, "0" * 64, {})
     save_weights(weights_path(MODEL, weights), model, info)
 
@@ -174,6 +175,24 @@ def test_a_model_is_loaded_and_unloaded(server: ServerProcess) -> None:
     assert server.infer(MODEL, IMAGES).shape == (2, 10)
     load(server, "nin-col-2")
     assert np.isfinite(server.infer("nin-col-2", IMAGES)).all()
+
+
+def test_weights_for_other_images_are_served_once_the_old_ones_are_unloaded(weights: Path) -> None:
+    with running_server(*FAKE, "--weights", str(weights)) as server:
+        model, info = load_weights(weights_path(MODEL, weights))
+        save_weights(weights_path(MODEL, weights), model, replace(info, image_size=48))
+        with pytest.raises(grpc.RpcError) as caught:
+            load(server)
+        assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert "for 48x48 images and 10 classes, those that are served for 32x32" in (
+            caught.value.details()
+        )
+        assert server.infer(MODEL, IMAGES)[0, 0] == 90
+        unload(server)
+        load(server)
+        with pytest.raises(grpc.RpcError, match=r"expected \[rows, 3, 48, 48\]"):
+            server.infer(MODEL, IMAGES)
+        assert server.infer(MODEL, np.full((1, 3, 48, 48), 90, np.uint8))[0, 0] == 90
 
 
 async def test_unloading_under_load_answers_what_was_admitted(server: ServerProcess) -> None:

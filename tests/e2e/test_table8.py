@@ -59,3 +59,29 @@ def test_the_table_of_a_real_server(tmp_path: Path, sample_path: Path) -> None:
     assert rows["nin-tree-4"]["accuracy"] is None
     assert rows["nin-col-8"]["note"] == "untrained and not served"
     assert picture.stat().st_size > 10_000
+
+
+def test_the_table_of_the_other_family(tmp_path: Path) -> None:
+    file, page = tmp_path / "table.json", tmp_path / "table.md"
+    served = "nin-orig,resnet50-orig,resnet50-root-16,resnet50-v1.5"
+    with running_server("--models", served, "--engine", "fake") as server:
+        result = subprocess.run(
+            [
+                sys.executable, "-m", "client", "table8", "--family", "resnet50", "--rounds", "1",
+                "--json", file, "--markdown", page, "--server", server.address,
+            ],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert (result.returncode, result.stderr) == (0, "")
+    rows = {row["name"]: row for row in json.loads(file.read_text())}
+    assert len(rows) == 8
+    root = rows["resnet50-root-16"]
+    assert (root["params"], root["flops"]) == (18_690_984, 2_434_580_480 + 1064)
+    assert root["flops_ratio"] == pytest.approx(3_857_974_312 / 2_434_581_544)
+    assert root["paper"]["cpu_speedup"] == pytest.approx(621.0 / 478.8)
+    assert root["paper"]["top5_accuracy"] == 0.9176
+    assert (root["cpu"]["rows"], root["accuracy"]) == (10, None)
+    assert root["note"] == "random weights: no accuracy"
+    assert rows["resnet50-v1.5"]["paper"]["accuracy"] is None
+    assert rows["resnet50-v1.5"]["cpu_ms"] > 0
+    assert "nin-orig" not in page.read_text()

@@ -83,7 +83,9 @@ def test_int8_needs_ranges(weights: Path) -> None:
 
 
 def test_ranges_of_other_weights_are_refused(weights: Path) -> None:
-    shutil.copy(weights_path("nin-root-8"), weights)
+    content = bytearray(weights.read_bytes())
+    content[-8] ^= 1  # a bit of one number
+    weights.write_bytes(content)
     with pytest.raises(EngineError, match="measured with other weights"):
         load_int8(weights)
 
@@ -107,10 +109,8 @@ def test_check_images_are_images() -> None:
     images = check_images(32)
     assert images.shape == (32, 3, 32, 32)
     assert images.std() > 40
-    larger = check_images(224)
-    np.testing.assert_array_equal(larger[:, :, ::7, ::7], images)
-    with pytest.raises(ValueError, match="multiple of 32"):
-        check_images(100)
+    np.testing.assert_array_equal(check_images(224)[:, :, ::7, ::7], images)
+    assert check_images(100, 3).shape == (3, 3, 100, 100)
 
 
 def test_the_hash_is_that_of_the_file(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from rootmodels.analysis.moments import Array, Moments
 from rootmodels.analysis.responses import responses
 from rootmodels.analysis.sums import Plan, make_plan, merge_sums
 from rootmodels.cifar10 import read_cifar10
-from rootmodels.nin import NetworkInNetwork
+from rootmodels.network import Network
 from rootmodels.variants import get_variant
 from rootmodels.weights import load_weights
 from rootmodels.weights_info import PRETRAINED_DIR, weights_path
@@ -23,7 +23,7 @@ IMAGES = 40
 
 
 @pytest.fixture(scope="module", params=["nin-orig", "nin-root-4"])
-def module(request: pytest.FixtureRequest) -> NetworkInNetwork:
+def module(request: pytest.FixtureRequest) -> Network:
     model, _ = load_weights(weights_path(request.param, PRETRAINED_DIR))
     return model.fold()
 
@@ -33,7 +33,7 @@ def images(sample_path: Path) -> np.ndarray:
     return read_cifar10(sample_path, "test").images[::25][:IMAGES]
 
 
-def direct_samples(module: NetworkInNetwork, images: np.ndarray, stage: Stage) -> dict[str, Array]:
+def direct_samples(module: Network, images: np.ndarray, stage: Stage) -> dict[str, Array]:
     """Every layer's responses as float64 samples [N x 32 x 32, C], up-sampled by torch itself."""
     maps = {}
     with torch.inference_mode():
@@ -47,13 +47,13 @@ def relative_error(came: Array, expected: Array) -> float:
     return float(np.linalg.norm(came - expected) / np.linalg.norm(expected))
 
 
-def full_plan(module: NetworkInNetwork, size: int = 32) -> Plan:
+def full_plan(module: Network, size: int = 32) -> Plan:
     return make_plan(analysable_layers(module.variant, size))
 
 
 @pytest.mark.parametrize("stage", list(Stage))
 def test_every_adjacent_pair_equals_the_direct_computation(
-    module: NetworkInNetwork, images: np.ndarray, stage: Stage
+    module: Network, images: np.ndarray, stage: Stage
 ) -> None:
     plan = full_plan(module)
     capture = Capture(module, plan, stage)
@@ -83,7 +83,7 @@ def on_grid(samples: Array, size: int) -> Array:
 
 
 def test_whitened_covariance_equals_the_direct_computation(
-    module: NetworkInNetwork, images: np.ndarray
+    module: Network, images: np.ndarray
 ) -> None:
     plan = full_plan(module)
     capture = Capture(module, plan)
@@ -101,7 +101,7 @@ def test_whitened_covariance_equals_the_direct_computation(
 
 
 def test_parts_in_any_order_give_the_same_sums(images: np.ndarray) -> None:
-    model = NetworkInNetwork(get_variant("nin-root-16")).fold()
+    model = Network(get_variant("nin-root-16")).fold()
     plan = full_plan(model)
     parts = []
     for part in (images[25:], images[:1], images[1:25]):
@@ -121,7 +121,7 @@ def test_parts_in_any_order_give_the_same_sums(images: np.ndarray) -> None:
 
 def test_dead_and_constant_channels_give_no_nan_and_cost_rank(images: np.ndarray) -> None:
     torch.manual_seed(1)
-    model = NetworkInNetwork(get_variant("nin-root-4")).fold()
+    model = Network(get_variant("nin-root-4")).fold()
     with torch.no_grad():
         conv = model.body.conv2a.conv
         conv.weight[:5] = 0
@@ -155,7 +155,7 @@ def test_dead_and_constant_channels_give_no_nan_and_cost_rank(images: np.ndarray
 def test_any_pair_in_any_direction(
     images: np.ndarray, pairs: list[tuple[str, str]], size: int
 ) -> None:
-    model = NetworkInNetwork(get_variant("nin-tree-2")).fold()
+    model = Network(get_variant("nin-tree-2")).fold()
     small_images = np.ascontiguousarray(images[:9, :, :size, :size])
     plan = make_plan(analysable_layers(model.variant, size), pairs)
     capture = Capture(model, plan)
@@ -175,7 +175,7 @@ def test_any_pair_in_any_direction(
 
 
 def test_layers_run_only_as_far_as_the_plan_asks(images: np.ndarray) -> None:
-    model = NetworkInNetwork(get_variant("nin-orig")).fold()
+    model = Network(get_variant("nin-orig")).fold()
     ran = []
     model.body.conv2a.conv.register_forward_hook(lambda *_: ran.append("conv2a"))
     capture = Capture(model, make_plan(analysable_layers(model.variant), [("conv1a", "conv1c")]))
@@ -185,7 +185,7 @@ def test_layers_run_only_as_far_as_the_plan_asks(images: np.ndarray) -> None:
 
 
 def test_no_images_are_the_sums_of_nothing() -> None:
-    model = NetworkInNetwork(get_variant("nin-orig")).fold()
+    model = Network(get_variant("nin-orig")).fold()
     sums = Capture(model, full_plan(model)).sums()
     assert sums.images == 0
     assert not sums.pairs["conv1a", "conv1b"].scatter.any()

@@ -13,6 +13,8 @@ import torch
 from rootmodels.weights_info import PRETRAINED_DIR, WeightsError, weights_path
 from server.engines.base import EngineError, LoadSpec
 from server.engines.fake import FakeEngine
+from server.engines.openvino_convolution import FloatArithmetic
+from server.engines.openvino_cpu import build_network
 from server.engines.registry import LOADERS, default_engine, get_loader
 from server.engines.torch_eager import build_module
 
@@ -30,6 +32,33 @@ def test_logits_are_those_of_the_module(engine: str) -> None:
     for batch in (images, images.astype(np.float32)):
         np.testing.assert_allclose(loaded.run(batch), expected, atol=1e-4)
     np.testing.assert_allclose(loaded.run(images[:1]), expected[:1], atol=1e-4)
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_logits_of_a_residual_network_are_those_of_the_module(engine: str) -> None:
+    spec = LoadSpec("resnet50-root-64", None, "cpu", threads=1)
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 224, 224), dtype=np.uint8)
+    with torch.inference_mode():
+        expected = build_module(spec)(torch.from_numpy(images)).numpy()
+    assert expected.shape == (2, 1000)
+    assert np.abs(expected).max() > 0.5
+    loaded = get_loader(engine)(spec)
+    np.testing.assert_allclose(loaded.run(images), expected, atol=1e-4)
+    reduced = get_loader(engine)(replace(spec, precision="bf16")).run(images)
+    error = np.abs(reduced - expected).max() / np.abs(expected).max()
+    assert 1e-5 < error < 0.05
+
+
+def test_nodes_have_the_names_of_the_layers() -> None:
+    network = LoadSpec("resnet50-root-64", None, "cpu", 1).network()
+    nodes = {
+        node.friendly_name: node for node in build_network(network, FloatArithmetic()).get_ops()
+    }
+    for layer in network.layers:
+        assert layer.name in nodes
+    assert nodes["res2a_branch2b"].get_type_name() == "GroupConvolution"
+    assert nodes["res2a"].get_type_name() == "Add"
+    assert nodes["fc"].get_type_name() == "MatMul"
 
 
 def test_bf16_is_refused_where_the_processor_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +103,7 @@ def test_the_defaults_are_engines() -> None:
 def test_the_fake_engine_answers_with_means() -> None:
     images = np.zeros((2, 3, 32, 32), np.uint8)
     images[1] = 7
-    logits = FakeEngine().run(images)
+    logits = FakeEngine(classes=10).run(images)
     assert logits[0].tolist() == list(range(10))
     assert logits[1].tolist() == [7.0 + c for c in range(10)]
 
@@ -83,7 +112,7 @@ def test_the_fake_engine_raises_when_told_to() -> None:
     images = np.zeros((1, 3, 32, 32), np.uint8)
     images.reshape(-1)[:5] = list(b"raise")
     with pytest.raises(RuntimeError, match="asked to raise"):
-        FakeEngine().run(images)
+        FakeEngine(classes=10).run(images)
 
 
 def test_a_missing_weights_file_is_named(tmp_path: Path) -> None:

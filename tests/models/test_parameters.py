@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from rootmodels.layers import network_layers
-from rootmodels.nin import NetworkInNetwork
-from rootmodels.parameters import load_parameters, random_parameters
+from rootmodels.network import Network
+from rootmodels.parameters import load_network, random_network
 from rootmodels.variants import NIN_VARIANTS, Variant, get_variant
 from rootmodels.weights import load_weights
 from rootmodels.weights_info import WeightsError, weights_path
@@ -16,14 +16,14 @@ VARIANT = get_variant("nin-root-16")
 
 def test_folding_agrees_with_torch() -> None:
     folded = load_weights(PATH)[0].fold().state_dict()
-    for name, conv in load_parameters(PATH, VARIANT).items():
+    for name, conv in load_network(PATH, VARIANT).parameters.items():
         for part in ("weight", "bias"):
             expected = folded[f"body.{name}.conv.{part}"]
             torch.testing.assert_close(torch.from_numpy(getattr(conv, part)), expected)
 
 
 def test_a_module_made_from_parameters_has_them_all() -> None:
-    module = NetworkInNetwork.from_parameters(VARIANT, load_parameters(PATH, VARIANT))
+    module = Network.from_folded(load_network(PATH, VARIANT))
     folded = load_weights(PATH)[0].fold()
     images = torch.randint(0, 256, (3, 3, 32, 32), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -32,7 +32,7 @@ def test_a_module_made_from_parameters_has_them_all() -> None:
 
 @pytest.mark.parametrize("variant", NIN_VARIANTS, ids=lambda variant: variant.name)
 def test_random_parameters_have_the_fan_of_one_group(variant: Variant) -> None:
-    parameters = random_parameters(variant)
+    parameters = random_network(variant).parameters
     for layer in network_layers(variant):
         if layer.kind != "conv":
             assert layer.name not in parameters
@@ -51,4 +51,4 @@ def test_random_parameters_have_the_fan_of_one_group(variant: Variant) -> None:
 
 def test_weights_of_another_variant_are_refused() -> None:
     with pytest.raises(WeightsError, match="holds weights of nin-root-16, not of nin-orig"):
-        load_parameters(PATH, get_variant("nin-orig"))
+        load_network(PATH, get_variant("nin-orig"))

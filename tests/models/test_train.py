@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from rootmodels.cifar10 import LabelledImages, read_cifar10
 from rootmodels.data_error import DataError
-from rootmodels.nin import NetworkInNetwork
+from rootmodels.network import Network
 from rootmodels.train import main, short_of_paper, train
 from rootmodels.train_job import Options, OutOfTimeError, Training
 from rootmodels.train_run import Recipe, Run, accuracy, crop, one_cycle, pad
@@ -145,7 +145,7 @@ def test_a_step_never_waits_for_the_device(tiny: LabelledImages, size: int) -> N
 
 
 def test_the_network_compiles_as_one_graph(tiny: LabelledImages) -> None:
-    network = NetworkInNetwork(VARIANTS["nin-root-16"])
+    network = Network(VARIANTS["nin-root-16"])
     compiled = torch.compile(network, fullgraph=True, dynamic=False, backend="aot_eager")
     images = torch.from_numpy(tiny.images[:4])
     torch.testing.assert_close(compiled(images), network(images))
@@ -257,7 +257,7 @@ def test_epochs_after_the_last_checkpoint_are_logged_once(
 
 def test_variants_short_of_the_paper_come_worst_first(tmp_path: Path) -> None:
     for name, reached in (("nin-orig", 0.93), ("nin-root-32", 0.5), ("nin-root-2", 0.91)):
-        model = NetworkInNetwork(VARIANTS[name])
+        model = Network(VARIANTS[name])
         info = WeightsInfo(name, reached, 10_000, 1, 0, "", {})
         save_weights(weights_path(name, tmp_path), model, info)
     names = short_of_paper(tmp_path)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from rootmodels.nin import NetworkInNetwork
+from rootmodels.network import Network
 from rootmodels.train_init import narrowed, start_from
 from rootmodels.variants import get_variant
 from rootmodels.weights import save_weights
@@ -31,16 +31,16 @@ def test_a_narrowed_convolution_is_the_old_one_without_the_connections_between_g
 
 def weights(folder: Path, name: str) -> Path:
     path = folder / "w.safetensors"
-    model = NetworkInNetwork(get_variant(name))
+    model = Network(get_variant(name))
     save_weights(path, model, WeightsInfo(name, 0.5, 100, 3, 0, "", {"epochs": 3}))
     return path
 
 
 def test_another_variants_weights_keep_what_lies_within_the_groups(tmp_path: Path) -> None:
     path = weights(tmp_path, "nin-root-2")
-    model = NetworkInNetwork(get_variant("nin-tree-4"))
+    model = Network(get_variant("nin-tree-4"))
     assert start_from(path, model).variant == "nin-root-2"
-    source, target = NetworkInNetwork(get_variant("nin-root-2")), model.state_dict()
+    source, target = Network(get_variant("nin-root-2")), model.state_dict()
     start_from(path, source)
     for key, value in source.state_dict().items():
         if target[key].shape == value.shape:
@@ -52,4 +52,4 @@ def test_another_variants_weights_keep_what_lies_within_the_groups(tmp_path: Pat
 def test_groups_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     path = weights(tmp_path, "nin-root-16")
     with pytest.raises(WeightsError, match="16 groups in nin-root-16, expected a divisor of the 8"):
-        start_from(path, NetworkInNetwork(get_variant("nin-root-8")))
+        start_from(path, Network(get_variant("nin-root-8")))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rootmodels.cifar10 import read_cifar10
-from rootmodels.nin import NetworkInNetwork
+from rootmodels.network import Network
 from rootmodels.train_run import accuracy
 from rootmodels.variants import get_variant
 from rootmodels.verify import main
@@ -30,7 +30,7 @@ def weights(tmp_path: Path, data: Path) -> Path:
     torch.manual_seed(0)
     info = WeightsInfo(NAME, 0.5, 40, 1, 0, "", {})
     path = weights_path(NAME, tmp_path / "weights")
-    save_weights(path, NetworkInNetwork(get_variant(NAME)), info)
+    save_weights(path, Network(get_variant(NAME)), info)
     model, info = load_weights(path)
     measured = accuracy(model.fold(), read_cifar10(data, "test"), torch.device("cpu"))
     rewrite(path, replace(info, accuracy=measured))

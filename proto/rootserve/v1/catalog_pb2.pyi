@@ -142,7 +142,7 @@ class Model(_message.Message):
     """Height and width of the images it takes, in pixels."""
     @_builtins.property
     def classes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Class names in the order of the logits."""
+        """Class names in the order of the logits; empty where nobody gave them names."""
 
     @_builtins.property
     def paper(self) -> Global___PaperFigures:
@@ -184,31 +184,37 @@ Global___Model: _TypeAlias = Model  # noqa: Y015
 
 @_typing.final
 class PaperFigures(_message.Message):
-    """Figures of the paper's Table 8 for one variant."""
+    """Figures of the paper for one variant: its Table 8 for Network-in-Network, its table of ResNet-50."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ACCURACY_FIELD_NUMBER: _builtins.int
     CPU_MS_FIELD_NUMBER: _builtins.int
     GPU_MS_FIELD_NUMBER: _builtins.int
+    TOP5_ACCURACY_FIELD_NUMBER: _builtins.int
     accuracy: _builtins.float
-    """Top-1 accuracy on CIFAR-10, 0 to 1."""
+    """Top-1 accuracy, 0 to 1: on CIFAR-10, of ResNet-50 on ImageNet."""
     cpu_ms: _builtins.float
     """Milliseconds per image on the paper's CPUs."""
     gpu_ms: _builtins.float
     """Milliseconds per image on the paper's GPU."""
+    top5_accuracy: _builtins.float
+    """Top-5 accuracy on ImageNet, 0 to 1; of ResNet-50 only."""
     def __init__(
         self,
         *,
         accuracy: _builtins.float = ...,
         cpu_ms: _builtins.float = ...,
         gpu_ms: _builtins.float = ...,
+        top5_accuracy: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_top5_accuracy", b"_top5_accuracy", "top5_accuracy", b"top5_accuracy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "cpu_ms", b"cpu_ms", "gpu_ms", b"gpu_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_top5_accuracy", b"_top5_accuracy", "accuracy", b"accuracy", "cpu_ms", b"cpu_ms", "gpu_ms", b"gpu_ms", "top5_accuracy", b"top5_accuracy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__top5_accuracy: _TypeAlias = _typing.Literal["top5_accuracy"]  # noqa: Y015
+    _WhichOneofArgType__top5_accuracy: _TypeAlias = _typing.Literal["_top5_accuracy", b"_top5_accuracy"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__top5_accuracy) -> _WhichOneofReturnType__top5_accuracy | None: ...
 
 Global___PaperFigures: _TypeAlias = PaperFigures  # noqa: Y015
 

@@ -33,7 +33,7 @@ class FakePool:
             raise ValueError("cannot be told")
         self.given.append((worker, batch, parts))
 
-    def take_output(self, worker: str, batch: int, rows: int) -> bytes:
+    def take_output(self, worker: str, batch: int, model: str, rows: int) -> bytes:
         return np.repeat(np.arange(rows, dtype=np.float32), ROW_BYTES // 4).tobytes()
 
 

@@ -55,7 +55,7 @@ class FakePool:
     def run(self, worker: str, batch: int, model: str, parts: tuple[Part, ...]) -> None:
         self.given.append((worker, batch))
 
-    def take_output(self, worker: str, batch: int, rows: int) -> bytes:
+    def take_output(self, worker: str, batch: int, model: str, rows: int) -> bytes:
         return np.zeros((rows, 10), np.float32).tobytes()
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -208,3 +209,15 @@ def test_a_picture_of_no_known_format_is_refused(tmp_path: Path) -> None:
 def test_a_plan_has_its_bounds(rounds: int, rows: int | None) -> None:
     with pytest.raises(InputError, match="expected"):
         Plan(rounds=rounds, rows=rows)
+
+
+def test_a_plan_is_for_one_of_the_families() -> None:
+    with pytest.raises(InputError, match="family 'vgg': expected nin or resnet50"):
+        Plan(family="vgg")
+
+
+def test_without_accuracies_the_picture_has_the_speedups_alone(tmp_path: Path) -> None:
+    rows = [replace(row, accuracy=None) for row in TABLE.rows]
+    draw(Table(rows, "cpu"), tmp_path / "speed.png")
+    with Image.open(tmp_path / "speed.png") as picture:
+        assert picture.size == pytest.approx([150 * 4.6 * 3, 150 * 4.6], abs=2)

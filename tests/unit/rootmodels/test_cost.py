@@ -56,7 +56,7 @@ def test_totals_are_those_of_table_8(
     cost = network_cost(get_variant(name))
     assert cost.params == params
     assert cost.flops_paper == flops
-    assert cost.flops_paper - cost.macs == cost.biases == 1_418
+    assert cost.flops_paper - cost.macs == 1_418
     if printed_flops is not None:
         assert f"{flops / 1e8:.2f}" == printed_flops
     if printed_params is not None:

@@ -35,6 +35,18 @@ def test_cpu_workers_share_the_processors(models: Models, monkeypatch: pytest.Mo
     assert made == [(f"cpu-{index}", "cpu", "torch", 2) for index in range(4)]
 
 
+def test_workers_have_room_for_the_largest_model_they_may_be_asked_for(models: Models) -> None:
+    def room(*arguments: str) -> tuple[int, int]:
+        (spec,) = worker_specs(read_settings(("--device", "cpu", *arguments), {}), models, 0)
+        return spec.max_pixels, spec.max_classes
+
+    small, large = (3 * 32 * 32, 10), (3 * 224 * 224, 1000)
+    assert room() == small
+    assert room("--model-control", "explicit") == large
+    models.select(["nin-orig", "resnet50-root-8"])
+    assert room() == large
+
+
 @pytest.mark.parametrize(("device", "cuda"), [("cuda", 0), ("cuda:1", 1), ("cuda:0,cuda:7", 4)])
 def test_a_gpu_that_is_not_there_is_refused(models: Models, device: str, cuda: int) -> None:
     with pytest.raises(StartError, match="device: cuda"):

@@ -1,0 +1,161 @@
+"""The layers of ResNet-50 (He et al. 2016), with filter groups on its 3x3 convolutions.
+
+Names are those of the published Caffe model, which the paper's figures use: conv1, res2a_branch2a ... res5c,
+fc. Paths are torchvision's: conv1, layer1.0.conv1 ... layer4.2, fc.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rootmodels.layer import IMAGES, Layer
+from rootmodels.variants import Variant
+
+STAGE_BLOCKS = (3, 4, 6, 3)
+"""Bottlenecks of the stages res2 ... res5."""
+
+_EXPANSION = 4
+"""A bottleneck's last convolution has so many times the filters of its 3x3 convolution."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """A bottleneck: 1x1, 3x3 in ``groups``, 1x1, and the sum with its input or a projection of it.
+
+    The stride is that of the first 1x1 or of the 3x3 convolution, and of the projection.
+    """
+
+    name: str
+    path: str
+    source: str
+    in_channels: int
+    width: int
+    groups: int
+    in_size: int
+    stride: int
+    stride_on_3x3: bool
+    projects: bool
+
+    @property
+    def out_channels(self) -> int:
+        return self.width * _EXPANSION
+
+    @property
+    def size(self) -> int:
+        return _halved(self.in_size) if self.stride == 2 else self.in_size
+
+    def layers(self) -> Iterator[Layer]:
+        name, path, width = self.name, self.path, self.width
+        first, second = (1, self.stride) if self.stride_on_3x3 else (self.stride, 1)
+        middle = self.size if first == self.stride else self.in_size
+        if self.projects:
+            yield Layer(
+                f"{name}_branch1",
+                "conv",
+                1,
+                self.in_channels,
+                self.out_channels,
+                self.size,
+                (self.source,),
+                self.stride,
+                path=f"{path}.downsample.0",
+                norm=f"{path}.downsample.1",
+            )
+        a, b, c = (f"{name}_branch2{letter}" for letter in "abc")
+        yield Layer(
+            a,
+            "conv",
+            1,
+            self.in_channels,
+            width,
+            middle,
+            (self.source,),
+            first,
+            relu=True,
+            path=f"{path}.conv1",
+            norm=f"{path}.bn1",
+        )
+        yield Layer(
+            b,
+            "conv",
+            3,
+            width,
+            width,
+            self.size,
+            (a,),
+            second,
+            padding=1,
+            groups=self.groups,
+            relu=True,
+            path=f"{path}.conv2",
+            norm=f"{path}.bn2",
+        )
+        yield Layer(
+            c,
+            "conv",
+            1,
+            width,
+            self.out_channels,
+            self.size,
+            (b,),
+            path=f"{path}.conv3",
+            norm=f"{path}.bn3",
+        )
+        shortcut = f"{name}_branch1" if self.projects else self.source
+        channels = self.out_channels
+        yield Layer(
+            name, "add", 1, channels, channels, self.size, (c, shortcut), relu=True, path=path
+        )
+
+
+def resnet50_layers(variant: Variant, size: int, classes: int) -> Iterator[Layer]:
+    """conv1, a max pooling, sixteen bottlenecks in four stages, the mean over pixels and a linear layer.
+
+    Convolutions have no bias of their own. The model that the paper measured has one on conv1, which its
+    FLOPS count.
+    """
+    size = _halved(size)
+    yield Layer(
+        "conv1",
+        "conv",
+        7,
+        3,
+        64,
+        size,
+        (IMAGES,),
+        2,
+        padding=3,
+        relu=True,
+        paper_bias=True,
+        path="conv1",
+        norm="bn1",
+    )
+    size = _halved(size)
+    yield Layer("pool1", "max_pool", 3, 64, 64, size, ("conv1",), 2, padding=1, path="maxpool")
+
+    source, channels = "pool1", 64
+    for stage, (blocks, groups) in enumerate(zip(STAGE_BLOCKS, variant.groups, strict=True)):
+        for index in range(blocks):
+            block = _Block(
+                name=f"res{stage + 2}{'abcdef'[index]}",
+                path=f"layer{stage + 1}.{index}",
+                source=source,
+                in_channels=channels,
+                width=64 * 2**stage,
+                groups=groups,
+                in_size=size,
+                stride=2 if stage > 0 and index == 0 else 1,
+                stride_on_3x3=variant.stride_on == "3x3",
+                projects=index == 0,
+            )
+            yield from block.layers()
+            source, channels, size = block.name, block.out_channels, block.size
+
+    yield Layer("pool5", "global_avg_pool", size, channels, channels, 1, (source,), path="avgpool")
+    yield Layer("fc", "linear", 1, channels, classes, 1, ("pool5",), bias=True, path="fc")
+
+
+def _halved(size: int) -> int:
+    """Output size of stride 2 with padding (kernel - 1) / 2: ceil(size / 2)."""
+    return (size + 1) // 2

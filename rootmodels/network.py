@@ -1,0 +1,173 @@
+"""A variant as a torch module, built from its layers.
+
+One class for all families, in two forms. The training form has a batch normalisation after each
+convolution; the inference form (:meth:`Network.fold`) has it multiplied into the convolutions. State dicts of
+the training form have the names that the layers' paths say: for ResNet-50 they are torchvision's.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from rootmodels.families import FAMILIES
+from rootmodels.layer import IMAGES, Layer, last_uses
+from rootmodels.layers import network_layers
+from rootmodels.parameters import FoldedNetwork
+from rootmodels.variants import Variant
+
+
+class Network(nn.Module):
+    """A member of a family, channels-last.
+
+    ``forward`` takes RGB images [N, 3, H, W] in 0..255, of any dtype, normalises them and returns
+    logits [N, classes]. ``layers`` is what it is made of.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, variant: Variant, image_size: int | None = None, classes: int | None = None
+    ) -> None:
+        super().__init__()
+        self.variant = variant
+        self.layers = network_layers(variant, image_size, classes)
+        facts = FAMILIES[variant.family]
+        self.register_buffer("mean", torch.tensor(facts.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(facts.std).view(1, 3, 1, 1), persistent=False)
+        for layer in self.layers:
+            if layer.kind == "conv":
+                _attach(self, layer.path, _convolution(layer))
+                _attach(self, layer.norm, nn.BatchNorm2d(layer.out_channels))
+                _initialise(self.get_submodule(layer.path), layer)
+            elif layer.kind == "linear":
+                _attach(self, layer.path, nn.Linear(layer.in_channels, layer.out_channels))
+                _initialise(self.get_submodule(layer.path), layer)
+        self._last_uses = last_uses(self.layers)
+        self._parts = self._find_parts()
+        _to_channels_last(self)
+
+    @classmethod
+    def from_folded(cls, folded: FoldedNetwork) -> Network:
+        """The inference form with the parameters of ``folded``."""
+        classes = folded.layers[-1].out_channels
+        network = cls(folded.variant, folded.image_size, classes).fold()
+        for layer in network.layers:
+            if layer.has_weights:
+                module, values = network.get_submodule(layer.path), folded.parameters[layer.name]
+                module.get_parameter("weight").data.copy_(torch.from_numpy(values.weight))
+                module.get_parameter("bias").data.copy_(torch.from_numpy(values.bias))
+        return network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [N, classes] of images [N, 3, H, W] in 0..255."""
+        values = {IMAGES: self.normalise(images)}
+        for layer in self.layers:
+            x = self.linear(layer, values)
+            values[layer.name] = functional.relu(x) if layer.relu else x
+            self.forget(layer, values)
+        return values[self.layers[-1].name]
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """What the first layer takes: images [N, 3, H, W] in 0..255, normalised and channels-last."""
+        x = (images.to(self.mean.dtype) - self.mean) / self.std
+        return x.contiguous(memory_format=torch.channels_last)
+
+    def linear(self, layer: Layer, values: dict[str, Tensor]) -> Tensor:
+        """What ``layer`` gives before its ReLU, if it has one: [N, C, H, W], or [N, C] at the end.
+
+        ``values`` has the responses of its inputs by their name, and those of IMAGES.
+        """
+        x = values[layer.inputs[0]]
+        match layer.kind:
+            case "conv":
+                conv, norm = self._parts[layer.name]
+                x = norm(conv(x))
+            case "linear":
+                x = self._parts[layer.name][0](x)
+            case "add":
+                x = x + values[layer.inputs[1]]
+            case "max_pool":
+                x = functional.max_pool2d(
+                    x, layer.kernel, layer.stride, layer.padding, ceil_mode=layer.ceil
+                )
+            case "avg_pool":
+                x = functional.avg_pool2d(
+                    x, layer.kernel, layer.stride, layer.padding, layer.ceil, False
+                )
+            case "global_avg_pool":
+                x = functional.adaptive_avg_pool2d(x, 1).flatten(1)
+        return x
+
+    def forget(self, layer: Layer, values: dict[str, Tensor]) -> None:
+        """Take out of ``values`` what no layer after ``layer`` needs."""
+        for name in self._last_uses[layer.name]:
+            del values[name]
+
+    def fold(self) -> Network:
+        """Turn this module into its inference form, in place, and return it.
+
+        The outputs agree with those of the training form in ``eval`` mode to about 1e-5.
+        """
+        self.eval()
+        for layer in self.layers:
+            if layer.kind == "conv":
+                conv, norm = self._parts[layer.name]
+                if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                    _attach(self, layer.path, fuse_conv_bn_eval(conv, norm))
+                    _attach(self, layer.norm, nn.Identity())
+        self._parts = self._find_parts()
+        _to_channels_last(self)
+        return self
+
+    def _find_parts(self) -> dict[str, tuple[nn.Module, nn.Module]]:
+        """By layer, what has its weights, and its normalisation: found once, not at every call."""
+        return {
+            layer.name: (
+                self.get_submodule(layer.path),
+                self.get_submodule(layer.norm) if layer.norm else nn.Identity(),
+            )
+            for layer in self.layers
+            if layer.has_weights
+        }
+
+
+def _attach(root: nn.Module, path: str, module: nn.Module) -> None:
+    """Put ``module`` at ``path`` below ``root``, with plain modules on the way there."""
+    *parents, name = path.split(".")
+    for parent in parents:
+        if not hasattr(root, parent):
+            root.add_module(parent, nn.Module())
+        root = root.get_submodule(parent)
+    root.add_module(name, module)
+
+
+def _convolution(layer: Layer) -> nn.Conv2d:
+    return nn.Conv2d(
+        layer.in_channels,
+        layer.out_channels,
+        layer.kernel,
+        stride=layer.stride,
+        padding=layer.padding,
+        groups=layer.groups,
+        bias=layer.bias,
+    )
+
+
+def _initialise(module: nn.Module, layer: Layer) -> None:
+    """He et al. 2015: std = sqrt(gain / fan_in), the gain 2 where a ReLU follows and else 1.
+
+    torch takes the fan from the weight's own shape, [out, in / groups, k, k], which is that of one group.
+    """
+    nonlinearity = "relu" if layer.relu else "linear"
+    weight = module.get_parameter("weight")
+    nn.init.kaiming_normal_(weight, mode="fan_in", nonlinearity=nonlinearity)  # type: ignore[arg-type]
+    if layer.bias:
+        nn.init.zeros_(module.get_parameter("bias"))
+
+
+def _to_channels_last(module: nn.Module) -> None:
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
