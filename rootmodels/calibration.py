@@ -74,5 +74,5 @@ def write_calibration(weights: Path, calibration: Calibration) -> None:
     """Write ``calibration`` beside ``weights``, all or nothing."""
     path = calibration_path(weights)
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(asdict(calibration), indent=1) + "\n")
+    partial.write_text(json.dumps(asdict(calibration)) + "\n")
     partial.replace(path)

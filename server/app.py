@@ -26,9 +26,8 @@ from server.analysis.jobs import Analyses, AnalysisLimits
 from server.control import ModelControl
 from server.core.scheduler import Scheduler
 from server.dispatcher import Dispatcher
-from server.engines.registry import default_engine
 from server.health import Health
-from server.machine import cpu_count, cuda_device_count
+from server.machine import cache_folder, cpu_count, cuda_device_count
 from server.models import Models, find_models
 from server.monitoring import Monitoring
 from server.observers.events import Observers
@@ -90,13 +89,14 @@ def worker_specs(settings: Settings, models: Models, cuda_devices: int) -> list[
         return WorkerSpec(
             name=name,
             device=device,
-            engine=default_engine(device) if settings.engine == "auto" else settings.engine,
+            engine=settings.engine,
             precision=settings.precision,
             threads=threads,
             max_batch_rows=limits.max_batch_rows,
             max_pixels=max_pixels,
             max_classes=max_classes,
             slots=1 + limits.batches_ahead,
+            cache=settings.cache or cache_folder(),
         )
 
     if devices:

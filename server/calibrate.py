@@ -1,7 +1,7 @@
 """Measure what int8 and the choice of a precision need: ``python -m server.calibrate --data DIR``.
 
 Writes NAME.calibration.json beside each weights file: the ranges of the responses over some training images,
-the accuracy in each precision over all test images, and logits by which an engine is checked when it is loaded.
+the accuracy in each precision over all test images, and logits by which an engine is checked when it loads.
 To be run again when weights have changed. Exit status 2 if something could not be read.
 """
 

@@ -22,6 +22,9 @@ Precision = Literal["fp32", "fp16", "bf16", "int8"]
 """What an engine computes in: fp16 rounds weights and responses to 11 significant bits, bf16 to 8; int8 to
 256 levels between bounds that were measured."""
 
+PrecisionSetting = Precision | Literal["auto"]
+"""What an operator asks for."""
+
 Images = NDArray[np.uint8] | NDArray[np.float32]
 """[rows, 3, H, W], RGB, 0..255 whether uint8 or float32."""
 

@@ -10,8 +10,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
-from server.engines.base import Precision
+from server.engines.base import PrecisionSetting
 from server.models import ModelCard
 from server.workers import messages
 from server.workers.child import environment
@@ -32,12 +33,14 @@ class WorkerSpec:
     name: str
     device: str
     engine: str
-    precision: Precision
+    precision: PrecisionSetting
     threads: int
     max_batch_rows: int
     max_pixels: int
     max_classes: int
     slots: int
+    cache: Path | None = None
+    """Where choices of engines are remembered."""
 
     def has_room_for(self, card: ModelCard) -> bool:
         """Whether a full batch of the model fits a slot."""
@@ -182,6 +185,8 @@ class WorkerHandle:
         command += ["--max-batch-rows", str(spec.max_batch_rows)]
         sizes = (layout.slots, layout.input_bytes, layout.output_bytes)
         command += ["--slots", *map(str, sizes)]
+        if spec.cache is not None:
+            command += ["--cache", str(spec.cache)]
         return [*command, "--memory-fd", str(memory_fd), "--link-fd", str(link_fd)]
 
     def _send(self, message: messages.Message) -> None:

@@ -15,7 +15,7 @@ from server.engines.base import EngineError, LoadSpec
 from server.engines.fake import FakeEngine
 from server.engines.openvino_convolution import FloatArithmetic
 from server.engines.openvino_cpu import build_network
-from server.engines.registry import LOADERS, default_engine, get_loader
+from server.engines.registry import LOADERS, PRECISIONS, get_loader, preferred_engines
 from server.engines.torch_eager import build_module
 
 SPEC = LoadSpec("nin-root-16", weights_path("nin-root-16"), "cpu", threads=1)
@@ -96,8 +96,10 @@ def test_engines_refuse_devices_they_cannot_use() -> None:
         get_loader("torch")(LoadSpec("nin-orig", None, f"cuda:{count}", 0))
 
 
-def test_the_defaults_are_engines() -> None:
-    assert {default_engine("cpu"), default_engine("cuda:0")} <= set(LOADERS)
+def test_what_auto_tries_are_engines() -> None:
+    assert LOADERS.keys() == PRECISIONS.keys()
+    for device in ("cpu", "cuda:0"):
+        assert set(preferred_engines(device)) <= set(LOADERS)
 
 
 def test_the_fake_engine_answers_with_means() -> None:
