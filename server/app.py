@@ -26,9 +26,9 @@ from server.analysis.jobs import Analyses, AnalysisLimits
 from server.control import ModelControl
 from server.core.scheduler import Scheduler
 from server.dispatcher import Dispatcher
-from server.engines.registry import default_engine
+from server.engines.registry import preferred_engines
 from server.health import Health
-from server.machine import cpu_count, cuda_device_count
+from server.machine import cache_folder, cpu_count, cuda_device_count
 from server.models import Models, find_models
 from server.monitoring import Monitoring
 from server.observers.events import Observers
@@ -90,7 +90,7 @@ def worker_specs(settings: Settings, models: Models, cuda_devices: int) -> list[
         return WorkerSpec(
             name=name,
             device=device,
-            engine=default_engine(device) if settings.engine == "auto" else settings.engine,
+            engine=settings.engine,
             precision=settings.precision,
             threads=threads,
             max_batch_rows=limits.max_batch_rows,
@@ -99,12 +99,20 @@ def worker_specs(settings: Settings, models: Models, cuda_devices: int) -> list[
             slots=1 + limits.batches_ahead,
             max_picture_bytes=settings.max_image_mb * 2**20,
             max_picture_pixels=settings.max_image_megapixels * 1_000_000,
+            cache=settings.cache or cache_folder(),
         )
 
     if devices:
         return [spec(device.replace(":", "-"), device, 0) for device in devices]
     threads = settings.threads or max(1, cpu_count() // settings.cpu_workers)
     return [spec(f"cpu-{index}", "cpu", threads) for index in range(settings.cpu_workers)]
+
+
+def _serving_defaults(spec: WorkerSpec) -> ServingDefaults:
+    """What the times of a model are told of that is not served: there, nothing was chosen yet."""
+    engine = preferred_engines(spec.device)[0] if spec.engine == "auto" else spec.engine
+    precision = "fp32" if spec.precision == "auto" else spec.precision
+    return ServingDefaults(engine, precision, spec.max_batch_rows)
 
 
 def _find_datasets(settings: Settings) -> dict[str, Dataset]:
@@ -183,7 +191,7 @@ async def serve(settings: Settings) -> None:
             models,
             _find_datasets(settings),
             analyses,
-            ServingDefaults(specs[0].engine, specs[0].precision, settings.max_batch_rows),
+            _serving_defaults(specs[0]),
         ),
         checked,
     )

@@ -11,15 +11,33 @@ from pathlib import Path
 
 def cpu_name() -> str:
     """The processor, as Linux names it."""
+    return _cpuinfo("model name") or platform.machine()
+
+
+def cpu_features() -> str:
+    """Its instruction sets, as Linux lists them; virtual machines give different processors one name."""
+    return _cpuinfo("flags")
+
+
+def _cpuinfo(key: str) -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
+        if line.startswith(key):
             return line.partition(":")[2].strip()
-    return platform.machine()
+    return ""
 
 
 def cpu_count() -> int:
     """Processors this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def cache_folder() -> Path | None:
+    """Where this user's caches of this program belong (XDG base directories); None if nowhere."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "rootserve"
+    except RuntimeError:  # no home directory
+        return None
 
 
 def cuda_device_count() -> int:

@@ -134,4 +134,6 @@ def _metavar(key: str) -> str:
     }
     if key == "datasets":
         return "NAME=PATH,..."
+    if key == "cache":
+        return "DIR"
     return names.get(Settings.model_fields[key].annotation, key.upper())

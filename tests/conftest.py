@@ -2,6 +2,8 @@
 
 import os
 import signal
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if tier not in TIERS:
             raise pytest.UsageError(f"{item.path} belongs to no tier; expected {sorted(TIERS)}")
         item.add_marker(getattr(pytest.mark, tier))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache() -> Iterator[None]:
+    """Servers remember their choices of engines for this session only."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["ROOTSERVE_CACHE"] = folder
+        yield
+        del os.environ["ROOTSERVE_CACHE"]
 
 
 @pytest.fixture(scope="session")

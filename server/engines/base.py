@@ -14,11 +14,16 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from rootmodels.calibration import Calibration, CalibrationError, read_calibration
 from rootmodels.parameters import FoldedNetwork, load_network, random_network
 from rootmodels.variants import get_variant
 
-Precision = Literal["fp32", "bf16"]
-"""What an engine computes in: bf16 rounds weights and activations to 8 significant bits."""
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+"""What an engine computes in: fp16 rounds weights and responses to 11 significant bits, bf16 to 8; int8 to
+256 levels between bounds that were measured."""
+
+PrecisionSetting = Precision | Literal["auto"]
+"""What an operator asks for."""
 
 Images = NDArray[np.uint8] | NDArray[np.float32]
 """[rows, 3, H, W], RGB, 0..255 whether uint8 or float32."""
@@ -44,6 +49,19 @@ class LoadSpec:
         if self.weights is None:
             return random_network(variant)
         return load_network(self.weights, variant)
+
+    def calibration(self) -> Calibration:
+        """What was measured of the weights.
+
+        Raises:
+            EngineError: if nobody measured these weights.
+        """
+        if self.weights is None:
+            raise EngineError(f"{self.model} has no trained weights, so nothing was measured of it")
+        try:
+            return read_calibration(self.weights)
+        except CalibrationError as error:
+            raise EngineError(str(error)) from error
 
 
 class Engine(Protocol):

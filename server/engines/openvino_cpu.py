@@ -17,78 +17,142 @@ from rootmodels.families import FAMILIES
 from rootmodels.layer import IMAGES, Layer
 from rootmodels.parameters import FoldedNetwork, LayerParameters
 from server.engines.base import EngineError, Images, LoadSpec, Precision
+from server.engines.openvino_convolution import Arithmetic, FloatArithmetic, convolution
+from server.engines.openvino_int8 import Int8Arithmetic
 
-_PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16"}
+PRECISIONS: dict[Precision, str] = {"fp32": "FP32", "bf16": "BF16", "int8": "INT8"}
+"""What it computes in, and what OpenVINO calls it."""
+
 _SPATIAL_AXES = np.array([2, 3])
+_MOST_STREAMS = 16
+"""Images computed at a time; with more processors than that, each image gets several."""
 
 
 class OpenVinoEngine:
-    """One compiled model with its own inference request."""
+    """A model compiled for one image: once for all threads together, and once for some threads per image.
+
+    A batch is computed image by image: the maps of one image fit into a core's own cache, those of a batch
+    do not, and threads that have an image each need not wait for one another after every layer.
+    """
 
     name = "openvino"
 
-    def __init__(self, compiled: ov.CompiledModel, precision: Precision) -> None:
-        self._request = compiled.create_infer_request()
+    def __init__(
+        self,
+        together: ov.CompiledModel,
+        apart: ov.CompiledModel | None,
+        streams: int,
+        precision: Precision,
+    ) -> None:
         self.precision = precision
+        self._together = together
+        self._apart = apart
+        self._streams = streams
+        self._images = np.empty((0, *together.input(0).shape[1:]), np.float32)
+        self._logits = np.empty((0, *together.output(0).shape[1:]), np.float32)
+        self._alone: list[ov.InferRequest] = []
+        self._beside: list[ov.InferRequest] = []
 
     def run(self, images: Images) -> NDArray[np.float32]:
         """See :class:`server.engines.base.Engine`."""
-        results = self._request.infer([images.astype(np.float32)], share_inputs=True)
-        logits: NDArray[np.float32] = results[0]
-        return logits
+        rows = len(images)
+        if rows > len(self._images):
+            self._make_room(rows)
+        np.copyto(self._images[:rows], images)
+        # An image that would have the last round for itself gets all threads instead.
+        first_alone = rows - (rows % self._streams == 1) if self._apart else 0
+        for request in self._beside[:first_alone]:
+            request.start_async()
+        for request in self._beside[:first_alone]:
+            request.wait()
+        for request in self._alone[first_alone:rows]:
+            request.infer()
+        return self._logits[:rows].copy()
+
+    def _make_room(self, rows: int) -> None:
+        """Requests for ``rows`` images, which read and write the engine's own arrays."""
+        self._images = np.empty((rows, *self._images.shape[1:]), np.float32)
+        self._logits = np.empty((rows, *self._logits.shape[1:]), np.float32)
+        self._alone = [self._request(self._together, row) for row in range(rows)]
+        if self._apart:
+            self._beside = [self._request(self._apart, row) for row in range(rows)]
+
+    def _request(self, compiled: ov.CompiledModel, row: int) -> ov.InferRequest:
+        request = compiled.create_infer_request()
+        one = slice(row, row + 1)
+        request.set_input_tensor(ov.Tensor(self._images[one], shared_memory=True))
+        request.set_output_tensor(ov.Tensor(self._logits[one], shared_memory=True))
+        return request
 
 
 def load(spec: LoadSpec) -> OpenVinoEngine:
-    """Build and compile ``spec``; the batch dimension stays open.
+    """Build and compile ``spec``.
 
     Raises:
         EngineError, WeightsError: as :func:`compile_network`.
     """
-    return OpenVinoEngine(compile_network(spec, spec.network()), spec.precision)
+    network = spec.network()
+    streams = min(spec.threads, _MOST_STREAMS)
+    options: list[Mapping[str, object]] = [{"NUM_STREAMS": 1}]
+    if streams > 1:
+        options.append({"NUM_STREAMS": streams})
+    together, *apart = compile_network(spec, network, *options)
+    return OpenVinoEngine(together, apart[0] if apart else None, streams, spec.precision)
 
 
 def compile_network(
-    spec: LoadSpec, network: FoldedNetwork, further_options: Mapping[str, object] | None = None
-) -> ov.CompiledModel:
-    """``network`` compiled as ``spec`` says.
+    spec: LoadSpec, network: FoldedNetwork, *options: Mapping[str, object]
+) -> list[ov.CompiledModel]:
+    """``network`` compiled as ``spec`` says, once with each of ``options``.
 
     Raises:
-        EngineError: if the device is not a CPU, or the CPU cannot compute in the precision asked for.
+        EngineError: if the device is not a CPU, the CPU cannot compute in the precision asked for, or
+            int8 is asked for and nobody measured the ranges of these weights.
         WeightsError: if the weights cannot be used.
     """
     if spec.device != "cpu":
         raise EngineError(f"engine openvino runs on the cpu, not on {spec.device}; use torch")
     core = ov.Core()
-    if spec.precision == "bf16" and "BF16" not in core.get_property(
-        "CPU", "OPTIMIZATION_CAPABILITIES"
-    ):
-        raise EngineError("this processor does not compute in bf16; use precision fp32")
-    options: dict[str, object] = {
-        # Without this, OpenVINO chooses by itself, and takes bf16 on processors that can.
-        "INFERENCE_PRECISION_HINT": _PRECISION_HINTS[spec.precision],
+    capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if spec.precision not in PRECISIONS:
+        raise EngineError(
+            f"engine openvino does not compute in {spec.precision}; use one of {', '.join(PRECISIONS)}"
+        )
+    if PRECISIONS[spec.precision] not in capabilities:
+        raise EngineError(
+            f"this processor does not compute in {spec.precision}; use precision fp32"
+        )
+    arithmetic: Arithmetic = FloatArithmetic()
+    if spec.precision == "int8":
+        arithmetic = Int8Arithmetic(network.layers, spec.calibration().ranges)
+    model = build_network(network, arithmetic)
+    # Without a hint, OpenVINO chooses by itself, and takes bf16 on processors that can. In int8, it is for
+    # what lies between integer kernels.
+    is_exact = spec.precision == "fp32" or "BF16" not in capabilities
+    common: dict[str, object] = {
+        "INFERENCE_PRECISION_HINT": "f32" if is_exact else "bf16",
         "INFERENCE_NUM_THREADS": spec.threads,
-        "NUM_STREAMS": 1,
         "ENABLE_CPU_PINNING": False,
-        **(further_options or {}),
     }
-    return core.compile_model(build_network(network), "CPU", options)
+    return [core.compile_model(model, "CPU", common | dict(further)) for further in options]
 
 
-def build_network(network: FoldedNetwork) -> ov.Model:
-    """The network: float32 images [rows, 3, H, W] in 0..255 to logits [rows, classes].
+def build_network(network: FoldedNetwork, arithmetic: Arithmetic) -> ov.Model:
+    """The network: one float32 image [1, 3, H, W] in 0..255 to logits [1, classes].
 
     The node that does a layer's work has the layer's name, and those of its bias and its ReLU that name with
     "/" after it: by these a profile tells its time.
     """
     facts, size = FAMILIES[network.variant.family], network.image_size
-    images = ops.parameter([-1, 3, size, size], np.float32, "images")
+    images = ops.parameter([1, 3, size, size], np.float32, "images")
     mean, std = (
         np.array(values, np.float32).reshape(1, 3, 1, 1) for values in (facts.mean, facts.std)
     )
-    outputs = {IMAGES: ops.divide(ops.subtract(images, mean), std)}
+    normalised = ops.divide(ops.subtract(images, mean), std)
+    outputs = {IMAGES: arithmetic.responses(IMAGES, normalised)}
     for layer in network.layers:
         inputs = [outputs[name] for name in layer.inputs]
-        node = _node(layer, inputs, network.parameters.get(layer.name))
+        node = _node(layer, inputs, network.parameters.get(layer.name), arithmetic)
         node.set_friendly_name(layer.name)
         if layer.name in network.parameters:
             bias = network.parameters[layer.name].bias
@@ -98,25 +162,24 @@ def build_network(network: FoldedNetwork) -> ov.Model:
         if layer.relu:
             node = ops.relu(node)
             node.set_friendly_name(f"{layer.name}/relu")
-        outputs[layer.name] = node.output(0)
+        outputs[layer.name] = arithmetic.responses(layer.name, node.output(0))
     return ov.Model([outputs[network.layers[-1].name]], [images], network.variant.name)
 
 
-def _node(layer: Layer, inputs: Sequence[ov.Node], parameters: LayerParameters | None) -> ov.Node:
+def _node(
+    layer: Layer,
+    inputs: Sequence[ov.Node],
+    parameters: LayerParameters | None,
+    arithmetic: Arithmetic,
+) -> ov.Node:
     """``layer`` without its bias and its ReLU."""
     x = inputs[0]
     kernel, strides, padding = ([n, n] for n in (layer.kernel, layer.stride, layer.padding))
     rounding = "ceil" if layer.ceil else "floor"
-    no_dilation = [1, 1]
     match layer.kind:
         case "conv":
             assert parameters is not None
-            weight, convolve = parameters.weight, ops.convolution
-            if layer.groups > 1:
-                # [out, in / g, k, k] -> [g, out / g, in / g, k, k]
-                weight = weight.reshape(layer.groups, -1, *weight.shape[1:])
-                convolve = ops.group_convolution
-            return convolve(x, ops.constant(weight), strides, padding, padding, no_dilation)
+            return convolution(layer, x, parameters.weight, arithmetic)
         case "linear":
             assert parameters is not None
             # [N, in] x [out, in] transposed
@@ -124,7 +187,7 @@ def _node(layer: Layer, inputs: Sequence[ov.Node], parameters: LayerParameters |
         case "add":
             return ops.add(x, inputs[1])
         case "max_pool":
-            return ops.max_pool(x, strides, no_dilation, padding, padding, kernel, rounding)
+            return ops.max_pool(x, strides, [1, 1], padding, padding, kernel, rounding)
         case "avg_pool":
             # exclude_pad: what lies outside the map is not counted.
             return ops.avg_pool(x, strides, padding, padding, kernel, True, rounding)

@@ -27,20 +27,15 @@ class OpenVinoProfiler:
 
     def __init__(self, compiled: ov.CompiledModel, layers: Iterable[Layer]) -> None:
         self._request = compiled.create_infer_request()
-        rows = compiled.input(0).partial_shape[0]
-        self._rows = None if rows.is_dynamic else rows.get_length()
         self._layer_of, self.computed_in = _attribute(compiled.get_runtime_model(), list(layers))
 
     def run(self, images: Images) -> PassTimes:
         """See :class:`server.engines.profiling.Profiler`."""
         times = dict.fromkeys(self._layer_of.values(), 0)
         other_ns = total_ns = 0
-        # A model compiled for so many rows takes a batch in parts.
-        rows = self._rows or len(images)
-        for start in range(0, len(images), rows):
+        for image in images:
             began_ns = time.perf_counter_ns()
-            part = images[start : start + rows].astype(np.float32)
-            self._request.infer([part], share_inputs=True)
+            self._request.infer([image[None].astype(np.float32)], share_inputs=True)
             total_ns += time.perf_counter_ns() - began_ns
             for step in self._request.get_profiling_info():
                 step_ns = 1000 * (step.real_time // _MICROSECOND)
@@ -81,4 +76,5 @@ def load(spec: LoadSpec) -> OpenVinoProfiler:
         EngineError, WeightsError: as :func:`server.engines.openvino_cpu.load`.
     """
     network = spec.network()
-    return OpenVinoProfiler(compile_network(spec, network, {"PERF_COUNT": True}), network.layers)
+    (compiled,) = compile_network(spec, network, {"NUM_STREAMS": 1, "PERF_COUNT": True})
+    return OpenVinoProfiler(compiled, network.layers)

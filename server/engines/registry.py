@@ -1,10 +1,11 @@
-"""Which engines there are, and which one is the default on a device."""
+"""Which engines there are, in what they compute, and which ones are tried on a device."""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 
-from server.engines.base import Loader
+from server.engines.base import Loader, Precision
 from server.engines.profiling import ProfilerLoader
 
 LOADERS = {
@@ -20,10 +21,21 @@ PROFILERS = {
 }
 """The same for those engines that can tell how long each layer takes."""
 
+PRECISIONS: Mapping[str, tuple[Precision, ...]] = {
+    "fake": ("fp32",),
+    "openvino": ("fp32", "bf16", "int8"),
+    "torch": ("fp32", "bf16"),
+}
+"""What each engine computes in, if the device can."""
 
-def default_engine(device: str) -> str:
-    """The fastest engine on ``device`` that computes in fp32 (benchmarks/engines.py)."""
-    return "openvino" if device == "cpu" else "torch"
+
+def preferred_engines(device: str) -> tuple[str, ...]:
+    """What "auto" tries on ``device``; it takes the first engine that computes the model.
+
+    In the order of docs/engines.md. On the CPU torch is no match there, and to try it at each start would
+    cost its import: 2 s and 300 MB per worker.
+    """
+    return ("openvino", "torch") if device == "cpu" else ("torch",)
 
 
 def get_loader(name: str) -> Loader:

@@ -10,9 +10,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
-from server.engines.base import Precision
+from server.engines.base import PrecisionSetting
 from server.models import ModelCard
 from server.workers import encoding, messages
 from server.workers.child import environment
@@ -34,7 +35,7 @@ class WorkerSpec:
     name: str
     device: str
     engine: str
-    precision: Precision
+    precision: PrecisionSetting
     threads: int
     max_batch_rows: int
     max_pixels: int
@@ -42,6 +43,8 @@ class WorkerSpec:
     slots: int
     max_picture_bytes: int
     max_picture_pixels: int
+    cache: Path | None = None
+    """Where choices of engines are remembered."""
 
     @property
     def raw_bytes(self) -> int:
@@ -203,6 +206,8 @@ class WorkerHandle:
         command += ["--max-picture-pixels", str(spec.max_picture_pixels)]
         sizes = (layout.slots, layout.input_bytes, layout.output_bytes)
         command += ["--slots", *map(str, sizes)]
+        if spec.cache is not None:
+            command += ["--cache", str(spec.cache)]
         return [*command, "--memory-fd", str(memory_fd), "--link-fd", str(link_fd)]
 
     def _send(self, message: messages.Message) -> None:

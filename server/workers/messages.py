@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Literal, NamedTuple, get_args
 
-from server.engines.base import Precision
+from server.engines.base import PrecisionSetting
 
 MAX_BYTES = 1 << 17
 
@@ -33,7 +33,7 @@ class Load:
     model: str
     weights: str | None
     engine: str
-    precision: Precision
+    precision: PrecisionSetting
     image: tuple[int, int, int]
     classes: int
     behind: bool = False
@@ -77,12 +77,16 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """From a worker: the model is loaded and warm. ``seconds`` is what that took."""
+    """From a worker: the model is loaded and warm. ``seconds`` is what that took.
+
+    ``reason`` is why it computes with this engine, if there was a choice.
+    """
 
     model: str
     engine: str
     precision: str
     seconds: float
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -254,12 +254,13 @@ class WorkerPool:
                 self._load_next(state)
             case messages.Loaded():
                 _log.info(
-                    "worker %s: %s is warm (%s %s, %.1f s)",
+                    "worker %s: %s is warm (%s %s, %.1f s)%s",
                     name,
                     message.model,
                     message.engine,
                     message.precision,
                     message.seconds,
+                    f": {message.reason}" if message.reason else "",
                     extra={
                         "worker": name,
                         "pid": handle.pid,
@@ -267,6 +268,7 @@ class WorkerPool:
                         "engine": message.engine,
                         "precision": message.precision,
                         "seconds": round(message.seconds, 3),
+                        "choice": message.reason,
                     },
                 )
                 if state.ready:

@@ -17,13 +17,16 @@ from numpy.typing import NDArray
 
 from rootmodels.variants import get_variant
 from server.engines.base import Engine, Images, LoadSpec
-from server.engines.registry import get_loader
+from server.engines.choice import load_best
+from server.engines.choice_cache import ChoiceCache
 from server.machine import cpu_count, cpu_name
 from server.workers import messages
 from server.workers.assembly import Decoded, PictureSize, decode_segments
 from server.workers.child import leave_ending_to_the_service
 from server.workers.memory import SlotLayout, SlotMemory
 from server.workers.pictures import Decoder, short_side
+
+_LONGEST_REASON = 2000
 
 _WARM_UP_S = 1.0
 """After so long no larger batch is tried before a model is warm."""
@@ -40,6 +43,7 @@ class WorkerOptions:
     threads: int
     max_batch_rows: int
     max_picture_pixels: int
+    cache: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +86,14 @@ class WorkerProcess:
         self._memory = memory
         self._link = link
         self._decoder = Decoder(options.threads or cpu_count(), options.max_picture_pixels)
+        self._choices: ChoiceCache
         self._models: dict[str, _LoadedModel] = {}
         self._behind: dict[str, _LoadedModel] = {}
 
     def serve(self) -> None:
         """Obey messages until the other end is closed."""
         device_name, libraries = _describe(self._options.device)
+        self._choices = ChoiceCache(self._options.cache, device_name)
         self._send(messages.Started(device_name, libraries))
         while datagram := self._link.recv(messages.MAX_BYTES):
             match messages.decode(datagram):
@@ -115,18 +121,19 @@ class WorkerProcess:
     ) -> messages.Loaded | messages.LoadFailed:
         began = time.monotonic()
         weights = None if load.weights is None else Path(load.weights)
-        spec = LoadSpec(
-            load.model, weights, self._options.device, self._options.threads, load.precision
-        )
+        spec = LoadSpec(load.model, weights, self._options.device, self._options.threads)
         try:
-            engine = get_loader(load.engine)(spec)
+            chosen = load_best(spec, load.engine, load.precision, self._choices)
+            engine = chosen.engine
             model = _LoadedModel(engine, load.image, load.classes)
             model.warm_up(self._options.max_batch_rows)
         except Exception as error:  # noqa: BLE001 - whatever it is, the service must be told
             return messages.LoadFailed(load.model, _one_line(error))
         models[load.model] = model
         seconds = time.monotonic() - began
-        return messages.Loaded(load.model, engine.name, engine.precision, seconds)
+        return messages.Loaded(
+            load.model, engine.name, engine.precision, seconds, chosen.reason[:_LONGEST_REASON]
+        )
 
     def _run(self, run: messages.Run) -> messages.Done | messages.Failed:
         began_ns = time.monotonic_ns()
@@ -227,12 +234,15 @@ def main() -> int:
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--max-batch-rows", type=int, required=True)
     parser.add_argument("--max-picture-pixels", type=int, required=True)
+    parser.add_argument("--cache", type=Path)
     parser.add_argument("--slots", type=int, nargs=3, required=True)
     parser.add_argument("--memory-fd", type=int, required=True)
     parser.add_argument("--link-fd", type=int, required=True)
     args = parser.parse_args()
     leave_ending_to_the_service()
-    options = WorkerOptions(args.device, args.threads, args.max_batch_rows, args.max_picture_pixels)
+    options = WorkerOptions(
+        args.device, args.threads, args.max_batch_rows, args.max_picture_pixels, args.cache
+    )
     memory = SlotMemory(SlotLayout(*args.slots), args.memory_fd)
     with socket.socket(fileno=args.link_fd) as link:
         try:

@@ -25,7 +25,16 @@ RESNET50 = "resnet50-root-64"
 @pytest.fixture(scope="module", params=["openvino", "torch"])
 def server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
     names = ",".join([*NIN, RESNET50])
-    arguments = ("--models", names, "--device", "cpu", "--engine", request.param)
+    arguments = (
+        "--models",
+        names,
+        "--device",
+        "cpu",
+        "--engine",
+        request.param,
+        "--precision",
+        "fp32",
+    )
     with running_server(*arguments, "--max-delay-us", "50000") as started:
         yield started
 

@@ -13,8 +13,9 @@ import torch
 from rootmodels.weights_info import PRETRAINED_DIR, WeightsError, weights_path
 from server.engines.base import EngineError, LoadSpec
 from server.engines.fake import FakeEngine
+from server.engines.openvino_convolution import FloatArithmetic
 from server.engines.openvino_cpu import build_network
-from server.engines.registry import LOADERS, default_engine, get_loader
+from server.engines.registry import LOADERS, PRECISIONS, get_loader, preferred_engines
 from server.engines.torch_eager import build_module
 
 SPEC = LoadSpec("nin-root-16", weights_path("nin-root-16"), "cpu", threads=1)
@@ -34,18 +35,6 @@ def test_logits_are_those_of_the_module(engine: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ["torch", "openvino"])
-def test_bf16_rounds_and_no_more(engine: str) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (64, 3, 32, 32), dtype=np.uint8)
-    exact = get_loader(engine)(SPEC).run(images)
-    reduced = get_loader(engine)(replace(SPEC, precision="bf16"))
-    assert reduced.precision == "bf16"
-    rounded = reduced.run(images)
-    assert rounded.dtype == np.float32
-    error = np.abs(rounded - exact).max() / np.abs(exact).max()
-    assert 1e-5 < error < 0.05
-
-
-@pytest.mark.parametrize("engine", ["torch", "openvino"])
 def test_logits_of_a_residual_network_are_those_of_the_module(engine: str) -> None:
     spec = LoadSpec("resnet50-root-64", None, "cpu", threads=1)
     images = np.random.default_rng(0).integers(0, 256, (2, 3, 224, 224), dtype=np.uint8)
@@ -62,7 +51,9 @@ def test_logits_of_a_residual_network_are_those_of_the_module(engine: str) -> No
 
 def test_nodes_have_the_names_of_the_layers() -> None:
     network = LoadSpec("resnet50-root-64", None, "cpu", 1).network()
-    nodes = {node.friendly_name: node for node in build_network(network).get_ops()}
+    nodes = {
+        node.friendly_name: node for node in build_network(network, FloatArithmetic()).get_ops()
+    }
     for layer in network.layers:
         assert layer.name in nodes
     assert nodes["res2a_branch2b"].get_type_name() == "GroupConvolution"
@@ -105,8 +96,10 @@ def test_engines_refuse_devices_they_cannot_use() -> None:
         get_loader("torch")(LoadSpec("nin-orig", None, f"cuda:{count}", 0))
 
 
-def test_the_defaults_are_engines() -> None:
-    assert {default_engine("cpu"), default_engine("cuda:0")} <= set(LOADERS)
+def test_what_auto_tries_are_engines() -> None:
+    assert LOADERS.keys() == PRECISIONS.keys()
+    for device in ("cpu", "cuda:0"):
+        assert set(preferred_engines(device)) <= set(LOADERS)
 
 
 def test_the_fake_engine_answers_with_means() -> None:

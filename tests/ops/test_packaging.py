@@ -46,6 +46,8 @@ def test_the_wheel_has_the_packages_the_stubs_and_the_weights(wheel_names: set[s
     for name in (
         "client/cli.py",
         "client/report/page.css",
+        "rootmodels/pretrained/check-images.npz",
+        "rootmodels/pretrained/nin-root-16.calibration.json",
         "rootmodels/pretrained/nin-root-16.safetensors",
         "rootserve/v1/catalog.proto",
         "rootserve/v1/catalog_pb2.py",

@@ -23,10 +23,10 @@ def specs(models: Models, *arguments: str, cuda: int = 0) -> list[tuple[str, str
 
 def test_auto_takes_every_gpu_else_the_cpu(models: Models) -> None:
     assert specs(models, cuda=2) == [
-        ("cuda-0", "cuda:0", "torch", 0),
-        ("cuda-1", "cuda:1", "torch", 0),
+        ("cuda-0", "cuda:0", "auto", 0),
+        ("cuda-1", "cuda:1", "auto", 0),
     ]
-    assert specs(models, "--threads", "3") == [("cpu-0", "cpu", "openvino", 3)]
+    assert specs(models, "--threads", "3") == [("cpu-0", "cpu", "auto", 3)]
 
 
 def test_cpu_workers_share_the_processors(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
