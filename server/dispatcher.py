@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import math
 import time
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from server.core.batch_size import Latency
+from server.core.queue import Request
 from server.core.reasons import Reason, RefusalError
-from server.core.scheduler import Batch, Limits, Request, Scheduler
+from server.core.scheduler import Batch, Limits, Scheduler
 from server.models import ENCODED_NAME, Models
 from server.observers.events import Observer, Timeline
 from server.observers.traces import BatchTimes, RequestTrace, TracedRequest, Traces
 from server.workers.handle import Part
 from server.workers.pool import BatchReport, WorkerPool
+
+_log = logging.getLogger(__name__)
 
 _EXPIRED = "the deadline passed while the request waited for a worker"
 # When nothing is known of how long batches take.
@@ -203,6 +208,14 @@ class Dispatcher:
             self._drained.set()
 
     # What the pool tells.
+
+    def model_measured(self, worker: str, model: str, latency: Latency) -> None:
+        """See :class:`server.workers.pool.PoolEvents`."""
+        size = self._scheduler.model_measured(model, latency)
+        waits = "worth waiting for" if size.waits else "not worth waiting for"
+        text = "worker %s: batches of %s have up to %d rows, more are %s"
+        fields = {"worker": worker, "model": model, "batch_rows": size.rows, "waits": size.waits}
+        _log.info(text, worker, model, size.rows, waits, extra=fields)
 
     def worker_ready(self, worker: str, models: frozenset[str]) -> None:
         """See :class:`server.workers.pool.PoolEvents`."""

@@ -2,7 +2,8 @@
 
 Requests wait per model, by priority and then in order of arrival. A batch is closed late, only when a
 worker can take it: at once when it is full or has a preferred size, else when its oldest request has
-waited the maximal delay. A busy worker may be given one batch ahead, which hides the hand-over, when
+waited the maximal delay. From how many rows on it is full was measured when the model was loaded
+(:mod:`server.core.batch_size`). A busy worker may be given one batch ahead, which hides the hand-over, when
 that batch is full or the running one is about to end. A batch is no larger than its deadlines allow.
 Limits count rows (images), not requests.
 """
@@ -12,12 +13,14 @@ from __future__ import annotations
 import heapq
 import math
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import NamedTuple
 
+from server.core.batch_size import BatchSize, Latency, choose
 from server.core.durations import Durations
+from server.core.queue import Queue, Request
 from server.core.reasons import Reason
 
 
@@ -42,24 +45,6 @@ class Limits:
     """How many times its expected duration a batch must have taken to hang."""
 
 
-# Named tuples: there is one of each for every request or batch, and a frozen dataclass takes four times as
-# long to make.
-
-
-class Request(NamedTuple):
-    """What the scheduler knows of a request. ``deadline_s`` is on the clock of ``arrived_s``."""
-
-    id: int
-    model: str
-    rows: int
-    arrived_s: float
-    deadline_s: float = math.inf
-    priority: int = 1
-    """1 is the highest."""
-    attempts: int = 0
-    """How many workers died while they computed it."""
-
-
 class Batch(NamedTuple):
     """Requests of one model that are computed together, in this order, by one worker."""
 
@@ -80,74 +65,6 @@ class Decisions(NamedTuple):
     hung: tuple[str, ...]
     """Workers whose batch hangs, each told once; what they had comes back by worker_lost."""
     wake_s: float
-
-
-@dataclass(slots=True)
-class _Level:
-    """Requests of one model and priority that wait, oldest first."""
-
-    requests: OrderedDict[int, Request] = field(default_factory=OrderedDict)
-    rows: int = 0
-
-
-@dataclass(slots=True)
-class _Queue:
-    """Requests of one model that wait, by priority. Levels at which nothing waits are left out."""
-
-    levels: dict[int, _Level] = field(default_factory=dict)
-    rows: int = 0
-
-    def __iter__(self) -> Iterator[Request]:
-        """All requests in the order in which they are to be computed."""
-        for priority in sorted(self.levels):
-            yield from self.levels[priority].requests.values()
-
-    def __len__(self) -> int:
-        return sum(len(level.requests) for level in self.levels.values())
-
-    def __bool__(self) -> bool:
-        return bool(self.levels)
-
-    def __contains__(self, request_id: int) -> bool:
-        return any(request_id in level.requests for level in self.levels.values())
-
-    @property
-    def head(self) -> Request:
-        """The request that is to be computed next."""
-        return next(iter(self.levels[min(self.levels)].requests.values()))
-
-    @property
-    def oldest_s(self) -> float:
-        """When the request came that has waited longest."""
-        return min(next(iter(level.requests.values())).arrived_s for level in self.levels.values())
-
-    def rows_at(self, priority: int) -> int:
-        """Rows that wait with this priority."""
-        level = self.levels.get(priority)
-        return level.rows if level else 0
-
-    def append(self, request: Request) -> None:
-        level = self.levels.get(request.priority)
-        if level is None:
-            level = self.levels[request.priority] = _Level()
-        level.requests[request.id] = request
-        level.rows += request.rows
-        self.rows += request.rows
-
-    def put_back(self, request: Request) -> None:
-        self.append(request)
-        self.levels[request.priority].requests.move_to_end(request.id, last=False)
-
-    def remove(self, request_id: int) -> Request | None:
-        for priority, level in self.levels.items():
-            request = level.requests.pop(request_id, None)
-            if request is not None:
-                level.rows -= request.rows
-                self.rows -= request.rows
-                if not level.requests:
-                    del self.levels[priority]
-                return request
-        return None
 
 
 @dataclass(slots=True)
@@ -177,11 +94,22 @@ class Scheduler:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.durations = Durations()
-        self._queues: dict[str, _Queue] = {}
+        self._queues: dict[str, Queue] = {}
         self._workers: dict[str, _Worker] = {}
         self._deadlines: list[tuple[float, int, str]] = []
         self._abandoned: set[int] = set()
+        self._sizes: dict[str, BatchSize] = {}
         self._next_batch = 1
+
+    def model_measured(self, model: str, latency: Latency) -> BatchSize:
+        """Batches of ``model`` take so long; gives how large they will be."""
+        for rows, seconds in latency:
+            self.durations.learn(model, rows, seconds)
+        size = choose(latency)
+        if self.limits.preferred_rows:
+            size = BatchSize(self.limits.max_batch_rows, waits=True)
+        self._sizes[model] = size
+        return size
 
     def offer(self, request: Request, now: float) -> Reason | None:
         """Take ``request`` into its queue, or say why not."""
@@ -191,7 +119,7 @@ class Scheduler:
             return Reason.DEADLINE_LOST
         queue = self._queues.get(request.model)
         if queue is None:
-            queue = self._queues[request.model] = _Queue()
+            queue = self._queues[request.model] = Queue()
         if queue.rows_at(request.priority) + request.rows > self.limits.max_queue_rows:
             return Reason.QUEUE_FULL
         queue.append(request)
@@ -272,7 +200,7 @@ class Scheduler:
 
     def drop_model(self, model: str) -> tuple[Request, ...]:
         """Nobody will compute ``model``: forget and return the requests that wait for it."""
-        queue = self._queues.pop(model, _Queue())
+        queue = self._queues.pop(model, Queue())
         self._deadlines = [entry for entry in self._deadlines if entry[2] != model]
         heapq.heapify(self._deadlines)
         return tuple(queue)
@@ -366,7 +294,7 @@ class Scheduler:
         the slots ahead of busy workers.
         """
         wake_s = math.inf
-        passed: list[tuple[_Queue, int]] = []
+        passed: list[tuple[Queue, int]] = []
         waiting = [queue for queue in self._queues.values() if queue]
         if len(waiting) > 1:
             waiting.sort(key=lambda queue: (queue.head.priority, queue.head.arrived_s))
@@ -384,15 +312,18 @@ class Scheduler:
             wake_s = min(wake_s, max(ready_s, free_s))
         return None, wake_s
 
-    def _closable(self, queue: _Queue, now: float) -> tuple[int, float]:
+    def _closable(self, queue: Queue, now: float) -> tuple[int, float]:
         """The most rows of a batch closed now, or 0 and when one may be closed."""
         limits = self.limits
         head = queue.head
         if head.attempts > 0:
             return head.rows, now
-        due_s = queue.oldest_s + limits.max_delay_s
-        if queue.rows >= limits.max_batch_rows or due_s <= now:
-            return limits.max_batch_rows, now
+        size = self._sizes.get(head.model)
+        max_rows = min(size.rows, limits.max_batch_rows) if size else limits.max_batch_rows
+        waits = size is None or size.waits
+        due_s = queue.oldest_s + (limits.max_delay_s if waits else 0.0)
+        if queue.rows >= max_rows or due_s <= now:
+            return max_rows, now
         if not limits.preferred_rows:
             return 0, due_s
         sizes = accumulate(request.rows for request in queue)
@@ -418,7 +349,7 @@ class Scheduler:
                 soonest, free_s = worker, at_s
         return (soonest if free_s <= now else None), free_s
 
-    def _in_time(self, queue: _Queue, max_rows: int, start_s: float) -> list[Request]:
+    def _in_time(self, queue: Queue, max_rows: int, start_s: float) -> list[Request]:
         """The first requests that fit into ``max_rows`` and are expected to be done by their deadlines.
 
         Under overload the oldest requests are those that have least time left: a full batch would be
@@ -457,7 +388,7 @@ class Scheduler:
             return now
         return worker.began_s + expected_s - self.limits.lead_s
 
-    def _close(self, queue: _Queue, max_rows: int, worker: _Worker, now: float) -> Batch:
+    def _close(self, queue: Queue, max_rows: int, worker: _Worker, now: float) -> Batch:
         """Take the first requests that fit into ``max_rows`` and can be in time; at least one."""
         taken = self._in_time(queue, max_rows, self._start_s(worker, now)) or [queue.head]
         for request in taken:

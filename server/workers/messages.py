@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Literal, NamedTuple, get_args
 
+from server.core.batch_size import Latency
 from server.engines.base import PrecisionSetting
 
 MAX_BYTES = 1 << 17
@@ -79,13 +80,15 @@ class Started:
 class Loaded:
     """From a worker: the model is loaded and warm. ``seconds`` is what that took.
 
-    ``reason`` is why it computes with this engine, if there was a choice.
+    ``reason`` is why it computes with this engine, if there was a choice; ``latency`` is how many seconds
+    batches of so many rows take.
     """
 
     model: str
     engine: str
     precision: str
     seconds: float
+    latency: Latency
     reason: str = ""
 
 
@@ -187,6 +190,8 @@ def decode(datagram: bytes) -> Message:
     kind = _JSON_KINDS[content.pop("kind")]
     if kind is Load:
         content["image"] = tuple(content["image"])
+    elif kind is Loaded:
+        content["latency"] = tuple((rows, seconds) for rows, seconds in content["latency"])
     return kind(**content)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from server.core.batch_size import Latency
 from server.models import Model, ModelCard, Models, State
 from server.workers import messages
 from server.workers.handle import Part, WorkerHandle, WorkerSpec
@@ -37,6 +38,9 @@ class BatchReport(NamedTuple):
 
 class PoolEvents(Protocol):
     """What the pool tells whoever hands out the batches."""
+
+    def model_measured(self, worker: str, model: str, latency: Latency) -> None:
+        """A worker has loaded ``model``, and batches of it take so long there."""
 
     def worker_ready(self, worker: str, models: frozenset[str]) -> None:
         """A worker can take batches of ``models``."""
@@ -271,6 +275,7 @@ class WorkerPool:
                         "choice": message.reason,
                     },
                 )
+                self.events.model_measured(name, message.model, message.latency)
                 if state.ready:
                     assert state.behind is not None, "a ready worker loads behind"
                     state.behind.set_result(message)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rootmodels.variants import get_variant
+from server.core.batch_size import Latency
 from server.engines.base import Engine, Images, LoadSpec
 from server.engines.choice import load_best
 from server.engines.choice_cache import ChoiceCache
@@ -27,6 +28,9 @@ from server.workers.memory import SlotLayout, SlotMemory
 from server.workers.pictures import Decoder, short_side
 
 _LONGEST_REASON = 2000
+
+_WARM_UP_RUNS = 3
+"""Of each batch size; the fastest tells how long it takes."""
 
 _WARM_UP_S = 1.0
 """After so long no larger batch is tried before a model is warm."""
@@ -66,16 +70,24 @@ class _LoadedModel:
             raise ValueError(f"the engine gave logits {logits.shape}, expected {expected}")
         return logits
 
-    def warm_up(self, max_rows: int) -> None:
-        """Run batch sizes that double, and the largest: first runs allocate.
+    def warm_up(self, max_rows: int) -> Latency:
+        """Run batch sizes that double, and the largest: first runs allocate. Gives how long they take.
 
         Those are left out that would take long: what they allocate is little beside what they compute.
         """
-        self.run(np.zeros((1, *self.image), np.uint8))
+        latency = []
         began, rows = time.monotonic(), 1
-        while rows < max_rows and time.monotonic() - began < _WARM_UP_S:
+        while True:
+            images = np.zeros((rows, *self.image), np.uint8)
+            latency.append((rows, min(self._seconds(images) for _ in range(_WARM_UP_RUNS))))
+            if rows == max_rows or time.monotonic() - began > _WARM_UP_S:
+                return tuple(latency)
             rows = min(2 * rows, max_rows)
-            self.run(np.zeros((rows, *self.image), np.uint8))
+
+    def _seconds(self, images: Images) -> float:
+        began = time.perf_counter()
+        self.run(images)
+        return time.perf_counter() - began
 
 
 class WorkerProcess:
@@ -126,14 +138,13 @@ class WorkerProcess:
             chosen = load_best(spec, load.engine, load.precision, self._choices)
             engine = chosen.engine
             model = _LoadedModel(engine, load.image, load.classes)
-            model.warm_up(self._options.max_batch_rows)
+            latency = model.warm_up(self._options.max_batch_rows)
         except Exception as error:  # noqa: BLE001 - whatever it is, the service must be told
             return messages.LoadFailed(load.model, _one_line(error))
         models[load.model] = model
         seconds = time.monotonic() - began
-        return messages.Loaded(
-            load.model, engine.name, engine.precision, seconds, chosen.reason[:_LONGEST_REASON]
-        )
+        reason = chosen.reason[:_LONGEST_REASON]
+        return messages.Loaded(load.model, engine.name, engine.precision, seconds, latency, reason)
 
     def _run(self, run: messages.Run) -> messages.Done | messages.Failed:
         began_ns = time.monotonic_ns()

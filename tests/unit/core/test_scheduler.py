@@ -2,8 +2,9 @@ import math
 
 import pytest
 
+from server.core.queue import Request
 from server.core.reasons import Reason
-from server.core.scheduler import Batch, Limits, Request, Scheduler
+from server.core.scheduler import Batch, Limits, Scheduler
 
 
 def request(

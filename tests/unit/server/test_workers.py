@@ -18,7 +18,7 @@ from server.workers.memory import SlotLayout, SlotMemory
         ),
         messages.Run(7, "nin-orig", 1, ((1, "UINT8", 0), (2, "FP32", 123))),
         messages.Started("a cpu", {"torch": "2"}),
-        messages.Loaded("nin-orig", "torch", "fp32", 0.5),
+        messages.Loaded("nin-orig", "torch", "fp32", 0.5, ((1, 0.001), (2, 0.002))),
         messages.LoadFailed("nin-orig", "no such file"),
         messages.Done(7, 1, 2),
         messages.Done(7, 1, 2, (0, 3)),
