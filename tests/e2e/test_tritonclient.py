@@ -117,7 +117,7 @@ def test_statistics_rise_and_their_counts_agree(client: triton.InferenceServerCl
 
 def test_the_repository_index_has_every_variant(client: triton.InferenceServerClient) -> None:
     index = {model.name: model.state for model in client.get_model_repository_index().models}
-    assert len(index) == 14
+    assert len(index) == 22
     assert {name for name, state in index.items() if state == "READY"} == set(MODELS.split(","))
 
 
