@@ -82,7 +82,8 @@ def test_times_of_a_model_that_is_served_and_of_one_that_is_not(
 ) -> None:
     response = stub(server).GetProfile(pb.GetProfileRequest(model=name, measure=True, rows=3))
     measured = response.measurement
-    assert (measured.engine, measured.precision, measured.device) == ("openvino", "fp32", "cpu")
+    assert (measured.engine, measured.device) == ("openvino", "cpu")
+    assert measured.precision in ("fp32", "bf16", "int8")
     assert (measured.rows, response.no_times_reason) == (3, "")
     assert measured.threads >= 1
     assert measured.runs >= 5
