@@ -98,7 +98,7 @@ class _Trial:
 
     def remembered(self, candidates: Sequence[Candidate], cache: ChoiceCache) -> Chosen | None:
         """What was chosen before under the same circumstances, if it still computes correctly."""
-        found = cache.get(self._spec, candidates)
+        found = cache.get(self._spec, candidates) if len(candidates) > 1 else None
         engine = self._try(found) if found else None
         return Chosen(engine, "remembered as the fastest") if engine else None
 
@@ -106,8 +106,8 @@ class _Trial:
         """The fastest that computes correctly; None if none does."""
         tried = {candidate: self._try(candidate) for candidate in candidates}
         engines = {candidate: engine for candidate, engine in tried.items() if engine}
-        if not engines:
-            return None
+        if len(engines) < 2:
+            return next((Chosen(engine, "") for engine in engines.values()), None)
         images = self._images()[:_TIMED_ROWS]
         seconds = best_times({key: _runner(engine, images) for key, engine in engines.items()})
         rates = {key: len(images) / took for key, took in seconds.items()}

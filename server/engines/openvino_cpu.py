@@ -97,10 +97,6 @@ def load(spec: LoadSpec) -> OpenVinoEngine:
         raise EngineError(f"engine openvino runs on the cpu, not on {spec.device}; use torch")
     core = ov.Core()
     capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if spec.precision not in PRECISIONS:
-        raise EngineError(
-            f"engine openvino does not compute in {spec.precision}; use one of {', '.join(PRECISIONS)}"
-        )
     if PRECISIONS[spec.precision] not in capabilities:
         raise EngineError(
             f"this processor does not compute in {spec.precision}; use precision fp32"

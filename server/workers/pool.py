@@ -254,7 +254,6 @@ class WorkerPool:
                         "engine": message.engine,
                         "precision": message.precision,
                         "seconds": round(message.seconds, 3),
-                        "choice": message.reason,
                     },
                 )
                 if state.ready:
