@@ -2,7 +2,7 @@
 
 Everything that is compared takes turns within each round, forwards and backwards, so that a machine whose
 speed drifts is the same machine for all of it; ratios are formed within a round. Writes JSON and, with
-``--markdown docs/engines.md``, the tables of that page. Variants without weights are measured with random ones.
+``--markdown docs/engines.md``, the tables there. Variants without weights are measured with random ones.
 """
 
 from __future__ import annotations
@@ -42,17 +42,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--device", default="cpu")
     add("--engines", default="openvino,torch,torch-compiled")
     add("--precisions", default="fp32,bf16,int8")
-    add("--variants", default="", help="default: three of them, or all in the table of variants")
+    add("--variants", default="", help="default: the trained ones, or all in the table of variants")
     add("--threads", type=int, default=cpu_count())
-    add("--rounds", type=int, default=7)
-    add("--seconds", type=float, default=0.15, help="per measurement")
+    add("--rounds", type=int, default=25)
+    add(
+        "--seconds",
+        type=float,
+        default=0.05,
+        help="per measurement; short, because a shared machine's speed drifts",
+    )
     add("--json", type=Path)
     add("--markdown", type=Path, help="page whose section is written anew")
     args = parser.parse_args(arguments)
     precisions = args.precisions.split(",")
     if args.table == "engines":
         rows = [1, 8, 32]
-        variants = (args.variants or "nin-orig,nin-root-4,nin-root-16").split(",")
+        trained = [v.name for v in NIN_VARIANTS if weights_path(v.name).exists()]
+        variants = args.variants.split(",") if args.variants else trained
         engines = args.engines.split(",")
     else:
         rows = [SERVED_ROWS]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from rootmodels.layer import IMAGES, Layer
 from rootmodels.variants import Variant
@@ -46,67 +47,38 @@ class _Block:
         return _halved(self.in_size) if self.stride == 2 else self.in_size
 
     def layers(self) -> Iterator[Layer]:
-        name, path, width = self.name, self.path, self.width
+        width, wide = self.width, self.out_channels
         first, second = (1, self.stride) if self.stride_on_3x3 else (self.stride, 1)
-        middle = self.size if first == self.stride else self.in_size
+        middle = self.in_size if first < self.stride else self.size
+        a, b, c = (f"{self.name}_branch2{letter}" for letter in "abc")
+        shortcut = self.source
         if self.projects:
-            yield Layer(
-                f"{name}_branch1",
-                "conv",
-                1,
-                self.in_channels,
-                self.out_channels,
-                self.size,
-                (self.source,),
-                self.stride,
-                path=f"{path}.downsample.0",
-                norm=f"{path}.downsample.1",
-            )
-        a, b, c = (f"{name}_branch2{letter}" for letter in "abc")
+            shortcut = f"{self.name}_branch1"
+            yield self._convolution(
+                shortcut, "downsample.0", "downsample.1", self.source, self.in_channels, wide,
+                kernel=1, size=self.size, stride=self.stride,
+            )  # fmt: skip
+        yield self._convolution(
+            a, "conv1", "bn1", self.source, self.in_channels, width,
+            kernel=1, size=middle, stride=first, relu=True,
+        )  # fmt: skip
+        yield self._convolution(
+            b, "conv2", "bn2", a, width, width,
+            kernel=3, size=self.size, stride=second, padding=1, groups=self.groups, relu=True,
+        )  # fmt: skip
+        yield self._convolution(c, "conv3", "bn3", b, width, wide, kernel=1, size=self.size)
         yield Layer(
-            a,
-            "conv",
-            1,
-            self.in_channels,
-            width,
-            middle,
-            (self.source,),
-            first,
-            relu=True,
-            path=f"{path}.conv1",
-            norm=f"{path}.bn1",
+            self.name, "add", 1, wide, wide, self.size, (c, shortcut), relu=True, path=self.path
         )
-        yield Layer(
-            b,
-            "conv",
-            3,
-            width,
-            width,
-            self.size,
-            (a,),
-            second,
-            padding=1,
-            groups=self.groups,
-            relu=True,
-            path=f"{path}.conv2",
-            norm=f"{path}.bn2",
-        )
-        yield Layer(
-            c,
-            "conv",
-            1,
-            width,
-            self.out_channels,
-            self.size,
-            (b,),
-            path=f"{path}.conv3",
-            norm=f"{path}.bn3",
-        )
-        shortcut = f"{name}_branch1" if self.projects else self.source
-        channels = self.out_channels
-        yield Layer(
-            name, "add", 1, channels, channels, self.size, (c, shortcut), relu=True, path=path
-        )
+
+    def _convolution(  # noqa: PLR0913 - the columns of a table
+        self, name: str, conv: str, norm: str, source: str, in_channels: int, out_channels: int,
+        *, kernel: int, size: int, **more: Any,
+    ) -> Layer:  # fmt: skip
+        return Layer(
+            name, "conv", kernel, in_channels, out_channels, size, (source,),
+            path=f"{self.path}.{conv}", norm=f"{self.path}.{norm}", **more,
+        )  # fmt: skip
 
 
 def resnet50_layers(variant: Variant, size: int, classes: int) -> Iterator[Layer]:
@@ -117,20 +89,9 @@ def resnet50_layers(variant: Variant, size: int, classes: int) -> Iterator[Layer
     """
     size = _halved(size)
     yield Layer(
-        "conv1",
-        "conv",
-        7,
-        3,
-        64,
-        size,
-        (IMAGES,),
-        2,
-        padding=3,
-        relu=True,
-        paper_bias=True,
-        path="conv1",
-        norm="bn1",
-    )
+        "conv1", "conv", 7, 3, 64, size, (IMAGES,), 2,
+        padding=3, relu=True, paper_bias=True, path="conv1", norm="bn1",
+    )  # fmt: skip
     size = _halved(size)
     yield Layer("pool1", "max_pool", 3, 64, 64, size, ("conv1",), 2, padding=1, path="maxpool")
 

@@ -23,28 +23,36 @@ class Network(nn.Module):
     """A member of a family, channels-last.
 
     ``forward`` takes RGB images [N, 3, H, W] in 0..255, of any dtype, normalises them and returns
-    logits [N, classes]. ``layers`` is what it is made of.
+    logits [N, classes]. ``layers`` is what it is made of. With ``folded`` it is made in its inference form,
+    whose parameters nobody has set yet.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, variant: Variant, image_size: int | None = None, classes: int | None = None
+        self,
+        variant: Variant,
+        image_size: int | None = None,
+        classes: int | None = None,
+        *,
+        folded: bool = False,
     ) -> None:
         super().__init__()
         self.variant = variant
         self.layers = network_layers(variant, image_size, classes)
         facts = FAMILIES[variant.family]
-        self.register_buffer("mean", torch.tensor(facts.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(facts.std).view(1, 3, 1, 1), persistent=False)
+        for name, values in (("mean", facts.mean), ("std", facts.std)):
+            tensor = torch.tensor(values, device="cpu").view(1, 3, 1, 1)
+            self.register_buffer(name, tensor, persistent=False)
         for layer in self.layers:
             if layer.kind == "conv":
-                _attach(self, layer.path, _convolution(layer))
-                _attach(self, layer.norm, nn.BatchNorm2d(layer.out_channels))
-                _initialise(self.get_submodule(layer.path), layer)
+                norm = nn.Identity() if folded else nn.BatchNorm2d(layer.out_channels)
+                _attach(self, layer.path, _convolution(layer, bias=layer.bias or folded))
+                _attach(self, layer.norm, norm)
             elif layer.kind == "linear":
                 _attach(self, layer.path, nn.Linear(layer.in_channels, layer.out_channels))
+            if layer.has_weights and not folded:
                 _initialise(self.get_submodule(layer.path), layer)
         self._last_uses = last_uses(self.layers)
         self._parts = self._find_parts()
@@ -54,13 +62,18 @@ class Network(nn.Module):
     def from_folded(cls, folded: FoldedNetwork) -> Network:
         """The inference form with the parameters of ``folded``."""
         classes = folded.layers[-1].out_channels
-        network = cls(folded.variant, folded.image_size, classes).fold()
-        for layer in network.layers:
-            if layer.has_weights:
-                module, values = network.get_submodule(layer.path), folded.parameters[layer.name]
-                module.get_parameter("weight").data.copy_(torch.from_numpy(values.weight))
-                module.get_parameter("bias").data.copy_(torch.from_numpy(values.bias))
-        return network
+        # On no device: room would be taken, and numbers drawn, for what is replaced at once.
+        with torch.device("meta"):
+            network = cls(folded.variant, folded.image_size, classes, folded=True)
+        state = {
+            f"{layer.path}.{part}": torch.from_numpy(getattr(folded.parameters[layer.name], part))
+            for layer in network.layers
+            if layer.has_weights
+            for part in ("weight", "bias")
+        }
+        network.load_state_dict(state, assign=True)
+        _to_channels_last(network)
+        return network.eval()
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [N, classes] of images [N, 3, H, W] in 0..255."""
@@ -145,7 +158,7 @@ def _attach(root: nn.Module, path: str, module: nn.Module) -> None:
     root.add_module(name, module)
 
 
-def _convolution(layer: Layer) -> nn.Conv2d:
+def _convolution(layer: Layer, *, bias: bool) -> nn.Conv2d:
     return nn.Conv2d(
         layer.in_channels,
         layer.out_channels,
@@ -153,7 +166,7 @@ def _convolution(layer: Layer) -> nn.Conv2d:
         stride=layer.stride,
         padding=layer.padding,
         groups=layer.groups,
-        bias=layer.bias,
+        bias=bias,
     )
 
 

@@ -1,4 +1,4 @@
-"""Train variants on CIFAR-10: ``python -m rootmodels.train nin-root-16 nin-orig --data DIR``.
+"""Train variants: ``python -m rootmodels.train nin-root-16 nin-orig --data DIR``.
 
 Variants are trained one after the other, on the CPU or one CUDA device. Kill it at any moment and start the
 same command again: it goes on from the last checkpoint. The recipe is in ``rootmodels/train_run.py``.
@@ -10,15 +10,17 @@ import argparse
 import ctypes
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from rootmodels.cifar10 import LabelledImages, read_cifar10
+from rootmodels.cifar10 import LabelledImages
 from rootmodels.data_error import DataError
+from rootmodels.families import FAMILIES
+from rootmodels.train_data import read_training_data
 from rootmodels.train_job import Options, OutOfTimeError, Training, init_path, say
 from rootmodels.train_run import Recipe
 from rootmodels.variants import NIN_VARIANTS, VARIANTS, UnknownVariantError, get_variant
@@ -119,12 +121,43 @@ def short_of_paper(folder: Path) -> list[str]:
     return sorted(missed, key=lambda name: -missed[name])
 
 
+def one_image_size(names: Iterable[str], asked: int | None) -> int:
+    """What the variants take, or what was ``asked`` for.
+
+    Raises:
+        DataError: if they take images of different sizes, or a size that makes no sense was asked for.
+    """
+    if asked is not None:
+        if not 16 <= asked <= 1024:
+            raise DataError(f"--image-size is {asked}, expected 16 to 1024")
+        return asked
+    families = sorted({get_variant(name).family for name in names})
+    if len(families) > 1:
+        raise DataError(
+            f"variants of {' and '.join(families)} take images of different sizes: "
+            "expected variants of one family, or --image-size"
+        )
+    return FAMILIES[families[0]].image_size
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = argparse.ArgumentParser(prog="python -m rootmodels.train", description=__doc__)
     add = result.add_argument
     add("variants", nargs="*", metavar="VARIANT", help=", ".join(VARIANTS))
-    add("--data", type=Path, required=True, help="folder with CIFAR-10 in parquet")
+    add(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="CIFAR-10 in parquet, or pictures as train/CLASS/*.jpg and val/CLASS/*.jpg",
+    )
+    add(
+        "--image-size",
+        type=int,
+        metavar="PIXELS",
+        help="side of the images the networks see (default: the family's); others are scaled",
+    )
     add("--recipe", choices=RECIPES, default="short")
     add("--epochs", type=int, help="another number of epochs than the recipe's")
     add("--seeds", type=int, nargs="+", default=[0], help="the first one's weights are written")
@@ -156,6 +189,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keep_freed_memory()
     try:
         names = args.variants or short_of_paper(args.out)
+        if not names:
+            return 0
         for name in names:
             get_variant(name)
             if (
@@ -164,6 +199,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ):
                 text = f"{name} would start from {args.init} and overwrite it"
                 raise WeightsError(f"{text}; expected another folder for --out")
+        image_size = one_image_size(names, args.image_size)
+        data = read_training_data(args.data, image_size)
         options = Options(
             work=args.work,
             out=args.out,
@@ -171,10 +208,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             init=args.init,
             checkpoint_s=args.checkpoint_s,
             compiled=args.compile,
+            image_size=image_size,
+            classes=data.classes,
             stop_at=float("inf") if args.minutes is None else began + args.minutes * 60,
         )
-        data = read_cifar10(args.data, "train"), read_cifar10(args.data, "test")
-        train(names, recipe, args.seeds, data, options)
+        train(names, recipe, args.seeds, (data.train, data.test), options)
     except (DataError, UnknownVariantError, WeightsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -29,13 +29,25 @@ def start_from(path: Path, model: Network) -> WeightsInfo:
     """Give ``model`` the weights at ``path``, and return what they say of themselves.
 
     Weights of another variant will do if each of its convolutions has as many groups or a divisor of that:
-    what connects a filter to inputs outside of its new group is left out.
+    what connects a filter to inputs outside of its new group is left out, and so is a linear layer for
+    another number of classes.
 
     Raises:
-        WeightsError: The file cannot be used, or its groups do not fit.
+        WeightsError: The file cannot be used, is of another family, or its groups do not fit.
     """
     source, info = load_weights(path)
+    if source.variant.family != model.variant.family:
+        raise WeightsError(
+            f"{path} holds weights of {info.variant}, expected some of {model.variant.family}"
+        )
     tensors = source.state_dict()
+    own = model.state_dict()
+    for layer in model.layers:
+        # A network of other classes: it begins with its own last layer.
+        if layer.kind == "linear":
+            for key in (f"{layer.path}.weight", f"{layer.path}.bias"):
+                if tensors[key].shape != own[key].shape:
+                    tensors[key] = own[key]
     old = {name: part for name, part in source.named_modules() if isinstance(part, nn.Conv2d)}
     for name, conv in model.named_modules():
         if isinstance(conv, nn.Conv2d) and conv.groups != old[name].groups:
@@ -46,5 +58,8 @@ def start_from(path: Path, model: Network) -> WeightsInfo:
                 )
             key = f"{name}.weight"
             tensors[key] = narrowed(tensors[key], old[name].groups, conv.groups)
-    model.load_state_dict(tensors)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise WeightsError(f"{path}: does not fit {model.variant.name}: {error}") from error
     return info

@@ -13,10 +13,12 @@ import torch
 from rich.progress import Progress, TaskID
 
 from rootmodels.cifar10 import LabelledImages
+from rootmodels.families import CIFAR10_CLASSES, FAMILIES
 from rootmodels.train_init import start_from
 from rootmodels.train_run import Recipe, Run, accuracy
+from rootmodels.variants import get_variant
 from rootmodels.weights import load_weights, save_weights
-from rootmodels.weights_info import WeightsInfo, weights_path
+from rootmodels.weights_info import WeightsInfo, image_size, weights_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,10 @@ class Options:
     checkpoint_s: float = 20.0
     """Seconds from one checkpoint to the next."""
     compiled: bool = True
+    image_size: int | None = None
+    """Height and width of the images that the networks are for; None for their family's."""
+    classes: tuple[str, ...] = CIFAR10_CLASSES
+    """What the labels stand for."""
     stop_at: float = float("inf")
     """Instant of time.monotonic() at which to save and stop."""
 
@@ -54,7 +60,19 @@ class Training:
         self, name: str, recipe: Recipe, seed: int, data: LabelledImages, options: Options
     ) -> None:
         self.name, self.options = name, options
-        self.run = Run(name, recipe, seed, data, options.device, compiled=options.compiled)
+        variant = get_variant(name)
+        facts = FAMILIES[variant.family]
+        self.run = Run(
+            name,
+            recipe,
+            seed,
+            data,
+            options.device,
+            image_size=options.image_size,
+            classes=len(options.classes),
+            compiled=options.compiled,
+        )
+        own_size = options.image_size not in (None, facts.image_size)
         self.info = WeightsInfo(
             variant=name,
             accuracy=0.0,
@@ -64,6 +82,8 @@ class Training:
             data_sha256=data.sha256(),
             recipe=asdict(recipe),
             hardware=hardware(options.device),
+            classes=options.classes if options.classes != facts.classes else (),
+            image_size=options.image_size if own_size else None,
         )
         if options.init:
             self._start_from(init_path(name, options.init))
@@ -145,9 +165,10 @@ class Training:
         staged = self.checkpoint.with_suffix(".staged")
         save_weights(staged, self.run.model, self.info)
         rounded, _ = load_weights(staged)
+        side = image_size(self.run.model.variant, self.info)
         info = replace(
             self.info,
-            accuracy=accuracy(rounded.fold(), test_data, self.options.device),
+            accuracy=accuracy(rounded.fold(), test_data, self.options.device, side),
             test_images=len(test_data),
             seconds=round(self.seconds, 1),
         )

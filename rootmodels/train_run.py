@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from rootmodels.cifar10 import LabelledImages
 from rootmodels.data_error import DataError
@@ -25,7 +26,8 @@ from rootmodels.network import Network
 from rootmodels.train_optimizers import Muon, Nesterov
 from rootmodels.variants import get_variant
 
-IMAGE_SIZE = 32
+RECIPE_SIDE = 32
+"""The numbers of pixels in a recipe are for images with such a side; they grow with larger ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class Recipe:
         """The crops at ``step`` of ``steps``: their side, how far they reach over the image's border."""
         if step < self.small_share * steps:
             return self.small_size, 0
-        return IMAGE_SIZE, self.padding
+        return RECIPE_SIDE, self.padding
 
 
 def one_cycle(step: int, steps: int, warmup: float) -> float:
@@ -74,13 +76,13 @@ def crop(images: Tensor, rows: Tensor, corners: Tensor, mirrored: Tensor, size: 
     return images[rows[:, None, None], y[:, :, None], x[:, None, :]].permute(0, 3, 1, 2)
 
 
-def pad(images: Tensor, padding: int) -> Tensor:
-    """Images [N, 3, H, W] with ``padding`` pixels of the data's mean colour around, [N, H', W', 3].
+def pad(images: Tensor, padding: int, colour: Sequence[float]) -> Tensor:
+    """Images [N, 3, H, W] with ``padding`` pixels of ``colour`` around, [N, H', W', 3].
 
-    That colour is zero once the network has normalised it.
+    A network's mean colour is zero once it has normalised it.
     """
     count, _, height, width = images.shape
-    mean = images.new_tensor([round(value) for value in FAMILIES["nin"].mean])
+    mean = images.new_tensor([round(value) for value in colour])
     padded = mean.repeat(count, height + 2 * padding, width + 2 * padding, 1)
     padded[:, padding : padding + height, padding : padding + width] = images.permute(0, 2, 3, 1)
     return padded
@@ -105,6 +107,9 @@ class Run:
         seed: Where all that is random comes from.
         data: The training set.
         device: Where to train.
+        image_size: Height and width of the images that the network is for, in pixels; without, the
+            family's. Images of another size are scaled once they are cropped.
+        classes: Number of logits; without, the family's.
         compiled: On a GPU, compile the network and capture each step in a CUDA graph.
 
     Raises:
@@ -112,7 +117,7 @@ class Run:
         DataError: The training set is smaller than one batch.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is said once, by whoever begins a run
         self,
         name: str,
         recipe: Recipe,
@@ -120,13 +125,20 @@ class Run:
         data: LabelledImages,
         device: torch.device,
         *,
+        image_size: int | None = None,
+        classes: int | None = None,
         compiled: bool = True,
     ) -> None:
         if len(data) < recipe.batch_size:
             text = f"the training set has {len(data)} images, expected at least one batch, "
             raise DataError(f"{text}{recipe.batch_size}")
         self.recipe, self.seed, self.device = recipe, seed, device
-        self.images = pad(torch.from_numpy(data.images).to(device), recipe.padding)
+        variant = get_variant(name)
+        facts = FAMILIES[variant.family]
+        self._side: int = data.images.shape[2]
+        self._image_size = image_size or facts.image_size
+        self._padding = self._pixels(recipe.padding)
+        self.images = pad(torch.from_numpy(data.images).to(device), self._padding, facts.mean)
         self.labels = torch.from_numpy(data.labels).to(device)
         self.mirrored_first = torch.rand(len(data), generator=self._generator("mirror")) < 0.5
         self.steps_per_epoch = len(data) // recipe.batch_size
@@ -135,9 +147,10 @@ class Run:
         self._epoch_plan: tuple[int, EpochPlan] | None = None
 
         torch.manual_seed(seed)
-        self.model = Network(get_variant(name)).to(device)
+        self.model = Network(variant, image_size, classes).to(device)
         convolutions = [part for part in self.model.modules() if isinstance(part, nn.Conv2d)]
-        vectors = [parameter for parameter in self.model.parameters() if parameter.ndim == 1]
+        # A linear layer's matrix as well: no normalisation follows, so its scale matters.
+        vectors = [parameter for parameter in self.model.parameters() if parameter.ndim < 4]
         self.muon = Muon(convolutions, recipe.muon_momentum)
         self.nesterov = Nesterov(vectors, recipe.vector_momentum)
         self.sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, hits, images
@@ -161,7 +174,7 @@ class Run:
         epoch, index = divmod(self.step, self.steps_per_epoch)
         plan = self._plan(epoch)
         batch = slice(index * self.recipe.batch_size, (index + 1) * self.recipe.batch_size)
-        size, padding = self.recipe.crop(self.step, self.steps)
+        size, padding = map(self._pixels, self.recipe.crop(self.step, self.steps))
         self._rows.copy_(plan.rows[batch])
         self._corners.copy_(self._corners_of(plan.places[:, batch], size, padding))
         self._mirrored.copy_(plan.mirrored[batch])
@@ -177,6 +190,8 @@ class Run:
     def _compute(self, size: int) -> None:
         """The arithmetic of a step, on what lies in the step's tensors; waits for no device."""
         images = crop(self.images, self._rows, self._corners, self._mirrored, size)
+        if self._side != self._image_size:
+            images = scaled(images, round(size * self._image_size / self._side))
         labels = self.labels[self._rows]
         self.model.train()
         with torch.autocast(self.device.type, torch.bfloat16):
@@ -233,8 +248,12 @@ class Run:
 
     def _corners_of(self, places: Tensor, size: int, padding: int) -> Tensor:
         """Top and left edges, in the padded images, of crops that reach ``padding`` over the border."""
-        choices = IMAGE_SIZE + 2 * padding - size + 1
-        return (places * choices).long() + (self.recipe.padding - padding)
+        choices = self._side + 2 * padding - size + 1
+        return (places * choices).long() + (self._padding - padding)
+
+    def _pixels(self, of_recipe: int) -> int:
+        """A number of pixels of the recipe, as many as it is of the images at hand."""
+        return round(of_recipe * self._side / RECIPE_SIDE)
 
     def _generator(self, purpose: str) -> torch.Generator:
         digest = hashlib.sha256(f"{self.seed}/{purpose}".encode()).digest()
@@ -253,14 +272,28 @@ class Run:
             value.copy_(tensors[key])
 
 
+def scaled(images: Tensor, size: int) -> Tensor:
+    """Images [N, 3, H, W] in 0..255 made ``size`` x ``size`` pixels, bilinearly: float32."""
+    return functional.interpolate(
+        images.float(), size=(size, size), mode="bilinear", align_corners=False
+    )
+
+
 @torch.inference_mode()
-def accuracy(model: nn.Module, data: LabelledImages, device: torch.device) -> float:
-    """Top-1 accuracy of ``model`` in fp32 over all of ``data``, 0..1."""
+def accuracy(
+    model: nn.Module, data: LabelledImages, device: torch.device, image_size: int | None = None
+) -> float:
+    """Top-1 accuracy of ``model`` in fp32 over all of ``data``, 0..1; scaled to ``image_size``, if given."""
     torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32, also in convolutions on a GPU
     model = model.eval().to(device)
+    side = image_size or data.images.shape[2]
+    # As many pixels at a time, however large the images are.
+    rows = max(10, 250 * RECIPE_SIDE**2 // side**2)
     correct = 0
-    for start in range(0, len(data), 250):
-        images = torch.from_numpy(data.images[start : start + 250]).to(device)
-        labels = torch.from_numpy(data.labels[start : start + 250]).to(device)
+    for start in range(0, len(data), rows):
+        images = torch.from_numpy(data.images[start : start + rows]).to(device)
+        labels = torch.from_numpy(data.labels[start : start + rows]).to(device)
+        if side != images.shape[2]:
+            images = scaled(images, side)
         correct += int((model(images).argmax(1) == labels).sum())
     return correct / len(data)

@@ -7,18 +7,26 @@ be read.
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from rootmodels.cifar10 import LabelledImages, read_cifar10
+from rootmodels.cifar10 import LabelledImages
 from rootmodels.data_error import DataError
+from rootmodels.train_data import read_test_data
 from rootmodels.train_run import accuracy
 from rootmodels.variants import VARIANTS, UnknownVariantError, get_variant
 from rootmodels.weights import load_weights
-from rootmodels.weights_info import PRETRAINED_DIR, WeightsError, weights_path
+from rootmodels.weights_info import (
+    PRETRAINED_DIR,
+    WeightsError,
+    image_size,
+    read_info,
+    weights_path,
+)
 
 TOLERANCE = 0.0005
 """Five images of 10,000: machines add in different orders, which decides a tie here and there."""
@@ -41,7 +49,7 @@ def verify(path: Path, data: LabelledImages, device: torch.device, tolerance: fl
         )
     if info.accuracy is None:
         raise WeightsError(f"{path} does not say how accurate it is")
-    measured = accuracy(model.fold(), data, device)
+    measured = accuracy(model.fold(), data, device, image_size(model.variant, info))
     difference = measured - info.accuracy
     agrees = abs(difference) <= tolerance
     verdict = "as recorded" if agrees else f"DIFFERS by more than {tolerance:g}"
@@ -58,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m rootmodels verify", description=__doc__)
     add = parser.add_argument
     add("variants", nargs="*", metavar="VARIANT", help="default: all that have weights")
-    add("--data", type=Path, required=True, help="folder with CIFAR-10 in parquet")
+    add("--data", type=Path, required=True, help="what they were trained on")
     add("--weights", type=Path, default=PRETRAINED_DIR, metavar="DIR", help="default: the shipped")
     add("--tolerance", type=float, default=TOLERANCE, help=f"default: {TOLERANCE:g}")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -68,11 +76,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         names = [get_variant(name).name for name in args.variants] or there
         if not names:
             raise WeightsError(f"{args.weights} holds no weights of a known variant")
-        data = read_cifar10(args.data, "test")
+        data = functools.cache(functools.partial(read_test_data, args.data))
         device = torch.device(args.device)
-        agreed = [
-            verify(weights_path(name, args.weights), data, device, args.tolerance) for name in names
-        ]
+        agreed = []
+        for name in names:
+            path = weights_path(name, args.weights)
+            size = image_size(get_variant(name), read_info(path))
+            agreed.append(verify(path, data(size), device, args.tolerance))
     except (DataError, UnknownVariantError, WeightsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

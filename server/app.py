@@ -42,8 +42,8 @@ from server.security.tokens import TokenStore
 from server.settings import Settings
 from server.wire.analysis import AnalysisService
 from server.wire.catalog import CatalogService
-from server.wire.decoding import CheckedServer
 from server.wire.guard import Guard
+from server.wire.handling import CheckedServer
 from server.wire.inference import InferenceService, ServerIdentity
 from server.wire.parse import RequestLimits
 from server.workers.handle import WorkerSpec

@@ -7,6 +7,7 @@ import itertools
 import math
 import time
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from server.core.reasons import Reason, RefusalError
 from server.core.scheduler import Batch, Limits, Request, Scheduler
@@ -21,8 +22,7 @@ _EXPIRED = "the deadline passed while the request waited for a worker"
 _RETRY_AFTER_S = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class InferenceRequest:
+class InferenceRequest(NamedTuple):
     """A valid request, as the wire hands it in. ``arrived_s`` and ``deadline_s`` are monotonic."""
 
     model: str
@@ -32,8 +32,7 @@ class InferenceRequest:
     priority: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """``logits`` is float32 [rows, classes] in row-major order."""
 
     logits: bytes
@@ -41,7 +40,9 @@ class Answer:
 
 
 @dataclass(slots=True)
-class _Waiting:
+class Admitted:
+    """A request that was admitted, for :meth:`Dispatcher.answer` or :meth:`Dispatcher.withdraw`."""
+
     request: Request
     part: Part
     future: asyncio.Future[Answer]
@@ -67,12 +68,13 @@ class Dispatcher:
         self._models = models
         self._observer = observer
         self._traces = traces
-        self._waiting: dict[int, _Waiting] = {}
+        self._waiting: dict[int, Admitted] = {}
         self._ids = itertools.count(1)
         self._draining = False
         self._drained = asyncio.Event()
         self._pump_due = False
         self._timer: asyncio.TimerHandle | None = None
+        self._wake_s = math.inf
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -80,25 +82,48 @@ class Dispatcher:
         """What the scheduler keeps to."""
         return self._scheduler.limits
 
-    async def infer(self, request: InferenceRequest, trace: RequestTrace | None = None) -> Answer:
-        """Answer ``request``; ``trace`` is told of its batch.
+    def admit(self, request: InferenceRequest, trace: RequestTrace | None = None) -> Admitted:
+        """Take ``request``; ``trace`` will be told of its batch.
 
         Raises:
-            RefusalError: if it will not be answered.
+            RefusalError: if it is not taken.
         """
-        waiting = self._admit(request, trace)
-        self._pump_soon()
+        admitted = self._admit(request, trace)
+        if not self._pump_due:
+            # Once this turn of the loop is over, so that all requests it brings are seen.
+            self._pump_due = True
+            self._loop.call_soon(self._pump)
+        return admitted
+
+    async def answer(self, admitted: Admitted) -> Answer:
+        """Wait for the answer; a caller that is cancelled withdraws the request.
+
+        Raises:
+            RefusalError: if there will be none.
+        """
         try:
-            answer = await waiting.future
+            answer = await admitted.future
         except asyncio.CancelledError:
-            if self._scheduler.cancel(waiting.request) and trace is not None:
-                trace.left_queue()
+            self.withdraw(admitted)
             raise
-        finally:
-            del self._waiting[waiting.request.id]
-            self._check_drained()
-        self._observer.answered(request.model, request.part.rows, answer.timeline)
+        except RefusalError:
+            self._forget(admitted)
+            raise
+        self._forget(admitted)
+        self._observer.answered(admitted.request.model, admitted.request.rows, answer.timeline)
         return answer
+
+    def withdraw(self, admitted: Admitted) -> None:
+        """Nobody waits for the answer any more."""
+        if not admitted.future.cancel() and not admitted.future.cancelled():
+            admitted.future.exception()  # seen, or the loop complains that nobody saw it
+        if self._scheduler.cancel(admitted.request) and admitted.trace is not None:
+            admitted.trace.left_queue()
+        self._forget(admitted)
+
+    def _forget(self, admitted: Admitted) -> None:
+        del self._waiting[admitted.request.id]
+        self._check_drained()
 
     async def drain_model(self, model: str) -> None:
         """Wait until nothing of ``model`` waits or is computed; nothing more must be admitted."""
@@ -117,7 +142,7 @@ class Dispatcher:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _admit(self, request: InferenceRequest, trace: RequestTrace | None) -> _Waiting:
+    def _admit(self, request: InferenceRequest, trace: RequestTrace | None) -> Admitted:
         if self._draining:
             raise RefusalError(Reason.DRAINING, "the server is shutting down; use another one")
         model = self._models.get(request.model)
@@ -127,7 +152,7 @@ class Dispatcher:
                 Reason.MODEL_NOT_READY,
                 f"model {request.model} is not ready: {model.state_reason}",
             )
-        admitted = Request(
+        offered = Request(
             id=next(self._ids),
             model=request.model,
             rows=request.part.rows,
@@ -135,15 +160,15 @@ class Dispatcher:
             deadline_s=request.deadline_s,
             priority=request.priority,
         )
-        reason = self._scheduler.offer(admitted, time.monotonic())
+        reason = self._scheduler.offer(offered, time.monotonic())
         if reason is not None:
             retry_after_s = None
             if reason is Reason.QUEUE_FULL:
                 retry_after_s = self._scheduler.backlog_s(request.model) or _RETRY_AFTER_S
-            raise RefusalError(reason, self._refusal_text(reason, admitted), retry_after_s)
-        waiting = _Waiting(admitted, request.part, self._loop.create_future(), trace)
-        self._waiting[admitted.id] = waiting
-        return waiting
+            raise RefusalError(reason, self._refusal_text(reason, offered), retry_after_s)
+        admitted = Admitted(offered, request.part, self._loop.create_future(), trace)
+        self._waiting[offered.id] = admitted
+        return admitted
 
     def _refusal_text(self, reason: Reason, request: Request) -> str:
         limits = self._scheduler.limits
@@ -215,12 +240,6 @@ class Dispatcher:
 
     # Dispatch.
 
-    def _pump_soon(self) -> None:
-        """Pump once this turn of the loop is over, so that all requests it brought are seen."""
-        if not self._pump_due:
-            self._pump_due = True
-            self._loop.call_soon(self._pump)
-
     def _pump(self) -> None:
         self._pump_due = False
         now = time.monotonic()
@@ -233,13 +252,21 @@ class Dispatcher:
         for request in decisions.expired:
             self._trace_end_of_wait(request)
             self._refuse(request, Reason.DEADLINE_EXPIRED, _EXPIRED)
+        if decisions.wake_s < self._wake_s:
+            self._wake_at(decisions.wake_s, now)
+
+    def _wake_at(self, wake_s: float, now: float) -> None:
+        """Pump again at ``wake_s``. A timer that turns out to be early does no harm."""
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        if decisions.wake_s < math.inf:
-            # uvloop counts whole milliseconds and rounds: up, or it would fire before its time.
-            delay_s = math.ceil(max(0.0, decisions.wake_s - now) * 1e3) * 1e-3
-            self._timer = self._loop.call_later(delay_s, self._pump)
+        self._wake_s = wake_s
+        # uvloop counts whole milliseconds and rounds: up, or it would fire before its time.
+        delay_s = math.ceil(max(0.0, wake_s - now) * 1e3) * 1e-3
+        self._timer = self._loop.call_later(delay_s, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer, self._wake_s = None, math.inf
+        self._pump()
 
     def _answer(self, batch: Batch, logits: bytes, report: BatchReport) -> None:
         formed_ns = int(batch.formed_s * 1e9)

@@ -45,12 +45,12 @@ def draw(table: Table, path: Path) -> None:
 
     columns = table.columns
     # Without accuracies only the speed-ups are left to be shown.
-    accurate = any(row.accuracy is not None for row in table.rows)
+    accurate = not columns or any(row.accuracy is not None for row in table.rows)
     times, speedups = [f"{c} time" for c in columns], [f"{c} speed-up" for c in columns]
     # Each name takes as many places of the row as its panel is wide.
     rows: list[Any]
     if not accurate:
-        rows = [[name for name in speedups for _ in range(3)]]
+        rows = [[name for name in speedups for _ in range(2)]]
     elif len(columns) < 2:
         rows = [[*times, "flops", *(2 * speedups)]]
     else:
@@ -127,7 +127,10 @@ def _speedup_panel(axis: Any, table: Table, column: Column) -> None:
         _mark(axis, row, (x, speedup.median))
     _write_labels(axis, [(row, (x, speedup.median)) for row, x, speedup in measured], others)
     axis.vlines([], 0, 0, color="#555555", linewidth=1, label="middle half of the rounds")
+    there = {row.topology for row in table.rows}
     for topology, marker in _MARKERS.items():
+        if topology not in there:
+            continue
         style = {"color": _COLOURS[topology], "marker": marker, "linestyle": "none"}
         axis.plot([], [], **style, label=topology)
     axis.plot([], [], color="#555555", marker="o", fillstyle="none", linestyle="none",

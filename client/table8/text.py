@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table as Grid
 
 from client.table8.rows import Row, Spread, Table, Timing
@@ -24,7 +25,9 @@ EXPLANATION = (
 def print_table(screen: Console, table: Table) -> None:
     """The table, and what was measured how. A screen too narrow for the ranges goes without them."""
     grid = _grid(screen, table, ranges=True)
-    if screen.measure(grid).maximum > screen.width:
+    # How wide it would like to be, were there room.
+    wanted = Measurement.get(screen, screen.options.update(width=1000), grid).maximum
+    if wanted > screen.width:
         grid = _grid(screen, table, ranges=False)
     screen.print(grid)
     screen.print()
@@ -82,13 +85,16 @@ def _provenance(timing: Timing) -> str:
 
 
 def _grid(screen: Console, table: Table, *, ranges: bool) -> Grid:
-    heads = ["model", "params", "accuracy", "FLOPs", "ratio"]
+    # Nobody needs a column of dashes, and a narrow screen has no room for one.
+    accurate = any(row.accuracy is not None for row in table.rows)
+    heads = ["model", "params", *(["accuracy"] if accurate else []), "FLOPs", "ratio"]
     for column in table.columns:
         heads += [f"{_NAMES[column]} ms", "speed-up", "paper"]
     grid = figures_table(screen, *heads)
     for row in table.rows:
-        cells = [escape(row.name), count(row.params), percent(row.accuracy), millions(row.flops)]
-        cells.append(_number(table.flops_ratio(row)))
+        cells = [escape(row.name), count(row.params)]
+        cells += [percent(row.accuracy)] if accurate else []
+        cells += [millions(row.flops), _number(table.flops_ratio(row))]
         for column in table.columns:
             timing = row.timing(column)
             speedup = table.speedup(row, column)

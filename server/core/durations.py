@@ -27,6 +27,8 @@ class Durations:
         if not averages:
             return None
         size = _size_class(rows)
+        if size in averages:
+            return averages[size]
         nearest = min(averages, key=lambda known: abs(known - size))
         return averages[nearest] * 2.0 ** max(0, size - nearest)
 

@@ -13,8 +13,9 @@ import heapq
 import math
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import NamedTuple
 
 from server.core.durations import Durations
 from server.core.reasons import Reason
@@ -41,8 +42,11 @@ class Limits:
     """How many times its expected duration a batch must have taken to hang."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+# Named tuples: there is one of each for every request or batch, and a frozen dataclass takes four times as
+# long to make.
+
+
+class Request(NamedTuple):
     """What the scheduler knows of a request. ``deadline_s`` is on the clock of ``arrived_s``."""
 
     id: int
@@ -56,24 +60,19 @@ class Request:
     """How many workers died while they computed it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(NamedTuple):
     """Requests of one model that are computed together, in this order, by one worker."""
 
     id: int
     model: str
     worker: str
     requests: tuple[Request, ...]
+    rows: int
+    """Of all its requests."""
     formed_s: float
 
-    @property
-    def rows(self) -> int:
-        """Rows of all its requests."""
-        return sum(request.rows for request in self.requests)
 
-
-@dataclass(frozen=True, slots=True)
-class Decisions:
+class Decisions(NamedTuple):
     """What :meth:`Scheduler.poll` decided; ``wake_s`` is when to ask again at the latest."""
 
     dispatches: tuple[Batch, ...]
@@ -93,9 +92,10 @@ class _Level:
 
 @dataclass(slots=True)
 class _Queue:
-    """Requests of one model that wait, by priority."""
+    """Requests of one model that wait, by priority. Levels at which nothing waits are left out."""
 
     levels: dict[int, _Level] = field(default_factory=dict)
+    rows: int = 0
 
     def __iter__(self) -> Iterator[Request]:
         """All requests in the order in which they are to be computed."""
@@ -105,59 +105,63 @@ class _Queue:
     def __len__(self) -> int:
         return sum(len(level.requests) for level in self.levels.values())
 
+    def __bool__(self) -> bool:
+        return bool(self.levels)
+
     def __contains__(self, request_id: int) -> bool:
         return any(request_id in level.requests for level in self.levels.values())
 
     @property
-    def rows(self) -> int:
-        """Rows that wait."""
-        # A copy: metrics ask from another thread while levels are added.
-        return sum(level.rows for level in tuple(self.levels.values()))
-
-    @property
     def head(self) -> Request:
         """The request that is to be computed next."""
-        return next(iter(self))
+        return next(iter(self.levels[min(self.levels)].requests.values()))
 
     @property
     def oldest_s(self) -> float:
         """When the request came that has waited longest."""
-        return min(
-            next(iter(level.requests.values())).arrived_s
-            for level in self.levels.values()
-            if level.requests
-        )
+        return min(next(iter(level.requests.values())).arrived_s for level in self.levels.values())
 
-    def level(self, priority: int) -> _Level:
-        """What waits with this priority."""
-        return self.levels.setdefault(priority, _Level())
+    def rows_at(self, priority: int) -> int:
+        """Rows that wait with this priority."""
+        level = self.levels.get(priority)
+        return level.rows if level else 0
 
     def append(self, request: Request) -> None:
-        level = self.level(request.priority)
+        level = self.levels.get(request.priority)
+        if level is None:
+            level = self.levels[request.priority] = _Level()
         level.requests[request.id] = request
         level.rows += request.rows
+        self.rows += request.rows
 
     def put_back(self, request: Request) -> None:
         self.append(request)
-        self.level(request.priority).requests.move_to_end(request.id, last=False)
+        self.levels[request.priority].requests.move_to_end(request.id, last=False)
 
     def remove(self, request_id: int) -> Request | None:
-        for level in self.levels.values():
+        for priority, level in self.levels.items():
             request = level.requests.pop(request_id, None)
             if request is not None:
                 level.rows -= request.rows
+                self.rows -= request.rows
+                if not level.requests:
+                    del self.levels[priority]
                 return request
         return None
 
 
 @dataclass(slots=True)
 class _Worker:
-    """A worker that can take batches. ``began_s``: since when it computes its first batch."""
+    """A worker that can take batches.
+
+    ``began_s``: since when it computes its first batch; ``hangs_s``: when that one counts as hanging.
+    """
 
     name: str
     models: frozenset[str]
     batches: OrderedDict[int, Batch] = field(default_factory=OrderedDict)
     began_s: float = 0.0
+    hangs_s: float = math.inf
     last_given_s: float = -math.inf
     hung: bool = False
 
@@ -185,8 +189,10 @@ class Scheduler:
             return Reason.INVALID_REQUEST
         if request.deadline_s <= now:
             return Reason.DEADLINE_LOST
-        queue = self._queues.setdefault(request.model, _Queue())
-        if queue.level(request.priority).rows + request.rows > self.limits.max_queue_rows:
+        queue = self._queues.get(request.model)
+        if queue is None:
+            queue = self._queues[request.model] = _Queue()
+        if queue.rows_at(request.priority) + request.rows > self.limits.max_queue_rows:
             return Reason.QUEUE_FULL
         queue.append(request)
         if request.deadline_s < math.inf:
@@ -226,11 +232,11 @@ class Scheduler:
         """
         holder = self._workers[worker]
         batch = holder.batches.pop(batch_id)
-        holder.began_s = now
-        for request in batch.requests:
-            self._abandoned.discard(request.id)
+        if self._abandoned:
+            self._abandoned.difference_update(request.id for request in batch.requests)
         if compute_s is not None:
             self.durations.learn(batch.model, batch.rows, compute_s)
+        self._begin(holder, now)
         return batch
 
     def worker_lost(self, name: str) -> tuple[Request, ...]:
@@ -251,7 +257,7 @@ class Scheduler:
                     self._abandoned.discard(request.id)
                     continue
                 blame = 1 if batch.id == computing else 0
-                again = replace(request, attempts=request.attempts + blame)
+                again = request._replace(attempts=request.attempts + blame)
                 if again.attempts >= self.limits.max_attempts:
                     lost.append(request)
                     continue
@@ -294,8 +300,9 @@ class Scheduler:
     @property
     def is_empty(self) -> bool:
         """Whether nothing waits and nothing is being computed."""
-        waiting = any(len(queue) for queue in self._queues.values())
-        return not waiting and not any(worker.batches for worker in self._workers.values())
+        return not any(self._queues.values()) and not any(
+            worker.batches for worker in self._workers.values()
+        )
 
     def poll(self, now: float) -> Decisions:
         """Decide what can be decided at ``now``."""
@@ -306,7 +313,8 @@ class Scheduler:
             if batch is None:
                 break
             dispatches.append(batch)
-        self._forget_deadlines()
+        if self._deadlines:
+            self._forget_deadlines()
         if self._deadlines:
             wake_s = min(wake_s, self._deadlines[0][0])
         hung, hang_s = self._find_hung(now)
@@ -317,16 +325,11 @@ class Scheduler:
         hung = []
         next_s = math.inf
         for worker in self._workers.values():
-            if not worker.batches or worker.hung:
-                continue
-            running = next(iter(worker.batches.values()))
-            expected_s = self.durations.predict(running.model, running.rows) or 0.0
-            limit_s = max(self.limits.hang_s, self.limits.hang_factor * expected_s)
-            if worker.began_s + limit_s <= now:
-                worker.hung = True
+            if worker.hangs_s <= now:
+                worker.hung, worker.hangs_s = True, math.inf
                 hung.append(worker.name)
-            else:
-                next_s = min(next_s, worker.began_s + limit_s)
+            elif worker.hangs_s < next_s:
+                next_s = worker.hangs_s
         return tuple(hung), next_s
 
     def _expire(self, now: float) -> tuple[Request, ...]:
@@ -360,8 +363,10 @@ class Scheduler:
         """
         wake_s = math.inf
         passed: list[tuple[_Queue, int]] = []
-        waiting = [queue for queue in self._queues.values() if len(queue)]
-        for queue in sorted(waiting, key=lambda queue: (queue.head.priority, queue.head.arrived_s)):
+        waiting = [queue for queue in self._queues.values() if queue]
+        if len(waiting) > 1:
+            waiting.sort(key=lambda queue: (queue.head.priority, queue.head.arrived_s))
+        for queue in waiting:
             max_rows, ready_s = self._closable(queue, now)
             full = 0 < max_rows <= queue.rows
             worker, free_s = self._worker_for(queue.head.model, full, now)
@@ -421,14 +426,16 @@ class Scheduler:
         for request in queue:
             if taken and (rows + request.rows > max_rows or request.attempts > 0):
                 break
-            expected_s = self.durations.predict(request.model, rows + request.rows) or 0.0
-            if start_s + expected_s > min(soonest_s, request.deadline_s):
-                if taken:
-                    break
-                continue
+            limit_s = min(soonest_s, request.deadline_s)
+            if limit_s < math.inf:
+                expected_s = self.durations.predict(request.model, rows + request.rows) or 0.0
+                if start_s + expected_s > limit_s:
+                    if taken:
+                        break
+                    continue
             taken.append(request)
             rows += request.rows
-            soonest_s = min(soonest_s, request.deadline_s)
+            soonest_s = limit_s
             if request.attempts > 0:
                 break
         return taken
@@ -451,10 +458,20 @@ class Scheduler:
         taken = self._in_time(queue, max_rows, self._start_s(worker, now)) or [queue.head]
         for request in taken:
             queue.remove(request.id)
-        batch = Batch(self._next_batch, taken[0].model, worker.name, tuple(taken), now)
+        rows = sum(request.rows for request in taken)
+        batch = Batch(self._next_batch, taken[0].model, worker.name, tuple(taken), rows, now)
         self._next_batch += 1
-        if not worker.batches:
-            worker.began_s = now
         worker.batches[batch.id] = batch
+        if len(worker.batches) == 1:
+            self._begin(worker, now)
         worker.last_given_s = now
         return batch
+
+    def _begin(self, worker: _Worker, now: float) -> None:
+        """From ``now`` on, ``worker`` computes the first of its batches, if it has one."""
+        worker.began_s, worker.hangs_s = now, math.inf
+        running = next(iter(worker.batches.values()), None)
+        if running is not None and not worker.hung:
+            expected_s = self.durations.predict(running.model, running.rows) or 0.0
+            limits = self.limits
+            worker.hangs_s = now + max(limits.hang_s, limits.hang_factor * expected_s)

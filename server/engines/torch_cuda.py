@@ -1,8 +1,8 @@
 """Engine ``cuda-graphs``: PyTorch on a GPU, each batch size captured as a CUDA graph; fp32, bf16 or fp16.
 
-A small network's kernels are over sooner than Python launches the next one: a graph launches them all at
-once. Batches are filled up to the next power of two; each of those has its graph, made when it is first needed,
-and its own pinned memory. A large batch goes in halves: one is copied while the other computes.
+A small network's kernels are over sooner than Python launches the next one: a graph launches all at once.
+Batches are filled up to the next power of two; each of those has its graph, made when it is first needed, and
+its own pinned memory. A large batch goes in halves: one is copied while the other computes.
 """
 
 from __future__ import annotations

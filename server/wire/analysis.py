@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, TypeVar
 
 import grpc
@@ -36,7 +35,6 @@ from server.wire.analysis_messages import (
     summary,
     sums_header,
 )
-from server.wire.reply import abort
 
 _Message = TypeVar("_Message", pb.AnalyzeRequest, pb.DeriveRequest)
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -58,16 +56,7 @@ class AnalysisService(analysis_pb2_grpc.AnalysisServiceServicer):
         self, request_iterator: AsyncIterator[pb.AnalyzeRequest], context: Context
     ) -> AsyncIterator[pb.AnalyzeResponse]:
         """Analyse images."""
-        try:
-            async with contextlib.aclosing(self._analyze(request_iterator)) as responses:
-                async for response in responses:
-                    yield response
-        except RefusalError as refusal:
-            await abort(context, refusal)
-
-    async def _analyze(
-        self, requests: AsyncIterator[pb.AnalyzeRequest]
-    ) -> AsyncGenerator[pb.AnalyzeResponse, None]:
+        requests = request_iterator
         first = await _next(requests)
         if first is None or first.WhichOneof("message") != "spec":
             raise RefusalError(Reason.INVALID_REQUEST, "expected a spec as the first message")
@@ -126,15 +115,7 @@ class AnalysisService(analysis_pb2_grpc.AnalysisServiceServicer):
         self, request_iterator: AsyncIterator[pb.DeriveRequest], context: Context
     ) -> AsyncIterator[pb.DeriveResponse]:
         """Merge sums and derive results."""
-        try:
-            async for response in self._derive(request_iterator):
-                yield response
-        except RefusalError as refusal:
-            await abort(context, refusal)
-
-    async def _derive(
-        self, requests: AsyncIterator[pb.DeriveRequest]
-    ) -> AsyncIterator[pb.DeriveResponse]:
+        requests = request_iterator
         first = await _next(requests)
         if first is None or first.WhichOneof("message") != "options":
             raise RefusalError(Reason.INVALID_REQUEST, "expected options as the first message")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 from tritonclient.grpc import service_pb2 as oip
@@ -15,14 +14,14 @@ from tritonclient.grpc import service_pb2_grpc
 
 from server.control import ModelControl
 from server.core.reasons import Reason, RefusalError
-from server.dispatcher import Dispatcher
+from server.dispatcher import Admitted, Dispatcher
 from server.models import Models
 from server.observers.events import Observer, Refusal
 from server.observers.statistics import Statistics
 from server.observers.traces import RequestTrace, Traces, set_current_trace_id
 from server.wire import describe
 from server.wire.parse import RequestLimits, find_model, parse_request
-from server.wire.reply import STATUS_CODES, abort, build_response
+from server.wire.reply import STATUS_CODES, build_response
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -38,6 +37,17 @@ class ServerIdentity:
     name: str
     version: str
     limits: RequestLimits
+
+
+class _Call(NamedTuple):
+    """A request under way, and what its response needs."""
+
+    message: oip.ModelInferRequest
+    admitted: Admitted
+    outputs: tuple[str, ...]
+    classes: int
+    timeout_s: float | None
+    trace: RequestTrace | None
 
 
 class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
@@ -79,9 +89,8 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
         self, request: oip.ModelReadyRequest, context: Context
     ) -> oip.ModelReadyResponse:
         """Whether one model is ready."""
-        async with _refusals_to_status(context):
-            model = find_model(self._models, request.name, request.version)
-            return oip.ModelReadyResponse(ready=model.is_ready and not self._models.draining)
+        model = find_model(self._models, request.name, request.version)
+        return oip.ModelReadyResponse(ready=model.is_ready and not self._models.draining)
 
     async def ServerMetadata(  # noqa: N802
         self, request: oip.ServerMetadataRequest, context: Context
@@ -97,33 +106,30 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
         self, request: oip.ModelMetadataRequest, context: Context
     ) -> oip.ModelMetadataResponse:
         """Tensors of one model."""
-        async with _refusals_to_status(context):
-            model = find_model(self._models, request.name, request.version)
-            return describe.model_metadata(model)
+        model = find_model(self._models, request.name, request.version)
+        return describe.model_metadata(model)
 
     async def ModelConfig(  # noqa: N802
         self, request: oip.ModelConfigRequest, context: Context
     ) -> oip.ModelConfigResponse:
         """One model's configuration in Triton's terms."""
-        async with _refusals_to_status(context):
-            model = find_model(self._models, request.name, request.version)
-            return describe.model_config(model, self._dispatcher.limits)
+        model = find_model(self._models, request.name, request.version)
+        return describe.model_config(model, self._dispatcher.limits)
 
     async def ModelStatistics(  # noqa: N802
         self, request: oip.ModelStatisticsRequest, context: Context
     ) -> oip.ModelStatisticsResponse:
         """Counts and times of one model, or of all when no name is given."""
-        async with _refusals_to_status(context):
-            if request.name:
-                chosen = [find_model(self._models, request.name, request.version)]
-            else:
-                chosen = self._models.served()
-            return oip.ModelStatisticsResponse(
-                model_stats=[
-                    describe.model_statistics(model, self._statistics.by_model[model.card.name])
-                    for model in chosen
-                ]
-            )
+        if request.name:
+            chosen = [find_model(self._models, request.name, request.version)]
+        else:
+            chosen = self._models.served()
+        return oip.ModelStatisticsResponse(
+            model_stats=[
+                describe.model_statistics(model, self._statistics.by_model[model.card.name])
+                for model in chosen
+            ]
+        )
 
     async def RepositoryIndex(  # noqa: N802
         self, request: oip.RepositoryIndexRequest, context: Context
@@ -135,24 +141,22 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
         self, request: oip.RepositoryModelLoadRequest, context: Context
     ) -> oip.RepositoryModelLoadResponse:
         """Load a model, or swap in its weights as they are now in the weights folder."""
-        async with _refusals_to_status(context):
-            control = self._require_control()
-            if request.parameters:
-                names = ", ".join(sorted(request.parameters))
-                text = f"parameters {names} came, expected none: weights come from the folder only"
-                raise RefusalError(Reason.INVALID_REQUEST, text)
-            # Once begun it is carried out, whether or not the caller waits for it.
-            await asyncio.shield(asyncio.ensure_future(control.load(request.model_name)))
-            return oip.RepositoryModelLoadResponse()
+        control = self._require_control()
+        if request.parameters:
+            names = ", ".join(sorted(request.parameters))
+            text = f"parameters {names} came, expected none: weights come from the folder only"
+            raise RefusalError(Reason.INVALID_REQUEST, text)
+        # Once begun it is carried out, whether or not the caller waits for it.
+        await asyncio.shield(asyncio.ensure_future(control.load(request.model_name)))
+        return oip.RepositoryModelLoadResponse()
 
     async def RepositoryModelUnload(  # noqa: N802
         self, request: oip.RepositoryModelUnloadRequest, context: Context
     ) -> oip.RepositoryModelUnloadResponse:
         """Serve a model no more, once what waits for it is answered."""
-        async with _refusals_to_status(context):
-            control = self._require_control()
-            await asyncio.shield(asyncio.ensure_future(control.unload(request.model_name)))
-            return oip.RepositoryModelUnloadResponse()
+        control = self._require_control()
+        await asyncio.shield(asyncio.ensure_future(control.unload(request.model_name)))
+        return oip.RepositoryModelUnloadResponse()
 
     def _require_control(self) -> ModelControl:
         if self._control is None:
@@ -168,54 +172,57 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
         self, request: oip.ModelInferRequest, context: Context
     ) -> oip.ModelInferResponse:
         """Answer one request."""
-        async with _refusals_to_status(context):
-            trace = self._begin_trace("ModelInfer", request, context)
-            return await self._infer(request, context.time_remaining(), trace)
+        trace = self._begin_trace("ModelInfer", request, context)
+        return await self._answer(self._admit(request, context.time_remaining(), trace))
 
     async def ModelStreamInfer(  # noqa: N802
         self, request_iterator: AsyncIterator[oip.ModelInferRequest], context: Context
     ) -> AsyncIterator[oip.ModelStreamInferResponse]:
         """Answer a stream of requests, side by side, in the order they came."""
-        pending: asyncio.Queue[asyncio.Task[oip.ModelStreamInferResponse] | None] = asyncio.Queue()
-        started: set[asyncio.Task[oip.ModelStreamInferResponse]] = set()
+        begun: asyncio.Queue[_Call | oip.ModelStreamInferResponse | None] = asyncio.Queue()
         room = asyncio.Semaphore(_PENDING_PER_STREAM)
 
         async def read() -> None:
             try:
                 async for message in request_iterator:
                     await room.acquire()
-                    task = asyncio.ensure_future(self._infer_in_stream(message, context))
-                    started.add(task)
-                    task.add_done_callback(started.discard)
-                    pending.put_nowait(task)
+                    begun.put_nowait(self._begin_in_stream(message, context))
             finally:
-                pending.put_nowait(None)
+                begun.put_nowait(None)
 
         reader = asyncio.ensure_future(read())
         try:
-            while (task := await pending.get()) is not None:
-                yield await task
+            while (call := await begun.get()) is not None:
+                if isinstance(call, _Call):
+                    call = await self._answer_in_stream(call)
+                yield call
                 room.release()
             await reader
         finally:
             reader.cancel()
-            for task in tuple(started):
-                task.cancel()
-            await asyncio.gather(reader, *started, return_exceptions=True)
+            await asyncio.gather(reader, return_exceptions=True)
+            while not begun.empty():
+                if isinstance(call := begun.get_nowait(), _Call):
+                    self._dispatcher.withdraw(call.admitted)
+                    self._tell_cancelled(call)
 
-    async def _infer_in_stream(
+    def _begin_in_stream(
         self, message: oip.ModelInferRequest, context: Context
-    ) -> oip.ModelStreamInferResponse:
+    ) -> _Call | oip.ModelStreamInferResponse:
         trace = self._begin_trace("ModelStreamInfer", message, context)
         try:
-            response = await self._infer(message, None, trace)
+            return self._admit(message, None, trace)
         except RefusalError as refusal:
-            code = STATUS_CODES[refusal.reason].name
-            failed = oip.ModelInferResponse(model_name=message.model_name, id=message.id)
-            return oip.ModelStreamInferResponse(
-                error_message=f"[{code}] {refusal.message}", infer_response=failed
-            )
-        if message.parameters["triton_enable_empty_final_response"].bool_param:
+            return _error_in_stream(message, refusal)
+
+    async def _answer_in_stream(self, call: _Call) -> oip.ModelStreamInferResponse:
+        if call.trace is not None:
+            set_current_trace_id(call.trace.trace_id)
+        try:
+            response = await self._answer(call)
+        except RefusalError as refusal:
+            return _error_in_stream(call.message, refusal)
+        if call.message.parameters["triton_enable_empty_final_response"].bool_param:
             response.parameters["triton_final_response"].bool_param = True
         return oip.ModelStreamInferResponse(infer_response=response)
 
@@ -231,10 +238,10 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
             set_current_trace_id(trace.trace_id)
         return trace
 
-    async def _infer(
+    def _admit(
         self, message: oip.ModelInferRequest, timeout_s: float | None, trace: RequestTrace | None
-    ) -> oip.ModelInferResponse:
-        """Parse, hand on, build the response; tell the observer of what is not answered.
+    ) -> _Call:
+        """Parse ``message`` and hand it on; tell the observer if it is refused.
 
         Raises:
             RefusalError: if the request will not be answered.
@@ -247,41 +254,64 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
             model_name = card.name
             limits = self._identity.limits
             parsed = parse_request(message, card, limits, arrived_s, timeout_s)
-            answer = await self._dispatcher.infer(parsed.inference, trace)
+            admitted = self._dispatcher.admit(parsed.inference, trace)
         except RefusalError as refusal:
-            waited_s = time.monotonic() - arrived_s
-            told = Refusal(
-                model_name, refusal.reason, waited_s, message.id, refusal.message, refusal.worker
-            )
-            self._observer.refused(told)
-            _end_trace(trace, model_name, refusal)
+            self._tell(message, model_name, arrived_s, refusal, trace)
+            raise
+        return _Call(message, admitted, parsed.outputs, len(card.classes), timeout_s, trace)
+
+    async def _answer(self, call: _Call) -> oip.ModelInferResponse:
+        """Wait for the answer and build the response; tell the observer if there is none.
+
+        Raises:
+            RefusalError: if the request will not be answered.
+        """
+        try:
+            answer = await self._dispatcher.answer(call.admitted)
+        except RefusalError as refusal:
+            request = call.admitted.request
+            self._tell(call.message, request.model, request.arrived_s, refusal, call.trace)
             raise
         except asyncio.CancelledError:
-            # gRPC cancels a call whose deadline has passed just as one whose caller cancelled it.
-            waited_s = time.monotonic() - arrived_s
-            late = timeout_s is not None and waited_s > timeout_s - _DEADLINE_SLACK_S
-            reason = Reason.DEADLINE_EXPIRED if late else Reason.CANCELLED
-            text = "the deadline passed" if late else "the caller cancelled"
-            self._observer.refused(Refusal(model_name, reason, waited_s, message.id, text))
-            _end_trace(trace, model_name, RefusalError(reason, text))
+            self._tell_cancelled(call)
             raise
-        response = build_response(message, parsed.outputs, answer, len(card.classes))
-        _end_trace(trace, model_name)
+        response = build_response(call.message, call.outputs, answer, call.classes)
+        if call.trace is not None:
+            call.trace.answered(call.admitted.request.model)
         return response
 
+    def _tell_cancelled(self, call: _Call) -> None:
+        """Tell the observer that nobody waits for the answer any more."""
+        # gRPC cancels a call whose deadline has passed just as one whose caller cancelled it.
+        request = call.admitted.request
+        waited_s = time.monotonic() - request.arrived_s
+        late = call.timeout_s is not None and waited_s > call.timeout_s - _DEADLINE_SLACK_S
+        reason = Reason.DEADLINE_EXPIRED if late else Reason.CANCELLED
+        text = "the deadline passed" if late else "the caller cancelled"
+        refusal = RefusalError(reason, text)
+        self._tell(call.message, request.model, request.arrived_s, refusal, call.trace)
 
-def _end_trace(trace: RequestTrace | None, model: str, refusal: RefusalError | None = None) -> None:
-    if trace is None:
-        return
-    if refusal is None:
-        trace.answered(model)
-    else:
-        trace.refused(model, refusal.reason, STATUS_CODES[refusal.reason].name, refusal.message)
+    def _tell(
+        self,
+        message: oip.ModelInferRequest,
+        model: str,
+        arrived_s: float,
+        refusal: RefusalError,
+        trace: RequestTrace | None,
+    ) -> None:
+        waited_s = time.monotonic() - arrived_s
+        reason, text, worker = refusal.reason, refusal.message, refusal.worker
+        self._observer.refused(Refusal(model, reason, waited_s, message.id, text, worker))
+        if trace is not None:
+            trace.refused(model, reason, STATUS_CODES[reason].name, text)
 
 
-@contextlib.asynccontextmanager
-async def _refusals_to_status(context: Context) -> AsyncIterator[None]:
-    try:
-        yield
-    except RefusalError as refusal:
-        await abort(context, refusal)
+def _error_in_stream(
+    message: oip.ModelInferRequest, refusal: RefusalError
+) -> oip.ModelStreamInferResponse:
+    """A stream goes on after a refusal, which therefore is a message."""
+    code = STATUS_CODES[refusal.reason].name
+    failed = oip.ModelInferResponse(model_name=message.model_name, id=message.id)
+    return oip.ModelStreamInferResponse(
+        error_message=f"[{code}] {refusal.message}", infer_response=failed
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from tritonclient.grpc import service_pb2 as oip
@@ -30,8 +31,7 @@ _FP32_TOLERANCE = 1e-3
 _LONGEST_WAIT_S = 1e8
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedRequest:
+class ParsedRequest(NamedTuple):
     """A valid request and the names of the outputs it wants, in the order it wants them."""
 
     inference: InferenceRequest
@@ -77,12 +77,15 @@ def parse_request(
         RefusalError: INVALID_REQUEST, naming the tensor, what came and what was expected.
     """
     outputs = _parse_outputs(message)
-    priority = _parse_priority(message, limits)
-    wait_s = min(
-        math.inf if timeout_s is None else timeout_s,
-        _parse_time(message, "timeout", 1e-6),
-        _parse_time(message, "deadline_ms", 1e-3),
-    )
+    priority = limits.default_priority
+    wait_s = math.inf if timeout_s is None else timeout_s
+    if message.parameters:
+        priority = _parse_priority(message, limits)
+        wait_s = min(
+            wait_s,
+            _parse_time(message, "timeout", 1e-6),
+            _parse_time(message, "deadline_ms", 1e-3),
+        )
     deadline_s = arrived_s + wait_s if wait_s < _LONGEST_WAIT_S else math.inf
     part = _parse_images(message, card, limits.max_rows, deadline_s)
     inference = InferenceRequest(card.name, part, arrived_s, deadline_s, priority)

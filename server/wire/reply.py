@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import Any, NoReturn
 
 import grpc
@@ -67,25 +68,39 @@ def build_response(
     message: oip.ModelInferRequest, outputs: tuple[str, ...], answer: Answer, classes: int
 ) -> oip.ModelInferResponse:
     """The response to ``message``: always raw contents, the timeline in the parameters."""
-    response = oip.ModelInferResponse(
-        model_name=message.model_name, model_version=VERSION, id=message.id
-    )
-    rows = len(answer.logits) // (4 * classes)
-    for name in outputs:
-        response.outputs.add(name=name, datatype="FP32", shape=(rows, classes))
-        content = answer.logits if name == LOGITS_NAME else softmax(answer.logits, classes)
-        response.raw_output_contents.append(content)
     timeline = answer.timeline
+    shape = len(answer.logits) // (4 * classes), classes
+    where = timeline.worker, timeline.engine, timeline.precision
+    response = oip.ModelInferResponse.FromString(
+        _constant_part(message.model_name, outputs, shape, where)
+    )
+    if message.id:
+        response.id = message.id
+    contents = response.raw_output_contents
+    for name in outputs:
+        logits = answer.logits
+        contents.append(logits if name == LOGITS_NAME else softmax(logits, classes))
     parameters = response.parameters
     parameters["queue_ns"].int64_param = timeline.queue_ns
     parameters["batch_wait_ns"].int64_param = timeline.batch_wait_ns
     parameters["compute_ns"].int64_param = timeline.compute_ns
     parameters["total_ns"].int64_param = timeline.total_ns
     parameters["batch_rows"].int64_param = timeline.batch_rows
-    parameters["worker"].string_param = timeline.worker
-    parameters["engine"].string_param = timeline.engine
-    parameters["precision"].string_param = timeline.precision
     return response
+
+
+@functools.lru_cache(maxsize=1024)
+def _constant_part(
+    model: str, outputs: tuple[str, ...], shape: tuple[int, int], where: tuple[str, str, str]
+) -> bytes:
+    """What many responses have in common, as protobuf: filling it in anew takes three times as long."""
+    response = oip.ModelInferResponse(model_name=model, model_version=VERSION)
+    for name in outputs:
+        response.outputs.add(name=name, datatype="FP32", shape=shape)
+    for key, value in zip(("worker", "engine", "precision"), where, strict=True):
+        response.parameters[key].string_param = value
+    content: bytes = response.SerializeToString()
+    return content
 
 
 def softmax(logits: bytes, classes: int) -> bytes:

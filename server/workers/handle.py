@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from server.engines.base import PrecisionSetting
 from server.models import ModelCard
@@ -58,8 +59,7 @@ class WorkerSpec:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """One request's share of a batch. ``deadline_ns`` is on CLOCK_MONOTONIC, or 0 for none."""
 
     rows: int

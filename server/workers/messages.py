@@ -1,19 +1,22 @@
-"""What the service and a worker tell each other: small JSON datagrams over a local socket.
+"""What the service and a worker tell each other: small datagrams over a local socket.
 
-Tensors never travel here; they are in the slots of :mod:`server.workers.memory`.
+The two that come with every batch, Run and Done, are packed structures; the others are JSON. Tensors never
+travel here; they are in the slots of :mod:`server.workers.memory`.
 """
 
 from __future__ import annotations
 
 import json
+import struct
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, NamedTuple, get_args
 
 from server.engines.base import PrecisionSetting
 
 MAX_BYTES = 1 << 17
 
 Datatype = Literal["UINT8", "FP32"]
+DATATYPES: tuple[Datatype, ...] = get_args(Datatype)
 Segment = tuple[int, Datatype, int]
 
 
@@ -49,8 +52,7 @@ class Discard:
     running: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(NamedTuple):
     """To a worker: compute the batch in ``slot``, answer Done or Failed.
 
     ``segments`` are the rows, the datatype and the deadline of each request, one behind the other in the
@@ -93,8 +95,7 @@ class LoadFailed:
     error: str
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(NamedTuple):
     """From a worker: the logits are in the slot's output. Times on CLOCK_MONOTONIC.
 
     ``expired`` are the positions of the segments whose deadline had passed when it began: they were not
@@ -117,25 +118,53 @@ class Failed:
 
 Message = Load | Swap | Discard | Run | Started | Loaded | LoadFailed | Done | Failed
 
-_KINDS: dict[str, type[Message]] = {
-    kind.__name__: kind
-    for kind in (Load, Swap, Discard, Run, Started, Loaded, LoadFailed, Done, Failed)
+_JSON_KINDS: dict[str, type[Message]] = {
+    kind.__name__: kind for kind in (Load, Swap, Discard, Started, Loaded, LoadFailed, Failed)
 }
+
+# The first byte tells the kind; JSON begins with a brace.
+_RUN_MARK, _DONE_MARK = b"R", b"D"
+_RUN = struct.Struct("<cQHH")  # mark, batch, slot, length of the model's name
+_SEGMENT = struct.Struct("<HBq")  # rows, datatype, deadline
+_DONE = struct.Struct("<cQqq")  # mark, batch, began, ended
+_POSITION = struct.Struct("<H")  # of a segment that expired
+_DATATYPE_NUMBERS = {datatype: number for number, datatype in enumerate(DATATYPES)}
 
 
 def encode(message: Message) -> bytes:
     """One datagram."""
+    if isinstance(message, Run):
+        name = message.model.encode()
+        head = _RUN.pack(_RUN_MARK, message.batch, message.slot, len(name))
+        segments = [
+            _SEGMENT.pack(rows, _DATATYPE_NUMBERS[datatype], deadline_ns)
+            for rows, datatype, deadline_ns in message.segments
+        ]
+        return b"".join((head, name, *segments))
+    if isinstance(message, Done):
+        batch, began_ns, ended_ns, expired = message
+        head = _DONE.pack(_DONE_MARK, batch, began_ns, ended_ns)
+        return b"".join((head, *map(_POSITION.pack, expired)))
     return json.dumps({"kind": type(message).__name__, **asdict(message)}).encode()
 
 
 def decode(datagram: bytes) -> Message:
     """The message in ``datagram``, which :func:`encode` made."""
+    match datagram[:1]:
+        case b"R":
+            _, batch, slot, length = _RUN.unpack_from(datagram)
+            names = _RUN.size + length
+            segments = tuple(
+                (rows, DATATYPES[datatype], deadline_ns)
+                for rows, datatype, deadline_ns in _SEGMENT.iter_unpack(datagram[names:])
+            )
+            return Run(batch, datagram[_RUN.size : names].decode(), slot, segments)
+        case b"D":
+            _, batch, began_ns, ended_ns = _DONE.unpack_from(datagram)
+            expired = tuple(p for (p,) in _POSITION.iter_unpack(datagram[_DONE.size :]))
+            return Done(batch, began_ns, ended_ns, expired)
     content = json.loads(datagram)
-    kind = _KINDS[content.pop("kind")]
-    if kind is Run:
-        content["segments"] = tuple(tuple(segment) for segment in content["segments"])
-    elif kind is Load:
+    kind = _JSON_KINDS[content.pop("kind")]
+    if kind is Load:
         content["image"] = tuple(content["image"])
-    elif kind is Done:
-        content["expired"] = tuple(content["expired"])
     return kind(**content)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from server.models import Model, ModelCard, Models, State
 from server.workers import messages
@@ -20,8 +20,7 @@ _LONGEST_BACKOFF_S = 30.0
 _HOPELESS_DEATHS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class BatchReport:
+class BatchReport(NamedTuple):
     """When a worker computed a batch, on CLOCK_MONOTONIC.
 
     ``expired`` are the positions of requests it did not compute, because their deadline had passed.

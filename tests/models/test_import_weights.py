@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from rootmodels.__main__ import COMMANDS
@@ -13,26 +12,9 @@ from rootmodels.network import Network
 from rootmodels.parameters import load_network
 from rootmodels.variants import get_variant
 from rootmodels.weights_info import read_info, weights_path
-from tests.support.plain_resnet50 import reference_logits, torchvision_layout
+from tests.support.plain_resnet50 import State, reference_logits, state_dict
 
-State = dict[str, NDArray[np.generic]]
 CLASSES = [f"thing {index}" for index in range(7)]
-
-
-def state_dict(classes: int = 7) -> State:
-    rng = np.random.default_rng(0)
-    state: State = {}
-    for name, shape in torchvision_layout(classes).items():
-        if name.endswith("num_batches_tracked"):
-            state[name] = np.array(7, np.int64)
-        elif len(shape) > 1:
-            std = np.sqrt(1 / np.prod(shape[1:]))
-            state[name] = rng.normal(0, std, shape).astype(np.float32)
-        elif name.endswith("running_var") or (name.endswith("weight") and len(shape) == 1):
-            state[name] = rng.uniform(0.8, 1.2, shape).astype(np.float32)
-        else:
-            state[name] = rng.normal(0, 0.1, shape).astype(np.float32)
-    return state
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from rootmodels.cifar10 import LabelledImages, read_cifar10
 from rootmodels.data_error import DataError
+from rootmodels.families import FAMILIES
 from rootmodels.network import Network
 from rootmodels.train import main, short_of_paper, train
 from rootmodels.train_job import Options, OutOfTimeError, Training
@@ -54,7 +55,7 @@ def test_a_crop_is_the_window_at_its_corner() -> None:
 
 def test_padding_has_the_colour_that_the_network_takes_for_zero() -> None:
     images = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
-    padded = pad(images, 2)
+    padded = pad(images, 2, FAMILIES["nin"].mean)
     assert padded.shape == (2, 8, 8, 3)
     assert torch.equal(padded[:, 2:6, 2:6].permute(0, 3, 1, 2), images)
     assert padded[1, 0, 7].tolist() == padded[0, 6, 3].tolist() == [125, 123, 114]

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from rootmodels.cost import network_cost
-from rootmodels.variants import VARIANTS
+from rootmodels.variants import RESNET50_VARIANTS, VARIANTS
 from rootmodels.weights_info import read_info, weights_path
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +32,25 @@ def test_the_table_of_models_is_true() -> None:
     lines = [line for line in section.splitlines() if line.startswith("| `")]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert rows == [model_row(name) for name in VARIANTS if name.startswith("nin")]
+
+
+def test_the_table_of_the_other_family_is_true() -> None:
+    text = (ROOT / "docs" / "resnet50.md").read_text()
+    section = text.partition("<!-- resnet50 models")[2].partition("<!-- end of resnet50")[0]
+    lines = [line for line in section.splitlines() if line.startswith("| `")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    orig = network_cost(RESNET50_VARIANTS[0])
+    for row, variant in zip(rows, RESNET50_VARIANTS, strict=True):
+        cost, paper = network_cost(variant), variant.paper
+        assert row == [
+            f"`{variant.name}`",
+            ", ".join(map(str, variant.groups)),
+            f"{cost.params:,}",
+            f"{cost.macs:,}",
+            f"{orig.flops_paper / cost.flops_paper:.2f}",
+            f"{paper.accuracy:.4f}" if paper else "-",
+            f"{paper.top5:.4f}" if paper else "-",
+        ]
 
 
 def test_links_and_pictures_exist() -> None:

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as f
 
@@ -11,6 +13,7 @@ STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
 
 # Stage: blocks, width of the 3x3 convolution, stride of its first block.
 STAGES = {1: (3, 64, 1), 2: (4, 128, 2), 3: (6, 256, 2), 4: (3, 512, 2)}
+State = dict[str, NDArray[np.generic]]
 NORM = ("weight", "bias", "running_mean", "running_var")
 
 
@@ -39,6 +42,23 @@ def torchvision_layout(classes: int = 1000) -> dict[str, tuple[int, ...]]:
         yield "fc.bias", (classes,)
 
     return dict(tensors())
+
+
+def state_dict(classes: int = 7) -> State:
+    """Random tensors in that layout, the same ones every time."""
+    rng = np.random.default_rng(0)
+    state: State = {}
+    for name, shape in torchvision_layout(classes).items():
+        if name.endswith("num_batches_tracked"):
+            state[name] = np.array(7, np.int64)
+        elif len(shape) > 1:
+            std = np.sqrt(1 / np.prod(shape[1:]))
+            state[name] = rng.normal(0, std, shape).astype(np.float32)
+        elif name.endswith("running_var") or (name.endswith("weight") and len(shape) == 1):
+            state[name] = rng.uniform(0.8, 1.2, shape).astype(np.float32)
+        else:
+            state[name] = rng.normal(0, 0.1, shape).astype(np.float32)
+    return state
 
 
 def reference_logits(

@@ -69,7 +69,8 @@ class Room:
     def ask(self, rows: int = 1) -> asyncio.Task[Answer]:
         part = Part(rows, "UINT8", bytes(rows * 3072))
         arrived_s = asyncio.get_running_loop().time()
-        return asyncio.ensure_future(self.dispatcher.infer(InferenceRequest(NAME, part, arrived_s)))
+        admitted = self.dispatcher.admit(InferenceRequest(NAME, part, arrived_s))
+        return asyncio.ensure_future(self.dispatcher.answer(admitted))
 
 
 @pytest.fixture

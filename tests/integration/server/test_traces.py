@@ -27,6 +27,7 @@ from server.observers.events import Observer
 from server.observers.statistics import Statistics
 from server.observers.traces import current_trace_id
 from server.observers.traces_otel import OtelTraces
+from server.wire.handling import CheckedServer
 from server.wire.inference import InferenceService, ServerIdentity
 from server.wire.parse import RequestLimits
 from server.workers.handle import Part
@@ -103,7 +104,7 @@ class Service:
             InferenceService(
                 identity, models, self.dispatcher, Statistics(), self.observer, None, traces
             ),
-            self.server,
+            CheckedServer(self.server, self.observer),  # type: ignore[arg-type]
         )
         port = self.server.add_insecure_port("127.0.0.1:0")
         self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")

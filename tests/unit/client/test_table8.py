@@ -216,8 +216,27 @@ def test_a_plan_is_for_one_of_the_families() -> None:
         Plan(family="vgg")
 
 
+@pytest.mark.parametrize("width", [80, 120])
+def test_names_are_whole_on_any_screen(width: int) -> None:
+    rows = [
+        replace(
+            row,
+            name=row.name.replace("nin", "resnet50"),
+            accuracy=None,
+            params=18_690_984,
+            flops=2_434_581_544,
+        )
+        for row in TABLE.rows
+    ]
+    out = io.StringIO()
+    print_table(Console(file=out, width=width), Table(rows, "cpu"))
+    lines = out.getvalue().splitlines()
+    assert lines[0].split()[:3] == ["model", "params", "FLOPs"]
+    assert lines[2].startswith("resnet50-root-16 ")
+
+
 def test_without_accuracies_the_picture_has_the_speedups_alone(tmp_path: Path) -> None:
     rows = [replace(row, accuracy=None) for row in TABLE.rows]
     draw(Table(rows, "cpu"), tmp_path / "speed.png")
     with Image.open(tmp_path / "speed.png") as picture:
-        assert picture.size == pytest.approx([150 * 4.6 * 3, 150 * 4.6], abs=2)
+        assert picture.size == pytest.approx([150 * 4.6 * 2, 150 * 4.6], abs=2)

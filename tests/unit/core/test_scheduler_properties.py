@@ -90,13 +90,22 @@ class SchedulerMachine(RuleBasedStateMachine):
         for batch in decisions.dispatches:
             oldest = min(request.arrived_s for request in batch.requests)
             highest = min(request.priority for request in batch.requests)
+            overtaken = [
+                request
+                for request in self.waiting.values()
+                if request.model == batch.model and request.priority < highest
+            ]
+            # Behind a running batch, one with a deadline may be too late even alone.
+            assert all(request.deadline_s < math.inf for request in overtaken), (
+                "a lower priority went first"
+            )
             for request in self.waiting.values():
                 due = request.arrived_s + self.limits.max_delay_s <= self.now
-                if request.model == batch.model:
-                    assert highest <= request.priority, "a lower priority went first"
-                elif due and request.priority < highest:
+                if overtaken or request.model == batch.model:
+                    continue
+                if due and request.priority < highest:
                     raise AssertionError("a model with a lower priority went first")
-                elif due and request.priority == highest:
+                if due and request.priority == highest:
                     assert oldest <= request.arrived_s, "a younger queue went first"
         idle = [worker for worker, batches in self.running.items() if not batches]
         for request in self.waiting.values():

@@ -1,7 +1,7 @@
-"""Bytes to messages and back: they are counted, and INVALID_ARGUMENT if they are no message.
+"""Around every handler: bytes are counted, and a refusal ends the call with its status.
 
-grpc.aio answers such bytes with UNKNOWN and a stack trace. Here every handler's deserialiser is wrapped,
-so that the handler itself refuses.
+Bytes that are no message are refused as well: grpc.aio answers them with UNKNOWN and a stack trace, so the
+deserialisers are wrapped, and the handler itself refuses.
 """
 
 from __future__ import annotations
@@ -27,10 +27,6 @@ class _Undecodable:
 
 
 _UNDECODABLE = _Undecodable()
-
-
-class _UndecodableError(Exception):
-    """Such a request came in a stream."""
 
 
 class CheckedServer:
@@ -114,18 +110,20 @@ def _counted(
     return encode
 
 
-async def _refuse(context: Any) -> None:
+def _undecodable() -> RefusalError:
     text = "the bytes that came are no message of the type that this method expects"
-    await abort(context, RefusalError(Reason.INVALID_REQUEST, text))
+    return RefusalError(Reason.INVALID_REQUEST, text)
 
 
 def _checked_call(behave: Any) -> Any:
     @functools.wraps(behave)
     async def checked(request: Any, context: Any) -> Any:
-        if request is _UNDECODABLE:
-            await _refuse(context)
         try:
+            if request is _UNDECODABLE:
+                raise _undecodable()
             return await behave(request, context)
+        except RefusalError as refusal:
+            await abort(context, refusal)
         except NotImplementedError:
             # What the generated base class does for the protocol's methods that are not served.
             text = "this server does not implement this method"
@@ -137,15 +135,18 @@ def _checked_call(behave: Any) -> Any:
 def _checked_generator(behave: Any) -> Any:
     @functools.wraps(behave)
     async def checked(request: Any, context: Any) -> Any:
-        if request is _UNDECODABLE:
-            await _refuse(context)
-        result = behave(request, context)
-        # A handler either yields its responses or writes them to the context.
-        if hasattr(result, "__aiter__"):
-            async for response in result:
-                await context.write(response)
-        else:
-            await result
+        try:
+            if request is _UNDECODABLE:
+                raise _undecodable()
+            result = behave(request, context)
+            # A handler either yields its responses or writes them to the context.
+            if hasattr(result, "__aiter__"):
+                async for response in result:
+                    await context.write(response)
+            else:
+                await result
+        except RefusalError as refusal:
+            await abort(context, refusal)
 
     return checked
 
@@ -156,7 +157,7 @@ def _checked_stream(behave: Any) -> Any:
         async def decoded() -> AsyncIterator[Any]:
             async for request in requests:
                 if request is _UNDECODABLE:
-                    raise _UndecodableError
+                    raise _undecodable()
                 yield request
 
         # Refused here and not where it is read: answers to earlier requests may be on their way.
@@ -164,7 +165,7 @@ def _checked_stream(behave: Any) -> Any:
             async with contextlib.aclosing(behave(decoded(), context)) as responses:
                 async for response in responses:
                     yield response
-        except _UndecodableError:
-            await _refuse(context)
+        except RefusalError as refusal:
+            await abort(context, refusal)
 
     return checked

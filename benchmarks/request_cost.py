@@ -1,0 +1,329 @@
+"""What a request costs the front process, beside an empty server: ``python -m benchmarks.request_cost``.
+
+Two servers run side by side: rootserve, and an empty grpc.aio server of the same protocol on the same event
+loop, which decodes each request and answers with the same message. A process of its own loads them in turns,
+A B B A ..., one image per request: with a given rate of requests (Poisson), the same work for both, or
+with callers that ask again as soon as they are answered. What counts is the processor time of the serving
+process, divided by the requests: unlike the wall clock, it says little of who else was busy.
+
+With callers, the empty server is asked far more often than one that computes, and many requests come to it
+at a time, which makes each cheaper: only with the fake engine are the two comparable there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import uvloop
+from tritonclient.grpc import service_pb2 as oip
+from tritonclient.grpc import service_pb2_grpc
+
+from server.machine import cpu_count, cpu_name
+from server.main import main as serve
+from server.observers.metrics_state import process_usage
+from tests.support.server_process import infer_request, plain_images
+
+MODEL = "nin-root-16"
+PREFIX = "listening grpc="
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How a server is loaded: by ``callers``, each with one request under way, or ``rate`` per second."""
+
+    kind: str
+    callers: int
+    connections: int
+    rate: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """For the table."""
+        joint = "1 connection" if self.connections == 1 else f"{self.connections} connections"
+        who = "1 caller" if self.callers == 1 else f"{self.callers} callers"
+        return f"{self.kind}, {f'{self.rate:.0f} requests/s' if self.rate else who}, {joint}"
+
+
+LOADS = (
+    Load("unary", 1, 1, rate=200),
+    Load("unary", 1, 1, rate=600),
+    Load("unary", 8, 8, rate=600),
+    Load("stream", 1, 1, rate=200),
+    Load("stream", 1, 1, rate=600),
+    Load("stream", 8, 8, rate=600),
+    Load("unary", 1, 1),
+    Load("unary", 8, 1),
+    Load("unary", 32, 1),
+    Load("unary", 32, 8),
+    Load("stream", 1, 1),
+    Load("stream", 8, 1),
+    Load("stream", 32, 1),
+    Load("stream", 32, 8),
+)
+
+
+class EmptyService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+    """Answers every request with the same message."""
+
+    def __init__(self) -> None:
+        self._response = oip.ModelInferResponse(model_name=MODEL, model_version="1")
+        self._response.outputs.add(name="logits", datatype="FP32", shape=(1, 10))
+        self._response.raw_output_contents.append(bytes(40))
+
+    async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Answer one request."""
+        return self._response
+
+    async def ModelStreamInfer(self, requests: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
+        """Answer a stream of requests."""
+        async for _ in requests:
+            yield oip.ModelStreamInferResponse(infer_response=self._response)
+
+
+async def serve_empty() -> None:
+    """Serve until killed."""
+    server = grpc.aio.server()
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(EmptyService(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    print(f"{PREFIX}127.0.0.1:{port}", flush=True)
+    await server.wait_for_termination()
+
+
+@contextmanager
+def running(kind: str, engine: str, precision: str) -> Iterator[tuple[int, str]]:
+    """Process id and address of a server in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.request_cost", "--serve", kind]
+    command += ["--engine", engine, "--precision", precision]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()
+        assert line.startswith(PREFIX), line
+        yield process.pid, line.removeprefix(PREFIX).split()[0]
+    finally:
+        process.terminate()
+        process.wait()
+
+
+async def generate(address: str, load: Load, seconds: float) -> None:
+    """Load the server and print how many requests were answered."""
+    request = infer_request(MODEL, plain_images(1))
+    end_s = time.perf_counter() + seconds
+
+    async def ask(stub: Any) -> int:
+        answered = 0
+        while time.perf_counter() < end_s:
+            await stub.ModelInfer(request)
+            answered += 1
+        return answered
+
+    async def stream(stub: Any) -> int:
+        call = stub.ModelStreamInfer()
+        answered = 0
+        while time.perf_counter() < end_s:
+            await call.write(request)
+            response = await call.read()
+            assert not response.error_message, response.error_message
+            answered += 1
+        await call.done_writing()
+        await call.read()
+        return answered
+
+    async with AsyncExitStack() as stack:
+        stubs = []
+        for number in range(load.connections):
+            # Channels with the same arguments would share a connection.
+            options = [("grpc.channel_number", number)]
+            channel = grpc.aio.insecure_channel(address, options)
+            await stack.enter_async_context(channel)
+            stubs.append(service_pb2_grpc.GRPCInferenceServiceStub(channel))
+        await stubs[0].ModelInfer(request, wait_for_ready=True)
+        if load.rate:
+            poisson = poisson_calls if load.kind == "unary" else poisson_stream
+            share = load.rate / load.connections
+            calls = [poisson(stub, request, share, seconds, n) for n, stub in enumerate(stubs)]
+        else:
+            call = ask if load.kind == "unary" else stream
+            calls = [call(stubs[number % load.connections]) for number in range(load.callers)]
+        print(sum(await asyncio.gather(*calls)))
+
+
+def instants(rate: float, seconds: float, seed: int) -> Iterator[float]:
+    """When requests are due, in seconds from the beginning."""
+    rng = random.Random(seed)
+    due = 0.0
+    while (due := due + rng.expovariate(rate)) < seconds:
+        yield due
+
+
+async def ask_once(stub: Any, request: oip.ModelInferRequest) -> None:
+    """One unary call."""
+    await stub.ModelInfer(request)
+
+
+async def poisson_calls(
+    stub: Any, request: oip.ModelInferRequest, rate: float, seconds: float, seed: int
+) -> int:
+    """So many unary calls; returns how many were answered."""
+    calls = []
+    began = time.perf_counter()
+    for due in instants(rate, seconds, seed):
+        await asyncio.sleep(max(0.0, began + due - time.perf_counter()))
+        calls.append(asyncio.ensure_future(ask_once(stub, request)))
+    await asyncio.gather(*calls)
+    return len(calls)
+
+
+async def poisson_stream(
+    stub: Any, request: oip.ModelInferRequest, rate: float, seconds: float, seed: int
+) -> int:
+    """So many requests over a stream; returns how many were answered."""
+    stream = stub.ModelStreamInfer()
+    sent = answered = 0
+
+    async def read() -> None:
+        nonlocal answered
+        async for response in stream:
+            assert not response.error_message, response.error_message
+            answered += 1
+
+    reading = asyncio.ensure_future(read())
+    began = time.perf_counter()
+    for due in instants(rate, seconds, seed):
+        await asyncio.sleep(max(0.0, began + due - time.perf_counter()))
+        await stream.write(request)
+        sent += 1
+    await stream.done_writing()
+    await reading
+    assert answered == sent, f"{answered} of {sent} requests were answered"
+    return answered
+
+
+def turn(server: tuple[int, str], load: Load, seconds: float) -> tuple[float, float]:
+    """Requests per second, and microseconds of the front's processor time for each."""
+    pid, address = server
+    before_s, began_s = cpu_s(pid), time.perf_counter()
+    command = [sys.executable, "-m", "benchmarks.request_cost", "--generate", address]
+    command += ["--load", str(LOADS.index(load)), "--seconds", str(seconds)]
+    answered = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    used_s = cpu_s(pid) - before_s
+    return answered / (time.perf_counter() - began_s), used_s / answered * 1e6
+
+
+def cpu_s(pid: int) -> float:
+    """Processor time of a process, without its children."""
+    usage = process_usage(pid)
+    assert usage is not None
+    return usage[0]
+
+
+def measure(args: argparse.Namespace, loads: list[Load]) -> list[dict[str, Any]]:
+    """Every load on both servers in turns; a row for each load."""
+    rows = []
+    with ExitStack() as stack:
+        servers = {
+            kind: stack.enter_context(running(kind, args.engine, args.precision))
+            for kind in ("rootserve", "empty")
+        }
+        wait_ready(servers["rootserve"][1])
+        for load in loads:
+            turns: dict[str, list[tuple[float, float]]] = {"rootserve": [], "empty": []}
+            for number in range(args.rounds + 1):
+                order = ("rootserve", "empty") if number % 2 else ("empty", "rootserve")
+                for kind in order:
+                    found = turn(servers[kind], load, args.seconds)
+                    if number:  # the first round warms up
+                        turns[kind].append(found)
+            pairs = zip(turns["rootserve"], turns["empty"], strict=True)
+            ratios = [ours[1] / empty[1] for ours, empty in pairs]
+            rows.append(
+                {
+                    "load": load.name,
+                    "rootserve_us": statistics.median(us for _, us in turns["rootserve"]),
+                    "empty_us": statistics.median(us for _, us in turns["empty"]),
+                    "ratio": statistics.median(ratios),
+                    "ratios": ratios,
+                }
+            )
+            print(line(rows[-1]), flush=True)
+    return rows
+
+
+def wait_ready(address: str) -> None:
+    """Return when the model answers."""
+    with grpc.insecure_channel(address) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        for _ in range(600):
+            if stub.ServerReady(oip.ServerReadyRequest(), wait_for_ready=True, timeout=60).ready:
+                return
+            time.sleep(0.1)
+    raise TimeoutError("the server did not become ready")
+
+
+def line(row: dict[str, Any]) -> str:
+    """One row of the Markdown table."""
+    spread = f"{min(row['ratios']):.2f}-{max(row['ratios']):.2f}"
+    times = f"{row['empty_us']:.0f} | {row['rootserve_us']:.0f}"
+    return f"| {row['load']} | {times} | {row['ratio']:.2f} ({spread}) |"
+
+
+def main() -> int:
+    """Measure; with ``--serve`` or ``--generate``, be one of the processes."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1.5, help="of a turn")
+    parser.add_argument("--only", help="loads whose names contain this")
+    parser.add_argument("--engine", default="fake", help="what rootserve computes with")
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--serve", choices=["rootserve", "empty"], help=argparse.SUPPRESS)
+    parser.add_argument("--generate", metavar="ADDRESS", help=argparse.SUPPRESS)
+    parser.add_argument("--load", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.serve == "empty":
+        uvloop.run(serve_empty())
+        return 0
+    if args.serve:
+        ports = ["--port", "0", "--metrics-port", "0", "--device", "cpu", "--models", MODEL]
+        return serve(
+            [*ports, "--engine", args.engine, "--precision", args.precision, "--log-level", "error"]
+        )
+    if args.generate:
+        uvloop.run(generate(args.generate, LOADS[args.load], args.seconds))
+        return 0
+    machine = {
+        "cpu": cpu_name(),
+        "processors": cpu_count(),
+        "python": platform.python_version(),
+        "grpcio": grpc.__version__,
+        "load": os.getloadavg()[0],
+    }
+    print(", ".join(f"{key} {value}" for key, value in machine.items()))
+    print("\n| load | empty, us | rootserve, us | ratio (range) |\n|---|---|---|---|")
+    loads = [load for load in LOADS if not args.only or args.only in load.name]
+    rows = measure(args, loads)
+    if args.json:
+        args.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
