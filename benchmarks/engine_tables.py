@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.rounds import ratios, spread
+from rootmodels.calibration import read_calibration
 from rootmodels.cost import network_cost
-from rootmodels.variants import get_variant
+from rootmodels.variants import VARIANTS, get_variant
+from rootmodels.weights_info import weights_path
 
 Rates = Mapping[tuple[str, str, str, int], list[float]]
 """Images/s per round, by engine, precision, variant and rows."""
@@ -76,13 +78,26 @@ def variants_table(rates: Rates) -> str:
     )
 
 
+def accuracy_table() -> str:
+    """Accuracy by precision of the shipped weights, as ``python -m server.calibrate`` measured it."""
+    found = [read_calibration(path) for name in VARIANTS if (path := weights_path(name)).exists()]
+    precisions = list(dict.fromkeys(key for measured in found for key in measured.accuracy))
+    lines = [
+        [f"`{one.variant}`", *(f"{one.accuracy[key]:.4f}" for key in precisions)] for one in found
+    ]
+    count = found[0].test_images
+    return (
+        f"Accuracy over {count:,} test images\n\n{table(['shipped weights', *precisions], lines)}"
+    )
+
+
 def write_section(page: Path, name: str, text: str) -> None:
     """Put ``text`` between the marks of ``name`` in ``page``.
 
     Raises:
         ValueError: if the page has no such marks.
     """
-    begin, end = f"<!-- {name}: written by benchmarks/engines.py -->", f"<!-- end of {name} -->"
+    begin, end = f"<!-- {name}: written by benchmarks -->", f"<!-- end of {name} -->"
     pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
     content, count = pattern.subn(lambda _: f"{begin}\n\n{text}\n\n{end}", page.read_text())
     if count != 1:

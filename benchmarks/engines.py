@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.engine_tables import engines_table, variants_table, write_section
+from benchmarks.engine_tables import accuracy_table, engines_table, variants_table, write_section
 from benchmarks.rounds import Rates, machine, take_turns
 from rootmodels.calibration import Calibration, file_sha256, write_calibration
 from rootmodels.check_images import check_images
@@ -38,7 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
-    add("table", choices=["engines", "variants"], help="engines compared, or variants compared")
+    add(
+        "table",
+        choices=["engines", "variants", "accuracy"],
+        help="engines compared, variants compared, or what python -m server.calibrate measured",
+    )
     add("--device", default="cpu")
     add("--engines", default="openvino,torch,torch-compiled")
     add("--precisions", default="fp32,bf16,int8")
@@ -54,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--json", type=Path)
     add("--markdown", type=Path, help="page whose section is written anew")
     args = parser.parse_args(arguments)
+    if args.table == "accuracy":
+        _publish(args.markdown, args.table, accuracy_table())
+        return
     precisions = args.precisions.split(",")
     if args.table == "engines":
         rows = [1, 8, 32]
@@ -77,8 +84,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     told = machine(args.device, args.threads)
     table = engines_table(rates, rows) if args.table == "engines" else variants_table(rates)
-    text = f"{told}, {args.rounds} rounds.\n\n{table}"
-    print(text)
     if args.json:
         results = [
             dict(zip(("engine", "precision", "variant", "rows"), key, strict=True))
@@ -86,8 +91,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for key, found in rates.items()
         ]
         args.json.write_text(json.dumps({"machine": told, "results": results}, indent=1) + "\n")
-    if args.markdown:
-        write_section(args.markdown, args.table, text)
+    _publish(args.markdown, args.table, f"{told}, {args.rounds} rounds.\n\n{table}")
+
+
+def _publish(page: Path | None, name: str, text: str) -> None:
+    print(text)
+    if page is not None:
+        write_section(page, name, text)
 
 
 def _spec(name: str, device: str, threads: int, folder: Path) -> LoadSpec:

@@ -96,30 +96,49 @@ def load(spec: LoadSpec) -> OpenVinoEngine:
     if spec.device != "cpu":
         raise EngineError(f"engine openvino runs on the cpu, not on {spec.device}; use torch")
     core = ov.Core()
-    capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if PRECISIONS[spec.precision] not in capabilities:
-        raise EngineError(
-            f"this processor does not compute in {spec.precision}; use precision fp32"
-        )
-    network = spec.network()
-    arithmetic: Arithmetic = FloatArithmetic()
-    if spec.precision == "int8":
-        arithmetic = Int8Arithmetic(network.layers, spec.calibration().ranges)
-    model = build_network(network, arithmetic)
-    # Without a hint, OpenVINO chooses by itself, and takes bf16 on processors that can. In int8, it is for
-    # what lies between integer kernels.
-    is_exact = spec.precision == "fp32" or "BF16" not in capabilities
-    options = {
-        "INFERENCE_PRECISION_HINT": "f32" if is_exact else "bf16",
-        "INFERENCE_NUM_THREADS": spec.threads,
-        "ENABLE_CPU_PINNING": False,
-    }
+    options = compile_options(core, spec)
+    model = network_graph(spec)
     streams = min(spec.threads, _MOST_STREAMS)
     together = core.compile_model(model, "CPU", options | {"NUM_STREAMS": 1})
     apart = None
     if streams > 1:
         apart = core.compile_model(model, "CPU", options | {"NUM_STREAMS": streams})
     return OpenVinoEngine(together, apart, streams, spec.precision)
+
+
+def compile_options(core: ov.Core, spec: LoadSpec) -> dict[str, object]:
+    """How OpenVINO is to compile ``spec``, but for the number of streams.
+
+    Raises:
+        EngineError: if the processor does not compute in that precision.
+    """
+    capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if PRECISIONS[spec.precision] not in capabilities:
+        raise EngineError(
+            f"this processor does not compute in {spec.precision}; use precision fp32"
+        )
+    # Without a hint, OpenVINO chooses by itself, and takes bf16 on processors that can. In int8, it is for
+    # what lies between integer kernels.
+    is_exact = spec.precision == "fp32" or "BF16" not in capabilities
+    return {
+        "INFERENCE_PRECISION_HINT": "f32" if is_exact else "bf16",
+        "INFERENCE_NUM_THREADS": spec.threads,
+        "ENABLE_CPU_PINNING": False,
+    }
+
+
+def network_graph(spec: LoadSpec) -> ov.Model:
+    """The network of ``spec`` in its precision.
+
+    Raises:
+        EngineError: if int8 is asked for and nobody measured the ranges of these weights.
+        WeightsError: if the weights cannot be used.
+    """
+    network = spec.network()
+    arithmetic: Arithmetic = FloatArithmetic()
+    if spec.precision == "int8":
+        arithmetic = Int8Arithmetic(network.layers, spec.calibration().ranges)
+    return build_network(network, arithmetic)
 
 
 def build_network(network: FoldedNetwork, arithmetic: Arithmetic) -> ov.Model:
