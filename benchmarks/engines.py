@@ -47,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--engines", default="openvino,torch,torch-compiled")
     add("--precisions", default="fp32,bf16,int8")
     add("--variants", default="", help="default: the trained ones, or all in the table of variants")
+    add("--rows", default="1,8,32", help="of a batch, in the table of engines")
     add("--threads", type=int, default=cpu_count())
     add("--rounds", type=int, default=25)
     add(
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     precisions = args.precisions.split(",")
     if args.table == "engines":
-        rows = [1, 8, 32]
+        rows = [int(count) for count in args.rows.split(",")]
         trained = [v.name for v in NIN_VARIANTS if weights_path(v.name).exists()]
         variants = args.variants.split(",") if args.variants else trained
         engines = args.engines.split(",")
@@ -124,7 +125,7 @@ def _load(
 
 
 def _runner(engine: Engine, spec: LoadSpec, rows: int) -> object:
-    size = spec.network().image_size
+    size = spec.image_size()
     images = np.random.default_rng(0).integers(0, 256, (rows, 3, size, size), dtype=np.uint8)
     return lambda: engine.run(images)
 

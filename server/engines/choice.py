@@ -95,6 +95,7 @@ class _Trial:
         self._spec = spec
         self._calibration = calibration
         self._refusals = refusals
+        self._images = check_images(spec.image_size(), _CHECKED_IMAGES)
 
     def remembered(self, candidates: Sequence[Candidate], cache: ChoiceCache) -> Chosen | None:
         """What was chosen before under the same circumstances, if it still computes correctly."""
@@ -108,7 +109,7 @@ class _Trial:
         engines = {candidate: engine for candidate, engine in tried.items() if engine}
         if len(engines) < 2:
             return next((Chosen(engine, "") for engine in engines.values()), None)
-        images = self._images()[:_TIMED_ROWS]
+        images = self._images[:_TIMED_ROWS]
         seconds = best_times({key: _runner(engine, images) for key, engine in engines.items()})
         rates = {key: len(images) / took for key, took in seconds.items()}
         best = max(rates, key=rates.__getitem__)
@@ -122,14 +123,11 @@ class _Trial:
             engine = _load(self._spec, candidate)
             if self._calibration is not None and self._calibration.check_logits:
                 expected = np.array(self._calibration.check_logits[:_CHECKED_IMAGES], np.float32)
-                check_logits(engine.run(self._images()), expected, candidate.precision)
+                check_logits(engine.run(self._images), expected, candidate.precision)
         except (EngineError, RuntimeError) as error:
             self._refusals.append(f"not {candidate}: {' '.join(str(error).split())}")
             return None
         return engine
-
-    def _images(self) -> NDArray[np.uint8]:
-        return check_images(self._spec.network().image_size, _CHECKED_IMAGES)
 
 
 def check_logits(

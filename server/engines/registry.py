@@ -30,7 +30,7 @@ def preferred_engines(device: str) -> tuple[str, ...]:
     """What "auto" tries on ``device``; it takes the first engine that computes the model.
 
     On the CPU torch is slower throughout (docs/engines.md), and to try it would cost each worker its import,
-    some 2 s and 300 MB: it is for where OpenVINO does not work.
+    seconds and some 200 MB: it is for where OpenVINO does not work.
     """
     return ("openvino", "torch") if device == "cpu" else ("cuda-graphs", "torch")
 

@@ -59,7 +59,7 @@ def load(spec: LoadSpec) -> CompiledEngine:
     use_device(spec)
     graph: Callable[[Tensor], Tensor] = torch.compile(build_module(spec), dynamic=False)
     engine = CompiledEngine(graph, spec.precision)
-    size = spec.network().image_size
+    size = spec.image_size()
     with config.patch(freezing=True):
         engine.run(np.zeros((1, 3, size, size), np.uint8))
     return engine
