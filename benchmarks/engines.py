@@ -1,92 +1,133 @@
-"""Images per second of each engine, without a server: ``python benchmarks/engines.py``.
+"""Images per second of the engines, without a server: ``python -m benchmarks.engines``.
 
-Engines, variants and batch sizes take turns within each round, so that a machine whose speed drifts is
-the same machine for all of them. Prints the median over the rounds and the range.
+Everything that is compared takes turns within each round, forwards and backwards, so that a machine whose
+speed drifts is the same machine for all of it; ratios are formed within a round. Writes JSON and, with
+``--markdown docs/engines.md``, the tables there. Variants without weights are measured with random ones.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
-import statistics
-import time
-from collections.abc import Sequence
-from importlib import metadata
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from rootmodels.weights_info import weights_path
-from server.engines.base import Engine, LoadSpec
-from server.engines.registry import get_loader
-from server.machine import cpu_count, cpu_name
+from benchmarks.engine_tables import accuracy_table, engines_table, variants_table, write_section
+from benchmarks.rounds import Rates, machine, take_turns
+from rootmodels.calibration import Calibration, file_sha256, write_calibration
+from rootmodels.check_images import check_images
+from rootmodels.network import Network
+from rootmodels.ranges import measure_ranges
+from rootmodels.variants import NIN_VARIANTS, get_variant
+from rootmodels.weights import save_weights
+from rootmodels.weights_info import WeightsInfo, weights_path
+from server.engines.base import Engine, LoadSpec, Precision
+from server.engines.registry import PRECISIONS, get_loader
+from server.machine import cpu_count
 
+Key = tuple[str, Precision, str, int]
+"""Engine, precision, variant, rows of a batch."""
 
-def images_per_second(engine: Engine, rows: int, seconds: float) -> float:
-    """Run batches of ``rows`` for about ``seconds``."""
-    images = np.random.default_rng(0).integers(0, 256, (rows, 3, 32, 32), dtype=np.uint8)
-    engine.run(images)
-    batches = 0
-    began = time.perf_counter()
-    while (elapsed := time.perf_counter() - began) < seconds:
-        engine.run(images)
-        batches += 1
-    return batches * rows / elapsed
+SERVED_ROWS = 16
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and print."""
+    """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--engines", default="torch,openvino")
-    parser.add_argument("--variants", default="nin-orig,nin-root-4,nin-root-16")
-    parser.add_argument("--rows", default="1,8,32")
-    parser.add_argument("--threads", type=int, default=cpu_count())
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=0.5, help="per measurement")
-    parser.add_argument("--json", type=Path)
+    add = parser.add_argument
+    add(
+        "table",
+        choices=["engines", "variants", "accuracy"],
+        help="engines compared, variants compared, or what python -m server.calibrate measured",
+    )
+    add("--device", default="cpu")
+    add("--engines", default="openvino,torch,torch-compiled")
+    add("--precisions", default="fp32,bf16,int8")
+    add("--variants", default="", help="default: the trained ones, or all in the table of variants")
+    add("--rows", default="1,8,32", help="of a batch, in the table of engines")
+    add("--threads", type=int, default=cpu_count())
+    add("--rounds", type=int, default=25)
+    add(
+        "--seconds",
+        type=float,
+        default=0.05,
+        help="per measurement; short, because a shared machine's speed drifts",
+    )
+    add("--json", type=Path)
+    add("--markdown", type=Path, help="page whose section is written anew")
     args = parser.parse_args(arguments)
-
-    loaded = {}
-    for variant in args.variants.split(","):
-        path = weights_path(variant)
-        spec = LoadSpec(variant, path if path.exists() else None, args.device, args.threads)
-        for engine in args.engines.split(","):
-            loaded[engine, variant] = get_loader(engine)(spec)
-    sizes = [int(rows) for rows in args.rows.split(",")]
-    rates: dict[tuple[str, str, int], list[float]] = {
-        (*key, rows): [] for key in loaded for rows in sizes
-    }
-    for _ in range(args.rounds):
-        for (engine, variant, rows), found in rates.items():
-            found.append(images_per_second(loaded[engine, variant], rows, args.seconds))
-
-    libraries = {name: metadata.version(name) for name in ("torch", "openvino", "numpy")}
-    machine = {
-        "cpu": cpu_name(),
-        "threads": args.threads,
-        "device": args.device,
-        "python": platform.python_version(),
-        **libraries,
-    }
-    print(", ".join(f"{key} {value}" for key, value in machine.items()))
-    print(f"images/s, median of {args.rounds} rounds (range)\n")
-    print(f"{'engine':10}{'variant':14}" + "".join(f"{f'{rows} rows':>22}" for rows in sizes))
-    for engine, variant in loaded:
-        cells = ""
-        for rows in sizes:
-            found = rates[engine, variant, rows]
-            cells += f"{statistics.median(found):,.0f} ({min(found):,.0f}-{max(found):,.0f})".rjust(
-                22
-            )
-        print(f"{engine:10}{variant:14}{cells}")
+    if args.table == "accuracy":
+        _publish(args.markdown, args.table, accuracy_table())
+        return
+    precisions = args.precisions.split(",")
+    if args.table == "engines":
+        rows = [int(count) for count in args.rows.split(",")]
+        trained = [v.name for v in NIN_VARIANTS if weights_path(v.name).exists()]
+        variants = args.variants.split(",") if args.variants else trained
+        engines = args.engines.split(",")
+    else:
+        rows = [SERVED_ROWS]
+        variants = args.variants.split(",") if args.variants else [v.name for v in NIN_VARIANTS]
+        engines = args.engines.split(",")[:1]
+    with tempfile.TemporaryDirectory() as folder:
+        specs = {name: _spec(name, args.device, args.threads, Path(folder)) for name in variants}
+        loaded = dict(_load(specs, engines, precisions))
+        runs = {
+            (*key, count): _runner(engine, specs[key[2]], count)
+            for key, engine in loaded.items()
+            for count in rows
+        }
+        rates: Rates[Key] = take_turns(
+            runs, {key: key[3] for key in runs}, args.rounds, args.seconds
+        )
+    told = machine(args.device, args.threads)
+    table = engines_table(rates, rows) if args.table == "engines" else variants_table(rates)
     if args.json:
         results = [
-            {"engine": engine, "variant": variant, "rows": rows, "images_per_s": found}
-            for (engine, variant, rows), found in rates.items()
+            dict(zip(("engine", "precision", "variant", "rows"), key, strict=True))
+            | {"images_per_s": [round(rate, 1) for rate in found]}
+            for key, found in rates.items()
         ]
-        args.json.write_text(json.dumps({"machine": machine, "results": results}, indent=2) + "\n")
+        args.json.write_text(json.dumps({"machine": told, "results": results}, indent=1) + "\n")
+    _publish(args.markdown, args.table, f"{told}, {args.rounds} rounds.\n\n{table}")
+
+
+def _publish(page: Path | None, name: str, text: str) -> None:
+    print(text)
+    if page is not None:
+        write_section(page, name, text)
+
+
+def _spec(name: str, device: str, threads: int, folder: Path) -> LoadSpec:
+    """With the shipped weights, or else with random ones in ``folder`` whose ranges were measured."""
+    path = weights_path(name)
+    if not path.exists():
+        path = weights_path(name, folder)
+        network = Network(get_variant(name))
+        save_weights(path, network, WeightsInfo(name, 0.1, 0, 0, 0, "", {}))
+        ranges = measure_ranges(network.fold(), check_images(32))
+        write_calibration(path, Calibration(name, file_sha256(path), 32, ranges))
+    return LoadSpec(name, path, device, threads)
+
+
+def _load(
+    specs: Mapping[str, LoadSpec], engines: Sequence[str], precisions: Sequence[Precision]
+) -> Iterator[tuple[tuple[str, Precision, str], Engine]]:
+    for name, spec in specs.items():
+        for engine in engines:
+            for precision in precisions:
+                if precision in PRECISIONS[engine]:
+                    wanted = LoadSpec(name, spec.weights, spec.device, spec.threads, precision)
+                    yield (engine, precision, name), get_loader(engine)(wanted)
+
+
+def _runner(engine: Engine, spec: LoadSpec, rows: int) -> object:
+    size = spec.image_size()
+    images = np.random.default_rng(0).integers(0, 256, (rows, 3, size, size), dtype=np.uint8)
+    return lambda: engine.run(images)
 
 
 if __name__ == "__main__":

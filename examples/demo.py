@@ -111,7 +111,8 @@ async def measure(address: str) -> list[Measured]:
         say(f"[bold]ready[/] after {time.monotonic() - began:.1f} s of loading and warming up")
         info = await client.server_info()
         engine = (await client.model(VARIANTS[0])).engine
-        what = f"{engine} {info.libraries.get(engine or '', '')} in fp32"
+        precisions = sorted({str((await client.model(name)).precision) for name in VARIANTS})
+        what = f"{engine} {info.libraries.get(engine or '', '')} in {' and '.join(precisions)}"
         say(f"{info.cpu}, {info.cpu_count} processors, {what}, rootserve {info.version}\n")
         say(f"[bold]a few pictures[/], as {VARIANTS[-1]} sees them")
         await classify_pictures(client)

@@ -72,9 +72,10 @@ class Settings(BaseModel):
         "auto",
         pattern=r"^(auto|cpu|cuda|cuda:\d+(,cuda:\d+)*)$",
     )
-    engine: Literal["auto", "torch", "openvino", "fake"] = _option(
+    engine: Literal["auto", "openvino", "torch", "torch-compiled", "cuda-graphs", "fake"] = _option(
         "workers",
-        "what computes: auto (the fastest that is correct), openvino, torch, or fake (for tests)",
+        "what computes: auto (the fastest that is correct), openvino, torch, torch-compiled (needs a C++ "
+        "compiler), cuda-graphs (on a GPU), or fake (for tests)",
         "auto",
     )
     precision: PrecisionSetting = _option(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rootmodels.calibration import Calibration, CalibrationError, read_calibration
 from rootmodels.parameters import FoldedNetwork, load_network, random_network
 from rootmodels.variants import get_variant
+from rootmodels.weights_info import image_size, read_info
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 """What an engine computes in: fp16 rounds weights and responses to 11 significant bits, bf16 to 8; int8 to
@@ -49,6 +50,15 @@ class LoadSpec:
         if self.weights is None:
             return random_network(variant)
         return load_network(self.weights, variant)
+
+    def image_size(self) -> int:
+        """Height and width of the images, in pixels.
+
+        Raises:
+            WeightsError: if the weights cannot be used.
+        """
+        info = None if self.weights is None else read_info(self.weights)
+        return image_size(get_variant(self.model), info)
 
     def calibration(self) -> Calibration:
         """What was measured of the weights.

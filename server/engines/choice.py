@@ -95,10 +95,11 @@ class _Trial:
         self._spec = spec
         self._calibration = calibration
         self._refusals = refusals
+        self._images = check_images(spec.image_size(), _CHECKED_IMAGES)
 
     def remembered(self, candidates: Sequence[Candidate], cache: ChoiceCache) -> Chosen | None:
         """What was chosen before under the same circumstances, if it still computes correctly."""
-        found = cache.get(self._spec, candidates)
+        found = cache.get(self._spec, candidates) if len(candidates) > 1 else None
         engine = self._try(found) if found else None
         return Chosen(engine, "remembered as the fastest") if engine else None
 
@@ -106,9 +107,9 @@ class _Trial:
         """The fastest that computes correctly; None if none does."""
         tried = {candidate: self._try(candidate) for candidate in candidates}
         engines = {candidate: engine for candidate, engine in tried.items() if engine}
-        if not engines:
-            return None
-        images = self._images()[:_TIMED_ROWS]
+        if len(engines) < 2:
+            return next((Chosen(engine, "") for engine in engines.values()), None)
+        images = self._images[:_TIMED_ROWS]
         seconds = best_times({key: _runner(engine, images) for key, engine in engines.items()})
         rates = {key: len(images) / took for key, took in seconds.items()}
         best = max(rates, key=rates.__getitem__)
@@ -122,14 +123,11 @@ class _Trial:
             engine = _load(self._spec, candidate)
             if self._calibration is not None and self._calibration.check_logits:
                 expected = np.array(self._calibration.check_logits[:_CHECKED_IMAGES], np.float32)
-                check_logits(engine.run(self._images()), expected, candidate.precision)
+                check_logits(engine.run(self._images), expected, candidate.precision)
         except (EngineError, RuntimeError) as error:
             self._refusals.append(f"not {candidate}: {' '.join(str(error).split())}")
             return None
         return engine
-
-    def _images(self) -> NDArray[np.uint8]:
-        return check_images(self._spec.network().image_size, _CHECKED_IMAGES)
 
 
 def check_logits(

@@ -6,7 +6,7 @@ Built without torch, because a worker that does not import torch is there in a t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import openvino as ov
@@ -89,23 +89,6 @@ def load(spec: LoadSpec) -> OpenVinoEngine:
     """Build and compile ``spec``.
 
     Raises:
-        EngineError, WeightsError: as :func:`compile_network`.
-    """
-    network = spec.network()
-    streams = min(spec.threads, _MOST_STREAMS)
-    options: list[Mapping[str, object]] = [{"NUM_STREAMS": 1}]
-    if streams > 1:
-        options.append({"NUM_STREAMS": streams})
-    together, *apart = compile_network(spec, network, *options)
-    return OpenVinoEngine(together, apart[0] if apart else None, streams, spec.precision)
-
-
-def compile_network(
-    spec: LoadSpec, network: FoldedNetwork, *options: Mapping[str, object]
-) -> list[ov.CompiledModel]:
-    """``network`` compiled as ``spec`` says, once with each of ``options``.
-
-    Raises:
         EngineError: if the device is not a CPU, the CPU cannot compute in the precision asked for, or
             int8 is asked for and nobody measured the ranges of these weights.
         WeightsError: if the weights cannot be used.
@@ -113,28 +96,49 @@ def compile_network(
     if spec.device != "cpu":
         raise EngineError(f"engine openvino runs on the cpu, not on {spec.device}; use torch")
     core = ov.Core()
+    options = compile_options(core, spec)
+    model = network_graph(spec)
+    streams = min(spec.threads, _MOST_STREAMS)
+    together = core.compile_model(model, "CPU", options | {"NUM_STREAMS": 1})
+    apart = None
+    if streams > 1:
+        apart = core.compile_model(model, "CPU", options | {"NUM_STREAMS": streams})
+    return OpenVinoEngine(together, apart, streams, spec.precision)
+
+
+def compile_options(core: ov.Core, spec: LoadSpec) -> dict[str, object]:
+    """How OpenVINO is to compile ``spec``, but for the number of streams.
+
+    Raises:
+        EngineError: if the processor does not compute in that precision.
+    """
     capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if spec.precision not in PRECISIONS:
-        raise EngineError(
-            f"engine openvino does not compute in {spec.precision}; use one of {', '.join(PRECISIONS)}"
-        )
     if PRECISIONS[spec.precision] not in capabilities:
         raise EngineError(
             f"this processor does not compute in {spec.precision}; use precision fp32"
         )
-    arithmetic: Arithmetic = FloatArithmetic()
-    if spec.precision == "int8":
-        arithmetic = Int8Arithmetic(network.layers, spec.calibration().ranges)
-    model = build_network(network, arithmetic)
     # Without a hint, OpenVINO chooses by itself, and takes bf16 on processors that can. In int8, it is for
     # what lies between integer kernels.
     is_exact = spec.precision == "fp32" or "BF16" not in capabilities
-    common: dict[str, object] = {
+    return {
         "INFERENCE_PRECISION_HINT": "f32" if is_exact else "bf16",
         "INFERENCE_NUM_THREADS": spec.threads,
         "ENABLE_CPU_PINNING": False,
     }
-    return [core.compile_model(model, "CPU", common | dict(further)) for further in options]
+
+
+def network_graph(spec: LoadSpec) -> ov.Model:
+    """The network of ``spec`` in its precision.
+
+    Raises:
+        EngineError: if int8 is asked for and nobody measured the ranges of these weights.
+        WeightsError: if the weights cannot be used.
+    """
+    network = spec.network()
+    arithmetic: Arithmetic = FloatArithmetic()
+    if spec.precision == "int8":
+        arithmetic = Int8Arithmetic(network.layers, spec.calibration().ranges)
+    return build_network(network, arithmetic)
 
 
 def build_network(network: FoldedNetwork, arithmetic: Arithmetic) -> ov.Model:

@@ -14,8 +14,10 @@ import numpy as np
 import openvino as ov
 
 from rootmodels.layer import Layer
+from rootmodels.layers import network_layers
+from rootmodels.variants import get_variant
 from server.engines.base import Images, LoadSpec
-from server.engines.openvino_cpu import compile_network
+from server.engines.openvino_cpu import compile_options, network_graph
 from server.engines.profiling import PassTimes
 
 _ORIGINAL_NAMES = "originalLayersNames"
@@ -75,6 +77,7 @@ def load(spec: LoadSpec) -> OpenVinoProfiler:
     Raises:
         EngineError, WeightsError: as :func:`server.engines.openvino_cpu.load`.
     """
-    network = spec.network()
-    (compiled,) = compile_network(spec, network, {"NUM_STREAMS": 1, "PERF_COUNT": True})
-    return OpenVinoProfiler(compiled, network.layers)
+    core = ov.Core()
+    options = compile_options(core, spec) | {"NUM_STREAMS": 1, "PERF_COUNT": True}
+    compiled = core.compile_model(network_graph(spec), "CPU", options)
+    return OpenVinoProfiler(compiled, network_layers(get_variant(spec.model)))

@@ -9,9 +9,11 @@ from server.engines.base import Loader, Precision
 from server.engines.profiling import ProfilerLoader
 
 LOADERS = {
+    "cuda-graphs": "server.engines.torch_cuda",
     "fake": "server.engines.fake",
     "openvino": "server.engines.openvino_cpu",
     "torch": "server.engines.torch_eager",
+    "torch-compiled": "server.engines.torch_compiled",
 }
 """Engine name to the module whose ``load`` makes one; imported when used."""
 
@@ -22,20 +24,22 @@ PROFILERS = {
 """The same for those engines that can tell how long each layer takes."""
 
 PRECISIONS: Mapping[str, tuple[Precision, ...]] = {
+    "cuda-graphs": ("fp32", "bf16", "fp16"),
     "fake": ("fp32",),
     "openvino": ("fp32", "bf16", "int8"),
     "torch": ("fp32", "bf16"),
+    "torch-compiled": ("fp32", "bf16"),
 }
-"""What each engine computes in, if the device can."""
+"""What each engine computes in, if the device can: no loader is asked for anything else."""
 
 
 def preferred_engines(device: str) -> tuple[str, ...]:
     """What "auto" tries on ``device``; it takes the first engine that computes the model.
 
-    In the order of docs/engines.md. On the CPU torch is no match there, and to try it at each start would
-    cost its import: 2 s and 300 MB per worker.
+    On the CPU torch is slower throughout (docs/engines.md), and to try it would cost each worker its import,
+    seconds and some 200 MB: it is for where OpenVINO does not work.
     """
-    return ("openvino", "torch") if device == "cpu" else ("torch",)
+    return ("openvino", "torch") if device == "cpu" else ("cuda-graphs", "torch")
 
 
 def get_loader(name: str) -> Loader:

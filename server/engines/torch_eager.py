@@ -57,6 +57,16 @@ def load(spec: LoadSpec) -> TorchEngine:
         EngineError: if the device is not there.
         WeightsError: if the weights cannot be used.
     """
+    use_device(spec)
+    return TorchEngine(build_module(spec), torch.device(spec.device), spec.precision)
+
+
+def use_device(spec: LoadSpec) -> None:
+    """Have this process compute on the device of ``spec``, with its number of threads.
+
+    Raises:
+        EngineError: if the device is not there.
+    """
     device = torch.device(spec.device)
     if device.type == "cuda":
         count = torch.cuda.device_count()
@@ -68,4 +78,3 @@ def load(spec: LoadSpec) -> TorchEngine:
         torch.cuda.set_device(device)
     else:
         torch.set_num_threads(spec.threads)
-    return TorchEngine(build_module(spec), device, spec.precision)

@@ -272,7 +272,6 @@ class WorkerPool:
                         "engine": message.engine,
                         "precision": message.precision,
                         "seconds": round(message.seconds, 3),
-                        "choice": message.reason,
                     },
                 )
                 self.events.model_measured(name, message.model, message.latency)

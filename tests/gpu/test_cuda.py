@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,10 @@ from rootmodels.analysis.sums import make_plan
 from rootmodels.cifar10 import read_cifar10
 from rootmodels.variants import VARIANTS
 from rootmodels.weights_info import weights_path
-from server.engines.base import LoadSpec
+from server.engines.base import LoadSpec, Precision
+from server.engines.choice import check_logits
 from server.engines.profiling import measure
-from server.engines.registry import get_loader, get_profiler_loader
+from server.engines.registry import PRECISIONS, get_loader, get_profiler_loader
 from server.engines.torch_eager import build_module
 from tests.support.server_process import running_server
 
@@ -28,21 +30,41 @@ def spec(name: str, device: str) -> LoadSpec:
     return LoadSpec(name, path if path.exists() else None, device, 0)
 
 
+@pytest.mark.parametrize("precision", PRECISIONS["cuda-graphs"])
+def test_graphs_compute_real_images_in_each_precision(
+    precision: Precision, sample_path: Path
+) -> None:
+    """Batches that fill a graph and that do not, of both types, in turn; tolerances as on the CPU."""
+    images = read_cifar10(sample_path, "test").images[:400]
+    wanted = spec("nin-root-16", "cuda:0")
+    with torch.inference_mode():
+        expected = build_module(spec("nin-root-16", "cpu"))(torch.from_numpy(images)).numpy()
+    engine = get_loader("cuda-graphs")(replace(wanted, precision=precision))
+    for rows in (1, 7, 32, 400, 3, 33):
+        for batch in (images[:rows], images[:rows].astype(np.float32)):
+            logits = engine.run(batch)
+            check_logits(logits, expected[:rows], precision)
+            assert (logits.argmax(1) != expected[:rows].argmax(1)).mean() <= 0.02
+
+
+@pytest.mark.parametrize("engine", ["torch", "cuda-graphs"])
 @pytest.mark.parametrize("name", VARIANTS)
-def test_logits_on_the_gpu_are_those_of_the_cpu(name: str, sample_path: Path) -> None:
+def test_logits_on_the_gpu_are_those_of_the_cpu(name: str, engine: str, sample_path: Path) -> None:
     images = read_cifar10(sample_path, "test").images[:32]
     if name.startswith("resnet50"):
         images = images.repeat(7, axis=2).repeat(7, axis=3)
     with torch.inference_mode():
         expected = build_module(spec(name, "cpu"))(torch.from_numpy(images)).numpy()
-    engine = get_loader("torch")(spec(name, "cuda:0"))
+    loaded = get_loader(engine)(spec(name, "cuda:0"))
     for rows in (1, 7, 32):
-        np.testing.assert_allclose(engine.run(images[:rows]), expected[:rows], atol=1e-3)
+        np.testing.assert_allclose(loaded.run(images[:rows]), expected[:rows], atol=1e-3)
 
 
 def test_a_server_has_one_worker_per_gpu_and_answers_from_it(sample_path: Path) -> None:
     data = read_cifar10(sample_path, "test")
-    with running_server("--device", "cuda", "--models", "nin-root-16") as server:
+    with running_server(
+        "--device", "cuda", "--models", "nin-root-16", "--precision", "fp32"
+    ) as server:
         assert len(server.worker_pids()) == torch.cuda.device_count()
         logits = np.concatenate(
             [server.infer("nin-root-16", data.images[n : n + 20]) for n in range(0, 200, 20)]

@@ -168,7 +168,7 @@ def test_a_damaged_cache_is_no_harm(engines: Scripted, tmp_path: Path, content: 
     load_best(SPEC, "auto", "auto", cache)
     (file,) = tmp_path.iterdir()
     file.write_text(content, errors="surrogateescape")
-    assert "fastest" in load_best(SPEC, "auto", "auto", cache).reason
+    assert "fastest, " in load_best(SPEC, "auto", "auto", cache).reason
     assert load_best(SPEC, "auto", "auto", cache).reason == "remembered as the fastest"
 
 

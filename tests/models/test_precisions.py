@@ -41,6 +41,7 @@ COMPUTED: list[tuple[str, Precision]] = [
     ("openvino", "int8"),
     ("torch", "fp32"),
     ("torch", "bf16"),
+    ("torch-compiled", "bf16"),
 ]
 
 

@@ -1,0 +1,64 @@
+"""What can be said of the compiled and the CUDA engine without the device they are for."""
+
+import numpy as np
+import pytest
+import torch
+
+from rootmodels.check_images import check_images
+from rootmodels.weights_info import weights_path
+from server.engines.base import EngineError, LoadSpec
+from server.engines.choice import check_logits
+from server.engines.registry import get_loader
+from server.engines.torch_cuda import HALVED_BYTES, ReducedNetwork, bucket, parts
+from server.engines.torch_eager import build_module
+
+SPEC = LoadSpec("nin-root-16", weights_path("nin-root-16"), "cpu", threads=2)
+
+
+def test_the_compiled_engine_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(EngineError, match="needs a C\\+\\+ compiler, and no-such-compiler is not"):
+        get_loader("torch-compiled")(SPEC)
+
+
+def test_engines_refuse_the_other_device() -> None:
+    with pytest.raises(EngineError, match="torch-compiled runs on the cpu, not on cuda:0"):
+        get_loader("torch-compiled")(LoadSpec("nin-orig", None, "cuda:0", 0))
+    with pytest.raises(EngineError, match="cuda-graphs runs on a GPU, not on cpu"):
+        get_loader("cuda-graphs")(SPEC)
+    count = torch.cuda.device_count()
+    with pytest.raises(EngineError, match=f"no device cuda:{count}"):
+        get_loader("cuda-graphs")(LoadSpec("nin-orig", None, f"cuda:{count}", 0))
+
+
+@pytest.mark.parametrize(
+    ("rows", "size"), [(1, 1), (2, 2), (3, 4), (4, 4), (5, 8), (31, 32), (32, 32), (33, 64)]
+)
+def test_a_batch_is_filled_up_to_a_power_of_two(rows: int, size: int) -> None:
+    assert bucket(rows) == size
+
+
+@pytest.mark.parametrize("rows", range(1, 130))
+@pytest.mark.parametrize("row_bytes", [1, HALVED_BYTES // 64, HALVED_BYTES])
+def test_the_halves_are_the_batch(rows: int, row_bytes: int) -> None:
+    found = parts(rows, row_bytes)
+    assert [row for part in found for row in range(part.start, part.stop)] == list(range(rows))
+    assert len(found) == (2 if rows > 1 and rows * row_bytes >= HALVED_BYTES else 1)
+    # No more is computed than for the batch as a whole.
+    assert sum(bucket(part.stop - part.start) for part in found) <= bucket(rows)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_reduced_network_normalises_in_fp32(precision: str) -> None:
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    network = ReducedNetwork.from_folded(SPEC.network())
+    assert isinstance(network, ReducedNetwork)
+    network.reduce(torch.device("cpu"), dtype)
+    images = torch.from_numpy(check_images(32))
+    with torch.inference_mode():
+        assert network.mean.dtype == torch.float32
+        assert network.normalise(images).dtype == dtype
+        logits = network(images).float().numpy()
+        expected = build_module(SPEC)(images).numpy()
+    check_logits(logits, expected, "bf16" if precision == "bf16" else "fp16")
+    assert np.abs(logits - expected).max() > 1e-4
