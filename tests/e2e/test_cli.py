@@ -37,7 +37,7 @@ def test_health_tells_what_serves_and_what_does_not(server: ServerProcess) -> No
 
 def test_models_has_the_keys_that_scripts_read(server: ServerProcess) -> None:
     models = json.loads(rootserve(server, "models", "--json").stdout)
-    assert len(models) == 14
+    assert len(models) == 22
     (model,) = [model for model in models if model["state"] == "ready"]
     assert {"name", "family", "params", "macs", "flops_paper", "accuracy"} <= set(model)
     assert (model["name"], model["family"], model["params"]) == (MODEL, "nin", 244_682)

@@ -1,5 +1,7 @@
 """What can be said of the compiled and the CUDA engine without the device they are for."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -19,6 +21,22 @@ def test_the_compiled_engine_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(EngineError, match="needs a C\\+\\+ compiler, and no-such-compiler is not"):
         get_loader("torch-compiled")(SPEC)
+
+
+# What the compiler warns of differs from version to version, and is not about this code.
+@pytest.mark.filterwarnings("default")
+def test_the_compiled_engine_computes_real_images() -> None:
+    """In bf16 alone: fp32 goes the same way, and compiling takes long. Tolerances of test_precisions.py."""
+    images = check_images(32)
+    with torch.inference_mode():
+        expected = build_module(SPEC)(torch.from_numpy(images)).numpy()
+    engine = get_loader("torch-compiled")(replace(SPEC, precision="bf16"))
+    logits = engine.run(images)
+    error = np.abs(logits - expected)
+    assert error.max() < 0.1
+    assert 1e-4 < error.mean() < 0.01
+    assert (logits.argmax(1) != expected.argmax(1)).sum() <= 1
+    np.testing.assert_allclose(engine.run(images[:3].astype(np.float32)), logits[:3], atol=1e-3)
 
 
 def test_engines_refuse_the_other_device() -> None:
