@@ -20,6 +20,9 @@ _FEWEST_OUTPUTS = 12
 class Arithmetic(Protocol):
     """What a precision puts around the weights and the responses."""
 
+    slow_inputs: range
+    """Input channels of a group for which there is no good kernel: such groups are merged too."""
+
     def weight(self, weight: Array, groups: int) -> ov.Node:
         """``weight`` [out, in / groups, k, k] as the operand of a convolution."""
         ...
@@ -37,6 +40,8 @@ def operand(weight: Array, groups: int) -> Array:
 class FloatArithmetic:
     """Nothing: the device computes in what it is told to."""
 
+    slow_inputs = range(0)
+
     def weight(self, weight: Array, groups: int) -> ov.Node:
         """See :class:`Arithmetic`."""
         return ops.constant(operand(weight, groups))
@@ -48,21 +53,21 @@ class FloatArithmetic:
 
 def convolution(layer: Layer, x: ov.Node, weight: Array, arithmetic: Arithmetic) -> ov.Node:
     """``layer`` without its bias and its ReLU."""
-    weight, groups = merge_groups(weight, layer.groups)
+    weight, groups = merge_groups(weight, layer.groups, arithmetic.slow_inputs)
     strides, padding = [layer.stride] * 2, [layer.padding] * 2
     convolve = ops.convolution if groups == 1 else ops.group_convolution
     return convolve(x, arithmetic.weight(weight, groups), strides, padding, padding, [1, 1])
 
 
-def merge_groups(weight: Array, groups: int) -> tuple[Array, int]:
-    """Neighbouring groups as one with zeros in between, while they are small; and how many are left.
+def merge_groups(weight: Array, groups: int, slow_inputs: range = range(0)) -> tuple[Array, int]:
+    """Neighbouring groups as one with zeros in between, while they are small or slow; and how many are left.
 
     Depthwise convolutions, one channel to a group, have kernels of their own and stay as they are.
     """
     outputs, inputs = weight.shape[0] // groups, weight.shape[1]
     if inputs == outputs == 1:
         return weight, groups
-    while groups % 2 == 0 and outputs < _FEWEST_OUTPUTS:
+    while groups % 2 == 0 and (outputs < _FEWEST_OUTPUTS or inputs in slow_inputs):
         merged = np.zeros((weight.shape[0], 2 * inputs, *weight.shape[2:]), np.float32)
         by_group = weight.reshape(groups, outputs, *weight.shape[1:])
         target = merged.reshape(groups, outputs, *merged.shape[1:])

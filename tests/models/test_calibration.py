@@ -133,6 +133,12 @@ def test_merged_groups_compute_the_same(inputs: int, outputs: int, groups: int, 
     assert fewer == left
 
 
+def test_slow_groups_are_merged() -> None:
+    weight = np.ones((192, 12, 5, 5), np.float32)
+    merged, fewer = merge_groups(weight, 8, range(9, 16))
+    assert (merged.shape, fewer, merged.sum()) == ((192, 24, 5, 5), 4, weight.sum())
+
+
 def test_depthwise_convolutions_stay() -> None:
     weight = np.ones((64, 1, 3, 3), np.float32)
     assert merge_groups(weight, 64) == (weight, 64)

@@ -41,7 +41,6 @@ COMPUTED: list[tuple[str, Precision]] = [
     ("openvino", "int8"),
     ("torch", "fp32"),
     ("torch", "bf16"),
-    ("torch-compiled", "bf16"),
 ]
 
 
