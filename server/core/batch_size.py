@@ -14,6 +14,9 @@ HAND_OVER_S = 0.0003
 _GOOD_ENOUGH = 0.95
 """Share of the best throughput at which a batch is large enough: more only makes its first rows wait."""
 
+_SHORT_S = 0.005
+"""A batch that takes no longer than this is never too large: its first rows wait for little."""
+
 _WORTH_WAITING = 1.1
 """By how much more rows at once must raise the throughput for an idle worker to wait for them."""
 
@@ -26,7 +29,7 @@ class BatchSize(NamedTuple):
 
 
 def choose(latency: Latency) -> BatchSize:
-    """The smallest measured size that gives nearly the best throughput.
+    """The smallest measured size that gives nearly the best throughput and is not short.
 
     Raises:
         ValueError: if nothing was measured.
@@ -36,5 +39,6 @@ def choose(latency: Latency) -> BatchSize:
     rates = [(rows, rows / (seconds + HAND_OVER_S)) for rows, seconds in latency]
     enough = _GOOD_ENOUGH * max(rate for _, rate in rates)
     rows = next(rows for rows, rate in rates if rate >= enough)
+    rows = max([rows, *(short for short, seconds in latency if seconds <= _SHORT_S)])
     computed = {rows: rows / max(seconds, 1e-9) for rows, seconds in latency}
     return BatchSize(rows, computed[rows] >= _WORTH_WAITING * computed[latency[0][0]])

@@ -49,14 +49,16 @@ def responses(images: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
 
     def keep(name: str, output: torch.Tensor) -> None:
         times = 32 // output.shape[2]
-        large = output.double().repeat_interleave(times, 2).repeat_interleave(times, 3)
+        large = output.relu().double().repeat_interleave(times, 2).repeat_interleave(times, 3)
         taken[name] = large.permute(1, 0, 2, 3).reshape(large.shape[1], -1).numpy()
 
-    for name, module in model.body.named_children():
-        module.register_forward_hook(lambda _m, _i, output, name=name: keep(name, output))
+    for path, module in model.named_modules():
+        if isinstance(module, torch.nn.Conv2d):
+            name = path.split(".")[1]
+            module.register_forward_hook(lambda _m, _i, output, name=name: keep(name, output))
     with torch.no_grad():
         model(torch.from_numpy(images))
-    return {name: samples for name, samples in taken.items() if name.startswith("conv")}
+    return taken
 
 
 def whitening(samples: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -21,6 +21,8 @@ STEEP = tuple((rows, 0.002 + 0.00001 * rows) for rows in (1, 2, 4, 8, 16, 32))
         (((1, 0.01), (2, 0.03), (4, 0.07)), BatchSize(1, waits=False)),
         (((1, 0.5),), BatchSize(1, waits=False)),
         (((1, 0.0),), BatchSize(1, waits=False)),
+        # So fast that a batch of 16 is over at once.
+        (tuple((rows, 0.0003 * rows) for rows in (1, 2, 4, 8, 16, 32)), BatchSize(16, waits=False)),
     ],
 )
 def test_a_batch_is_as_large_as_it_is_worth(
