@@ -36,10 +36,11 @@ PRECISIONS: Mapping[str, tuple[Precision, ...]] = {
 def preferred_engines(device: str) -> tuple[str, ...]:
     """What "auto" tries on ``device``; it takes the first engine that computes the model.
 
-    On the CPU torch is slower throughout (docs/engines.md), and to try it would cost each worker its import,
-    seconds and some 200 MB: it is for where OpenVINO does not work.
+    On the CPU torch is slower at the same precision (docs/engines.md), and to try it would cost each worker
+    its import, seconds and some 200 MB: it is for where OpenVINO does not work. On a GPU, cuda-graphs has
+    to be asked for until it has run on one.
     """
-    return ("openvino", "torch") if device == "cpu" else ("cuda-graphs", "torch")
+    return ("openvino", "torch") if device == "cpu" else ("torch", "cuda-graphs")
 
 
 def get_loader(name: str) -> Loader:
