@@ -35,7 +35,9 @@ def server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
         "--precision",
         "fp32",
     )
-    with running_server(*arguments, "--max-delay-us", "50000") as started:
+    # With a preferred size, batches are not cut to the size that is measured to pay.
+    batching = ("--max-delay-us", "50000", "--preferred-rows", "32")
+    with running_server(*arguments, *batching) as started:
         yield started
 
 
