@@ -78,9 +78,8 @@ def reference(model: str, data: Dataset) -> float:
 
 def server_arguments(engine: str, precision: str, models: Sequence[str], device: str) -> list[str]:
     """Options of a server with these models in this engine and precision."""
-    precision_option = [] if precision == "fp32" else ["--precision", precision]
-    options = ["--engine", engine, "--models", ",".join(models), "--device", device]
-    return [*options, *precision_option]
+    options = ["--engine", engine, "--precision", precision]
+    return [*options, "--models", ",".join(models), "--device", device]
 
 
 def machine(device: str) -> dict[str, object]:
