@@ -203,6 +203,7 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
             await asyncio.gather(reader, return_exceptions=True)
             while not begun.empty():
                 if isinstance(call := begun.get_nowait(), _Call):
+                    self._enter(call.trace)
                     self._dispatcher.withdraw(call.admitted)
                     self._tell_cancelled(call)
 
@@ -216,8 +217,7 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
             return _error_in_stream(message, refusal)
 
     async def _answer_in_stream(self, call: _Call) -> oip.ModelStreamInferResponse:
-        if call.trace is not None:
-            set_current_trace_id(call.trace.trace_id)
+        self._enter(call.trace)
         try:
             response = await self._answer(call)
         except RefusalError as refusal:
@@ -234,9 +234,13 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
             return None
         metadata = context.invocation_metadata() or ()
         trace = self._traces.begin(f"{_SERVICE}/{method}", metadata, message.id)
-        if trace is not None:
-            set_current_trace_id(trace.trace_id)
+        self._enter(trace)
         return trace
+
+    def _enter(self, trace: RequestTrace | None) -> None:
+        """What is observed from now on is of a request with ``trace``: a stream's requests share a task."""
+        if self._traces is not None:
+            set_current_trace_id(trace.trace_id if trace else "")
 
     def _admit(
         self, message: oip.ModelInferRequest, timeout_s: float | None, trace: RequestTrace | None

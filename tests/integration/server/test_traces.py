@@ -13,7 +13,14 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, DEFAULT_OFF, ParentBased, Sampler
+from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_OFF,
+    DEFAULT_OFF,
+    Decision,
+    ParentBased,
+    Sampler,
+    SamplingResult,
+)
 from opentelemetry.trace import SpanKind, StatusCode
 from tritonclient.grpc import service_pb2_grpc
 
@@ -306,6 +313,35 @@ async def test_the_sampler_decides_and_the_batch_follows(
         await service.compute()
         await call
         await service.spans(number)
+
+
+class EveryOther(Sampler):
+    """Samples the first root span, not the second, the third, ..."""
+
+    def __init__(self) -> None:
+        self._turns = itertools.cycle((Decision.RECORD_AND_SAMPLE, Decision.DROP))
+
+    def should_sample(self, *_: Any, **__: Any) -> SamplingResult:
+        return SamplingResult(next(self._turns))
+
+    def get_description(self) -> str:
+        return "every other"
+
+
+async def test_an_untraced_request_of_a_stream_is_not_observed_in_the_trace_before_it() -> None:
+    async for service in started(Service(ParentBased(EveryOther()))):
+        stream = service.stub.ModelStreamInfer()
+        for bad in (False, False, True, True):
+            name = "no-such-model" if bad else NAME
+            await stream.write(infer_request(name, plain_images(1)))
+            if not bad:
+                await service.compute()
+            await stream.read()
+        await stream.done_writing()
+        first, second = service.observer.answered_in
+        third, fourth = service.observer.refused_in
+        assert len(first) == len(third) == 32
+        assert second == fourth == ""
 
 
 async def test_requests_of_a_stream_have_the_streams_caller(service: Service) -> None:
