@@ -23,7 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,13 +33,14 @@ import uvloop
 from tritonclient.grpc import service_pb2 as oip
 from tritonclient.grpc import service_pb2_grpc
 
+from benchmarks.server_process import PREFIX, Server, serving
 from server.machine import cpu_count, cpu_name
 from server.main import main as serve
 from server.observers.metrics_state import process_usage
 from tests.support.server_process import infer_request, plain_images
 
 MODEL = "nin-root-16"
-PREFIX = "listening grpc="
+KINDS = ("rootserve", "empty")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,10 @@ class EmptyService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: igno
         self._response.outputs.add(name="logits", datatype="FP32", shape=(1, 10))
         self._response.raw_output_contents.append(bytes(40))
 
+    async def ServerReady(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Whether it serves."""
+        return oip.ServerReadyResponse(ready=True)
+
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Answer one request."""
         return self._response
@@ -105,22 +110,10 @@ async def serve_empty() -> None:
     await server.wait_for_termination()
 
 
-@contextmanager
-def running(kind: str, engine: str, precision: str) -> Iterator[tuple[int, str]]:
-    """Process id and address of a server in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.request_cost", "--serve", kind]
-    command += ["--engine", engine, "--precision", precision]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    assert process.stdout is not None
-    try:
-        line = process.stdout.readline()
-        assert line.startswith(PREFIX), line
-        yield process.pid, line.removeprefix(PREFIX).split()[0]
-    finally:
-        process.terminate()
-        process.wait()
+def command(kind: str, args: argparse.Namespace) -> list[str]:
+    """What starts a server."""
+    start = [sys.executable, "-m", "benchmarks.request_cost", "--serve", kind]
+    return [*start, "--engine", args.engine, "--precision", args.precision]
 
 
 async def generate(address: str, load: Load, seconds: float) -> None:
@@ -217,14 +210,13 @@ async def poisson_stream(
     return answered
 
 
-def turn(server: tuple[int, str], load: Load, seconds: float) -> tuple[float, float]:
+def turn(server: Server, load: Load, seconds: float) -> tuple[float, float]:
     """Requests per second, and microseconds of the front's processor time for each."""
-    pid, address = server
-    before_s, began_s = cpu_s(pid), time.perf_counter()
-    command = [sys.executable, "-m", "benchmarks.request_cost", "--generate", address]
+    before_s, began_s = cpu_s(server.pid), time.perf_counter()
+    command = [sys.executable, "-m", "benchmarks.request_cost", "--generate", server.address]
     command += ["--load", str(LOADS.index(load)), "--seconds", str(seconds)]
     answered = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    used_s = cpu_s(pid) - before_s
+    used_s = cpu_s(server.pid) - before_s
     return answered / (time.perf_counter() - began_s), used_s / answered * 1e6
 
 
@@ -239,11 +231,7 @@ def measure(args: argparse.Namespace, loads: list[Load]) -> list[dict[str, Any]]
     """Every load on both servers in turns; a row for each load."""
     rows = []
     with ExitStack() as stack:
-        servers = {
-            kind: stack.enter_context(running(kind, args.engine, args.precision))
-            for kind in ("rootserve", "empty")
-        }
-        wait_ready(servers["rootserve"][1])
+        servers = {kind: stack.enter_context(serving(command(kind, args))) for kind in KINDS}
         for load in loads:
             turns: dict[str, list[tuple[float, float]]] = {"rootserve": [], "empty": []}
             for number in range(args.rounds + 1):
@@ -265,17 +253,6 @@ def measure(args: argparse.Namespace, loads: list[Load]) -> list[dict[str, Any]]
             )
             print(line(rows[-1]), flush=True)
     return rows
-
-
-def wait_ready(address: str) -> None:
-    """Return when the model answers."""
-    with grpc.insecure_channel(address) as channel:
-        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        for _ in range(600):
-            if stub.ServerReady(oip.ServerReadyRequest(), wait_for_ready=True, timeout=60).ready:
-                return
-            time.sleep(0.1)
-    raise TimeoutError("the server did not become ready")
 
 
 def line(row: dict[str, Any]) -> str:

@@ -18,8 +18,6 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -28,15 +26,15 @@ from typing import Any
 import grpc
 import numpy as np
 import uvloop
-from tritonclient.grpc import service_pb2 as oip
+from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2_grpc
 
+from benchmarks.server_process import serving
 from rootmodels.weights_info import weights_path
 from server.engines.base import LoadSpec, Precision
 from server.engines.registry import get_loader
 from server.machine import cpu_count, cpu_name
-
-PREFIX = "listening grpc="
+from tests.support.server_process import infer_request
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +54,14 @@ class Load:
 LOADS = (Load(1, 1), Load(8, 1), Load(32, 1), Load(64, 1), Load(4, 16))
 
 
-def request_of(model: str, rows: int) -> oip.ModelInferRequest:
-    """A request with random images."""
-    images = np.random.default_rng(0).integers(0, 256, (rows, 3, 32, 32), dtype=np.uint8)
-    request = oip.ModelInferRequest(model_name=model)
-    request.inputs.add(name="images", datatype="UINT8", shape=images.shape)
-    request.raw_input_contents.append(images.tobytes())
-    return request
+def random_images(rows: int) -> NDArray[np.uint8]:
+    """The same ones every time."""
+    return np.random.default_rng(0).integers(0, 256, (rows, 3, 32, 32), dtype=np.uint8)
 
 
 async def generate(address: str, model: str, load: Load, seconds: float) -> float:
     """Images per second that the callers get answered."""
-    request = request_of(model, load.rows)
+    request = infer_request(model, random_images(load.rows))
     answered = 0
 
     async def call(stub: Any, end_s: float) -> None:
@@ -90,7 +84,7 @@ def raw(model: str, precision: Precision, rows: int, threads: int, seconds: floa
     """Images per second of the engine in a loop."""
     spec = LoadSpec(model, weights_path(model), "cpu", threads, precision)
     engine = get_loader("openvino")(spec)
-    images = np.random.default_rng(0).integers(0, 256, (rows, 3, 32, 32), dtype=np.uint8)
+    images = random_images(rows)
     for _ in range(5):
         engine.run(images)
     computed = 0
@@ -131,29 +125,6 @@ def command(server: str, args: argparse.Namespace) -> list[str]:
             return [*start, "--engine", "openvino", "--precision", precision]
 
 
-@contextmanager
-def running(server: str, args: argparse.Namespace) -> Iterator[str]:
-    """The address of a server in a process of its own, ready."""
-    process = subprocess.Popen(
-        command(server, args), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    assert process.stdout is not None
-    try:
-        line = next((line for line in process.stdout if line.startswith(PREFIX)), None)
-        if line is None:
-            raise RuntimeError(f"{server} did not start: {' '.join(command(server, args))}")
-        address = line.removeprefix(PREFIX).split()[0]
-        with grpc.insecure_channel(address) as channel:
-            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-            ready = oip.ServerReadyRequest()
-            while not stub.ServerReady(ready, wait_for_ready=True, timeout=120).ready:
-                time.sleep(0.1)
-        yield address
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
 def one_round(servers: list[str], args: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Images per second by server and load, one server after the other."""
     found: dict[str, dict[str, float]] = {}
@@ -165,10 +136,10 @@ def one_round(servers: list[str], args: argparse.Namespace) -> dict[str, dict[st
             call += ["--seconds", str(args.seconds)]
             found[server] = json.loads(subprocess.check_output(call))
             continue
-        with running(server, args) as address:
+        with serving(command(server, args)) as process:
             found[server] = {}
             for load in LOADS:
-                call = [sys.executable, "-m", "benchmarks.served", "--generate", address]
+                call = [sys.executable, "-m", "benchmarks.served", "--generate", process.address]
                 call += ["--model", args.model, "--seconds", str(args.seconds)]
                 call += ["--callers", str(load.callers), "--rows", str(load.rows)]
                 found[server][load.name] = float(subprocess.check_output(call))
