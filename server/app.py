@@ -28,7 +28,7 @@ from server.core.scheduler import Scheduler
 from server.dispatcher import Dispatcher
 from server.engines.registry import preferred_engines
 from server.health import Health
-from server.machine import cache_folder, cpu_count, cuda_device_count
+from server.machine import cache_folder, cpu_count, cuda_device_count, usable_processors
 from server.models import Models, find_models
 from server.monitoring import Monitoring
 from server.observers.events import Observers
@@ -36,6 +36,7 @@ from server.observers.metrics_endpoint import MetricsEndpoint
 from server.observers.refusal_log import RefusalLog
 from server.observers.statistics import Statistics
 from server.observers.traces import Traces, TracesError, current_trace_id
+from server.placement import place
 from server.security.authorize import Authorizer
 from server.security.exposure import exposure_warning
 from server.security.tls import server_credentials
@@ -86,13 +87,14 @@ def worker_specs(settings: Settings, models: Models, cuda_devices: int) -> list[
     max_pixels = max(card.pixels for card in cards)
     max_classes = max(len(card.classes) for card in cards)
 
-    def spec(name: str, device: str, threads: int) -> WorkerSpec:
+    def spec(name: str, device: str, threads: int, processors: tuple[int, ...] = ()) -> WorkerSpec:
         return WorkerSpec(
             name=name,
             device=device,
             engine=settings.engine,
             precision=settings.precision,
             threads=threads,
+            processors=processors,
             max_batch_rows=limits.max_batch_rows,
             max_pixels=max_pixels,
             max_classes=max_classes,
@@ -104,8 +106,10 @@ def worker_specs(settings: Settings, models: Models, cuda_devices: int) -> list[
 
     if devices:
         return [spec(device.replace(":", "-"), device, 0) for device in devices]
-    threads = settings.threads or max(1, cpu_count() // settings.cpu_workers)
-    return [spec(f"cpu-{index}", "cpu", threads) for index in range(settings.cpu_workers)]
+    placements = place(
+        usable_processors(), settings.optimize_for, settings.cpu_workers, settings.threads
+    )
+    return [spec(f"cpu-{index}", "cpu", *placement) for index, placement in enumerate(placements)]
 
 
 def _serving_defaults(spec: WorkerSpec) -> ServingDefaults:

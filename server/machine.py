@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import subprocess
@@ -26,9 +27,49 @@ def _cpuinfo(key: str) -> str:
     return ""
 
 
+def usable_processors() -> list[int]:
+    """The numbers of the processors this process may use.
+
+    As many of them as its control groups give it the time of, as a container with a limit has.
+    """
+    allowed = sorted(os.sched_getaffinity(0))
+    return allowed[: max(1, math.ceil(min(len(allowed), _cgroup_processors())))]
+
+
 def cpu_count() -> int:
     """Processors this process may use."""
-    return len(os.sched_getaffinity(0))
+    return len(usable_processors())
+
+
+def _cgroup_processors(root: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc")) -> float:
+    """Processors whose time the control groups give to this process; infinity without a limit."""
+    limits = [math.inf]
+    for line in (proc / "self" / "cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            folder = root
+        elif "cpu" in controllers.split(","):
+            folder = root / controllers
+        else:
+            continue
+        # In a container, the path may be that of the machine, and the container's own limit at the root.
+        group = folder / path.lstrip("/")
+        limits += [
+            _cpu_limit(above) for above in (group, *group.parents) if above.is_relative_to(folder)
+        ]
+    return min(limits)
+
+
+def _cpu_limit(group: Path) -> float:
+    try:
+        if (version_2 := group / "cpu.max").exists():
+            quota, period = version_2.read_text().split()
+        else:
+            quota = (group / "cpu.cfs_quota_us").read_text()
+            period = (group / "cpu.cfs_period_us").read_text()
+        return int(quota) / int(period) if int(quota) > 0 else math.inf
+    except (OSError, ValueError):  # no such group here, or "max": no limit
+        return math.inf
 
 
 def cache_folder() -> Path | None:

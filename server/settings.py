@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from rootmodels.weights_info import PRETRAINED_DIR
 from server.core.scheduler import Limits
 from server.engines.base import PrecisionSetting
+from server.placement import OptimizeFor
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -90,7 +91,15 @@ class Settings(BaseModel):
         "~/.cache)",
         None,
     )
-    cpu_workers: int = _option("workers", "worker processes on the CPU", 1, ge=1, le=256)
+    optimize_for: OptimizeFor = _option(
+        "workers",
+        "on the CPU, latency computes one batch at a time on all processors; throughput computes batches "
+        "side by side, each on processors of its own",
+        "latency",
+    )
+    cpu_workers: int = _option(
+        "workers", "worker processes on the CPU; 0 chooses by optimize_for", 0, ge=0, le=256
+    )
     threads: int = _option(
         "workers", "threads per CPU worker; 0 shares the processors among them", 0, ge=0, le=1024
     )

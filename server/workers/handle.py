@@ -43,6 +43,8 @@ class WorkerSpec:
     slots: int
     max_picture_bytes: int
     max_picture_pixels: int
+    processors: tuple[int, ...] = ()
+    """Those it stays on; none lets it use every one."""
     cache: Path | None = None
     """Where choices of engines are remembered."""
 
@@ -206,6 +208,8 @@ class WorkerHandle:
         command += ["--max-picture-pixels", str(spec.max_picture_pixels)]
         sizes = (layout.slots, layout.input_bytes, layout.output_bytes)
         command += ["--slots", *map(str, sizes)]
+        if spec.processors:
+            command += ["--processors", *map(str, spec.processors)]
         if spec.cache is not None:
             command += ["--cache", str(spec.cache)]
         return [*command, "--memory-fd", str(memory_fd), "--link-fd", str(link_fd)]

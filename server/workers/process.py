@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import socket
 import sys
@@ -243,6 +244,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", required=True)
     parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--processors", type=int, nargs="+")
     parser.add_argument("--max-batch-rows", type=int, required=True)
     parser.add_argument("--max-picture-pixels", type=int, required=True)
     parser.add_argument("--cache", type=Path)
@@ -251,6 +253,8 @@ def main() -> int:
     parser.add_argument("--link-fd", type=int, required=True)
     args = parser.parse_args()
     leave_ending_to_the_service()
+    if args.processors:
+        os.sched_setaffinity(0, args.processors)  # of every thread that this one starts
     options = WorkerOptions(
         args.device, args.threads, args.max_batch_rows, args.max_picture_pixels, args.cache
     )

@@ -1,7 +1,9 @@
 """What an operator sees: health, reflection, metrics, the catalogue."""
 
+import os
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import grpc
 import pytest
@@ -11,6 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from rootserve.v1 import catalog_pb2, catalog_pb2_grpc
 
 from rootmodels.variants import VARIANTS
+from server.machine import usable_processors
+from server.placement import place
 from tests.support.server_process import ServerProcess, plain_images, running_server
 
 MODELS = ("nin-orig", "nin-col-16")
@@ -112,3 +116,19 @@ def test_the_server_describes_itself(server: ServerProcess) -> None:
     assert (worker.name, worker.device, worker.ready) == ("cpu-0", "cpu", True)
     assert [worker.pid] == server.worker_pids()
     assert worker.device_name
+
+
+def test_for_throughput_each_worker_stays_on_processors_of_its_own() -> None:
+    options = ("--device", "cpu", "--engine", "openvino", "--models", "nin-root-16")
+    with running_server(*options, "--optimize-for", "throughput") as started:
+        started.infer("nin-root-16", plain_images(8))
+        allowed = [allowed_processors(pid) for pid in started.worker_pids()]
+    expected = [placement.processors for placement in place(usable_processors(), "throughput")]
+    # Every thread of a worker is on the worker's own processors.
+    assert sorted(allowed, key=min) == [{processors} for processors in expected]
+
+
+def allowed_processors(pid: int) -> set[tuple[int, ...]]:
+    """Where the threads of a process may run."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return {tuple(sorted(os.sched_getaffinity(int(task.name)))) for task in tasks}

@@ -30,7 +30,7 @@ def test_auto_takes_every_gpu_else_the_cpu(models: Models) -> None:
 
 
 def test_cpu_workers_share_the_processors(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.app.cpu_count", lambda: 8)
+    monkeypatch.setattr("server.app.usable_processors", lambda: list(range(8)))
     made = specs(models, "--device", "cpu", "--cpu-workers", "4", "--engine", "torch", cuda=1)
     assert made == [(f"cpu-{index}", "cpu", "torch", 2) for index in range(4)]
 

@@ -1,0 +1,49 @@
+"""Which worker computes on which processors: pure, told the processors there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+OptimizeFor = Literal["latency", "throughput"]
+
+MOST_WORKERS = 8
+"""So many are chosen at most: each holds every model once more, and few are enough to fill a machine."""
+
+
+class Placement(NamedTuple):
+    """A worker's share of the machine; no ``processors`` lets the kernel move its threads."""
+
+    threads: int
+    processors: tuple[int, ...] = ()
+
+
+def place(
+    processors: Sequence[int], optimize_for: OptimizeFor, workers: int = 0, threads: int = 0
+) -> list[Placement]:
+    """Share ``processors`` (their numbers) among CPU workers.
+
+    For latency, one worker computes a batch on all of them. For throughput, there is a worker for each
+    processor, up to `MOST_WORKERS`: batches are computed side by side, and no thread waits for another
+    at the end of a layer. There, workers stay on processors of their own, so that none moves to where
+    another computes.
+
+    Unless ``workers`` or ``threads`` ask for more, there are no more threads than processors.
+
+    Args:
+        processors: Those this process may use; at least one.
+        optimize_for: What is to be good.
+        workers: How many workers; 0 chooses.
+        threads: Threads of each; 0 chooses.
+    """
+    available = len(processors)
+    if not workers:
+        most = available // threads if threads else min(available, MOST_WORKERS)
+        workers = 1 if optimize_for == "latency" else max(1, most)
+    each = threads or max(1, available // workers)
+    if optimize_for == "latency" or workers * each > available:
+        return [Placement(each)] * workers
+    return [
+        Placement(each, tuple(processors[index * each : (index + 1) * each]))
+        for index in range(workers)
+    ]
