@@ -9,22 +9,19 @@ sum     Does the server's own timeline plus the client's overhead give the laten
 agree   Does it find the same throughput as perf_analyzer (``--perf-analyzer PATH``), or without one as
         tritonclient's aio client in a loop?
 
-perf_analyzer comes with tritonclient's wheels for manylinux1 up to 2.49 (data/bin/perf_analyzer); it needs
-libb64 and libcudart.so.12. The server's worker leaves one processor to the service and the client, as the
-echo does: where all fight for the same ones, what is measured is the fight.
+Where perf_analyzer comes from is said in ``benchmarks/perf_analyzer.py``. The server's worker leaves one
+processor to the service and the client, as the echo does: where all fight for the same ones, what is measured
+is the fight.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import csv
 import json
 import multiprocessing
 import platform
 import statistics
-import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +36,7 @@ import uvloop
 from tritonclient.grpc import InferInput
 from tritonclient.grpc import service_pb2 as oip
 
+from benchmarks import perf_analyzer
 from client.load import LoadOptions, LoadResult, run_load
 from client.load.result import Stages
 from client.load.statistics import Ratio, paired_ratio
@@ -207,21 +205,6 @@ async def _triton_loop(server: str, model: str, callers: int, seconds: float) ->
     return done / seconds
 
 
-def _perf_analyzer(program: str, server: str, model: str, callers: int, seconds: float) -> float:
-    """Requests per second as perf_analyzer reports them."""
-    with tempfile.TemporaryDirectory() as folder:
-        table = Path(folder) / "table.csv"
-        command = [program, "-m", model, "-u", server, "-i", "grpc", "-f", str(table)]
-        command += ["--concurrency-range", str(callers), "--async", "--stability-percentage", "99"]
-        # It wants three windows, of which it takes the mean.
-        command += ["--measurement-interval", str(round(1000 * seconds / 3)), "--max-trials", "3"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-        if not table.exists():
-            raise SystemExit(f"perf_analyzer gave no result:\n{done.stdout}{done.stderr}")
-        (row,) = csv.DictReader(table.read_text().splitlines())
-        return float(row["Inferences/Second"])
-
-
 def agree(
     model: str, program: str | None, rounds: int, seconds: float, results: dict[str, object]
 ) -> None:
@@ -235,7 +218,9 @@ def agree(
             pairs = []
             for _ in range(rounds):
                 if program:
-                    theirs = _perf_analyzer(program, server.address, model, callers, length_s)
+                    theirs = perf_analyzer.requests_per_second(
+                        program, server.address, model, callers, length_s
+                    )
                 else:
                     theirs = asyncio.run(_triton_loop(server.address, model, callers, length_s))
                 ours = load(server.address, model, callers, length_s).throughput_requests_per_s

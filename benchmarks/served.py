@@ -1,88 +1,61 @@
 """Images per second as served, side by side: ``python -m benchmarks.served``.
 
-Servers run one at a time on the same processors as the callers: rootserve (the same engine in each precision
-asked for), a naive server (``benchmarks/reference/naive_server.py``), and PyTriton with the same engine where
-an environment has it (``--pytriton DIR/bin/python``, made by ``benchmarks/reference/setup DIR``). ``raw`` is
-the engine in a loop, without a server. All take turns within each round, so that a machine whose speed drifts
-is the same machine for all; compared are ratios within a round.
+All servers run, on the same processors as the callers; one at a time is loaded, for a second or two, in
+turns, forwards and backwards, so that a machine whose speed drifts is the same machine for all. Compared are
+ratios within a round.
+
+``--servers`` names them, separated by commas; the first is what the others are compared with:
+
+rootserve PRECISION [MODEL]   the OpenVINO engine in this service, arranged for latency
+throughput PRECISION [MODEL]  the same, with --optimize-for throughput
+raw PRECISION                 the engine in a loop, without a server
+naive                         grpcio and PyTorch as they come (benchmarks/reference/naive_server.py)
+PyTriton PRECISION            the same engine behind Triton, needs --pytriton PYTHON
+Ray PRECISION                 the same engine behind Ray Serve, needs --ray PYTHON
+LitServe PRECISION            the same engine behind LitServe, over HTTP, needs --litserve PYTHON
+
+The environments of the last three are made by ``benchmarks/reference/setup DIR NAME``. The callers are
+grpc.aio in one process, or NVIDIA's perf_analyzer (``--perf-analyzer PROGRAM``), which takes less of the
+processors, but cannot load PyTriton; LitServe's are aiohttp.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
-from importlib import metadata
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import get_args
 
-import grpc
-import numpy as np
-import uvloop
-from numpy.typing import NDArray
-from tritonclient.grpc import service_pb2_grpc
-
+from benchmarks import perf_analyzer
+from benchmarks.callers import Load, random_images
+from benchmarks.rounds import machine
 from benchmarks.server_process import serving
 from rootmodels.weights_info import weights_path
 from server.engines.base import LoadSpec, Precision
 from server.engines.registry import get_loader
-from server.machine import cpu_count, cpu_name
-from tests.support.server_process import infer_request
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """``callers`` in a closed loop, each with one request of ``rows`` images under way."""
-
-    callers: int
-    rows: int
-
-    @property
-    def name(self) -> str:
-        """For the table."""
-        images = "1 image" if self.rows == 1 else f"{self.rows} images"
-        return f"{self.callers} x {images}"
-
+from server.machine import cpu_count
 
 LOADS = (Load(1, 1), Load(8, 1), Load(32, 1), Load(64, 1), Load(4, 16))
+RAW_LOADS = (Load(1, 1), Load(4, 16))
+"""Without a server there are no callers: an image at a time, or 16."""
+
+OTHERS = ("PyTriton", "Ray", "LitServe")
+DEFAULT = "rootserve bf16,throughput bf16,rootserve int8,raw bf16,naive"
+REFERENCE = Path(__file__).parent / "reference"
+
+Round = dict[str, float]
+"""Images per second by server."""
 
 
-def random_images(rows: int) -> NDArray[np.uint8]:
-    """The same ones every time."""
-    return np.random.default_rng(0).integers(0, 256, (rows, 3, 32, 32), dtype=np.uint8)
-
-
-async def generate(address: str, model: str, load: Load, seconds: float) -> float:
-    """Images per second that the callers get answered."""
-    request = infer_request(model, random_images(load.rows))
-    answered = 0
-
-    async def call(stub: Any, end_s: float) -> None:
-        nonlocal answered
-        while time.perf_counter() < end_s:
-            await stub.ModelInfer(request)
-            answered += load.rows
-
-    async with grpc.aio.insecure_channel(address) as channel:
-        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        warm_s = time.perf_counter() + min(0.5, seconds / 4)
-        await asyncio.gather(*(call(stub, warm_s) for _ in range(load.callers)))
-        answered = 0
-        began_s = time.perf_counter()
-        await asyncio.gather(*(call(stub, began_s + seconds) for _ in range(load.callers)))
-        return answered / (time.perf_counter() - began_s)
-
-
-def raw(model: str, precision: Precision, rows: int, threads: int, seconds: float) -> float:
+def raw(model: str, precision: Precision, rows: int, seconds: float) -> float:
     """Images per second of the engine in a loop."""
-    spec = LoadSpec(model, weights_path(model), "cpu", threads, precision)
+    spec = LoadSpec(model, weights_path(model), "cpu", cpu_count(), precision)
     engine = get_loader("openvino")(spec)
     images = random_images(rows)
     for _ in range(5):
@@ -95,131 +68,158 @@ def raw(model: str, precision: Precision, rows: int, threads: int, seconds: floa
     return computed / elapsed_s
 
 
-def command(server: str, args: argparse.Namespace) -> list[str]:
-    """What starts a server."""
-    kind, _, precision = server.partition(" ")
-    match kind:
-        case "naive":
-            return [
-                sys.executable,
-                "-m",
-                "benchmarks.reference.naive_server",
-                "--model",
-                args.model,
-            ]
-        case "PyTriton":
-            script = str(Path(__file__).parent / "reference" / "pytriton_server.py")
-            threads = ["--threads", str(args.threads)]
-            return [
-                args.pytriton,
-                script,
-                "--model",
-                args.model,
-                "--precision",
-                precision,
-                *threads,
-            ]
-        case _:
-            start = [sys.executable, "-m", "server", "--port", "0", "--metrics-port", "0"]
-            start += ["--models", args.model, "--device", "cpu", "--threads", str(args.threads)]
-            return [*start, "--engine", "openvino", "--precision", precision]
+class Contender:
+    """One of ``--servers``.
+
+    Raises:
+        ValueError: if there is none of that name, or no interpreter for it.
+    """
+
+    def __init__(self, name: str, args: argparse.Namespace) -> None:
+        self.name = name
+        self.kind, *rest = name.split()
+        self.precision = rest[0] if rest else "fp32"
+        self.model = rest[1] if len(rest) > 1 else args.model
+        self.address = ""
+        self._args = args
+        kinds = ("rootserve", "throughput", "raw", "naive", *OTHERS)
+        if self.kind not in kinds or self.precision not in get_args(Precision):
+            raise ValueError(f"--servers: {name!r} came; expected KIND PRECISION, KIND of {kinds}")
+        if self.kind in OTHERS and not self._python():
+            raise ValueError(f"--servers: {name!r} needs --{self.kind.lower()} PYTHON")
+        if self.kind == "PyTriton" and args.perf_analyzer:
+            raise ValueError(
+                "--perf-analyzer: PyTriton tells it nothing of its model without a token"
+            )
+
+    def _python(self) -> str | None:
+        found: str | None = getattr(self._args, self.kind.lower())
+        return found
+
+    def command(self) -> list[str]:
+        """What starts it."""
+        model = ["--model", self.model]
+        if self.kind == "naive":
+            return [sys.executable, "-m", "benchmarks.reference.naive_server", *model]
+        if self.kind in OTHERS:
+            script = REFERENCE / f"{self.kind.lower()}_server.py"
+            return [str(self._python()), str(script), *model, "--precision", self.precision]
+        start = [sys.executable, "-m", "server", "--port", "0", "--metrics-port", "0"]
+        start += ["--models", self.model, "--device", "cpu", "--engine", "openvino"]
+        start += ["--precision", self.precision]
+        return [*start, *(["--optimize-for", "throughput"] if self.kind == "throughput" else [])]
+
+    def runs(self, load: Load) -> bool:
+        """Whether it can be loaded so."""
+        return self.kind != "raw" or load in RAW_LOADS
+
+    def images_per_second(self, load: Load) -> float:
+        """One turn, in a process of its own."""
+        seconds = self._args.seconds
+        if self.kind in OTHERS[:2] or self.kind in ("rootserve", "throughput", "naive"):
+            if program := self._args.perf_analyzer:
+                requests = perf_analyzer.requests_per_second(
+                    program, self.address, self.model, load.callers, seconds, load.rows
+                )
+                return requests * load.rows
+            call = [sys.executable, "-m", "benchmarks.callers", self.address]
+            call += ["--model", self.model, "--callers", str(load.callers)]
+        elif self.kind == "LitServe":
+            call = [str(self._python()), str(REFERENCE / "http_callers.py")]
+            call += ["--address", self.address, "--callers", str(load.callers)]
+        else:
+            call = [sys.executable, "-m", "benchmarks.served", "--raw", self.precision]
+            call += ["--model", self.model]
+        call += ["--rows", str(load.rows), "--seconds", str(seconds)]
+        return float(subprocess.check_output(call))
 
 
-def one_round(servers: list[str], args: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Images per second by server and load, one server after the other."""
-    found: dict[str, dict[str, float]] = {}
-    for server in servers:
-        if server.startswith("raw "):
-            precision: Any = server.removeprefix("raw ")
-            call = [sys.executable, "-m", "benchmarks.served", "--raw", precision]
-            call += ["--model", args.model, "--threads", str(args.threads)]
-            call += ["--seconds", str(args.seconds)]
-            found[server] = json.loads(subprocess.check_output(call))
-            continue
-        with serving(command(server, args)) as process:
-            found[server] = {}
-            for load in LOADS:
-                call = [sys.executable, "-m", "benchmarks.served", "--generate", process.address]
-                call += ["--model", args.model, "--seconds", str(args.seconds)]
-                call += ["--callers", str(load.callers), "--rows", str(load.rows)]
-                found[server][load.name] = float(subprocess.check_output(call))
+def take_turns(contenders: list[Contender], load: Load, rounds: int) -> list[Round]:
+    """Each of ``contenders`` in each round; every second round goes backwards."""
+    found: list[Round] = []
+    for number in range(rounds):
+        order = contenders[::-1] if number % 2 else contenders
+        rates = {one.name: one.images_per_second(load) for one in order if one.runs(load)}
+        found.append(rates)
     return found
 
 
-def table(rounds: list[dict[str, dict[str, float]]], base: str) -> list[str]:
-    """A Markdown table: medians, and below them the ratios to ``base`` with their range."""
-    loads = [load.name for load in LOADS]
-    lines = ["| server | " + " | ".join(loads) + " |", "|---|" + "---|" * len(loads)]
-    for server in rounds[0]:
+def table(names: list[str], results: dict[str, list[Round]]) -> list[str]:
+    """A Markdown table: medians, and below them the ratios to the first with their quartiles."""
+    lines = ["| server | " + " | ".join(results) + " |", "|---|" + "---|" * len(results)]
+    for name in names:
         cells = []
-        for load in loads:
-            found = [one[server][load] for one in rounds if load in one[server]]
-            cells.append(f"{statistics.median(found):,.0f}" if found else "-")
-        lines.append(f"| {server} | " + " | ".join(cells) + " |")
-    for server in rounds[0]:
-        if server == base:
-            continue
+        for rounds in results.values():
+            rates = [one[name] for one in rounds if name in one]
+            cells.append(f"{statistics.median(rates):,.0f}" if rates else "-")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    base = names[0]
+    for name in names[1:]:
         cells = []
-        for load in loads:
-            ratios = [one[base][load] / one[server][load] for one in rounds if load in one[server]]
-            spread = f"{min(ratios):.2f}-{max(ratios):.2f}" if ratios else ""
-            cells.append(f"{statistics.median(ratios):.2f} ({spread})" if ratios else "-")
-        lines.append(f"| {base} / {server} | " + " | ".join(cells) + " |")
+        for rounds in results.values():
+            ratios = [one[base] / one[name] for one in rounds if name in one]
+            cells.append(_spread(ratios) if ratios else "-")
+        lines.append(f"| {base} / {name} | " + " | ".join(cells) + " |")
     return lines
 
 
+def _spread(ratios: list[float]) -> str:
+    if len(ratios) < 2:
+        return f"{ratios[0]:.2f}"
+    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    return f"{middle:.2f} ({low:.2f}-{high:.2f})"
+
+
+def measure(contenders: list[Contender], loads: list[Load], rounds: int) -> dict[str, list[Round]]:
+    """All of them under all of ``loads``."""
+    results = {}
+    with ExitStack() as stack:
+        for contender in contenders:
+            if contender.kind != "raw":
+                server = stack.enter_context(serving(contender.command()))
+                contender.address = server.address
+        for load in loads:
+            results[load.name] = take_turns(contenders, load, rounds)
+            print(f"{load.name} is done", file=sys.stderr, flush=True)
+    return results
+
+
 def main() -> int:
-    """Measure; with ``--generate`` or ``--raw``, be one of the processes."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", default="nin-root-16")
-    parser.add_argument(
-        "--precisions", default="bf16,int8", help="of rootserve; the first is raw's"
+    """Measure; with ``--raw``, be one of the processes."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--threads", type=int, default=cpu_count())
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=2.0, help="per load and server")
-    parser.add_argument("--pytriton", metavar="PYTHON", help="interpreter that has PyTriton")
+    parser.add_argument("--model", default="nin-root-16")
+    parser.add_argument("--servers", default=DEFAULT)
+    parser.add_argument("--loads", default=",".join(f"{one.callers}x{one.rows}" for one in LOADS))
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=1.5, help="per load and server")
+    parser.add_argument("--perf-analyzer", metavar="PROGRAM")
+    for name in OTHERS:
+        parser.add_argument(f"--{name.lower()}", metavar="PYTHON", help="interpreter that has it")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--generate", metavar="ADDRESS", help=argparse.SUPPRESS)
-    parser.add_argument("--callers", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--rows", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--raw", metavar="PRECISION", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.generate:
-        load = Load(args.callers, args.rows)
-        print(uvloop.run(generate(args.generate, args.model, load, args.seconds)))
-        return 0
     if args.raw:
-        rates = {
-            load.name: raw(args.model, args.raw, load.rows, args.threads, args.seconds)
-            for load in (LOADS[0], LOADS[-1])
-        }
-        print(json.dumps(rates))
+        print(raw(args.model, args.raw, args.rows, args.seconds))
         return 0
-    precisions = args.precisions.split(",")
-    servers = [f"rootserve {precision}" for precision in precisions]
-    servers += [f"raw {precisions[0]}", "naive"]
-    if args.pytriton:
-        servers.append(f"PyTriton {precisions[0]}")
-    machine = {
-        "cpu": cpu_name(),
-        "processors": cpu_count(),
-        "threads": args.threads,
-        "python": platform.python_version(),
-        **{name: metadata.version(name) for name in ("openvino", "torch", "grpcio")},
-        "load": os.getloadavg()[0],
-    }
-    print(", ".join(f"{key} {value}" for key, value in machine.items()), flush=True)
-    rounds = []
-    for number in range(args.rounds):
-        order = servers if number % 2 == 0 else servers[::-1]
-        found = one_round(order, args)
-        rounds.append({server: found[server] for server in servers})
-        print(f"round {number + 1} of {args.rounds}", file=sys.stderr, flush=True)
-    print(f"\nimages/s, {args.model}, median of {args.rounds} rounds; ratios with their range\n")
-    print("\n".join(table(rounds, servers[0])))
+    try:
+        contenders = [Contender(name.strip(), args) for name in args.servers.split(",")]
+        loads = [Load(*map(int, load.split("x"))) for load in args.loads.split(",")]
+    except (TypeError, ValueError) as error:
+        parser.error(str(error))
+    client = "perf_analyzer" if args.perf_analyzer else "grpc.aio"
+    where = f"{machine('cpu', cpu_count())}; callers: {client}; load {os.getloadavg()[0]:.1f}"
+    print(where, flush=True)
+    results = measure(contenders, loads, args.rounds)
+    print(
+        f"\nimages/s, {args.model}, callers x images per request, median of {args.rounds} rounds;"
+    )
+    print("ratios within a round, median and quartiles\n")
+    print("\n".join(table([one.name for one in contenders], results)))
     if args.json:
-        content = {"machine": machine, "model": args.model, "rounds": rounds}
+        content = {"machine": where, "model": args.model, "results": results}
         args.json.write_text(json.dumps(content, indent=2) + "\n")
     return 0
 

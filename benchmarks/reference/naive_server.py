@@ -15,11 +15,12 @@ import torch
 from tritonclient.grpc import service_pb2 as oip
 from tritonclient.grpc import service_pb2_grpc
 
+from benchmarks.reference.protocol import Described
 from rootmodels.weights import load_weights
 from rootmodels.weights_info import weights_path
 
 
-class NaiveService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+class NaiveService(Described):
     """Computes each request by itself, in the thread that brought it."""
 
     def __init__(self, model: str) -> None:
@@ -30,14 +31,10 @@ class NaiveService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: igno
         pixels = np.frombuffer(request.raw_input_contents[0], np.uint8)
         with torch.inference_mode():
             logits = self._model(torch.tensor(pixels.reshape(-1, 3, 32, 32))).numpy()
-        response = oip.ModelInferResponse(model_name=request.model_name, model_version="1")
+        response = oip.ModelInferResponse(model_name=request.model_name, id=request.id)
         response.outputs.add(name="logits", datatype="FP32", shape=logits.shape)
         response.raw_output_contents.append(logits.tobytes())
         return response
-
-    def ServerReady(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """Whether it serves."""
-        return oip.ServerReadyResponse(ready=True)
 
 
 def main() -> None:

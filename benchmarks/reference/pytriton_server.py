@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import socket
 import sys
 from pathlib import Path
 
@@ -21,17 +20,10 @@ from pytriton.model_config import (  # type: ignore[import-not-found]
 )
 from pytriton.triton import Triton, TritonConfig  # type: ignore[import-not-found]
 
+from benchmarks.reference.ports import free_port
 from rootmodels.weights_info import weights_path
 from server.engines.base import LoadSpec
 from server.engines.openvino_cpu import load
-
-
-def free_port() -> int:
-    """A port that nobody has at this moment."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 def main() -> None:

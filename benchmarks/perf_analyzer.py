@@ -1,0 +1,36 @@
+"""NVIDIA's perf_analyzer as the client: written in C++, it leaves more of the processors to the server.
+
+It comes with tritonclient's wheels for manylinux1 up to 2.49 (data/bin/perf_analyzer); it needs libb64 and
+libcudart.so.12.
+"""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import tempfile
+from pathlib import Path
+
+_SHORTEST_MS = 1000
+"""In shorter windows it may find no answer at all."""
+
+
+def requests_per_second(
+    program: str, server: str, model: str, callers: int, seconds: float, rows: int = 1
+) -> float:
+    """What it reports for ``callers`` in a closed loop, as the mean of three windows.
+
+    Raises:
+        RuntimeError: if it gave no result.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        table = Path(folder) / "table.csv"
+        command = [program, "-m", model, "-u", server, "-i", "grpc", "-f", str(table)]
+        command += ["--concurrency-range", str(callers), "-b", str(rows)]
+        command += ["--async", "--stability-percentage", "99", "--max-trials", "3"]
+        command += ["--measurement-interval", str(max(_SHORTEST_MS, round(1000 * seconds / 3)))]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        if not table.exists():
+            raise RuntimeError(f"perf_analyzer gave no result:\n{done.stdout}{done.stderr}")
+        (row,) = csv.DictReader(table.read_text().splitlines())
+        return float(row["Inferences/Second"]) / rows
