@@ -28,7 +28,7 @@ from tests.support.server_process import ServerProcess, running_server, wait_unt
 pytestmark = pytest.mark.skipif(not INSTALLED, reason=MISSING)
 
 TRAINED = ("nin-orig", "nin-root-16")
-UNTRAINED = "nin-root-2"
+UNTRAINED = "nin-root-32"
 """An alert is about such models."""
 WINDOW = "10s"
 
