@@ -238,13 +238,13 @@ def overload(quick: bool) -> dict[str, object]:
     """Three times the capacity, with a queue of 64 rows.
 
     The worker has all processors but one, which is for the service and for this load generator: where
-    all three fight for the same ones, what is measured is the fight. The slowest model, because a
-    request then costs little beside its computation.
+    all three fight for the same ones, what is measured is the fight. The slowest model at the slowest
+    precision, because a request then costs little beside its computation.
     """
     seconds = 5.0 if quick else 20.0
     threads = ("--threads", str(max(1, cpu_count() - 1)))
-    arguments = ("--models", SLOWEST, "--device", "cpu", *threads, "--max-queue-rows", "64")
-    with running_server(*arguments) as server:
+    slow = ("--models", SLOWEST, "--device", "cpu", "--engine", "openvino", "--precision", "fp32")
+    with running_server(*slow, *threads, "--max-queue-rows", "64") as server:
 
         async def work(stub: Stub) -> dict[str, object]:
             able = await capacity(stub, model=SLOWEST)

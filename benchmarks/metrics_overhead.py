@@ -15,13 +15,11 @@ import asyncio
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import time
 import timeit
 import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import grpc
@@ -29,12 +27,12 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.exposition import generate_latest
 from tritonclient.grpc import service_pb2_grpc
 
+from benchmarks.server_process import Server, serving
 from server import monitoring
 from server.machine import cpu_count, cpu_name
 from server.main import main as serve
 from server.observers.events import Observer, Timeline
 from server.observers.metrics import Metrics
-from server.observers.metrics_state import process_usage
 from tests.support.server_process import infer_request, plain_images
 
 MODEL = "nin-root-16"
@@ -56,15 +54,6 @@ class Silent(Observer):
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
-    """A running server."""
-
-    pid: int
-    address: str
-    metrics_url: str
-
-
-@dataclass(frozen=True, slots=True)
 class Turn:
     """What one turn gave."""
 
@@ -72,33 +61,10 @@ class Turn:
     front_us_per_request: float
 
 
-@contextmanager
-def running(engine: str, *, metrics: bool) -> Iterator[Server]:
-    """A server in a process of its own, ready."""
-    command = [sys.executable, "-m", "benchmarks.metrics_overhead", "--serve"]
-    command += ["with" if metrics else "without", "--engine", engine]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    assert process.stdout is not None
-    try:
-        words = dict(word.partition("=")[::2] for word in process.stdout.readline().split())
-        server = Server(process.pid, words["grpc"], f"http://{words['metrics']}")
-        while not is_ready(server):
-            time.sleep(0.1)
-        yield server
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def is_ready(server: Server) -> bool:
-    """Whether it answers."""
-    try:
-        urllib.request.urlopen(f"{server.metrics_url}/ready").close()  # noqa: S310 - our own
-    except OSError:
-        return False
-    return True
+def command(engine: str, *, metrics: bool) -> list[str]:
+    """What starts a server."""
+    start = [sys.executable, "-m", "benchmarks.metrics_overhead", "--serve"]
+    return [*start, "with" if metrics else "without", "--engine", engine]
 
 
 async def load(server: Server, seconds: float, *, scrape: bool) -> Turn:
@@ -113,14 +79,14 @@ async def load(server: Server, seconds: float, *, scrape: bool) -> Turn:
             answered += 1
         return answered
 
-    scraping = asyncio.to_thread(read, f"{server.metrics_url}/metrics") if scrape else nothing()
+    scraping = asyncio.to_thread(read, f"http://{server.metrics}/metrics") if scrape else nothing()
     async with grpc.aio.insecure_channel(server.address) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        before_s, began_s = cpu_s(server), time.perf_counter()
+        before_s, began_s = server.cpu_s(), time.perf_counter()
         scraped = asyncio.ensure_future(scraping)
         answered = sum(await asyncio.gather(*(call(stub) for _ in range(CALLERS))))
         await scraped
-        elapsed_s, used_s = time.perf_counter() - began_s, cpu_s(server) - before_s
+        elapsed_s, used_s = time.perf_counter() - began_s, server.cpu_s() - before_s
     return Turn(answered / elapsed_s, used_s / answered * 1e6)
 
 
@@ -132,13 +98,6 @@ def read(url: str) -> None:
     """Fetch a page as Prometheus does."""
     accept = {"Accept": "application/openmetrics-text; version=1.0.0", "Accept-Encoding": "gzip"}
     urllib.request.urlopen(urllib.request.Request(url, headers=accept)).close()  # noqa: S310 - ours
-
-
-def cpu_s(server: Server) -> float:
-    """Processor time of its front process."""
-    usage = process_usage(server.pid)
-    assert usage is not None
-    return usage[0]
 
 
 def measure_alone() -> None:
@@ -174,7 +133,8 @@ def measure(engine: str, rounds: int, seconds: float) -> None:
     """Print what metrics cost with one engine."""
     pairs = []
     with ExitStack() as stack:
-        servers = {on: stack.enter_context(running(engine, metrics=on)) for on in (True, False)}
+        commands = {on: command(engine, metrics=on) for on in (True, False)}
+        servers = {on: stack.enter_context(serving(start)) for on, start in commands.items()}
         for number in range(rounds + 1):
             order = (True, False) if number % 2 else (False, True)
             turns = {

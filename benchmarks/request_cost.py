@@ -33,10 +33,10 @@ import uvloop
 from tritonclient.grpc import service_pb2 as oip
 from tritonclient.grpc import service_pb2_grpc
 
-from benchmarks.server_process import PREFIX, Server, serving
+from benchmarks.reference.protocol import Described
+from benchmarks.server_process import Server, serving
 from server.machine import cpu_count, cpu_name
 from server.main import main as serve
-from server.observers.metrics_state import process_usage
 from tests.support.server_process import infer_request, plain_images
 
 MODEL = "nin-root-16"
@@ -78,17 +78,13 @@ LOADS = (
 )
 
 
-class EmptyService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+class EmptyService(Described):
     """Answers every request with the same message."""
 
     def __init__(self) -> None:
         self._response = oip.ModelInferResponse(model_name=MODEL, model_version="1")
         self._response.outputs.add(name="logits", datatype="FP32", shape=(1, 10))
         self._response.raw_output_contents.append(bytes(40))
-
-    async def ServerReady(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """Whether it serves."""
-        return oip.ServerReadyResponse(ready=True)
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Answer one request."""
@@ -106,7 +102,7 @@ async def serve_empty() -> None:
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(EmptyService(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    print(f"{PREFIX}127.0.0.1:{port}", flush=True)
+    print(f"listening grpc=127.0.0.1:{port}", flush=True)
     await server.wait_for_termination()
 
 
@@ -212,19 +208,12 @@ async def poisson_stream(
 
 def turn(server: Server, load: Load, seconds: float) -> tuple[float, float]:
     """Requests per second, and microseconds of the front's processor time for each."""
-    before_s, began_s = cpu_s(server.pid), time.perf_counter()
+    before_s, began_s = server.cpu_s(), time.perf_counter()
     command = [sys.executable, "-m", "benchmarks.request_cost", "--generate", server.address]
     command += ["--load", str(LOADS.index(load)), "--seconds", str(seconds)]
     answered = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    used_s = cpu_s(server.pid) - before_s
+    used_s = server.cpu_s() - before_s
     return answered / (time.perf_counter() - began_s), used_s / answered * 1e6
-
-
-def cpu_s(pid: int) -> float:
-    """Processor time of a process, without its children."""
-    usage = process_usage(pid)
-    assert usage is not None
-    return usage[0]
 
 
 def measure(args: argparse.Namespace, loads: list[Load]) -> list[dict[str, Any]]:

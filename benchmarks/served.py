@@ -33,8 +33,8 @@ from pathlib import Path
 from typing import get_args
 
 from benchmarks import perf_analyzer
-from benchmarks.callers import Load, random_images
-from benchmarks.rounds import machine
+from benchmarks.closed_loop import Load, random_images
+from benchmarks.rounds import machine, spread
 from benchmarks.server_process import serving
 from rootmodels.weights_info import weights_path
 from server.engines.base import LoadSpec, Precision
@@ -115,22 +115,20 @@ class Contender:
 
     def images_per_second(self, load: Load) -> float:
         """One turn, in a process of its own."""
-        seconds = self._args.seconds
-        if self.kind in OTHERS[:2] or self.kind in ("rootserve", "throughput", "naive"):
-            if program := self._args.perf_analyzer:
-                requests = perf_analyzer.requests_per_second(
-                    program, self.address, self.model, load.callers, seconds, load.rows
-                )
-                return requests * load.rows
-            call = [sys.executable, "-m", "benchmarks.callers", self.address]
-            call += ["--model", self.model, "--callers", str(load.callers)]
-        elif self.kind == "LitServe":
-            call = [str(self._python()), str(REFERENCE / "http_callers.py")]
-            call += ["--address", self.address, "--callers", str(load.callers)]
-        else:
+        seconds, program = self._args.seconds, self._args.perf_analyzer
+        callers = ["--callers", str(load.callers)]
+        if self.kind == "raw":
             call = [sys.executable, "-m", "benchmarks.served", "--raw", self.precision]
-            call += ["--model", self.model]
-        call += ["--rows", str(load.rows), "--seconds", str(seconds)]
+        elif self.kind == "LitServe":
+            call = [str(self._python()), str(REFERENCE / "http_callers.py"), self.address, *callers]
+        elif program:
+            requests = perf_analyzer.requests_per_second(
+                program, self.address, self.model, load.callers, seconds, load.rows
+            )
+            return requests * load.rows
+        else:
+            call = [sys.executable, "-m", "benchmarks.callers", self.address, *callers]
+        call += ["--model", self.model, "--rows", str(load.rows), "--seconds", str(seconds)]
         return float(subprocess.check_output(call))
 
 
@@ -158,16 +156,9 @@ def table(names: list[str], results: dict[str, list[Round]]) -> list[str]:
         cells = []
         for rounds in results.values():
             ratios = [one[base] / one[name] for one in rounds if name in one]
-            cells.append(_spread(ratios) if ratios else "-")
+            cells.append(spread(ratios, 2) if ratios else "-")
         lines.append(f"| {base} / {name} | " + " | ".join(cells) + " |")
     return lines
-
-
-def _spread(ratios: list[float]) -> str:
-    if len(ratios) < 2:
-        return f"{ratios[0]:.2f}"
-    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
-    return f"{middle:.2f} ({low:.2f}-{high:.2f})"
 
 
 def measure(contenders: list[Contender], loads: list[Load], rounds: int) -> dict[str, list[Round]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import time
@@ -17,23 +16,36 @@ import grpc
 from tritonclient.grpc import service_pb2 as oip
 from tritonclient.grpc import service_pb2_grpc
 
-PREFIX = "listening grpc="
-"""How the line begins in which a server tells its address; one that speaks HTTP has http."""
+from server.observers.metrics_state import process_usage
 
 _PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running server."""
+    """A running server: where it listens, and where its metrics are, if it tells."""
 
     pid: int
     address: str
+    metrics: str | None = None
+
+    def cpu_s(self) -> float:
+        """Processor time that it has used, without its children.
+
+        Raises:
+            RuntimeError: if it has ended.
+        """
+        usage = process_usage(self.pid)
+        if usage is None:
+            raise RuntimeError(f"the server {self.address} has ended")
+        return usage[0]
 
 
 @contextmanager
 def serving(command: Sequence[str]) -> Iterator[Server]:
-    """The server that ``command`` starts, once it says that it is ready; ended behind the block.
+    """The server that ``command`` starts, once it is ready; ended behind the block.
+
+    It tells its address in a line ``listening grpc=ADDRESS [metrics=ADDRESS]``; ``http=`` if it speaks that.
 
     Raises:
         RuntimeError: if it does not start, or is not ready in time.
@@ -47,13 +59,13 @@ def serving(command: Sequence[str]) -> Iterator[Server]:
     )
     assert process.stdout is not None
     try:
-        told = (re.match(r"listening (grpc|http)=(\S+)", line) for line in process.stdout)
-        match = next((match for match in told if match), None)
-        if match is None:
+        line = next((line for line in process.stdout if line.startswith("listening ")), None)
+        if line is None:
             raise RuntimeError(f"this did not start: {' '.join(command)}")
-        protocol, address = match.groups()
-        _wait_ready(address, _grpc_ready if protocol == "grpc" else _http_ready)
-        yield Server(process.pid, address)
+        told = dict(word.partition("=")[::2] for word in line.split()[1:])
+        address = told.get("grpc") or told["http"]
+        _wait_ready(address, _grpc_ready if "grpc" in told else _http_ready)
+        yield Server(process.pid, address, told.get("metrics"))
     finally:
         process.terminate()
         try:

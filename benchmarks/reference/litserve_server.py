@@ -6,7 +6,6 @@ project. A request is JSON, as LitServe has it: the pixels are base64.
 
 from __future__ import annotations
 
-import argparse
 import base64
 import sys
 from pathlib import Path
@@ -16,12 +15,9 @@ import litserve  # type: ignore[import-not-found]
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from benchmarks.reference.ports import free_port
-from rootmodels.weights_info import weights_path
+from benchmarks.reference.same_engine import LARGEST_BATCH, free_port, read_spec
 from server.engines.base import LoadSpec
 from server.engines.openvino_cpu import load
-
-LARGEST_BATCH = 32
 
 
 class Service(litserve.LitAPI):  # type: ignore[misc]
@@ -61,13 +57,7 @@ class Service(litserve.LitAPI):  # type: ignore[misc]
 
 def main() -> None:
     """Serve until killed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--precision", choices=["fp32", "bf16", "int8"], default="bf16")
-    parser.add_argument("--threads", type=int, default=2)
-    args = parser.parse_args()
-    spec = LoadSpec(args.model, weights_path(args.model), "cpu", args.threads, args.precision)
-    server = litserve.LitServer(Service(spec), accelerator="cpu", timeout=60)
+    server = litserve.LitServer(Service(read_spec(__doc__)), accelerator="cpu", timeout=60)
     port = free_port()
     print(f"listening http=127.0.0.1:{port}", flush=True)
     server.run(host="127.0.0.1", port=port, generate_client_file=False, log_level="error")

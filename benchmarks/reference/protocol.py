@@ -6,7 +6,7 @@ from typing import Any
 
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
-LARGEST_BATCH = 32
+from benchmarks.reference.same_engine import LARGEST_BATCH
 
 
 class Described(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]

@@ -1,11 +1,11 @@
 """The same engine behind NVIDIA's Triton, by PyTriton: run it with the Python of an environment that has it.
 
-``benchmarks/reference/setup DIR`` makes such an environment. PyTriton is not a dependency of this project.
+``benchmarks/reference/setup DIR pytriton`` makes such an environment. PyTriton is not a dependency of this
+project.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -20,20 +20,13 @@ from pytriton.model_config import (  # type: ignore[import-not-found]
 )
 from pytriton.triton import Triton, TritonConfig  # type: ignore[import-not-found]
 
-from benchmarks.reference.ports import free_port
-from rootmodels.weights_info import weights_path
-from server.engines.base import LoadSpec
+from benchmarks.reference.same_engine import LARGEST_BATCH, free_port, read_spec
 from server.engines.openvino_cpu import load
 
 
 def main() -> None:
     """Serve until killed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--precision", choices=["fp32", "bf16", "int8"], default="bf16")
-    parser.add_argument("--threads", type=int, default=2)
-    args = parser.parse_args()
-    spec = LoadSpec(args.model, weights_path(args.model), "cpu", args.threads, args.precision)
+    spec = read_spec(__doc__)
     engine = load(spec)
 
     @batch  # type: ignore[untyped-decorator]
@@ -46,12 +39,13 @@ def main() -> None:
     )
     with Triton(config=config) as triton:
         triton.bind(
-            model_name=args.model,
+            model_name=spec.model,
             infer_func=infer,
             inputs=[Tensor(name="images", dtype=np.uint8, shape=(3, 32, 32))],
             outputs=[Tensor(name="logits", dtype=np.float32, shape=(10,))],
             config=ModelConfig(
-                max_batch_size=32, batcher=DynamicBatcher(max_queue_delay_microseconds=0)
+                max_batch_size=LARGEST_BATCH,
+                batcher=DynamicBatcher(max_queue_delay_microseconds=0),
             ),
             strict=True,
         )

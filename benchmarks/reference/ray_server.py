@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import threading
@@ -20,9 +19,8 @@ from ray import serve
 from ray.serve.config import HTTPOptions, gRPCOptions  # type: ignore[import-not-found]
 from tritonclient.grpc import service_pb2 as oip
 
-from benchmarks.reference.ports import free_port
-from benchmarks.reference.protocol import LARGEST_BATCH, Described
-from rootmodels.weights_info import weights_path
+from benchmarks.reference.protocol import Described
+from benchmarks.reference.same_engine import LARGEST_BATCH, free_port, read_spec
 from server.engines.base import LoadSpec
 from server.engines.openvino_cpu import load
 
@@ -33,8 +31,8 @@ SERVICER = "tritonclient.grpc.service_pb2_grpc.add_GRPCInferenceServiceServicer_
 class Service(Described):
     """One replica that computes batches of requests."""
 
-    def __init__(self, model: str, precision: Any, threads: int) -> None:
-        self._engine = load(LoadSpec(model, weights_path(model), "cpu", threads, precision))
+    def __init__(self, spec: LoadSpec) -> None:
+        self._engine = load(spec)
 
     async def ModelInfer(self, request: Any) -> Any:  # noqa: N802
         """Answer one request."""
@@ -57,11 +55,7 @@ class Service(Described):
 
 def main() -> None:
     """Serve until killed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--precision", choices=["fp32", "bf16", "int8"], default="bf16")
-    parser.add_argument("--threads", type=int, default=2)
-    args = parser.parse_args()
+    spec = read_spec(__doc__)
     # All of Ray's processes inherit these.
     os.environ["PYTHONPATH"] = os.pathsep.join(
         (sys.path[0], str(Path(__file__).parent / "ray_path"))
@@ -73,7 +67,7 @@ def main() -> None:
         http_options=HTTPOptions(host="127.0.0.1", port=free_port()),
         grpc_options=gRPCOptions(port=port, grpc_servicer_functions=[SERVICER]),
     )
-    serve.run(Service.bind(args.model, args.precision, args.threads))
+    serve.run(Service.bind(spec))
     print(f"listening grpc=127.0.0.1:{port}", flush=True)
     threading.Event().wait()
 
