@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import math
 import os
@@ -229,6 +230,8 @@ async def probe(address: str, seconds: float) -> None:
 
     The load generator learns of a refusal only when it is through with the answers that came with it.
     """
+    gc.collect()
+    gc.freeze()  # no pauses of its own
     async with grpc.aio.insecure_channel(address) as channel:
         outcomes = await drive(Stub(channel), PROBES_PER_S, seconds, seed=2, model=SLOWEST)
     print(json.dumps(outcomes.seconds))

@@ -16,7 +16,7 @@ LitServe PRECISION            the same engine behind LitServe, over HTTP, needs 
 
 The environments of the last three are made by ``benchmarks/reference/setup DIR NAME``. The callers are
 grpc.aio in one process, or NVIDIA's perf_analyzer (``--perf-analyzer PROGRAM``), which takes less of the
-processors, but cannot load PyTriton; LitServe's are aiohttp.
+processors; LitServe's are aiohttp.
 """
 
 from __future__ import annotations
@@ -87,10 +87,6 @@ class Contender:
             raise ValueError(f"--servers: {name!r} came; expected KIND PRECISION, KIND of {kinds}")
         if self.kind in OTHERS and not self._python():
             raise ValueError(f"--servers: {name!r} needs --{self.kind.lower()} PYTHON")
-        if self.kind == "PyTriton" and args.perf_analyzer:
-            raise ValueError(
-                "--perf-analyzer: PyTriton tells it nothing of its model without a token"
-            )
 
     def _python(self) -> str | None:
         found: str | None = getattr(self._args, self.kind.lower())

@@ -18,7 +18,11 @@ from pytriton.model_config import (  # type: ignore[import-not-found]
     ModelConfig,
     Tensor,
 )
-from pytriton.triton import Triton, TritonConfig  # type: ignore[import-not-found]
+from pytriton.triton import (  # type: ignore[import-not-found]
+    Triton,
+    TritonConfig,
+    TritonSecurityConfig,
+)
 
 from benchmarks.reference.same_engine import LARGEST_BATCH, free_port, read_spec
 from server.engines.openvino_cpu import load
@@ -37,7 +41,8 @@ def main() -> None:
     config = TritonConfig(
         grpc_address="127.0.0.1", http_address="127.0.0.1", log_verbose=0, **ports
     )
-    with Triton(config=config) as triton:
+    open_to_all = TritonSecurityConfig(restricted_endpoints=[])  # clients ask it for its model
+    with Triton(config=config, security_config=open_to_all) as triton:
         triton.bind(
             model_name=spec.model,
             infer_func=infer,
