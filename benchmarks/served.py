@@ -35,7 +35,7 @@ from typing import get_args
 from benchmarks import perf_analyzer
 from benchmarks.closed_loop import Load, random_images
 from benchmarks.rounds import machine, spread
-from benchmarks.server_process import serving
+from benchmarks.server_process import Server, serving
 from rootmodels.weights_info import weights_path
 from server.engines.base import LoadSpec, Precision
 from server.engines.registry import get_loader
@@ -80,7 +80,7 @@ class Contender:
         self.kind, *rest = name.split()
         self.precision = rest[0] if rest else "fp32"
         self.model = rest[1] if len(rest) > 1 else args.model
-        self.address = ""
+        self.server: Server | None = None
         self._args = args
         kinds = ("rootserve", "throughput", "raw", "naive", *OTHERS)
         if self.kind not in kinds or self.precision not in get_args(Precision):
@@ -109,23 +109,43 @@ class Contender:
         """Whether it can be loaded so."""
         return self.kind != "raw" or load in RAW_LOADS
 
-    def images_per_second(self, load: Load) -> float:
-        """One turn, in a process of its own."""
-        seconds, program = self._args.seconds, self._args.perf_analyzer
-        callers = ["--callers", str(load.callers)]
-        if self.kind == "raw":
+    def start(self, stack: ExitStack) -> None:
+        """Start its server, if it has one; ``stack`` will end it."""
+        if self.kind != "raw":
+            self.server = stack.enter_context(serving(self.command()))
+            self._rest()
+
+    def _rest(self) -> None:
+        """Have it take nothing from the others: LitServe's idle worker keeps a processor busy."""
+        if self.server and self.kind == "LitServe":
+            self.server.pause()
+
+    def turn(self, load: Load) -> float:
+        """Images per second of one turn, loaded by a process of its own."""
+        if self.server is None:
             call = [sys.executable, "-m", "benchmarks.served", "--raw", self.precision]
-        elif self.kind == "LitServe":
-            call = [str(self._python()), str(REFERENCE / "http_callers.py"), self.address, *callers]
-        elif program:
+            return self._images_per_second(call, load)
+        self.server.resume()
+        try:
+            return self._loaded(self.server.address, load)
+        finally:
+            self._rest()
+
+    def _loaded(self, address: str, load: Load) -> float:
+        if self.kind != "LitServe" and (program := self._args.perf_analyzer):
             requests = perf_analyzer.requests_per_second(
-                program, self.address, self.model, load.callers, seconds, load.rows
+                program, address, self.model, load.callers, self._args.seconds, load.rows
             )
             return requests * load.rows
-        else:
-            call = [sys.executable, "-m", "benchmarks.callers", self.address, *callers]
-        call += ["--model", self.model, "--rows", str(load.rows), "--seconds", str(seconds)]
-        return float(subprocess.check_output(call))
+        callers = [sys.executable, "-m", "benchmarks.callers"]
+        if self.kind == "LitServe":
+            callers = [str(self._python()), str(REFERENCE / "http_callers.py")]
+        return self._images_per_second([*callers, address, "--callers", str(load.callers)], load)
+
+    def _images_per_second(self, command: list[str], load: Load) -> float:
+        options = ["--model", self.model, "--rows", str(load.rows)]
+        options += ["--seconds", str(self._args.seconds)]
+        return float(subprocess.check_output([*command, *options]))
 
 
 def take_turns(contenders: list[Contender], load: Load, rounds: int) -> list[Round]:
@@ -133,7 +153,7 @@ def take_turns(contenders: list[Contender], load: Load, rounds: int) -> list[Rou
     found: list[Round] = []
     for number in range(rounds):
         order = contenders[::-1] if number % 2 else contenders
-        rates = {one.name: one.images_per_second(load) for one in order if one.runs(load)}
+        rates = {one.name: one.turn(load) for one in order if one.runs(load)}
         found.append(rates)
     return found
 
@@ -162,9 +182,7 @@ def measure(contenders: list[Contender], loads: list[Load], rounds: int) -> dict
     results = {}
     with ExitStack() as stack:
         for contender in contenders:
-            if contender.kind != "raw":
-                server = stack.enter_context(serving(contender.command()))
-                contender.address = server.address
+            contender.start(stack)
         for load in loads:
             results[load.name] = take_turns(contenders, load, rounds)
             print(f"{load.name} is done", file=sys.stderr, flush=True)

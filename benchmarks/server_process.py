@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -40,6 +41,14 @@ class Server:
             raise RuntimeError(f"the server {self.address} has ended")
         return usage[0]
 
+    def pause(self) -> None:
+        """Stop it and its children, which would else compete with others even while nobody asks it anything."""
+        os.killpg(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        os.killpg(self.pid, signal.SIGCONT)
+
 
 @contextmanager
 def serving(command: Sequence[str]) -> Iterator[Server]:
@@ -58,6 +67,8 @@ def serving(command: Sequence[str]) -> Iterator[Server]:
         start_new_session=True,
     )
     assert process.stdout is not None
+    impatience = threading.Timer(_PATIENCE_S, process.kill)
+    impatience.start()
     try:
         line = next((line for line in process.stdout if line.startswith("listening ")), None)
         if line is None:
@@ -65,9 +76,12 @@ def serving(command: Sequence[str]) -> Iterator[Server]:
         told = dict(word.partition("=")[::2] for word in line.split()[1:])
         address = told.get("grpc") or told["http"]
         _wait_ready(address, _grpc_ready if "grpc" in told else _http_ready)
+        impatience.cancel()
         yield Server(process.pid, address, told.get("metrics"))
     finally:
+        impatience.cancel()
         process.terminate()
+        process.send_signal(signal.SIGCONT)  # a paused one does not hear
         try:
             process.wait(_PATIENCE_S)
         finally:

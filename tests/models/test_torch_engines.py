@@ -10,12 +10,19 @@ from rootmodels.check_images import check_images
 from rootmodels.weights_info import weights_path
 
 # Imported before a test changes CXX, which the compiler reads when it is imported.
-from server.engines import torch_compiled
+from server.engines import torch_compiled, torch_cuda
 from server.engines.base import EngineError, LoadSpec
 from server.engines.choice import check_logits
 from server.engines.registry import get_loader
-from server.engines.torch_cuda import HALVED_BYTES, ReducedNetwork, bucket, parts
+from server.engines.torch_cuda import (
+    HALVED_BYTES,
+    CudaGraphsEngine,
+    ReducedNetwork,
+    bucket,
+    parts,
+)
 from server.engines.torch_eager import build_module
+from tests.support import fake_cuda
 
 SPEC = LoadSpec("nin-root-16", weights_path("nin-root-16"), "cpu", threads=2)
 
@@ -83,3 +90,28 @@ def test_a_reduced_network_normalises_in_fp32(precision: str) -> None:
         expected = build_module(SPEC)(images).numpy()
     check_logits(logits, expected, "bf16" if precision == "bf16" else "fp16")
     assert np.abs(logits - expected).max() > 1e-4
+
+
+@pytest.mark.parametrize("halved_bytes", [HALVED_BYTES, 1])
+def test_graphs_give_each_batch_its_own_logits(
+    halved_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches that fill a graph and that do not, of both types, whole and in halves, in turn."""
+    images = check_images(16)
+    with torch.inference_mode():
+        expected = build_module(SPEC)(torch.from_numpy(images)).numpy()
+    fake_cuda.install(monkeypatch)
+    monkeypatch.setattr(torch_cuda, "HALVED_BYTES", halved_bytes)
+    network = ReducedNetwork.from_folded(SPEC.network())
+    assert isinstance(network, ReducedNetwork)
+    engine = CudaGraphsEngine(network.reduce(torch.device("cpu"), torch.float32), "fp32")
+    given = []
+    for first, rows in ((0, 4), (4, 3), (0, 8), (9, 1), (8, 7), (2, 4), (0, 16)):
+        part = slice(first, first + rows)
+        given += [
+            (part, engine.run(images[part])),
+            (part, engine.run(images[part].astype(np.float32))),
+        ]
+    # At the end, so that an answer which a later batch overwrites is seen.
+    for part, logits in given:
+        np.testing.assert_allclose(logits, expected[part], atol=1e-4)
