@@ -9,38 +9,37 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import openvino as ov
 
 from benchmarks.engine_tables import table, write_section
 from benchmarks.rounds import machine
 from rootmodels.cost import network_cost
 from rootmodels.variants import get_variant
 from rootmodels.weights_info import weights_path
+from server.engines import openvino_profile
 from server.engines.base import LoadSpec, Precision
-from server.engines.openvino_cpu import compile_options, network_graph
+from server.engines.profiling import PassTimes
 
 
-def node_times(specs: Sequence[LoadSpec], rounds: int) -> list[dict[str, float]]:
-    """Median microseconds of each node that took any, for each of ``specs``."""
-    core = ov.Core()
-    requests = []
-    for spec in specs:
-        options = compile_options(core, spec) | {"NUM_STREAMS": 1, "PERF_COUNT": True}
-        compiled = core.compile_model(network_graph(spec), "CPU", options)
-        requests.append((compiled.create_infer_request(), compiled.input(0).shape))
-    found: list[dict[str, list[float]]] = [defaultdict(list) for _ in specs]
+def layer_times(specs: Sequence[LoadSpec], rounds: int) -> list[dict[str, float]]:
+    """Median microseconds of each layer, and of all else as "other", for each of ``specs``."""
+    profilers = [openvino_profile.load(spec) for spec in specs]
+    images = [np.zeros((1, 3, spec.image_size(), spec.image_size()), np.uint8) for spec in specs]
+    passes: list[list[PassTimes]] = [[] for _ in specs]
     for _ in range(rounds):
-        for (request, shape), times in zip(requests, found, strict=True):
-            request.infer([np.zeros(shape, np.float32)])
-            for node in request.profiling_info:
-                if node.real_time:
-                    times[node.node_name].append(node.real_time.total_seconds() * 1e6)
-    return [{name: statistics.median(values) for name, values in times.items()} for times in found]
+        for profiler, image, found in zip(profilers, images, passes, strict=True):
+            found.append(profiler.run(image))
+    return [
+        {
+            name: statistics.median(one.layers[name] for one in found) / 1e3
+            for name in found[0].layers
+        }
+        | {"other": statistics.median(one.other_ns for one in found) / 1e3}
+        for found in passes
+    ]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -55,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names: list[str] = args.variants.split(",")
     precision: Precision = args.precision
     specs = [LoadSpec(name, weights_path(name), "cpu", 1, precision) for name in names]
-    times = node_times(specs, args.rounds)
+    times = layer_times(specs, args.rounds)
     costs = [
         {cost.layer.name: cost.macs for cost in network_cost(get_variant(name)).layers}
         for name in names
@@ -68,14 +67,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rate = f"{cost[layer] / took / 1e3:,.0f}" if cost[layer] and took else "-"
             cells += [f"{cost[layer] / 1e6:,.1f}", f"{took:,.0f}", rate]
         lines.append(cells)
-    total = ["all nodes"]
+    other = ["all else"]
+    for found in times:
+        other += ["-", f"{found['other']:,.0f}", "-"]
+    total = ["together"]
     for cost, found in zip(costs, times, strict=True):
         took, macs = sum(found.values()), sum(cost.values())
         total += [f"{macs / 1e6:,.1f}", f"{took:,.0f}", f"{macs / took / 1e3:,.0f}"]
     head = ["layer"]
     for name in names:
         head += [f"{name}: million MACs", "us", "GMAC/s"]
-    text = f"{machine('cpu', 1)}, {precision}.\n\n{table(head, [*lines, total])}"
+    text = f"{machine('cpu', 1)}, {precision}.\n\n{table(head, [*lines, other, total])}"
     print(text)
     if args.markdown:
         write_section(args.markdown, "layers", text)

@@ -4,8 +4,9 @@ Three questions, each answered by ratios within rounds that take turns (A B A B 
 
 cost    What one client process can drive, against an echo in another process that computes nothing.
 sum     Does the server's own timeline plus the client's overhead give the latency that is measured? The
-        overhead is measured by itself, against an echo that waits as long as the model computes and
-        tells how long it was: a processor that sleeps between requests wakes up slower than a busy one.
+        overhead is measured by itself, against an echo that waits as long as the model computes, for one
+        request at a time as a worker does, and tells how long it was: a processor that sleeps between
+        requests wakes up slower than a busy one.
 agree   Does it find the same throughput as perf_analyzer (``--perf-analyzer PATH``), or without one as
         tritonclient's aio client in a loop?
 
@@ -24,6 +25,7 @@ import platform
 import statistics
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -52,13 +54,14 @@ _LEAST_S = 0.15
 
 def _echo(pipe: Connection, pause_s: float) -> None:
     """The echo's process: grpc.aio on uvloop as in the service, the same answer to every request."""
+    worker = ThreadPoolExecutor(1)
 
     async def infer(request: oip.ModelInferRequest, context: object) -> oip.ModelInferResponse:
         began_ns = time.perf_counter_ns()
         answer = oip.ModelInferResponse(model_name="echo", raw_output_contents=[bytes(40)])
         answer.outputs.add(name="logits", datatype="FP32", shape=(1, 10))
         if pause_s:
-            await asyncio.sleep(pause_s)
+            await asyncio.get_running_loop().run_in_executor(worker, time.sleep, pause_s)
         took_ns = time.perf_counter_ns() - began_ns
         for name in ("compute_ns", "total_ns"):
             answer.parameters[name].int64_param = took_ns

@@ -42,7 +42,7 @@ class Server:
         return usage[0]
 
     def pause(self) -> None:
-        """Stop it and its children, which would else compete with others even while nobody asks it anything."""
+        """Stop it and its children: some keep a processor busy even while nobody asks them anything."""
         os.killpg(self.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
