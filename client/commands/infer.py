@@ -32,33 +32,46 @@ class Guess:
         return {"class": self.label, "index": self.index, "probability": self.probability}
 
 
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """What the pictures are taken for, the likeliest classes of each first."""
+
+    guesses: Sequence[Sequence[Guess]]
+    trained: bool
+    timeline: Timeline | None
+    round_trip_s: float
+
+
 def run(
     connection: Connection, paths: Sequence[Path], model: str, top: int, *, as_json: bool
 ) -> None:
     """Classify the pictures in one request and print the likeliest classes of each."""
-    guesses, timeline, round_trip_s = asyncio.run(_classify(connection, paths, model, top))
+    found = asyncio.run(_classify(connection, paths, model, top))
     if as_json:
         report = {
             "model": model,
+            "trained": found.trained,
             "images": [
                 {"file": str(path), "top": [guess.to_json() for guess in ranking]}
-                for path, ranking in zip(paths, guesses, strict=True)
+                for path, ranking in zip(paths, found.guesses, strict=True)
             ],
-            "round_trip_s": round_trip_s,
-            "timeline": asdict(timeline) if timeline else None,
+            "round_trip_s": found.round_trip_s,
+            "timeline": asdict(found.timeline) if found.timeline else None,
         }
         print(json.dumps(report, indent=2))
         return
     screen = console()
-    for path, ranking in zip(paths, guesses, strict=True):
+    for path, ranking in zip(paths, found.guesses, strict=True):
         print_top(screen, str(path), [(guess.label, guess.probability) for guess in ranking])
-    if timeline:
-        print_timeline(screen, timeline, round_trip_s)
+    if not found.trained:
+        screen.print(f"{model} has random weights: this says nothing of what is to be seen")
+    if found.timeline:
+        print_timeline(screen, found.timeline, found.round_trip_s)
 
 
 async def _classify(
     connection: Connection, paths: Sequence[Path], name: str, top: int
-) -> tuple[list[list[Guess]], Timeline | None, float]:
+) -> Classified:
     async with Client(connection.server, credentials=connection.credentials) as client:
         model = await client.model(name)
         pictures = encode_pictures(paths, model.image_size)
@@ -74,7 +87,7 @@ async def _classify(
         guesses.append(
             [Guess(int(n), _label(model.classes, int(n)), float(probabilities[n])) for n in best]
         )
-    return guesses, answer.timeline, round_trip_s
+    return Classified(guesses, model.trained, answer.timeline, round_trip_s)
 
 
 def _named(error: ServerError, paths: Sequence[Path]) -> InputError | ServerError:

@@ -42,6 +42,7 @@ class FakeRootserve(
         self.has_catalog = True
         self.has_timeline = True
         self.retry_after_s: float | None = None
+        self.served = {"nin-orig"}
         self.requests: list[service_pb2.ModelInferRequest] = []
         self._turn = threading.Lock()
         self._server = grpc.server(
@@ -64,7 +65,7 @@ class FakeRootserve(
     def ModelInfer(self, request, context):  # noqa: N802
         self.requests.append(request)
         number = len(self.requests) - 1
-        if request.model_name != "nin-orig":
+        if request.model_name not in self.served:
             context.abort(grpc.StatusCode.NOT_FOUND, f"no model '{request.model_name}'")
         with self._turn if self.one_at_a_time else nullcontext():
             time.sleep(self.delay_s)

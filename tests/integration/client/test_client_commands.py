@@ -95,6 +95,7 @@ def test_infer(rootserve: Rootserve, fake: FakeRootserve, cat_path: Path) -> Non
     assert out.count("label-") == 4
     assert "69.0" in out  # e^3 / (e^3 + 9)
     assert "queue 100 µs, batch wait 200 µs, compute 300 µs" in " ".join(out.split())
+    assert "random weights" not in out
     (request,) = fake.requests
     (tensor,) = request.inputs
     assert (tensor.name, tensor.datatype, list(tensor.shape)) == ("encoded", "BYTES", [2])
@@ -114,6 +115,19 @@ def test_infer_json(rootserve: Rootserve, fake: FakeRootserve, cat_path: Path) -
     assert best["index"] == read_image(cat_path, 32)[0, 0, 0] % 10
     assert len(image["top"]) == 5
     assert report["timeline"]["engine"] == "fake"
+    assert report["trained"] is True
+
+
+def test_infer_says_of_random_weights_that_they_know_nothing(
+    rootserve: Rootserve, fake: FakeRootserve, cat_path: Path
+) -> None:
+    fake.served.add("nin-root-4")
+    command = ("infer", cat_path, "-m", "nin-root-4", "--server", fake.address)
+    code, out, _ = rootserve(*command)
+    assert code == 0
+    assert_plain(out)
+    assert "nin-root-4 has random weights: this says nothing" in out
+    assert json.loads(rootserve(*command, "--json")[1])["trained"] is False
 
 
 def test_infer_names_the_file_that_the_server_refuses(
