@@ -26,6 +26,7 @@ from tritonclient.grpc import service_pb2 as oip
 from tritonclient.grpc import service_pb2_grpc
 
 from server.machine import cpu_count, cpu_name
+from server.observers.metrics_state import process_usage
 from tests.support.server_process import (
     ServerProcess,
     command_image,
@@ -133,13 +134,11 @@ async def on(
         return await work(Stub(channel))
 
 
-def resident_kb(server: ServerProcess) -> int:
+def resident_bytes(server: ServerProcess) -> int:
     """Resident memory of the service and its workers."""
-    total = 0
-    for pid in (server.process.pid, *server.worker_pids()):
-        status = Path(f"/proc/{pid}/status").read_text()
-        total += next(int(line.split()[1]) for line in status.splitlines() if "VmRSS" in line)
-    return total
+    usages = [process_usage(pid) for pid in (server.process.pid, *server.worker_pids())]
+    assert None not in usages, "a process has ended"
+    return sum(usage[1] for usage in usages if usage)
 
 
 def kill_workers(quick: bool) -> dict[str, object]:
@@ -281,16 +280,16 @@ def soak(quick: bool) -> dict[str, object]:
         async def work(stub: Stub) -> dict[str, object]:
             rate = 0.7 * await capacity(stub)
             first = await drive(stub, rate, seconds / 10)
-            before_kb = resident_kb(server)
+            before = resident_bytes(server)
             rest = await drive(stub, rate, seconds * 9 / 10, seed=1)
-            after_kb = resident_kb(server)
+            after = resident_bytes(server)
             return {
                 "rate_per_s": rate,
                 "sent": first.sent + rest.sent,
                 "failed": first.failed | rest.failed,
                 "p99_ms": rest.p99_ms(),
-                "resident_mb": after_kb / 1024,
-                "growth": after_kb / before_kb - 1,
+                "resident_mb": after / 2**20,
+                "growth": after / before - 1,
             }
 
         return asyncio.run(on(server, work))

@@ -38,7 +38,7 @@ import uvloop
 from tritonclient.grpc import InferInput
 from tritonclient.grpc import service_pb2 as oip
 
-from benchmarks import perf_analyzer
+from benchmarks import closed_loop, perf_analyzer
 from client.load import LoadOptions, LoadResult, run_load
 from client.load.result import Stages
 from client.load.statistics import Ratio, paired_ratio
@@ -195,17 +195,10 @@ async def _triton_loop(server: str, model: str, callers: int, seconds: float) ->
     async with triton.InferenceServerClient(server) as client:
         tensor = InferInput("images", [1, 3, 32, 32], "UINT8")
         tensor.set_data_from_numpy(IMAGES[:1])
-        begin = time.perf_counter() + 0.5
-        done = 0
-
-        async def caller() -> None:
-            nonlocal done
-            while (now := time.perf_counter()) < begin + seconds:
-                await client.infer(model, [tensor])
-                done += now >= begin
-
-        await asyncio.gather(*(caller() for _ in range(callers)))
-    return done / seconds
+        level = closed_loop.Load(callers, rows=1)
+        return await closed_loop.images_per_second(
+            lambda: client.infer(model, [tensor]), level, seconds
+        )
 
 
 def agree(

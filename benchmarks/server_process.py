@@ -36,10 +36,21 @@ class Server:
         Raises:
             RuntimeError: if it has ended.
         """
+        return self._usage()[0]
+
+    def resident_bytes(self) -> float:
+        """Its resident memory, without that of its children.
+
+        Raises:
+            RuntimeError: if it has ended.
+        """
+        return self._usage()[1]
+
+    def _usage(self) -> tuple[float, float]:
         usage = process_usage(self.pid)
         if usage is None:
             raise RuntimeError(f"the server {self.address} has ended")
-        return usage[0]
+        return usage
 
     def pause(self) -> None:
         """Stop it and its children: some keep a processor busy even while nobody asks them anything."""
@@ -66,20 +77,15 @@ def serving(command: Sequence[str]) -> Iterator[Server]:
         text=True,
         start_new_session=True,
     )
-    assert process.stdout is not None
-    impatience = threading.Timer(_PATIENCE_S, process.kill)
-    impatience.start()
     try:
-        line = next((line for line in process.stdout if line.startswith("listening ")), None)
+        line = _listening_line(process)
         if line is None:
             raise RuntimeError(f"this did not start: {' '.join(command)}")
         told = dict(word.partition("=")[::2] for word in line.split()[1:])
         address = told.get("grpc") or told["http"]
         _wait_ready(address, _grpc_ready if "grpc" in told else _http_ready)
-        impatience.cancel()
         yield Server(process.pid, address, told.get("metrics"))
     finally:
-        impatience.cancel()
         process.terminate()
         process.send_signal(signal.SIGCONT)  # a paused one does not hear
         try:
@@ -88,6 +94,17 @@ def serving(command: Sequence[str]) -> Iterator[Server]:
             # Some leave processes behind, which would compete with whatever is measured next.
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+
+
+def _listening_line(process: subprocess.Popen[str]) -> str | None:
+    """The line in which it tells its address; None if it ended without, or took too long and was killed."""
+    assert process.stdout is not None
+    impatience = threading.Timer(_PATIENCE_S, process.kill)
+    impatience.start()
+    try:
+        return next((line for line in process.stdout if line.startswith("listening ")), None)
+    finally:
+        impatience.cancel()
 
 
 def _wait_ready(address: str, is_ready: Callable[[str], bool]) -> None:

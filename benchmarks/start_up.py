@@ -2,8 +2,8 @@
 
 A start lasts from the command to the first ServerReady that says yes: all models are loaded, and warm. *Cold*
 is a start with an empty cache folder, in which the engine and precision of each model are still to be chosen;
-*warm* is the next one with that folder. Files have been read before, so that both find them in memory. The
-resident memory is what the service's own metrics tell; pages that processes share count in each of them.
+*warm* is the next one with that folder. Files have been read before, so that both find them in memory. Of
+resident memory, pages that processes share count in each of them.
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ import os
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from prometheus_client.parser import text_string_to_metric_families
-
 from benchmarks.rounds import machine, spread
 from benchmarks.server_process import serving
+from client.address import parse_address
+from client.top.source import fetch
 from rootmodels.variants import NIN_VARIANTS
 from server.machine import cpu_count
 
@@ -45,15 +44,10 @@ def start(models: Sequence[str], cache: str) -> Start:
     began_s = time.perf_counter()
     with serving(command) as server:
         ready_s = time.perf_counter() - began_s
-        with urllib.request.urlopen(f"http://{server.metrics}/metrics") as page:
-            families = list(text_string_to_metric_families(page.read().decode()))
-        held = {
-            name: sum(
-                sample.value for one in families if one.name == name for sample in one.samples
-            )
-            for name in ("process_resident_memory_bytes", "rootserve_worker_resident_memory_bytes")
-        }
-    return Start(ready_s, *(value / 2**20 for value in held.values()))
+        assert server.metrics is not None
+        workers = fetch(parse_address(server.metrics)).workers.values()
+        workers_bytes = sum(worker.memory_bytes or 0 for worker in workers)
+        return Start(ready_s, server.resident_bytes() / 2**20, workers_bytes / 2**20)
 
 
 def main() -> int:

@@ -63,47 +63,32 @@ class Graph:
         _Current.stream.work.extend(self.steps)
 
 
-class _Deferring(TorchDispatchMode):
-    """Copies into memory that is there wait for their turn; all else is done at once."""
+class _Instead(TorchDispatchMode):
+    """Has ``do`` carry out each operation of torch, given that, its arguments, and the call of both."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, do: Callable[[Any, Any, Callable[[], Any]], Any]) -> None:
         super().__init__()
-        self._stream = stream
+        self._do = do
 
     def __torch_dispatch__(
         self, func: Any, types: object, args: Any = (), kwargs: Any = None
     ) -> Any:
-        if func is torch.ops.aten.copy_.default:
-            self._stream.work.append(lambda: func(*args, **(kwargs or {})))
-            return args[0]
-        return func(*args, **(kwargs or {}))
-
-
-class _Capturing(TorchDispatchMode):
-    def __init__(self, graph: Graph) -> None:
-        super().__init__()
-        self._graph = graph
-
-    def __torch_dispatch__(
-        self, func: Any, types: object, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-
-        def again() -> None:
-            kept, new = tree_leaves(result), tree_leaves(func(*args, **(kwargs or {})))
-            for to, value in zip(kept, new, strict=True):
-                if isinstance(to, Tensor):
-                    to.copy_(value)
-
-        self._graph.steps.append(again)
-        return result
+        return self._do(func, args, lambda: func(*args, **(kwargs or {})))
 
 
 @contextmanager
 def _on(stream: Stream) -> Iterator[None]:
+    """Copies into memory that is there wait for their turn; all else is done at once."""
+
+    def do(func: Any, args: Any, call: Callable[[], Any]) -> Any:
+        if func is torch.ops.aten.copy_.default:
+            stream.work.append(call)
+            return args[0]
+        return call()
+
     before, _Current.stream = _Current.stream, stream
     try:
-        with _Deferring(stream):
+        with _Instead(do):
             yield
     finally:
         _Current.stream = before
@@ -113,7 +98,19 @@ def _on(stream: Stream) -> Iterator[None]:
 def _capture(graph: Graph, stream: Stream, capture_error_mode: str) -> Iterator[None]:
     assert not stream.work, "a capture begins on a stream that has nothing to do"
     assert capture_error_mode == "thread_local", "other threads may be computing"
-    with _Capturing(graph):
+
+    def do(func: Any, args: Any, call: Callable[[], Any]) -> Any:
+        result = call()
+
+        def again() -> None:
+            for to, value in zip(tree_leaves(result), tree_leaves(call()), strict=True):
+                if isinstance(to, Tensor):
+                    to.copy_(value)
+
+        graph.steps.append(again)
+        return result
+
+    with _Instead(do):
         yield
 
 
