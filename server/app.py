@@ -9,9 +9,10 @@ import gc
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Coroutine
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -53,6 +54,9 @@ from server.workers.handle import WorkerSpec
 from server.workers.pool import WorkerPool
 
 _log = logging.getLogger(__name__)
+
+# The last answers are on their way for so long, before the connections close.
+_LAST_WORDS_S = 0.1
 
 
 class StartError(RuntimeError):
@@ -149,8 +153,8 @@ def _analyses(settings: Settings, pool: WorkerPool, observer: Observers) -> Anal
     return analyses
 
 
-async def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; a second signal ends the process at once.
+async def serve(settings: Settings) -> NoReturn:
+    """Serve until SIGTERM or SIGINT, then end the process; a second signal ends it at once.
 
     Raises:
         StartError, SecurityError, ModelSelectionError, WeightsError: if the service cannot start.
@@ -218,7 +222,6 @@ async def serve(settings: Settings) -> None:
         stack.callback(dispatcher.close)
         stack.push_async_callback(analyses.close)
         await server.start()
-        stack.push_async_callback(server.stop, 0)
         _spare_the_collector()
         # Scripts read this line; it stays as it is.
         print(
@@ -228,8 +231,21 @@ async def serve(settings: Settings) -> None:
         )
         await stop.wait()
         await _finish(settings, models, health, dispatcher, analyses)
-        await server.stop(grace=1.0)
+    # All else is closed; whoever still asks is refused until the end.
+    await asyncio.sleep(_LAST_WORDS_S)
     _log.info("stopped")
+    _end()
+
+
+def _end() -> NoReturn:
+    """End the process with status 0, and with it the connections.
+
+    Not by ``server.stop``: requests that arrive while it runs are cancelled, and whoever sent them sees
+    CANCELLED, which is not tried again. One whose connection closes sees UNAVAILABLE.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _spare_the_collector() -> None:

@@ -16,7 +16,7 @@ from server.security import SecurityError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the service; the exit status is 0 after a shutdown, 2 when it could not start."""
+    """Run the service, which ends the process with status 0; gives 2 when it could not start."""
     try:
         settings = read_settings(sys.argv[1:] if arguments is None else arguments)
         logs.configure(settings)
@@ -31,4 +31,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in str(error).splitlines():
             print(f"rootserve-server: error: {line}", file=sys.stderr)
         return 2
-    return 0

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import grpc
@@ -156,6 +157,31 @@ async def test_sigterm_under_load_loses_nothing_that_was_admitted() -> None:
             assert "shutting down" in caught.value.details()
             for call in calls:
                 assert logits(await call).shape == (1, 10)
+        assert server.process.wait(PATIENCE_S) == 0
+
+
+async def test_whoever_asks_until_the_end_of_a_server_sees_unavailable_and_may_try_another() -> (
+    None
+):
+    with running_server(*FAKE) as server:
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            codes = Counter[grpc.StatusCode]()
+
+            async def ask_on() -> None:
+                details = ""
+                while "connect" not in details.lower():
+                    try:
+                        await stub.ModelInfer(infer_request(MODEL, plain_images(1)), timeout=60)
+                    except grpc.aio.AioRpcError as error:
+                        details = error.details() or ""
+                        codes[error.code()] += 1
+
+            callers = [asyncio.ensure_future(ask_on()) for _ in range(32)]
+            await asyncio.sleep(0.3)
+            server.process.send_signal(signal.SIGTERM)
+            await asyncio.gather(*callers)
+        assert set(codes) == {grpc.StatusCode.UNAVAILABLE}
         assert server.process.wait(PATIENCE_S) == 0
 
 
