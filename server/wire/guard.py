@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import AsyncIterator
 from typing import Any, TypeAlias
@@ -26,7 +25,7 @@ class Guard:
 
     def wrap(self, method: str, handler: Handler) -> Handler:
         """The handler of ``/package.Service/Method`` behind the check."""
-        # grpc.aio's handlers are coroutines and generators; the type stubs know the synchronous ones.
+        # grpc.aio's handlers are coroutines; the type stubs know the synchronous ones.
         inner: Any = handler
         decode = inner.request_deserializer
 
@@ -38,12 +37,10 @@ class Guard:
             await self._admit(method, context)
             await inner.unary_stream(decode(content), context)
 
-        async def stream(contents: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
+        async def stream(contents: AsyncIterator[bytes], context: Any) -> None:
             await self._admit(method, context)
             requests = (decode(content) async for content in contents)
-            async with contextlib.aclosing(inner.stream_stream(requests, context)) as responses:
-                async for response in responses:
-                    yield response
+            await inner.stream_stream(requests, context)
 
         encode = handler.response_serializer
         if handler.request_streaming:

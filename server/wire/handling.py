@@ -134,17 +134,11 @@ def _checked_call(behave: Any) -> Any:
 
 def _checked_generator(behave: Any) -> Any:
     @functools.wraps(behave)
-    async def checked(request: Any, context: Any) -> Any:
+    async def checked(request: Any, context: Any) -> None:
         try:
             if request is _UNDECODABLE:
                 raise _undecodable()
-            result = behave(request, context)
-            # A handler either yields its responses or writes them to the context.
-            if hasattr(result, "__aiter__"):
-                async for response in result:
-                    await context.write(response)
-            else:
-                await result
+            await _write(behave(request, context), context)
         except RefusalError as refusal:
             await abort(context, refusal)
 
@@ -153,19 +147,37 @@ def _checked_generator(behave: Any) -> Any:
 
 def _checked_stream(behave: Any) -> Any:
     @functools.wraps(behave)
-    async def checked(requests: AsyncIterator[Any], context: Any) -> Any:
-        async def decoded() -> AsyncIterator[Any]:
-            async for request in requests:
-                if request is _UNDECODABLE:
-                    raise _undecodable()
-                yield request
-
+    async def checked(requests: AsyncIterator[Any], context: Any) -> None:
         # Refused here and not where it is read: answers to earlier requests may be on their way.
         try:
-            async with contextlib.aclosing(behave(decoded(), context)) as responses:
-                async for response in responses:
-                    yield response
+            await _write(behave(_Decoded(requests), context), context)
         except RefusalError as refusal:
             await abort(context, refusal)
 
     return checked
+
+
+async def _write(result: Any, context: Any) -> None:
+    """Carry out a handler, which either yields its responses or writes them to ``context`` by itself."""
+    if not hasattr(result, "__aiter__"):
+        await result
+        return
+    async with contextlib.aclosing(result) as responses:
+        async for response in responses:
+            await context.write(response)
+
+
+class _Decoded:
+    """The requests of a stream; raises RefusalError at one that could not be decoded."""
+
+    def __init__(self, requests: AsyncIterator[Any]) -> None:
+        self._requests = aiter(requests)
+
+    def __aiter__(self) -> _Decoded:
+        return self
+
+    async def __anext__(self) -> Any:
+        request = await anext(self._requests)
+        if request is _UNDECODABLE:
+            raise _undecodable()
+        return request

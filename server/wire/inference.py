@@ -177,7 +177,7 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
 
     async def ModelStreamInfer(  # noqa: N802
         self, request_iterator: AsyncIterator[oip.ModelInferRequest], context: Context
-    ) -> AsyncIterator[oip.ModelStreamInferResponse]:
+    ) -> None:
         """Answer a stream of requests, side by side, in the order they came."""
         begun: asyncio.Queue[_Call | oip.ModelStreamInferResponse | None] = asyncio.Queue()
         room = asyncio.Semaphore(_PENDING_PER_STREAM)
@@ -193,9 +193,8 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
         reader = asyncio.ensure_future(read())
         try:
             while (call := await begun.get()) is not None:
-                if isinstance(call, _Call):
-                    call = await self._answer_in_stream(call)
-                yield call
+                response = await self._answer_in_stream(call) if isinstance(call, _Call) else call
+                await context.write(response)
                 room.release()
             await reader
         finally:
