@@ -1,9 +1,8 @@
 """What a request costs the front process, beside an empty server: ``python -m benchmarks.request_cost``.
 
-Three servers run side by side: an empty grpc.aio server of the same protocol on the same event loop, which
-decodes each request and answers with the same message; rootserve; and rootserve with gRPC's EventEngine, as
-gRPC comes (docs/adr/0011-who-reads-the-sockets.md). A process of its own loads them in turns, forwards and
-backwards, one image per request: with a given rate of requests (Poisson), the same work for both, or
+Two servers run side by side: rootserve, and an empty grpc.aio server of the same protocol on the same event
+loop, which decodes each request and answers with the same message. A process of its own loads them in turns,
+A B B A ..., one image per request: with a given rate of requests (Poisson), the same work for both, or
 with callers that ask again as soon as they are answered. What counts is the processor time of the serving
 process, divided by the requests: unlike the wall clock, it says little of who else was busy.
 
@@ -37,11 +36,11 @@ from tritonclient.grpc import service_pb2_grpc
 from benchmarks.reference.protocol import Described
 from benchmarks.server_process import Server, serving
 from server.machine import cpu_count, cpu_name
+from server.main import main as serve
 from tests.support.server_process import infer_request, plain_images
 
 MODEL = "nin-root-16"
-# What is added to the environment of each.
-SERVERS = {"empty": "", "rootserve": "", "EventEngine": "GRPC_EXPERIMENTS="}
+KINDS = ("rootserve", "empty")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +108,8 @@ async def serve_empty() -> None:
 
 def command(kind: str, args: argparse.Namespace) -> list[str]:
     """What starts a server."""
-    if kind == "empty":
-        return [sys.executable, "-m", "benchmarks.request_cost", "--serve-empty"]
-    environment = ["env", SERVERS[kind]] if SERVERS[kind] else []
-    serve = [*environment, sys.executable, "-m", "server", "--port", "0", "--metrics-port", "0"]
-    model = ["--device", "cpu", "--models", MODEL, "--log-level", "error"]
-    return [*serve, *model, "--engine", args.engine, "--precision", args.precision]
+    start = [sys.executable, "-m", "benchmarks.request_cost", "--serve", kind]
+    return [*start, "--engine", args.engine, "--precision", args.precision]
 
 
 async def generate(address: str, load: Load, seconds: float) -> None:
@@ -211,44 +206,53 @@ async def poisson_stream(
     return answered
 
 
-def turn(server: Server, load: Load, seconds: float) -> float:
-    """Microseconds of the front's processor time for each request."""
-    before_s = server.cpu_s()
+def turn(server: Server, load: Load, seconds: float) -> tuple[float, float]:
+    """Requests per second, and microseconds of the front's processor time for each."""
+    before_s, began_s = server.cpu_s(), time.perf_counter()
     command = [sys.executable, "-m", "benchmarks.request_cost", "--generate", server.address]
     command += ["--load", str(LOADS.index(load)), "--seconds", str(seconds)]
     answered = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return (server.cpu_s() - before_s) / answered * 1e6
+    used_s = server.cpu_s() - before_s
+    return answered / (time.perf_counter() - began_s), used_s / answered * 1e6
 
 
 def measure(args: argparse.Namespace, loads: list[Load]) -> list[dict[str, Any]]:
-    """Every load on all servers in turns; a row for each load."""
+    """Every load on both servers in turns; a row for each load."""
     rows = []
     with ExitStack() as stack:
-        servers = {kind: stack.enter_context(serving(command(kind, args))) for kind in SERVERS}
+        servers = {kind: stack.enter_context(serving(command(kind, args))) for kind in KINDS}
         for load in loads:
-            costs: dict[str, list[float]] = {kind: [] for kind in SERVERS}
+            turns: dict[str, list[tuple[float, float]]] = {"rootserve": [], "empty": []}
             for number in range(args.rounds + 1):
-                for kind in tuple(SERVERS) if number % 2 else reversed(SERVERS):
-                    cost_us = turn(servers[kind], load, args.seconds)
+                order = ("rootserve", "empty") if number % 2 else ("empty", "rootserve")
+                for kind in order:
+                    found = turn(servers[kind], load, args.seconds)
                     if number:  # the first round warms up
-                        costs[kind].append(cost_us)
-            rows.append({"load": load.name, "us": costs})
+                        turns[kind].append(found)
+            pairs = zip(turns["rootserve"], turns["empty"], strict=True)
+            ratios = [ours[1] / empty[1] for ours, empty in pairs]
+            rows.append(
+                {
+                    "load": load.name,
+                    "rootserve_us": statistics.median(us for _, us in turns["rootserve"]),
+                    "empty_us": statistics.median(us for _, us in turns["empty"]),
+                    "ratio": statistics.median(ratios),
+                    "ratios": ratios,
+                }
+            )
             print(line(rows[-1]), flush=True)
     return rows
 
 
 def line(row: dict[str, Any]) -> str:
     """One row of the Markdown table."""
-    costs = row["us"]
-    cells = [f"{statistics.median(costs[kind]):.0f}" for kind in SERVERS]
-    for kind, base in (("rootserve", "empty"), ("EventEngine", "rootserve")):
-        ratios = [one / other for one, other in zip(costs[kind], costs[base], strict=True)]
-        cells.append(f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})")
-    return f"| {row['load']} | {' | '.join(cells)} |"
+    spread = f"{min(row['ratios']):.2f}-{max(row['ratios']):.2f}"
+    times = f"{row['empty_us']:.0f} | {row['rootserve_us']:.0f}"
+    return f"| {row['load']} | {times} | {row['ratio']:.2f} ({spread}) |"
 
 
 def main() -> int:
-    """Measure; with ``--serve-empty`` or ``--generate``, be one of the processes."""
+    """Measure; with ``--serve`` or ``--generate``, be one of the processes."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.5, help="of a turn")
@@ -256,13 +260,18 @@ def main() -> int:
     parser.add_argument("--engine", default="fake", help="what rootserve computes with")
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--serve-empty", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--serve", choices=["rootserve", "empty"], help=argparse.SUPPRESS)
     parser.add_argument("--generate", metavar="ADDRESS", help=argparse.SUPPRESS)
     parser.add_argument("--load", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.serve_empty:
+    if args.serve == "empty":
         uvloop.run(serve_empty())
         return 0
+    if args.serve:
+        ports = ["--port", "0", "--metrics-port", "0", "--device", "cpu", "--models", MODEL]
+        return serve(
+            [*ports, "--engine", args.engine, "--precision", args.precision, "--log-level", "error"]
+        )
     if args.generate:
         uvloop.run(generate(args.generate, LOADS[args.load], args.seconds))
         return 0
@@ -274,9 +283,7 @@ def main() -> int:
         "load": os.getloadavg()[0],
     }
     print(", ".join(f"{key} {value}" for key, value in machine.items()))
-    servers = "empty, us | rootserve, us | with EventEngine, us"
-    print(f"\n| load | {servers} | rootserve / empty (range) | EventEngine / rootserve (range) |")
-    print("|---|---|---|---|---|---|")
+    print("\n| load | empty, us | rootserve, us | ratio (range) |\n|---|---|---|---|")
     loads = [load for load in LOADS if not args.only or args.only in load.name]
     rows = measure(args, loads)
     if args.json:

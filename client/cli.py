@@ -249,10 +249,8 @@ def top(
 
 def main() -> None:
     """Entry point of `rootserve`. Expected failures give one line on standard error."""
-    # Read by gRPC when it is imported. Its core writes of failed handshakes there by itself.
+    # gRPC's core writes of failed handshakes there by itself.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    # Fewer thread switches for each call, while there is a choice (docs/adr/0011-who-reads-the-sockets.md).
-    os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_poller_for_python")
     try:
         code = app(prog_name="rootserve", standalone_mode=False)
     except _USAGE_ERROR as error:

@@ -9,7 +9,7 @@ import uvloop
 
 from rootmodels.weights_info import WeightsError
 from server import logs
-from server.grpc_poller import have_the_waiting_thread_read
+from server.app import StartError, serve
 from server.models import ModelSelectionError
 from server.options import OptionError, read_settings
 from server.security import SecurityError
@@ -17,9 +17,6 @@ from server.security import SecurityError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the service, which ends the process with status 0; gives 2 when it could not start."""
-    have_the_waiting_thread_read()
-    from server.app import StartError, serve  # noqa: PLC0415 - imports gRPC, which reads what was set above
-
     try:
         settings = read_settings(sys.argv[1:] if arguments is None else arguments)
         logs.configure(settings)
