@@ -64,7 +64,7 @@ class ModelCard:
         """What the logits stand for."""
         return class_names(self.variant, self.info)
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The name it is served under."""
         return self.variant.name

@@ -105,7 +105,9 @@ def _invalid(text: str) -> RefusalError:
 
 
 def _parse_outputs(message: oip.ModelInferRequest) -> tuple[str, ...]:
-    names = tuple(output.name for output in message.outputs) or (LOGITS_NAME,)
+    if not message.outputs:
+        return (LOGITS_NAME,)
+    names = tuple(output.name for output in message.outputs)
     for name in names:
         if name not in (LOGITS_NAME, PROBABILITIES_NAME):
             raise _invalid(
@@ -133,6 +135,8 @@ def _choose_input(message: oip.ModelInferRequest) -> int:
     When both come it is images: perf_analyzer fills every input that a model has, with random text.
     """
     names = [tensor.name for tensor in message.inputs]
+    if names == [INPUT_NAME]:
+        return 0
     for name in names:
         if name not in (INPUT_NAME, ENCODED_NAME):
             raise _invalid(
