@@ -138,7 +138,7 @@ async def test_an_unavailable_server_does_not_end_the_run(fake: FakeRootserve) -
 async def test_a_stop_ends_the_run_early(fake: FakeRootserve, loop: dict[str, float]) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().call_later(0.5, stop.set)
-    result = await run_load(options(fake, duration_s=60.0, **loop), stop=stop)
+    result = await run_load(options(fake, duration_s=60.0, warmup_s=0.0, **loop), stop=stop)
     assert result.interrupted
     assert 0 < result.window_s < 30
     assert result.requests > 0
