@@ -135,8 +135,6 @@ def _choose_input(message: oip.ModelInferRequest) -> int:
     When both come it is images: perf_analyzer fills every input that a model has, with random text.
     """
     names = [tensor.name for tensor in message.inputs]
-    if names == [INPUT_NAME]:
-        return 0
     for name in names:
         if name not in (INPUT_NAME, ENCODED_NAME):
             raise _invalid(

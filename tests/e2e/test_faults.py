@@ -160,9 +160,7 @@ async def test_sigterm_under_load_loses_nothing_that_was_admitted() -> None:
         assert server.process.wait(PATIENCE_S) == 0
 
 
-async def test_whoever_asks_until_the_end_of_a_server_sees_unavailable_and_may_try_another() -> (
-    None
-):
+async def test_whoever_asks_a_server_until_its_end_sees_unavailable() -> None:
     with running_server(*FAKE) as server:
         async with grpc.aio.insecure_channel(server.address) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
