@@ -9,6 +9,8 @@ ratios within a round.
 rootserve PRECISION [MODEL]   the OpenVINO engine in this service, arranged for latency
 throughput PRECISION [MODEL]  the same, with --optimize-for throughput
 raw PRECISION                 the engine in a loop, without a server
+bare PRECISION                the engine behind grpc.aio alone (benchmarks/reference/bare_server.py): what is left is
+                              what the service costs
 naive                         grpcio and PyTorch as they come (benchmarks/reference/naive_server.py)
 PyTriton PRECISION            the same engine behind Triton, needs --pytriton PYTHON
 Ray PRECISION                 the same engine behind Ray Serve, needs --ray PYTHON
@@ -46,7 +48,7 @@ RAW_LOADS = (Load(1, 1), Load(4, 16))
 """Without a server there are no callers: an image at a time, or 16."""
 
 OTHERS = ("PyTriton", "Ray", "LitServe")
-DEFAULT = "rootserve bf16,throughput bf16,rootserve int8,raw bf16,naive"
+DEFAULT = "rootserve bf16,throughput bf16,rootserve int8,raw bf16,bare bf16,naive"
 REFERENCE = Path(__file__).parent / "reference"
 
 Round = dict[str, float]
@@ -82,7 +84,7 @@ class Contender:
         self.model = rest[1] if len(rest) > 1 else args.model
         self.server: Server | None = None
         self._args = args
-        kinds = ("rootserve", "throughput", "raw", "naive", *OTHERS)
+        kinds = ("rootserve", "throughput", "raw", "bare", "naive", *OTHERS)
         if self.kind not in kinds or self.precision not in get_args(Precision):
             raise ValueError(f"--servers: {name!r} came; expected KIND PRECISION, KIND of {kinds}")
         if self.kind in OTHERS and not self._python():
@@ -97,6 +99,9 @@ class Contender:
         model = ["--model", self.model]
         if self.kind == "naive":
             return [sys.executable, "-m", "benchmarks.reference.naive_server", *model]
+        if self.kind == "bare":
+            module = "benchmarks.reference.bare_server"
+            return [sys.executable, "-m", module, *model, "--precision", self.precision]
         if self.kind in OTHERS:
             script = REFERENCE / f"{self.kind.lower()}_server.py"
             return [str(self._python()), str(script), *model, "--precision", self.precision]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import gc
 import logging
@@ -26,7 +27,7 @@ from server.analysis.datasets import Dataset, find_datasets
 from server.analysis.helper import Helper
 from server.analysis.jobs import Analyses, AnalysisLimits
 from server.control import ModelControl
-from server.core.scheduler import Scheduler
+from server.core.scheduler import Limits, Scheduler
 from server.dispatcher import Dispatcher
 from server.engines.registry import preferred_engines
 from server.health import Health
@@ -117,6 +118,17 @@ def worker_specs(settings: Settings, models: Models, cuda_devices: int) -> list[
     return [spec(f"cpu-{index}", "cpu", *placement) for index, placement in enumerate(placements)]
 
 
+def _limits(settings: Settings, specs: list[WorkerSpec]) -> Limits:
+    """What the scheduler keeps to.
+
+    On a CPU the service has its turn on the processors that compute: to wake up before the end of a batch
+    costs more than it saves.
+    """
+    limits = settings.limits()
+    on_cpu = all(spec.device == "cpu" for spec in specs)
+    return dataclasses.replace(limits, lead_s=None) if on_cpu else limits
+
+
 def _serving_defaults(spec: WorkerSpec) -> ServingDefaults:
     """What the times of a model are told of that is not served: there, nothing was chosen yet."""
     engine = preferred_engines(spec.device)[0] if spec.engine == "auto" else spec.engine
@@ -171,7 +183,7 @@ async def serve(settings: Settings) -> NoReturn:
     statistics = Statistics()
     refusal_log = RefusalLog(trace_id=trace_id)
     observer = Observers([monitoring.metrics, statistics, refusal_log])
-    scheduler = Scheduler(settings.limits())
+    scheduler = Scheduler(_limits(settings, specs))
     pool = WorkerPool(specs, models, settings.load_timeout_s)
     dispatcher = Dispatcher(
         scheduler, pool, models, observer, traces, max_bytes=settings.max_queue_mb * 2**20

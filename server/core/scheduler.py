@@ -4,7 +4,7 @@ Requests wait per model, by priority and then in order of arrival. A batch is cl
 worker can take it: at once when it is full or has a preferred size, else when its oldest request has
 waited the maximal delay. From how many rows on it is full was measured when the model was loaded
 (:mod:`server.core.batch_size`). A busy worker may be given one batch ahead, which hides the hand-over, when
-that batch is full or the running one is about to end. A batch is no larger than its deadlines allow.
+that batch is full or, where asked for, the running one is about to end. A batch is no larger than its deadlines allow.
 Limits count rows (images), not requests.
 """
 
@@ -35,8 +35,8 @@ class Limits:
     """Rows that may wait per model and priority."""
     batches_ahead: int = 1
     """Batches a worker may hold besides the one it computes."""
-    lead_s: float = 0.002
-    """How long before the end of a batch the next one may be handed over."""
+    lead_s: float | None = 0.002
+    """How long before the end of a batch the next one may be handed over that is not full; None: not at all."""
     max_attempts: int = 2
     """How often a request is computed when workers die of it or beside it."""
     hang_s: float = 10.0
@@ -344,7 +344,7 @@ class Scheduler:
         for worker in able:
             if len(worker.batches) > self.limits.batches_ahead:
                 continue
-            at_s = now if full else self._about_to_end_s(worker, now)
+            at_s = now if full else self._ahead_s(worker, now)
             if at_s < free_s:
                 soonest, free_s = worker, at_s
         return (soonest if free_s <= now else None), free_s
@@ -377,16 +377,20 @@ class Scheduler:
 
     def _start_s(self, worker: _Worker, now: float) -> float:
         """When ``worker`` is expected to begin what it is given now."""
-        if not worker.batches:
-            return now
-        return max(now, self._about_to_end_s(worker, now) + self.limits.lead_s)
+        return max(now, self._end_s(worker) or now) if worker.batches else now
 
-    def _about_to_end_s(self, worker: _Worker, now: float) -> float:
+    def _ahead_s(self, worker: _Worker, now: float) -> float:
+        """When ``worker``, which computes, may be given a batch that is not full."""
+        if self.limits.lead_s is None:
+            return math.inf
+        end_s = self._end_s(worker)
+        return now if end_s is None else end_s - self.limits.lead_s
+
+    def _end_s(self, worker: _Worker) -> float | None:
+        """When the batch that ``worker`` computes is expected to be done; None if that is not known."""
         running = next(iter(worker.batches.values()))
         expected_s = self.durations.predict(running.model, running.rows)
-        if expected_s is None:
-            return now
-        return worker.began_s + expected_s - self.limits.lead_s
+        return None if expected_s is None else worker.began_s + expected_s
 
     def _close(self, queue: Queue, max_rows: int, worker: _Worker, now: float) -> Batch:
         """Take the first requests that fit into ``max_rows`` and can be in time; at least one."""

@@ -34,7 +34,7 @@ _WARM_UP_RUNS = 3
 """Of each batch size; the fastest tells how long it takes."""
 
 _WARM_UP_S = 1.0
-"""After so long no larger batch is tried before a model is warm."""
+"""About how long that may take: no larger batch is tried once a share of it is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +75,19 @@ class _LoadedModel:
         """Run batch sizes that double, and the largest: first runs allocate. Gives how long they take.
 
         Those are left out that would take long: what they allocate is little beside what they compute.
+        The sizes take turns, so that a moment in which others compute is not one size's alone.
         """
-        latency = []
         began, rows = time.monotonic(), 1
-        while True:
-            images = np.zeros((rows, *self.image), np.uint8)
-            latency.append((rows, min(self._seconds(images) for _ in range(_WARM_UP_RUNS))))
-            if rows == max_rows or time.monotonic() - began > _WARM_UP_S:
-                return tuple(latency)
+        shortest = {rows: self._seconds(rows)}
+        while rows < max_rows and time.monotonic() - began <= _WARM_UP_S / _WARM_UP_RUNS:
             rows = min(2 * rows, max_rows)
+            shortest[rows] = self._seconds(rows)
+        for _ in range(_WARM_UP_RUNS - 1):
+            shortest = {rows: min(s, self._seconds(rows)) for rows, s in shortest.items()}
+        return tuple(shortest.items())
 
-    def _seconds(self, images: Images) -> float:
+    def _seconds(self, rows: int) -> float:
+        images = np.zeros((rows, *self.image), np.uint8)
         began = time.perf_counter()
         self.run(images)
         return time.perf_counter() - began

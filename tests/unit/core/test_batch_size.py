@@ -6,6 +6,8 @@ from server.core.scheduler import Limits, Scheduler
 
 # Twice the rows, twice the time: a processor that is full with one image.
 FLAT = tuple((rows, 0.001 * rows) for rows in (1, 2, 4, 8, 16, 32))
+# So slow that a batch of eight would keep its first row waiting.
+SLOW = tuple((rows, 0.008 * rows) for rows, _ in FLAT)
 # Nearly the same time for any number of rows: a GPU.
 STEEP = tuple((rows, 0.002 + 0.00001 * rows) for rows in (1, 2, 4, 8, 16, 32))
 
@@ -13,7 +15,8 @@ STEEP = tuple((rows, 0.002 + 0.00001 * rows) for rows in (1, 2, 4, 8, 16, 32))
 @pytest.mark.parametrize(
     ("latency", "expected"),
     [
-        (FLAT, BatchSize(8, waits=False)),
+        (FLAT, BatchSize(32, waits=False)),
+        (SLOW, BatchSize(4, waits=False)),
         (STEEP, BatchSize(32, waits=True)),
         # Two processors: the second one is idle while there is one image.
         (((1, 0.001), (2, 0.0012), (4, 0.0024), (8, 0.0048)), BatchSize(8, waits=True)),
@@ -21,8 +24,13 @@ STEEP = tuple((rows, 0.002 + 0.00001 * rows) for rows in (1, 2, 4, 8, 16, 32))
         (((1, 0.01), (2, 0.03), (4, 0.07)), BatchSize(1, waits=False)),
         (((1, 0.5),), BatchSize(1, waits=False)),
         (((1, 0.0),), BatchSize(1, waits=False)),
-        # So fast that a batch of 16 is over at once.
-        (tuple((rows, 0.0003 * rows) for rows in (1, 2, 4, 8, 16, 32)), BatchSize(16, waits=False)),
+        # Where a few of the times are noise.
+        (
+            ((1, 0.0008), (2, 0.0016), (4, 0.0027), (8, 0.0065), (16, 0.0125), (32, 0.024)),
+            BatchSize(32, waits=False),
+        ),
+        # Short, but its rows take twice as long as in smaller batches.
+        (((1, 0.001), (2, 0.0018), (4, 0.0036), (8, 0.0144)), BatchSize(4, waits=True)),
     ],
 )
 def test_a_batch_is_as_large_as_it_is_worth(
@@ -50,17 +58,17 @@ def dispatched(
 
 
 def test_batches_are_no_larger_than_pays() -> None:
-    assert dispatched(FLAT, 20, Limits())[0] == [8, 8]
+    assert dispatched(SLOW, 20, Limits())[0] == [4, 4]
     assert dispatched(STEEP, 20, Limits())[0] == [20]
 
 
 def test_sizes_that_the_operator_prefers_go_before_what_was_measured() -> None:
-    assert dispatched(FLAT, 20, Limits(preferred_rows=(16,)))[0][0] == 20
+    assert dispatched(SLOW, 20, Limits(preferred_rows=(16,)))[0][0] == 20
 
 
 def test_a_request_larger_than_pays_goes_alone() -> None:
     scheduler = Scheduler(Limits())
-    scheduler.model_measured("m", FLAT)
+    scheduler.model_measured("m", SLOW)
     scheduler.worker_ready("w", ["m"])
     scheduler.offer(Request(1, "m", 20, 100.0), 100.0)
     scheduler.offer(Request(2, "m", 1, 100.0), 100.0)

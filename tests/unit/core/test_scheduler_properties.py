@@ -18,9 +18,15 @@ class SchedulerMachine(RuleBasedStateMachine):
         preferred_rows=st.sampled_from([(), (2,), (2, 4)]),
         workers=st.integers(1, 3),
         ahead=st.integers(0, 2),
+        lead_s=st.sampled_from([None, 0.0, 0.002]),
     )
     def set_up(
-        self, max_delay_s: float, preferred_rows: tuple[int, ...], workers: int, ahead: int
+        self,
+        max_delay_s: float,
+        preferred_rows: tuple[int, ...],
+        workers: int,
+        ahead: int,
+        lead_s: float | None,
     ) -> None:
         self.limits = Limits(
             max_batch_rows=6,
@@ -28,6 +34,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             preferred_rows=preferred_rows,
             max_queue_rows=12,
             batches_ahead=ahead,
+            lead_s=lead_s,
             hang_s=1e9,
         )
         self.scheduler = Scheduler(self.limits)

@@ -1,0 +1,81 @@
+"""The least there can be around the engine: grpc.aio, a thread that computes whatever waits, and nothing else.
+
+It checks nothing, counts nothing, and dies with its engine. What it answers more than the service is what the
+service costs: ``python -m benchmarks.reference.bare_server``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from typing import Any, NoReturn
+
+import grpc
+import numpy as np
+import uvloop
+from tritonclient.grpc import service_pb2 as oip
+from tritonclient.grpc import service_pb2_grpc
+
+from benchmarks.reference.protocol import Described
+from benchmarks.reference.same_engine import LARGEST_BATCH, read_spec
+from server.engines.base import Engine, LoadSpec
+from server.engines.openvino_cpu import load
+
+_Waiting = tuple[bytes, asyncio.Future[Any]]
+
+
+class BareService(Described):
+    """Requests wait in a queue, of which the computing thread takes what there is."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._queue: queue.SimpleQueue[_Waiting] = queue.SimpleQueue()
+        threading.Thread(target=self._compute, args=[engine], daemon=True).start()
+
+    async def ModelInfer(self, request: Any, context: Any = None) -> Any:  # noqa: N802
+        """Answer one request."""
+        future = self._loop.create_future()
+        self._queue.put((request.raw_input_contents[0], future))
+        logits = await future
+        response = oip.ModelInferResponse(model_name=request.model_name, id=request.id)
+        response.outputs.add(name="logits", datatype="FP32", shape=logits.shape)
+        response.raw_output_contents.append(logits.tobytes())
+        return response
+
+    def _compute(self, engine: Engine) -> NoReturn:
+        while True:
+            batch = [self._queue.get()]
+            while len(batch) < LARGEST_BATCH and not self._queue.empty():
+                batch.append(self._queue.get())
+            images = [np.frombuffer(pixels, np.uint8).reshape(-1, 3, 32, 32) for pixels, _ in batch]
+            logits = engine.run(np.concatenate(images))
+            ends = np.cumsum([len(some) for some in images])[:-1]
+            shares = np.split(logits, ends)
+            futures = [future for _, future in batch]
+            self._loop.call_soon_threadsafe(_answer, futures, shares)
+
+
+def _answer(futures: list[asyncio.Future[Any]], shares: list[Any]) -> None:
+    for future, logits in zip(futures, shares, strict=True):
+        if not future.done():
+            future.set_result(logits)
+
+
+async def _serve(spec: LoadSpec) -> None:
+    engine = load(spec)
+    server = grpc.aio.server()
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(BareService(engine), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    print(f"listening grpc=127.0.0.1:{port}", flush=True)
+    await server.wait_for_termination()
+
+
+def main() -> None:
+    """Serve until killed."""
+    uvloop.run(_serve(read_spec(__doc__)))
+
+
+if __name__ == "__main__":
+    main()
