@@ -98,7 +98,8 @@ class Dispatcher:
             RefusalError: if it is not taken.
         """
         admitted = self._admit(request, trace)
-        if not self._pump_due:
+        must_wait = self._scheduler.must_wait(request.model) and request.deadline_s >= self._wake_s
+        if not self._pump_due and not must_wait:
             # Once this turn of the loop is over, so that all requests it brings are seen.
             self._pump_due = True
             self._loop.call_soon(self._pump)

@@ -210,6 +210,17 @@ class Scheduler:
         queue = self._queues.get(model)
         return queue.rows if queue else 0
 
+    def must_wait(self, model: str) -> bool:
+        """Whether a request just offered to ``model`` waits for a worker to be done, whatever the time.
+
+        A poll on its account would decide nothing; its deadline, if it has one, still is to be waited for.
+        """
+        if self.limits.lead_s is not None or self.limits.preferred_rows:
+            return False
+        if any(model in worker.models and not worker.batches for worker in self._workers.values()):
+            return False
+        return self.rows_queued(model) < self._full_rows(model)
+
     def rows_in_flight(self, model: str) -> int:
         """Rows of ``model`` that are with a worker."""
         # Copies: metrics ask from another thread while batches come and go.
@@ -319,7 +330,7 @@ class Scheduler:
         if head.attempts > 0:
             return head.rows, now
         size = self._sizes.get(head.model)
-        max_rows = min(size.rows, limits.max_batch_rows) if size else limits.max_batch_rows
+        max_rows = self._full_rows(head.model)
         waits = size is None or size.waits
         due_s = queue.oldest_s + (limits.max_delay_s if waits else 0.0)
         if queue.rows >= max_rows or due_s <= now:
@@ -329,6 +340,12 @@ class Scheduler:
         sizes = accumulate(request.rows for request in queue)
         preferred = max((size for size in sizes if size in limits.preferred_rows), default=0)
         return preferred, (now if preferred else due_s)
+
+    def _full_rows(self, model: str) -> int:
+        """From how many rows on a batch is full."""
+        size = self._sizes.get(model)
+        most = self.limits.max_batch_rows
+        return min(size.rows, most) if size else most
 
     def _worker_for(self, model: str, full: bool, now: float) -> tuple[_Worker | None, float]:
         """A worker that may be given a batch now, or None and when one may be given it."""

@@ -1,6 +1,7 @@
 """The dispatcher with a pool that computes nothing: whatever happens, each request ends once."""
 
 import asyncio
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -51,13 +52,13 @@ class FakeObserver(Observer):
 class Room:
     """A dispatcher and all it knows."""
 
-    def __init__(self) -> None:
+    def __init__(self, lead_s: float | None = 0.002) -> None:
         variant = get_variant(NAME)
         self.models = Models([ModelCard(variant, network_cost(variant), None, None)])
         self.models.select([NAME])
         self.pool = FakePool()
         self.observer = FakeObserver()
-        scheduler = Scheduler(Limits(max_batch_rows=4, max_queue_rows=8))
+        scheduler = Scheduler(Limits(max_batch_rows=4, max_queue_rows=8, lead_s=lead_s))
         self.dispatcher = Dispatcher(scheduler, self.pool, self.models, self.observer)  # type: ignore[arg-type]
 
     def worker_ready(self, name: str = "w") -> None:
@@ -66,16 +67,17 @@ class Room:
         model.ready_on.add(name)
         self.dispatcher.worker_ready(name, frozenset([NAME]))
 
-    def ask(self, rows: int = 1) -> asyncio.Task[Answer]:
+    def ask(self, rows: int = 1, patience_s: float = math.inf) -> asyncio.Task[Answer]:
         part = Part(rows, "UINT8", bytes(rows * 3072))
         arrived_s = asyncio.get_running_loop().time()
-        admitted = self.dispatcher.admit(InferenceRequest(NAME, part, arrived_s))
+        request = InferenceRequest(NAME, part, arrived_s, arrived_s + patience_s)
+        admitted = self.dispatcher.admit(request)
         return asyncio.ensure_future(self.dispatcher.answer(admitted))
 
 
-@pytest.fixture
-async def room() -> Iterator[Room]:
-    made = Room()
+@pytest.fixture(params=[0.002, None], ids=["lead", "no lead"])
+async def room(request: pytest.FixtureRequest) -> Iterator[Room]:
+    made = Room(request.param)
     yield made
     made.dispatcher.close()
 
@@ -114,6 +116,38 @@ async def test_what_the_worker_found_expired_is_refused_and_the_rest_answered(ro
     assert caught.value.reason is Reason.DEADLINE_EXPIRED
     assert np.frombuffer((await kept).logits, np.float32)[::10].tolist() == [1.0, 2.0]
     assert room.dispatcher._scheduler.durations.predict(NAME, 3) is None
+
+
+@pytest.mark.parametrize("room", [None], indirect=True)
+async def test_a_request_behind_a_busy_worker_is_refused_when_its_deadline_passes(
+    room: Room,
+) -> None:
+    room.worker_ready()
+    busy = room.ask(4)
+    await settle()
+    later, sooner = room.ask(1, patience_s=0.1), room.ask(1, patience_s=0.05)
+    for late in (sooner, later):
+        with pytest.raises(RefusalError) as caught:
+            await asyncio.wait_for(late, 5)
+        assert caught.value.reason is Reason.DEADLINE_EXPIRED
+    ((_, batch, _),) = room.pool.given
+    room.dispatcher.batch_done("w", batch, BatchReport(1, 2))
+    assert len((await busy).logits) == 4 * ROW_BYTES
+
+
+async def test_what_comes_while_the_worker_is_busy_goes_to_it_when_it_is_done(room: Room) -> None:
+    room.worker_ready()
+    first = room.ask(4)
+    await settle()
+    second, third = room.ask(1), room.ask(2)
+    await settle()
+    room.dispatcher.batch_done("w", room.pool.given[0][1], BatchReport(1, 2))
+    await first
+    _, batch, parts = room.pool.given[1]
+    assert [part.rows for part in parts] == [1, 2]
+    room.dispatcher.batch_done("w", batch, BatchReport(3, 4))
+    await second
+    await third
 
 
 async def test_a_request_with_a_bad_picture_is_refused_alone(room: Room) -> None:

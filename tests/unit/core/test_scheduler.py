@@ -166,6 +166,20 @@ def test_without_a_lead_only_a_full_batch_goes_ahead() -> None:
     assert ids(ahead) == [3, 4]
 
 
+def test_what_cannot_be_dispatched_before_a_worker_is_done_must_wait() -> None:
+    s = scheduler(lead_s=None)
+    s.offer(request(1), 0.0)
+    assert not s.must_wait("m")
+    (batch,) = s.poll(0.0).dispatches
+    s.offer(request(2, rows=7), 0.0)
+    assert s.must_wait("m")
+    assert s.must_wait("n")
+    s.offer(request(3), 0.0)
+    assert not s.must_wait("m"), "there is a full batch, to go ahead"
+    s.batch_done("w0", batch.id, 0.1, compute_s=0.1)
+    assert not s.must_wait("n")
+
+
 def test_idle_workers_take_turns() -> None:
     s = scheduler(workers=2)
     workers = []

@@ -1,5 +1,6 @@
 """Random arrivals, sizes, cancels, deadlines and worker losses, checked against a ledger."""
 
+import copy
 import math
 
 from hypothesis import settings
@@ -14,11 +15,11 @@ MODELS = ("a", "b")
 
 class SchedulerMachine(RuleBasedStateMachine):
     @initialize(
-        max_delay_s=st.sampled_from([0.0, 0.005, 0.1]),
-        preferred_rows=st.sampled_from([(), (2,), (2, 4)]),
+        max_delay_s=st.sampled_from([0.0, 0.0, 0.005, 0.1]),
+        preferred_rows=st.sampled_from([(), (), (2,), (2, 4)]),
         workers=st.integers(1, 3),
         ahead=st.integers(0, 2),
-        lead_s=st.sampled_from([None, 0.0, 0.002]),
+        lead_s=st.sampled_from([None, None, 0.002]),
     )
     def set_up(
         self,
@@ -44,10 +45,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.running: dict[str, list[Batch]] = {}
         self.cancelled: set[int] = set()
         self.finished: set[int] = set()
+        self.settled = False
+        """Whether all that came since the last poll, at ``polled_s``, was offered to models that must wait."""
+        self.polled_s = self.now
         for index in range(workers):
             self.start_worker(index)
 
     def start_worker(self, index: int) -> None:
+        self.settled = False
         self.running[f"w{index}"] = []
         self.scheduler.worker_ready(f"w{index}", MODELS)
 
@@ -73,11 +78,19 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert refused == (queued + rows > self.limits.max_queue_rows)
         if not refused:
             self.waiting[request.id] = request
+            self.settled = self.settled and self.scheduler.must_wait(model)
+            if self.settled:
+                decisions = copy.deepcopy(self.scheduler).poll(self.polled_s)
+                assert not decisions.dispatches, "it did not have to wait"
 
     @rule(passed=st.sampled_from([0.0, 0.0005, 0.004, 0.06, 1.0]))
     def poll(self, passed: float) -> None:
         self.now += passed
         decisions = self.scheduler.poll(self.now)
+        assert not (self.settled and passed == 0.0 and decisions.dispatches), (
+            "it did not have to wait"
+        )
+        self.settled, self.polled_s = True, self.now
         for request in decisions.expired:
             assert self.waiting.pop(request.id).deadline_s <= self.now
             self.finish(request.id)
@@ -128,6 +141,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @precondition(lambda self: any(self.running.values()))
     @rule(data=st.data(), failed=st.booleans())
     def batch_done(self, data: st.DataObject, failed: bool) -> None:
+        self.settled = False
         workers = sorted(worker for worker, batches in self.running.items() if batches)
         worker = data.draw(st.sampled_from(workers))
         batch = self.running[worker].pop(0)
@@ -141,6 +155,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.waiting or any(self.running.values()))
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
+        self.settled = False
         running = [
             request
             for batches in self.running.values()
@@ -160,6 +175,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.running)
     @rule(data=st.data())
     def lose_worker(self, data: st.DataObject) -> None:
+        self.settled = False
         worker = data.draw(st.sampled_from(sorted(self.running)))
         had = self.running.pop(worker)
         lost = {request.id for request in self.scheduler.worker_lost(worker)}
