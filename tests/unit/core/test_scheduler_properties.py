@@ -94,6 +94,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         for request in decisions.expired:
             assert self.waiting.pop(request.id).deadline_s <= self.now
             self.finish(request.id)
+        remaining = dict(self.waiting)
         for batch in decisions.dispatches:
             assert 0 < batch.rows <= self.limits.max_batch_rows
             assert {request.model for request in batch.requests} == {batch.model}
@@ -111,12 +112,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         for batch in decisions.dispatches:
             oldest = min(request.arrived_s for request in batch.requests)
             highest = min(request.priority for request in batch.requests)
+            for request in batch.requests:
+                del remaining[request.id]
             overtaken = [
                 request
-                for request in self.waiting.values()
+                for request in remaining.values()
                 if request.model == batch.model and request.priority < highest
             ]
-            # Behind a running batch, one with a deadline may be too late even alone.
+            # One with a deadline may be too late even alone, and go when nothing else of its model waits.
             assert all(request.deadline_s < math.inf for request in overtaken), (
                 "a lower priority went first"
             )
