@@ -8,6 +8,7 @@ ratios within a round.
 
 rootserve PRECISION [MODEL]   the OpenVINO engine in this service, arranged for latency
 throughput PRECISION [MODEL]  the same, with --optimize-for throughput
+rootserve/ROWS PRECISION      the same as the first, with --max-batch-rows ROWS
 raw PRECISION                 the engine in a loop, without a server
 bare PRECISION                the engine behind grpc.aio alone (benchmarks/reference/bare_server.py): what is left is
                               what the service costs
@@ -79,7 +80,8 @@ class Contender:
 
     def __init__(self, name: str, args: argparse.Namespace) -> None:
         self.name = name
-        self.kind, *rest = name.split()
+        kind, *rest = name.split()
+        self.kind, _, self.max_rows = kind.partition("/")
         self.precision = rest[0] if rest else "fp32"
         self.model = rest[1] if len(rest) > 1 else args.model
         self.server: Server | None = None
@@ -108,6 +110,7 @@ class Contender:
         start = [sys.executable, "-m", "server", "--port", "0", "--metrics-port", "0"]
         start += ["--models", self.model, "--device", "cpu", "--engine", "openvino"]
         start += ["--precision", self.precision]
+        start += ["--max-batch-rows", self.max_rows] if self.max_rows else []
         return [*start, *(["--optimize-for", "throughput"] if self.kind == "throughput" else [])]
 
     def runs(self, load: Load) -> bool:
