@@ -10,8 +10,7 @@ rootserve PRECISION [MODEL]   the OpenVINO engine in this service, arranged for 
 throughput PRECISION [MODEL]  the same, with --optimize-for throughput
 rootserve/ROWS PRECISION      the same as the first, with --max-batch-rows ROWS
 raw PRECISION                 the engine in a loop, without a server
-bare PRECISION                the engine behind grpc.aio alone (benchmarks/reference/bare_server.py): what is left is
-                              what the service costs
+bare PRECISION                the engine behind grpc.aio alone (benchmarks/reference/bare_server.py)
 naive                         grpcio and PyTorch as they come (benchmarks/reference/naive_server.py)
 PyTriton PRECISION            the same engine behind Triton, needs --pytriton PYTHON
 Ray PRECISION                 the same engine behind Ray Serve, needs --ray PYTHON

@@ -1,4 +1,4 @@
-"""The least there can be around the engine: grpc.aio, a thread that computes whatever waits, and nothing else.
+"""The least there can be around the engine: grpc.aio, and a thread that computes whatever waits.
 
 It checks nothing, counts nothing, and dies with its engine. What it answers more than the service is what the
 service costs: ``python -m benchmarks.reference.bare_server``.

@@ -15,11 +15,11 @@ _GOOD_ENOUGH = 0.95
 """Share of the best throughput at which a batch is large enough: more only makes its first rows wait."""
 
 _SHORT_S = 0.04
-"""A batch that takes no longer than this is not too large: its first rows wait for little, and the service, which
-has its turn on the same processors, is woken up more seldom."""
+"""A batch that takes no longer than this is not too large: its first rows wait for little, and the service,
+which has its turn on the same processors, is woken up more seldom."""
 
 _WASTEFUL = 1.25
-"""A batch whose rows take so many times what they take at best is too large, however short. Less may be noise."""
+"""A batch whose rows take so many times what they take at best is too large. Less may be noise."""
 
 _WORTH_WAITING = 1.1
 """By how much more rows at once must raise the throughput for an idle worker to wait for them."""

@@ -4,8 +4,8 @@ Requests wait per model, by priority and then in order of arrival. A batch is cl
 worker can take it: at once when it is full or has a preferred size, else when its oldest request has
 waited the maximal delay. From how many rows on it is full was measured when the model was loaded
 (:mod:`server.core.batch_size`). A busy worker may be given one batch ahead, which hides the hand-over, when
-that batch is full or, where asked for, the running one is about to end. A batch is no larger than its deadlines allow.
-Limits count rows (images), not requests.
+that batch is full or, where asked for, the running one is about to end. A batch is no larger than its
+deadlines allow. Limits count rows (images), not requests.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Limits:
     batches_ahead: int = 1
     """Batches a worker may hold besides the one it computes."""
     lead_s: float | None = 0.002
-    """How long before the end of a batch the next one may be handed over that is not full; None: not at all."""
+    """How long before the end of a batch one that is not full may be handed over; None: not at all."""
     max_attempts: int = 2
     """How often a request is computed when workers die of it or beside it."""
     hang_s: float = 10.0

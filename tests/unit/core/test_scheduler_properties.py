@@ -46,7 +46,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.cancelled: set[int] = set()
         self.finished: set[int] = set()
         self.settled = False
-        """Whether all that came since the last poll, at ``polled_s``, was offered to models that must wait."""
+        """Whether all that came since the poll at ``polled_s`` was offered to models that must wait."""
         self.polled_s = self.now
         for index in range(workers):
             self.start_worker(index)
