@@ -118,8 +118,8 @@ def worker_specs(settings: Settings, models: Models, cuda_devices: int) -> list[
     return [spec(f"cpu-{index}", "cpu", *placement) for index, placement in enumerate(placements)]
 
 
-def _limits(settings: Settings, specs: list[WorkerSpec]) -> Limits:
-    """What the scheduler keeps to.
+def scheduler_limits(settings: Settings, specs: list[WorkerSpec]) -> Limits:
+    """What the scheduler keeps to with workers of ``specs``.
 
     On a CPU the service has its turn on the processors that compute: to wake up before the end of a batch
     costs more than it saves.
@@ -183,7 +183,7 @@ async def serve(settings: Settings) -> NoReturn:
     statistics = Statistics()
     refusal_log = RefusalLog(trace_id=trace_id)
     observer = Observers([monitoring.metrics, statistics, refusal_log])
-    scheduler = Scheduler(_limits(settings, specs))
+    scheduler = Scheduler(scheduler_limits(settings, specs))
     pool = WorkerPool(specs, models, settings.load_timeout_s)
     dispatcher = Dispatcher(
         scheduler, pool, models, observer, traces, max_bytes=settings.max_queue_mb * 2**20

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from rootmodels.weights_info import PRETRAINED_DIR, WeightsError, weights_path
-from server.app import StartError, worker_specs
+from server.app import StartError, scheduler_limits, worker_specs
 from server.models import Models, ModelSelectionError, State, find_models
 from server.options import read_settings
 
@@ -33,6 +33,17 @@ def test_cpu_workers_share_the_processors(models: Models, monkeypatch: pytest.Mo
     monkeypatch.setattr("server.app.usable_processors", lambda: list(range(8)))
     made = specs(models, "--device", "cpu", "--cpu-workers", "4", "--engine", "torch", cuda=1)
     assert made == [(f"cpu-{index}", "cpu", "torch", 2) for index in range(4)]
+
+
+def test_only_where_a_gpu_computes_is_the_service_woken_up_before_the_end_of_a_batch(
+    models: Models,
+) -> None:
+    settings = read_settings(("--max-batch-rows", "16"), {})
+    on_gpu = scheduler_limits(settings, worker_specs(settings, models, 1))
+    on_cpu = scheduler_limits(settings, worker_specs(settings, models, 0))
+    assert on_gpu.lead_s is not None
+    assert on_cpu.lead_s is None
+    assert on_gpu.max_batch_rows == on_cpu.max_batch_rows == 16
 
 
 def test_workers_have_room_for_the_largest_model_they_may_be_asked_for(models: Models) -> None:
