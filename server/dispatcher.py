@@ -98,8 +98,9 @@ class Dispatcher:
             RefusalError: if it is not taken.
         """
         admitted = self._admit(request, trace)
-        must_wait = self._scheduler.must_wait(request.model) and request.deadline_s >= self._wake_s
-        if not self._pump_due and not must_wait:
+        if not self._pump_due and (
+            request.deadline_s < self._wake_s or not self._scheduler.must_wait(request.model)
+        ):
             # Once this turn of the loop is over, so that all requests it brings are seen.
             self._pump_due = True
             self._loop.call_soon(self._pump)

@@ -14,10 +14,9 @@ from typing import Any, NoReturn
 import grpc
 import numpy as np
 import uvloop
-from tritonclient.grpc import service_pb2 as oip
 from tritonclient.grpc import service_pb2_grpc
 
-from benchmarks.reference.protocol import Described
+from benchmarks.reference.protocol import Described, logits_response
 from benchmarks.reference.same_engine import LARGEST_BATCH, read_spec
 from server.engines.base import Engine, LoadSpec
 from server.engines.openvino_cpu import load
@@ -38,10 +37,7 @@ class BareService(Described):
         future = self._loop.create_future()
         self._queue.put((request.raw_input_contents[0], future))
         logits = await future
-        response = oip.ModelInferResponse(model_name=request.model_name, id=request.id)
-        response.outputs.add(name="logits", datatype="FP32", shape=logits.shape)
-        response.raw_output_contents.append(logits.tobytes())
-        return response
+        return logits_response(request, logits)
 
     def _compute(self, engine: Engine) -> NoReturn:
         while True:

@@ -12,10 +12,9 @@ from typing import Any
 import grpc
 import numpy as np
 import torch
-from tritonclient.grpc import service_pb2 as oip
 from tritonclient.grpc import service_pb2_grpc
 
-from benchmarks.reference.protocol import Described
+from benchmarks.reference.protocol import Described, logits_response
 from rootmodels.weights import load_weights
 from rootmodels.weights_info import weights_path
 
@@ -31,10 +30,7 @@ class NaiveService(Described):
         pixels = np.frombuffer(request.raw_input_contents[0], np.uint8)
         with torch.inference_mode():
             logits = self._model(torch.tensor(pixels.reshape(-1, 3, 32, 32))).numpy()
-        response = oip.ModelInferResponse(model_name=request.model_name, id=request.id)
-        response.outputs.add(name="logits", datatype="FP32", shape=logits.shape)
-        response.raw_output_contents.append(logits.tobytes())
-        return response
+        return logits_response(request, logits)
 
 
 def main() -> None:

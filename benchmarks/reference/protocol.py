@@ -9,6 +9,14 @@ from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 from benchmarks.reference.same_engine import LARGEST_BATCH
 
 
+def logits_response(request: Any, logits: Any) -> Any:
+    """The answer to ``request``: float32 ``logits`` [rows, classes]."""
+    response = service_pb2.ModelInferResponse(model_name=request.model_name, id=request.id)
+    response.outputs.add(name="logits", datatype="FP32", shape=logits.shape)
+    response.raw_output_contents.append(logits.tobytes())
+    return response
+
+
 class Described(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
     """A service of one model: 32x32 images to 10 logits."""
 

@@ -17,9 +17,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import ray  # type: ignore[import-not-found]
 from ray import serve
 from ray.serve.config import HTTPOptions, gRPCOptions  # type: ignore[import-not-found]
-from tritonclient.grpc import service_pb2 as oip
 
-from benchmarks.reference.protocol import Described
+from benchmarks.reference.protocol import Described, logits_response
 from benchmarks.reference.same_engine import LARGEST_BATCH, free_port, read_spec
 from server.engines.base import LoadSpec
 from server.engines.openvino_cpu import load
@@ -45,10 +44,7 @@ class Service(Described):
         responses, first = [], 0
         for request in requests:
             rows = request.inputs[0].shape[0]
-            response = oip.ModelInferResponse(model_name=request.model_name, id=request.id)
-            response.outputs.add(name="logits", datatype="FP32", shape=(rows, 10))
-            response.raw_output_contents.append(logits[first : first + rows].tobytes())
-            responses.append(response)
+            responses.append(logits_response(request, logits[first : first + rows]))
             first += rows
         return responses
 

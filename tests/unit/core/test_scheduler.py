@@ -150,19 +150,15 @@ def test_a_small_batch_ahead_is_closed_late_just_before_the_running_one_ends() -
 
 
 def test_without_a_lead_only_a_full_batch_goes_ahead() -> None:
-    s = scheduler(lead_s=None)
-    s.offer(request(1), 0.0)
-    (batch,) = s.poll(0.0).dispatches
-    s.batch_done("w0", batch.id, 0.1, compute_s=0.1)
-
-    s.offer(request(2, at=1.0), 1.0)
-    assert len(s.poll(1.0).dispatches) == 1
-    s.offer(request(3, at=1.05), 1.05)
-    decisions = s.poll(1.099)
+    s = taught(lead_s=None)
+    s.offer(request(2), 0.0)
+    assert len(s.poll(0.0).dispatches) == 1
+    s.offer(request(3, at=0.005), 0.005)
+    decisions = s.poll(0.0099)
     assert decisions.dispatches == ()
-    assert decisions.wake_s > 1.1
-    s.offer(request(4, rows=7, at=1.099), 1.099)
-    (ahead,) = s.poll(1.099).dispatches
+    assert decisions.wake_s > 0.010
+    s.offer(request(4, rows=7, at=0.0099), 0.0099)
+    (ahead,) = s.poll(0.0099).dispatches
     assert ids(ahead) == [3, 4]
 
 
