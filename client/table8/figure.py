@@ -1,5 +1,6 @@
 """Table 8 as a picture: accuracy against time and FLOPs, and speed-up against what FLOPs promise."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ _OFFSETS = [
     (-14, 12),
     (-14, -20),
 ]
+_UNCLEAR = 30.0
+"""As bad as so many square points covered: a name that stands nearer to another mark than to its own."""
 _PANEL_IN = 4.6  # height of a panel and its least width, in inches
 _Spot = tuple[float, float]
 _Area = tuple[float, float, float, float]
@@ -115,8 +118,8 @@ def _speedup_panel(axis: Any, table: Table, column: Column) -> None:
         if theirs := table.paper_speedup(row, column):
             paper.append((row, (ratio, theirs)))
     ends = [(x, end) for _, x, speedup in measured for end in speedup[3:]]
-    others = ends + [xy for _, xy in paper]
-    _frame(axis, others, least_height=0.2)
+    theirs_too = [xy for _, xy in paper]
+    _frame(axis, ends + theirs_too, least_height=0.2)
     top = max(axis.get_xlim()[1], axis.get_ylim()[1])
     axis.plot([0, top], [0, top], color="#999999", linewidth=1, linestyle="--", label="FLOPs ratio")
     for row, xy in paper:
@@ -125,7 +128,10 @@ def _speedup_panel(axis: Any, table: Table, column: Column) -> None:
         colour = _COLOURS.get(row.topology, _OTHER)
         axis.vlines(x, speedup.lower_quartile, speedup.upper_quartile, color=colour, linewidth=1)
         _mark(axis, row, (x, speedup.median))
-    _write_labels(axis, [(row, (x, speedup.median)) for row, x, speedup in measured], others)
+    bars = [(x, speedup.lower_quartile, speedup.upper_quartile) for _, x, speedup in measured]
+    _write_labels(
+        axis, [(row, (x, speedup.median)) for row, x, speedup in measured], theirs_too, bars
+    )
     axis.vlines([], 0, 0, color="#555555", linewidth=1, label="middle half of the rounds")
     there = {row.topology for row in table.rows}
     for topology, marker in _MARKERS.items():
@@ -170,25 +176,36 @@ def _mark(axis: Any, row: Row, xy: _Spot, *, hollow: bool = False) -> None:
 
 
 def _write_labels(
-    axis: Any, marks: Sequence[tuple[Row, _Spot]], others: Sequence[_Spot] = ()
+    axis: Any,
+    marks: Sequence[tuple[Row, _Spot]],
+    others: Sequence[_Spot] = (),
+    bars: Sequence[tuple[float, float, float]] = (),
 ) -> None:
-    """Write each name where it covers the fewest marks, other points and other names."""
+    """Write each name where it covers the least: marks, other points, bars (x, low, high), names."""
     # Positions in points on the page, in which text has a size.
     scale = 72 / axis.figure.dpi
     axis.figure.draw_without_rendering()  # only then is the panel where it will be
-    points = [*(xy for _, xy in marks), *others]
-    places = [axis.transData.transform(xy) for xy in points]
-    spots = [(scale * x, scale * y) for x, y in places]
+
+    def on_page(xy: _Spot) -> _Spot:
+        x, y = axis.transData.transform(xy)
+        return scale * x, scale * y
+
     frame = axis.bbox
-    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in spots]
-    for (row, xy), spot in zip(marks, spots, strict=False):
+    spots = [on_page(xy) for _, xy in marks]
+    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in (*spots, *map(on_page, others))]
+    for x, low, high in bars:
+        (middle, bottom), (_, top) = on_page((x, low)), on_page((x, high))
+        taken.append((middle - 2, bottom, middle + 2, top))
+    for (row, xy), spot in zip(marks, spots, strict=True):
         text = row.name.partition("-")[2]
         areas = {offset: _text_area(spot, offset, len(text)) for offset in _OFFSETS}
 
-        def cost(offset: tuple[int, int], areas: Any = areas) -> float:
+        def cost(offset: tuple[int, int], spot: _Spot = spot, areas: Any = areas) -> float:
             area = areas[offset]
             inside = area[0] >= scale * frame.x0 and area[2] <= scale * frame.x1
-            return sum(_overlap(area, other) for other in taken) + (0 if inside else 1e6)
+            clear = all(_gap(area, spot) <= _gap(area, other) for other in spots)
+            covered = sum(_overlap(area, other) for other in taken)
+            return covered + (0 if clear else _UNCLEAR) + (0 if inside else 1e6)
 
         best = min(_OFFSETS, key=cost)
         taken.append(areas[best])
@@ -215,6 +232,13 @@ def _text_area(spot: _Spot, offset: tuple[int, int], letters: int) -> _Area:
     )
     bottom = spot[1] + offset[1]
     return left, bottom, left + width, bottom + height
+
+
+def _gap(area: _Area, spot: _Spot) -> float:
+    """From a label to the middle of a mark."""
+    x = max(area[0] - spot[0], spot[0] - area[2], 0.0)
+    y = max(area[1] - spot[1], spot[1] - area[3], 0.0)
+    return math.hypot(x, y)
 
 
 def _overlap(one: _Area, other: _Area) -> float:
