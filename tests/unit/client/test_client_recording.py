@@ -1,9 +1,8 @@
-"""What counts into a load run's figures, told the times; histograms; report; objective."""
+"""What counts into a load run's figures, told the times; histograms; report."""
 
 import json
 import pickle
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -14,32 +13,18 @@ from hypothesis import strategies as st
 
 from client.errors import InputError
 from client.files import check_writable
-from client.load import LatencySummary, LoadOptions, LoadResult, Mix, Trace
-from client.load.doubts import client_limited, doubts
+from client.load import LatencySummary
 from client.load.histogram import LatencyHistogram
-from client.load.objective import judge
 from client.load.recording import Recorder
 from client.load.report import to_json, write
-from client.load.requests import Kind, RequestPool, images_needed, plan_for
-from client.load.result import RunFacts, Trial, result_of
+from client.load.requests import plan_for
+from client.load.result import RunFacts, result_of
 from client.load.snapshot import snapshot_of
-from client.load.trace import TraceEntry
 from client.wire import Timeline
+from tests.support.load_results import MIXED, OPTIONS, STARTED, measured, recorder_of
 
-OPTIONS = LoadOptions(model="nin-orig", concurrency=2, rows=4, warmup_s=1.0, duration_s=10.0)
 TIMELINE = Timeline(0.001, 0.002, 0.003, 0.007, 8, "cpu-0", "fake", "fp32")
 DATA = Path(__file__).parents[2] / "data"
-STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-
-
-def recorder_of(options: LoadOptions = OPTIONS) -> Recorder:
-    return Recorder(options, plan_for(options))
-
-
-def measured(recorder: Recorder, options: LoadOptions = OPTIONS, **changes: bool) -> LoadResult:
-    settings = {"interrupted": False} | changes
-    facts = RunFacts(started_at=STARTED, end_s=recorder.end_s, client_cpu_cores=0.25, **settings)
-    return result_of(options, recorder.recording(), facts)
 
 
 def test_window_counts_what_is_due_in_it_and_throughput_what_completes_in_it() -> None:
@@ -227,124 +212,6 @@ def test_check_writable_says_why_not(tmp_path: Path, name: str) -> None:
         write({}, tmp_path / name)
 
 
-def judged(*done_after_s: float, failed: int = 0, p99_s: float) -> tuple[bool, str]:
-    recorder = recorder_of()
-    for seconds in done_after_s:
-        recorder.succeeded_at(2.0, 2.0, 2.0 + seconds, None)
-    for _ in range(failed):
-        recorder.failed(2.0, "INTERNAL")
-    verdict = judge(measured(recorder), p99_s)
-    return verdict.met, verdict.text
-
-
-def test_objective_met_and_missed_tell_by_how_much() -> None:
-    assert judged(0.010, p99_s=0.02) == (
-        True,
-        "objective met: 99% of the requests were answered within 10.000 ms, 10 ms (50.0%) below 20 ms",
-    )
-    assert judged(0.025, p99_s=0.02) == (
-        False,
-        "objective missed: 99% of the requests were answered within 25.000 ms, 5 ms (25.0%) above 20 ms",
-    )
-
-
-def test_objective_is_missed_by_failures_however_fast_the_rest() -> None:
-    assert judged(p99_s=1.0)[0] is False
-    assert judged(*[0.01] * 100, failed=1, p99_s=1.0)[0] is True
-    met, text = judged(*[0.01] * 90, failed=10, p99_s=1.0)
-    assert not met
-    assert "10.0% of the requests got no answer" in text
-
-
-def test_objective_counts_what_got_no_answer_among_the_hundred() -> None:
-    """One failure and one slow answer in a hundred: 98 in time are not 99."""
-    assert judged(*[0.01] * 98, 5.0, failed=1, p99_s=1.0)[0] is False
-    assert judged(*[0.01] * 99, 5.0, p99_s=1.0)[0] is True
-    recorder = recorder_of()
-    recorder.succeeded_at(2.0, 2.0, 2.01, None)
-    recorder.unfinished(9.9)
-    assert judge(measured(recorder), 1.0).met is False
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"concurrency": None}, "either concurrency"),
-        ({"rate": 5.0}, "either concurrency"),
-        ({"concurrency": 0}, "concurrency 0"),
-        ({"concurrency": None, "rate": float("nan")}, "rate nan"),
-        ({"concurrency": None, "rate": 1e6}, "requests per second"),
-        ({"duration_s": 0.0}, "duration 0.0"),
-        ({"duration_s": float("inf")}, "duration inf"),
-        ({"warmup_s": -1.0}, "warm-up -1.0"),
-        ({"rows": 0}, "rows 0"),
-        ({"seed": -1}, "seed -1"),
-        ({"deadline_s": 0.0}, "deadline 0.0"),
-        ({"timeout_s": 0.0}, "timeout 0.0"),
-        ({"priority": -1}, "priority -1"),
-        ({"max_in_flight": 0}, "max-in-flight 0"),
-        ({"distribution": "normal"}, "poisson or constant"),
-        ({"server": "nowhere"}, "HOST:PORT"),
-    ],
-)
-def test_options_name_what_is_out_of_range(changes: dict[str, object], words: str) -> None:
-    with pytest.raises(InputError, match=words):
-        LoadOptions(**{"model": "nin-orig", "concurrency": 1} | changes)
-
-
-def test_the_pool_stays_within_memory() -> None:
-    small, large = (plan_for(LoadOptions(model="m", concurrency=1, rows=rows)) for rows in (2, 256))
-    assert images_needed(small, "m", 3 * 32 * 32) == 128
-    assert images_needed(large, "m", 3 * 224 * 224) < 4 * 256
-    pool = RequestPool(plan_for(OPTIONS), {"nin-orig": np.zeros((3, 3, 32, 32), np.uint8)})
-    assert len(pool) == 64
-    sizes = {len(pool.body(n)[0]) - 4 * 3 * 32 * 32 for n in range(64)}
-    assert 0 < min(sizes) <= max(sizes) < 200
-
-
-@pytest.mark.parametrize("shape", [(0, 3, 32, 32), (3, 32, 32), (2, 1, 32, 32)])
-def test_the_pool_wants_images(shape: tuple[int, ...]) -> None:
-    with pytest.raises(InputError, match=r"expected \[N, 3, H, W\]"):
-        RequestPool(plan_for(OPTIONS), {"nin-orig": np.zeros(shape, np.uint8)})
-
-
-def test_too_many_kinds_for_the_memory_are_refused() -> None:
-    options = LoadOptions(model="m", concurrency=1, rows=Mix(tuple(range(1, 1001)), (1.0,) * 1000))
-    with pytest.raises(InputError, match=r"kinds of requests need .* fewer different rows"):
-        RequestPool(plan_for(options), {"m": np.zeros((2, 3, 64, 64), np.uint8)})
-
-
-MIXED = LoadOptions(
-    model=Mix(("a", "b"), (3.0, 1.0)),
-    rows=Mix((1, 8), (1.0, 1.0)),
-    priority=Mix((1, 3), (1.0, 9.0)),
-    deadline_s=0.5,
-    concurrency=1,
-    seed=3,
-)
-
-
-def test_a_mix_follows_its_weights_and_its_seed() -> None:
-    plan = plan_for(MIXED)
-    kinds = [plan.kinds[plan.kind_of(n)] for n in range(4096)]
-    assert len(plan.kinds) == 8
-    assert {kind.deadline_s for kind in kinds} == {0.5}
-    assert sum(kind.model == "a" for kind in kinds) / 4096 == pytest.approx(0.75, abs=0.03)
-    assert sum(kind.priority == 1 for kind in kinds) / 4096 == pytest.approx(0.1, abs=0.02)
-    assert plan_for(MIXED) == plan
-    assert plan_for(replace(MIXED, seed=4)) != plan
-
-
-def test_a_trace_overrides_what_it_names() -> None:
-    trace = Trace(
-        "f", (TraceEntry(0.0), TraceEntry(0.1, "b", 16, 2, 0.25), TraceEntry(0.2, rows=4))
-    )
-    plan = plan_for(replace(OPTIONS, concurrency=None, rate=trace, priority=1))
-    assert [plan.kinds[plan.kind_of(n)] for n in range(3)] == [
-        Kind("nin-orig", 4, 1), Kind("b", 16, 2, 0.25), Kind("nin-orig", 4, 1),
-    ]  # fmt: skip
-
-
 def test_figures_by_model_and_server_add_up() -> None:
     options = replace(MIXED, server="h:1,h:2", warmup_s=0.0, duration_s=10.0)
     plan = plan_for(options)
@@ -480,33 +347,3 @@ def test_windows_are_counted_one_by_one_and_a_stable_run_shows_the_last_three() 
     assert result.requests == 30
     assert result.response_time.max == pytest.approx(0.1)
     assert result.trials[0].p99_s == pytest.approx(0.5, rel=2e-3)
-
-
-def doubts_of(**changes: object) -> list[str]:
-    return doubts(replace(measured(recorder_of()), requests=1000, **changes))
-
-
-@pytest.mark.parametrize(
-    ("changes", "words", "limited"),
-    [
-        ({}, [], False),
-        ({"late_departures": 500, "held_back": 500}, ["500 requests waited to be sent"], False),
-        ({"late_departures": 500}, ["bottleneck: 500 requests left more than 1 ms late"], True),
-        ({"late_departures": 5}, [], False),
-        ({"client_cpu_cores": 0.95}, ["bottleneck: it used 0.9"], True),
-        ({"stable": False, "trials": [Trial(0, 1, 10, 0.1)]}, ["not stable within"], False),
-        ({"lost_processes": 1}, ["1 of 1 client processes ended"], False),
-        (
-            {"errors": {"UNAVAILABLE": 7}, "trials": [Trial(0, 9, 1, 1)], "last_answer_s": 3.0},
-            ["no answer after 3.0 s of the run (7 requests: UNAVAILABLE)"],
-            False,
-        ),
-    ],
-)
-def test_doubts(changes: dict[str, object], words: list[str], limited: bool) -> None:
-    options = replace(OPTIONS, stable_within=0.1)
-    said = doubts_of(options=options, **changes)
-    assert len(said) == len(words)
-    for sentence, expected in zip(said, words, strict=True):
-        assert expected in sentence
-    assert client_limited(replace(measured(recorder_of()), requests=1000, **changes)) is limited
