@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from rootserve.v1 import analysis_pb2 as pb
-from rootserve.v1 import analysis_pb2_grpc
 
 from rootmodels.analysis.derived import Kind, derive
 from rootmodels.analysis.layers import Stage, analysable_layers
@@ -22,6 +21,7 @@ from rootmodels.analysis.sums import Sums, make_plan
 from rootmodels.cifar10 import read_cifar10
 from rootmodels.weights import load_weights
 from rootmodels.weights_info import PRETRAINED_DIR, weights_path
+from tests.support.analysis_calls import Answer, stub
 from tests.support.server_process import (
     ServerProcess,
     plain_images,
@@ -38,8 +38,6 @@ ALL_KINDS = (
     pb.MATRIX_KIND_SUMS,
 )
 
-Key = tuple[int, str, str]
-
 
 @pytest.fixture(scope="module")
 def server(sample_path: Path) -> Iterator[ServerProcess]:
@@ -54,10 +52,6 @@ def server(sample_path: Path) -> Iterator[ServerProcess]:
 @pytest.fixture(scope="module")
 def images(sample_path: Path) -> np.ndarray:
     return read_cifar10(sample_path, "test").images[:100]
-
-
-def stub(server: ServerProcess) -> analysis_pb2_grpc.AnalysisServiceStub:
-    return analysis_pb2_grpc.AnalysisServiceStub(server.channel)
 
 
 def spec(**fields: object) -> pb.AnalyzeRequest:
@@ -76,41 +70,6 @@ def chunk(images: np.ndarray) -> pb.AnalyzeRequest:
     rows, _, height, width = images.shape
     content = pb.ImageChunk(rows=rows, height=height, width=width, pixels=images.tobytes())
     return pb.AnalyzeRequest(images=content)
-
-
-class Answer:
-    """All messages of a call, put together."""
-
-    def __init__(self, messages: Iterable[pb.AnalyzeResponse | pb.DeriveResponse]) -> None:
-        self.kinds: list[str] = []
-        self.matrices: dict[Key, Array] = {}
-        self.progress: list[int] = []
-        self.chunks: list[pb.MatrixChunk] = []
-        data: dict[Key, bytes] = {}
-        for message in messages:
-            kind = message.WhichOneof("message")
-            if kind not in self.kinds:
-                self.kinds.append(kind)
-            match kind:
-                case "started":
-                    self.started = message.started
-                case "progress":
-                    self.progress.append(message.progress.images_done)
-                case "summary":
-                    self.summary = message.summary
-                case "sums":
-                    self.sums = message.sums
-                case "chunk":
-                    piece = message.chunk
-                    key = (piece.kind, piece.first, piece.second)
-                    assert piece.offset * 8 == len(data.setdefault(key, b""))
-                    data[key] += piece.data
-                    assert message.ByteSize() < 2**21
-                    self.chunks.append(piece)
-                    if len(data[key]) == 8 * piece.rows * piece.columns:
-                        values = np.frombuffer(data[key], "<f8")
-                        self.matrices[key] = values.reshape(piece.rows, piece.columns)
-        assert len(self.matrices) == len(data), "a matrix did not end"
 
 
 def analyze(server: ServerProcess, *requests: pb.AnalyzeRequest) -> Answer:
@@ -378,94 +337,6 @@ def test_the_analysis_runs_only_when_nothing_else_does(
     assert {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_IDLE}
     # Inference is another process's, and is answered meanwhile.
     assert server.infer(MODEL, plain_images(1, 5)).shape == (1, 10)
-
-
-def derive_refusal(
-    server: ServerProcess, *requests: pb.DeriveRequest
-) -> tuple[grpc.StatusCode, str]:
-    with pytest.raises(grpc.RpcError) as caught:
-        list(stub(server).Derive(iter(requests), timeout=60))
-    assert isinstance(caught.value, grpc.Call)
-    return caught.value.code(), caught.value.details()
-
-
-def small_sums(**changes: object) -> list[pb.DeriveRequest]:
-    """Sums of one layer with two channels."""
-    header = {
-        "model": "m",
-        "images": 2,
-        "layers": [pb.LayerShape(name="a", channels=2, height=2, width=2, groups=1)],
-    }
-    pieces = [
-        pb.MatrixChunk(kind=pb.MATRIX_KIND_MEAN, first="a", rows=1, columns=2, data=bytes(16)),
-        pb.MatrixChunk(
-            kind=pb.MATRIX_KIND_SCATTER,
-            first="a",
-            rows=2,
-            columns=2,
-            data=np.eye(2).astype("<f8").tobytes(),
-        ),
-    ]
-    return [
-        pb.DeriveRequest(sums=pb.Sums(**{**header, **changes})),
-        *(pb.DeriveRequest(chunk=piece) for piece in pieces),
-    ]
-
-
-OPTIONS = pb.DeriveRequest(options=pb.DeriveOptions())
-NAN = pb.DeriveRequest(
-    chunk=pb.MatrixChunk(
-        kind=pb.MATRIX_KIND_MEAN,
-        first="a",
-        rows=1,
-        columns=2,
-        data=np.full(2, np.nan).astype("<f8").tobytes(),
-    )
-)
-
-
-@pytest.mark.parametrize(
-    ("make", "text"),
-    [
-        (list, "expected options as the first message"),
-        (lambda: [OPTIONS], "no sums came"),
-        (lambda: [OPTIONS, *small_sums()[1:]], "expected sums, and chunks after them"),
-        (lambda: [OPTIONS, *small_sums()[:2]], "scatter a ended after 0 values, expected 4"),
-        (lambda: [OPTIONS, small_sums()[0], NAN], "not finite"),
-        (lambda: [OPTIONS, *small_sums(), small_sums()[1]], "from 0 came, expected from 2"),
-        (lambda: [OPTIONS, *small_sums(images=0)], "sums of 0 images came"),
-        (lambda: [OPTIONS, *small_sums(layers=[])], "expected at least one"),
-        (
-            lambda: [OPTIONS, *small_sums(), *small_sums(model="n")],
-            "sums of m .* and of n .* came",
-        ),
-        (
-            lambda: [
-                OPTIONS,
-                *small_sums(
-                    layers=[pb.LayerShape(name="a", channels=2**16, height=1, width=1, groups=1)]
-                ),
-            ],
-            "at most .* are taken",
-        ),
-    ],
-)
-def test_bad_sums_are_refused(
-    server: ServerProcess, make: Callable[[], list[pb.DeriveRequest]], text: str
-) -> None:
-    import re  # noqa: PLC0415
-
-    code, details = derive_refusal(server, *make())
-    assert code is grpc.StatusCode.INVALID_ARGUMENT
-    assert re.search(text, details), details
-
-
-def test_sums_alone_are_derived(server: ServerProcess) -> None:
-    requests = [OPTIONS, *small_sums(), *small_sums()]
-    answer = Answer(stub(server).Derive(iter(requests), timeout=60))
-    assert answer.summary.images == 4
-    assert answer.summary.layers[0].samples == 16
-    assert answer.summary.layers[0].rank == 2
 
 
 def test_no_data_set_is_configured_and_a_shutdown_ends_an_analysis(images: np.ndarray) -> None:
