@@ -11,6 +11,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from rootmodels.weights import save_weights
 from rootmodels.weights_info import WeightsInfo, weights_path
 from server.engines.base import Engine, LoadSpec, Precision
 from server.engines.registry import PRECISIONS, get_loader
-from server.machine import cpu_count
+from server.machine import cache_folder, cpu_count
 
 Key = tuple[str, Precision, str, int]
 """Engine, precision, variant, rows of a batch."""
@@ -110,7 +111,7 @@ def _spec(name: str, device: str, threads: int, folder: Path) -> LoadSpec:
         save_weights(path, network, WeightsInfo(name, 0.1, 0, 0, 0, "", {}))
         ranges = measure_ranges(network.fold(), check_images(32))
         write_calibration(path, Calibration(name, file_sha256(path), 32, ranges))
-    return LoadSpec(name, path, device, threads)
+    return LoadSpec(name, path, device, threads, cache=cache_folder())
 
 
 def _load(
@@ -120,7 +121,7 @@ def _load(
         for engine in engines:
             for precision in precisions:
                 if precision in PRECISIONS[engine]:
-                    wanted = LoadSpec(name, spec.weights, spec.device, spec.threads, precision)
+                    wanted = replace(spec, precision=precision)
                     yield (engine, precision, name), get_loader(engine)(wanted)
 
 

@@ -75,8 +75,8 @@ class Settings(BaseModel):
     )
     engine: Literal["auto", "openvino", "torch", "torch-compiled", "cuda-graphs", "fake"] = _option(
         "workers",
-        "what computes: auto (the fastest that is correct), openvino, torch, torch-compiled (needs a C++ "
-        "compiler), cuda-graphs (on a GPU), or fake (for tests)",
+        "what computes: auto (the fastest that is correct), openvino, torch, torch-compiled (the "
+        "first time needs a C++ compiler), cuda-graphs (on a GPU), or fake (for tests)",
         "auto",
     )
     precision: PrecisionSetting = _option(
@@ -87,8 +87,8 @@ class Settings(BaseModel):
     )
     cache: Path | None = _option(
         "workers",
-        "folder where choices of engines are remembered (default: rootserve in $XDG_CACHE_HOME, else in "
-        "~/.cache)",
+        "folder where choices of engines are remembered and compiled networks kept (default: rootserve in "
+        "$XDG_CACHE_HOME, else in ~/.cache)",
         None,
     )
     optimize_for: OptimizeFor = _option(

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
-import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 
-from rootmodels.calibration import calibration_path
 from server.engines.base import LoadSpec, Precision
-from server.machine import cpu_count, cpu_features, cpu_name
-
-_LIBRARIES = ("rootserve", "numpy", "openvino", "torch")
+from server.engines.circumstances import circumstances, digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,30 +72,9 @@ class ChoiceCache:
         return choice
 
     def _key(self, spec: LoadSpec, candidates: Sequence[Candidate]) -> dict[str, object]:
-        return {
-            "model": spec.model,
-            "files": list(_hashes(spec)),
-            "device": [spec.device, self._device_name, cpu_name(), cpu_features(), cpu_count()],
-            "threads": spec.threads,
-            "versions": [platform.python_version(), *map(_version, _LIBRARIES)],
-            "candidates": [str(candidate) for candidate in candidates],
-        }
+        names = [str(candidate) for candidate in candidates]
+        return {**circumstances(spec, self._device_name), "candidates": names}
 
     def _path(self, key: dict[str, object]) -> Path:
         assert self._folder is not None
-        digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
-        return self._folder / f"engine-{digest[:32]}.json"
-
-
-def _hashes(spec: LoadSpec) -> Iterator[str]:
-    """Of the weights and of what was measured of them."""
-    if spec.weights is not None:
-        for path in (spec.weights, calibration_path(spec.weights)):
-            yield hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
-
-
-def _version(library: str) -> str:
-    try:
-        return metadata.version(library)
-    except metadata.PackageNotFoundError:
-        return ""
+        return self._folder / f"engine-{digest(key)}.json"

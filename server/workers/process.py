@@ -136,12 +136,13 @@ class WorkerProcess:
     ) -> messages.Loaded | messages.LoadFailed:
         began = time.monotonic()
         weights = None if load.weights is None else Path(load.weights)
-        spec = LoadSpec(load.model, weights, self._options.device, self._options.threads)
+        options = self._options
+        spec = LoadSpec(load.model, weights, options.device, options.threads, cache=options.cache)
         try:
             chosen = load_best(spec, load.engine, load.precision, self._choices)
             engine = chosen.engine
             model = _LoadedModel(engine, load.image, load.classes)
-            latency = model.warm_up(self._options.max_batch_rows)
+            latency = model.warm_up(options.max_batch_rows)
         except Exception as error:  # noqa: BLE001 - whatever it is, the service must be told
             return messages.LoadFailed(load.model, _one_line(error))
         models[load.model] = model

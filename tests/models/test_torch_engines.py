@@ -1,6 +1,7 @@
 """What can be said of the compiled and the CUDA engine without the device they are for."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,18 +36,38 @@ def test_the_compiled_engine_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -
 
 # What the compiler warns of differs from version to version, and is not about this code.
 @pytest.mark.filterwarnings("default")
-def test_the_compiled_engine_computes_real_images() -> None:
+def test_the_compiled_engine_computes_real_images_and_is_compiled_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In bf16 alone: fp32 goes the same way, and compiling takes long. Tolerances of test_precisions.py."""
     images = check_images(32)
     with torch.inference_mode():
         expected = build_module(SPEC)(torch.from_numpy(images)).numpy()
-    engine = get_loader("torch-compiled")(replace(SPEC, precision="bf16"))
+    spec = replace(SPEC, precision="bf16", cache=tmp_path)
+    engine = get_loader("torch-compiled")(spec)
     logits = engine.run(images)
     error = np.abs(logits - expected)
     assert error.max() < 0.1
     assert 1e-4 < error.mean() < 0.01
     assert (logits.argmax(1) != expected.argmax(1)).sum() <= 1
     np.testing.assert_allclose(engine.run(images[:3].astype(np.float32)), logits[:3], atol=1e-3)
+
+    # From here on there is no compiler: what is loaded was kept, and what was not kept is not loaded.
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    np.testing.assert_array_equal(torch_compiled.load(spec).run(images), logits)
+    others = [replace(spec, precision="fp32"), replace(spec, threads=1), replace(spec, cache=None)]
+    other_weights = replace(spec, weights=weights_path("nin-root-4"), model="nin-root-4")
+    for other in (*others, other_weights):
+        with pytest.raises(EngineError, match="no-such-compiler"):
+            torch_compiled.load(other)
+    (package,) = (tmp_path / "compiled").iterdir()
+    package.parent.chmod(0o777)
+    with pytest.raises(EngineError, match="no-such-compiler"):
+        torch_compiled.load(spec)  # others could have put it there
+    package.parent.chmod(0o700)
+    package.write_bytes(package.read_bytes()[:-100])
+    with pytest.raises(EngineError, match="no-such-compiler"):
+        torch_compiled.load(spec)
 
 
 def test_engines_refuse_the_other_device() -> None:
