@@ -28,9 +28,15 @@ _OFFSETS = [
     (16, -3),
     (-14, 12),
     (-14, -20),
+    (6, 14),
+    (-6, 14),
+    (6, -22),
+    (-6, -22),
 ]
 _UNCLEAR = 30.0
 """As bad as so many square points covered: a name that stands nearer to another mark than to its own."""
+_APART = 4.0
+"""Points between two names in a line."""
 _PANEL_IN = 4.6  # height of a panel and its least width, in inches
 _Spot = tuple[float, float]
 _Area = tuple[float, float, float, float]
@@ -208,7 +214,8 @@ def _write_labels(
             return covered + (0 if clear else _UNCLEAR) + (0 if inside else 1e6)
 
         best = min(_OFFSETS, key=cost)
-        taken.append(areas[best])
+        left, bottom, right, top = areas[best]
+        taken.append((left - _APART, bottom, right + _APART, top))
         axis.annotate(
             text,
             xy,
@@ -226,7 +233,7 @@ def _alignment(offset: tuple[int, int]) -> str:
 
 def _text_area(spot: _Spot, offset: tuple[int, int], letters: int) -> _Area:
     """Left, bottom, right and top of a label, by the usual width of a letter of 8 points."""
-    width, height = 4.6 * letters, 8.0
+    width, height = 4.9 * letters, 8.0
     left = (
         spot[0] + offset[0] - {"left": 0.0, "center": width / 2, "right": width}[_alignment(offset)]
     )
