@@ -1,13 +1,15 @@
 """What a request costs the front process, beside an empty server: ``python -m benchmarks.request_cost``.
 
-Two servers run side by side: rootserve, and an empty grpc.aio server of the same protocol on the same event
-loop, which decodes each request and answers with the same message. A process of its own loads them in turns,
-A B B A ..., one image per request: with a given rate of requests (Poisson), the same work for both, or
-with callers that ask again as soon as they are answered. What counts is the processor time of the serving
-process, divided by the requests: unlike the wall clock, it says little of who else was busy.
+Three servers run side by side: rootserve; an empty grpc.aio server of the same protocol on the same event
+loop, which decodes each request and answers with the same message; and one that does no more than hand the
+requests to a worker process with the same engine (benchmarks/reference/handover_server.py). A process of its
+own loads them in turns, forwards and backwards, one image per request: with a given rate of requests
+(Poisson), the same work for all, or with callers that ask again as soon as they are answered. What counts is
+the processor time of the serving process without its children, divided by the requests: unlike the wall
+clock, it says little of who else was busy.
 
-With callers, the empty server is asked far more often than one that computes, and many requests come to it
-at a time, which makes each cheaper: only with the fake engine are the two comparable there.
+With callers, the empty server is asked far more often than those that compute, and many requests come to it
+at a time, which makes each cheaper: only with the fake engine are they comparable there.
 """
 
 from __future__ import annotations
@@ -34,13 +36,14 @@ from tritonclient.grpc import service_pb2 as oip
 from tritonclient.grpc import service_pb2_grpc
 
 from benchmarks.reference.protocol import Described
+from benchmarks.rounds import spread
 from benchmarks.server_process import Server, serving
 from server.machine import cpu_count, cpu_name
 from server.main import main as serve
 from tests.support.server_process import infer_request, plain_images
 
 MODEL = "nin-root-16"
-KINDS = ("rootserve", "empty")
+KINDS = ("empty", "handover", "rootserve")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +111,11 @@ async def serve_empty() -> None:
 
 def command(kind: str, args: argparse.Namespace) -> list[str]:
     """What starts a server."""
-    start = [sys.executable, "-m", "benchmarks.request_cost", "--serve", kind]
-    return [*start, "--engine", args.engine, "--precision", args.precision]
+    engine = ["--engine", args.engine, "--precision", args.precision]
+    if kind == "handover":
+        module = "benchmarks.reference.handover_server"
+        return [sys.executable, "-m", module, "--model", MODEL, *engine]
+    return [sys.executable, "-m", "benchmarks.request_cost", "--serve", kind, *engine]
 
 
 async def generate(address: str, load: Load, seconds: float) -> None:
@@ -206,49 +212,39 @@ async def poisson_stream(
     return answered
 
 
-def turn(server: Server, load: Load, seconds: float) -> tuple[float, float]:
-    """Requests per second, and microseconds of the front's processor time for each."""
-    before_s, began_s = server.cpu_s(), time.perf_counter()
+def turn(server: Server, load: Load, seconds: float) -> float:
+    """Microseconds of the front's processor time for each request."""
+    before_s = server.cpu_s()
     command = [sys.executable, "-m", "benchmarks.request_cost", "--generate", server.address]
     command += ["--load", str(LOADS.index(load)), "--seconds", str(seconds)]
     answered = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    used_s = server.cpu_s() - before_s
-    return answered / (time.perf_counter() - began_s), used_s / answered * 1e6
+    return (server.cpu_s() - before_s) / answered * 1e6
 
 
 def measure(args: argparse.Namespace, loads: list[Load]) -> list[dict[str, Any]]:
-    """Every load on both servers in turns; a row for each load."""
+    """Every load on all servers in turns; a row for each load."""
     rows = []
     with ExitStack() as stack:
         servers = {kind: stack.enter_context(serving(command(kind, args))) for kind in KINDS}
         for load in loads:
-            turns: dict[str, list[tuple[float, float]]] = {"rootserve": [], "empty": []}
+            us: dict[str, list[float]] = {kind: [] for kind in KINDS}
             for number in range(args.rounds + 1):
-                order = ("rootserve", "empty") if number % 2 else ("empty", "rootserve")
-                for kind in order:
+                for kind in KINDS[::-1] if number % 2 else KINDS:
                     found = turn(servers[kind], load, args.seconds)
                     if number:  # the first round warms up
-                        turns[kind].append(found)
-            pairs = zip(turns["rootserve"], turns["empty"], strict=True)
-            ratios = [ours[1] / empty[1] for ours, empty in pairs]
-            rows.append(
-                {
-                    "load": load.name,
-                    "rootserve_us": statistics.median(us for _, us in turns["rootserve"]),
-                    "empty_us": statistics.median(us for _, us in turns["empty"]),
-                    "ratio": statistics.median(ratios),
-                    "ratios": ratios,
-                }
-            )
-            print(line(rows[-1]), flush=True)
+                        us[kind].append(found)
+            rows.append({"load": load.name, "us": us})
+            print(line(load, us), flush=True)
     return rows
 
 
-def line(row: dict[str, Any]) -> str:
-    """One row of the Markdown table."""
-    spread = f"{min(row['ratios']):.2f}-{max(row['ratios']):.2f}"
-    times = f"{row['empty_us']:.0f} | {row['rootserve_us']:.0f}"
-    return f"| {row['load']} | {times} | {row['ratio']:.2f} ({spread}) |"
+def line(load: Load, us: dict[str, list[float]]) -> str:
+    """One row of the Markdown table: medians, and the ratios to the empty server within a round."""
+    cells = [f"{statistics.median(us[kind]):.0f}" for kind in KINDS]
+    for kind in KINDS[1:]:
+        ratios = [one / empty for one, empty in zip(us[kind], us["empty"], strict=True)]
+        cells.append(spread(ratios, 2))
+    return f"| {load.name} | {' | '.join(cells)} |"
 
 
 def main() -> int:
@@ -257,7 +253,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.5, help="of a turn")
     parser.add_argument("--only", help="loads whose names contain this")
-    parser.add_argument("--engine", default="fake", help="what rootserve computes with")
+    parser.add_argument("--engine", default="fake", help="what the worker computes with")
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--serve", choices=["rootserve", "empty"], help=argparse.SUPPRESS)
@@ -283,7 +279,8 @@ def main() -> int:
         "load": os.getloadavg()[0],
     }
     print(", ".join(f"{key} {value}" for key, value in machine.items()))
-    print("\n| load | empty, us | rootserve, us | ratio (range) |\n|---|---|---|---|")
+    columns = [*(f"{kind}, us" for kind in KINDS), *(f"{kind} / empty" for kind in KINDS[1:])]
+    print(f"\n| load | {' | '.join(columns)} |\n|{'---|' * (1 + len(columns))}")
     loads = [load for load in LOADS if not args.only or args.only in load.name]
     rows = measure(args, loads)
     if args.json:

@@ -235,7 +235,8 @@ class Dispatcher:
         done = self._scheduler.batch_done(worker, batch, now, learned_s)
         logits = self._pool.take_output(worker, batch, done.model, done.rows)
         try:
-            self._pump()  # before the answers: the worker is idle
+            if not self._scheduler.is_empty:
+                self._pump()  # before the answers: the worker is idle
         finally:
             self._answer(done, logits, report)
         if self._traces is not None:

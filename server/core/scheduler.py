@@ -217,8 +217,9 @@ class Scheduler:
         """
         if self.limits.lead_s is not None or self.limits.preferred_rows:
             return False
-        if any(model in worker.models and not worker.batches for worker in self._workers.values()):
-            return False
+        for worker in self._workers.values():
+            if not worker.batches and model in worker.models:
+                return False
         return self.rows_queued(model) < self._full_rows(model)
 
     def rows_in_flight(self, model: str) -> int:
@@ -243,9 +244,10 @@ class Scheduler:
     @property
     def is_empty(self) -> bool:
         """Whether nothing waits and nothing is being computed."""
-        return not any(self._queues.values()) and not any(
-            worker.batches for worker in self._workers.values()
-        )
+        for worker in self._workers.values():
+            if worker.batches:
+                return False
+        return not any(self._queues.values())
 
     def poll(self, now: float) -> Decisions:
         """Decide what can be decided at ``now``."""
@@ -349,21 +351,20 @@ class Scheduler:
 
     def _worker_for(self, model: str, full: bool, now: float) -> tuple[_Worker | None, float]:
         """A worker that may be given a batch now, or None and when one may be given it."""
-        able = [
-            worker
-            for worker in self._workers.values()
-            if model in worker.models and not worker.hung
-        ]
-        idle = [worker for worker in able if not worker.batches]
-        if idle:
-            return min(idle, key=lambda worker: worker.last_given_s), now
+        idle: _Worker | None = None
         soonest, free_s = None, math.inf
-        for worker in able:
-            if len(worker.batches) > self.limits.batches_ahead:
+        for worker in self._workers.values():
+            if model not in worker.models or worker.hung:
                 continue
-            at_s = now if full else self._ahead_s(worker, now)
-            if at_s < free_s:
-                soonest, free_s = worker, at_s
+            if not worker.batches:
+                if idle is None or worker.last_given_s < idle.last_given_s:
+                    idle = worker
+            elif idle is None and len(worker.batches) <= self.limits.batches_ahead:
+                at_s = now if full else self._ahead_s(worker, now)
+                if at_s < free_s:
+                    soonest, free_s = worker, at_s
+        if idle is not None:
+            return idle, now
         return (soonest if free_s <= now else None), free_s
 
     def _in_time(self, queue: Queue, max_rows: int, start_s: float) -> list[Request]:

@@ -93,6 +93,7 @@ class WorkerHandle:
         self._on_end = on_end
         self._process: subprocess.Popen[bytes] | None = None
         self._slots: dict[int, int] = {}
+        self._free_slots = list(range(spec.slots))
         self._encoded: set[int] = set()
         self._ended = False
 
@@ -154,14 +155,16 @@ class WorkerHandle:
 
     def run(self, batch: int, model: str, parts: tuple[Part, ...]) -> None:
         """Hand it a batch."""
-        taken = set(self._slots.values())
-        slot = next(slot for slot in range(self.spec.slots) if slot not in taken)
-        self._slots[batch] = slot
-        self._memory.write_input(slot, tuple(part.content for part in parts))
-        if any(part.datatype == "BYTES" for part in parts):
-            self._encoded.add(slot)
-        segments = tuple((part.rows, part.datatype, part.deadline_ns) for part in parts)
-        self._send(messages.Run(batch, model, slot, segments))
+        slot = self._slots[batch] = self._free_slots.pop()
+        contents: list[bytes] = []
+        segments: list[messages.Segment] = []
+        for rows, datatype, content, deadline_ns in parts:
+            contents.append(content)
+            segments.append((rows, datatype, deadline_ns))
+            if datatype == "BYTES":
+                self._encoded.add(slot)
+        self._memory.write_input(slot, contents)
+        self._send(messages.Run(batch, model, slot, tuple(segments)))
 
     def take_output(self, batch: int, values: int) -> bytes:
         """The first ``values`` logits of a batch that is done, float32; frees its slot."""
@@ -177,6 +180,7 @@ class WorkerHandle:
         if slot in self._encoded:
             self._encoded.remove(slot)
             self._memory.trim_input(slot, self.spec.raw_bytes)
+        self._free_slots.append(slot)
         return slot
 
     def kill(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,7 +48,7 @@ class SlotMemory:
         os.ftruncate(fd, layout.total_bytes)
         return SlotMemory(layout, fd), fd
 
-    def write_input(self, slot: int, parts: tuple[bytes, ...]) -> None:
+    def write_input(self, slot: int, parts: Sequence[bytes]) -> None:
         """Lay ``parts`` one behind the other into the slot's input."""
         position = slot * self.layout.slot_bytes
         end = position + self.layout.input_bytes

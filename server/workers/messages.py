@@ -182,6 +182,8 @@ def decode(datagram: bytes) -> Message:
             return Run(batch, datagram[_RUN.size : names].decode(), slot, segments)
         case b"D":
             _, batch, began_ns, ended_ns, decode_ns, count = _DONE.unpack_from(datagram)
+            if len(datagram) == _DONE.size:
+                return Done(batch, began_ns, ended_ns, decode_ns=decode_ns)
             refusals = _DONE.size + count * _POSITION.size
             expired = tuple(p for (p,) in _POSITION.iter_unpack(datagram[_DONE.size : refusals]))
             refused = tuple(_read_refusals(datagram, refusals))

@@ -229,10 +229,7 @@ class WorkerPool:
             state.watch = None
 
     def _on_message(self, handle: WorkerHandle, message: messages.Message) -> None:
-        state = self.workers[handle.spec.name]
         name = handle.spec.name
-        if isinstance(message, messages.Started | messages.Loaded | messages.LoadFailed):
-            self._unwatch(state)
         match message:
             case messages.Done():
                 report = BatchReport(
@@ -252,6 +249,15 @@ class WorkerPool:
                 handle.drop_output(message.batch)
                 self.events.batch_failed(name, message.batch, message.error)
                 self._check_idle(handle.spec.device)
+            case _:
+                self._on_progress(handle, message)
+
+    def _on_progress(self, handle: WorkerHandle, message: messages.Message) -> None:
+        """It is through with what :meth:`_watch` was told of."""
+        name = handle.spec.name
+        state = self.workers[name]
+        self._unwatch(state)
+        match message:
             case messages.Started():
                 state.device_name = message.device_name
                 self.libraries |= message.libraries
@@ -305,10 +311,13 @@ class WorkerPool:
 
     def _check_idle(self, device: str) -> None:
         """Tell when no worker of ``device`` has a batch any more."""
-        handles = (state.handle for state in self.workers.values() if state.spec.device == device)
-        if device in self._busy and not any(handle and handle.is_busy for handle in handles):
-            self._busy.remove(device)
-            self.on_busy(device, False)
+        if device not in self._busy:
+            return
+        for state in self.workers.values():
+            if state.handle and state.handle.is_busy and state.spec.device == device:
+                return
+        self._busy.remove(device)
+        self.on_busy(device, False)
 
     def _load_next(self, state: WorkerState) -> None:
         if state.to_load:
