@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from rootmodels.weights_info import PRETRAINED_DIR, WeightsError, weights_path
-from server.engines.base import EngineError, LoadSpec
+from server.engines.base import EngineError, LoadSpec, Precision
 from server.engines.fake import FakeEngine
 from server.engines.openvino_convolution import FloatArithmetic
 from server.engines.openvino_cpu import build_network
@@ -32,6 +32,22 @@ def test_logits_are_those_of_the_module(engine: str) -> None:
     for batch in (images, images.astype(np.float32)):
         np.testing.assert_allclose(loaded.run(batch), expected, atol=1e-4)
     np.testing.assert_allclose(loaded.run(images[:1]), expected[:1], atol=1e-4)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_each_image_of_a_batch_gets_its_own_logits(precision: Precision, threads: int) -> None:
+    """However many images there are: the engine computes most beside another, one that is left over alone."""
+    if precision == "bf16" and "BF16" not in ov.Core().get_property(
+        "CPU", "OPTIMIZATION_CAPABILITIES"
+    ):
+        pytest.skip("this processor does not compute in bf16")
+    loaded = get_loader("openvino")(replace(SPEC, precision=precision, threads=threads))
+    images = np.random.default_rng(0).integers(0, 256, (29, 3, 32, 32), dtype=np.uint8)
+    alone = np.concatenate([loaded.run(image[None]) for image in images])
+    assert np.abs(alone - alone[0]).max(axis=1)[1:].min() > 0.1  # no two are taken for one another
+    for rows in (2, 4, 5, 8, 9, 12, 13, 24, 29):
+        np.testing.assert_allclose(loaded.run(images[-rows:]), alone[-rows:], atol=0.02)
 
 
 @pytest.mark.parametrize("engine", ["torch", "openvino"])
