@@ -134,8 +134,6 @@ def _choose_input(message: oip.ModelInferRequest) -> int:
 
     When both come it is images: perf_analyzer fills every input that a model has, with random text.
     """
-    if len(message.inputs) == 1 and message.inputs[0].name == INPUT_NAME:
-        return 0
     names = [tensor.name for tensor in message.inputs]
     for name in names:
         if name not in (INPUT_NAME, ENCODED_NAME):

@@ -38,10 +38,6 @@ def test_logits_are_those_of_the_module(engine: str) -> None:
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
 def test_each_image_of_a_batch_gets_its_own_logits(precision: Precision, threads: int) -> None:
     """However many images there are: the engine computes most beside another, one that is left over alone."""
-    if precision == "bf16" and "BF16" not in ov.Core().get_property(
-        "CPU", "OPTIMIZATION_CAPABILITIES"
-    ):
-        pytest.skip("this processor does not compute in bf16")
     loaded = get_loader("openvino")(replace(SPEC, precision=precision, threads=threads))
     images = np.random.default_rng(0).integers(0, 256, (29, 3, 32, 32), dtype=np.uint8)
     alone = np.concatenate([loaded.run(image[None]) for image in images])
