@@ -35,7 +35,7 @@ import uvloop
 from tritonclient.grpc import service_pb2 as oip
 from tritonclient.grpc import service_pb2_grpc
 
-from benchmarks.reference.protocol import Described
+from benchmarks.reference.protocol import Described, serve_until_killed
 from benchmarks.rounds import spread
 from benchmarks.server_process import Server, serving
 from server.machine import cpu_count, cpu_name
@@ -97,16 +97,6 @@ class EmptyService(Described):
         """Answer a stream of requests."""
         async for _ in requests:
             yield oip.ModelStreamInferResponse(infer_response=self._response)
-
-
-async def serve_empty() -> None:
-    """Serve until killed."""
-    server = grpc.aio.server()
-    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(EmptyService(), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    print(f"listening grpc=127.0.0.1:{port}", flush=True)
-    await server.wait_for_termination()
 
 
 def command(kind: str, args: argparse.Namespace) -> list[str]:
@@ -261,7 +251,7 @@ def main() -> int:
     parser.add_argument("--load", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve == "empty":
-        uvloop.run(serve_empty())
+        uvloop.run(serve_until_killed(EmptyService()))
         return 0
     if args.serve:
         ports = ["--port", "0", "--metrics-port", "0", "--device", "cpu", "--models", MODEL]

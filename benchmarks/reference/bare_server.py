@@ -11,12 +11,10 @@ import queue
 import threading
 from typing import Any, NoReturn
 
-import grpc
 import numpy as np
 import uvloop
-from tritonclient.grpc import service_pb2_grpc
 
-from benchmarks.reference.protocol import Described, logits_response
+from benchmarks.reference.protocol import Described, logits_response, serve_until_killed
 from benchmarks.reference.same_engine import LARGEST_BATCH, read_spec
 from server.engines.base import Engine, LoadSpec
 from server.engines.openvino_cpu import load
@@ -58,14 +56,8 @@ def _answer(futures: list[asyncio.Future[Any]], shares: list[Any]) -> None:
             future.set_result(logits)
 
 
-async def _serve(spec: LoadSpec) -> None:
-    engine = load(spec)
-    server = grpc.aio.server()
-    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(BareService(engine), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    print(f"listening grpc=127.0.0.1:{port}", flush=True)
-    await server.wait_for_termination()
+async def _serve(spec: LoadSpec) -> NoReturn:
+    await serve_until_killed(BareService(load(spec)))
 
 
 def main() -> None:

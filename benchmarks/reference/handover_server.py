@@ -16,13 +16,11 @@ import sys
 from collections.abc import AsyncIterator
 from typing import Any, NoReturn
 
-import grpc
 import numpy as np
 import uvloop
 from tritonclient.grpc import service_pb2 as oip
-from tritonclient.grpc import service_pb2_grpc
 
-from benchmarks.reference.protocol import Described, logits_response
+from benchmarks.reference.protocol import Described, logits_response, serve_until_killed
 from benchmarks.reference.same_engine import LARGEST_BATCH
 from rootmodels.weights_info import weights_path
 from server.engines.base import LoadSpec
@@ -120,14 +118,7 @@ def compute(args: argparse.Namespace, link: socket.socket, memory: mmap.mmap) ->
 
 async def _serve(link: socket.socket, memory: mmap.mmap) -> NoReturn:
     link.setblocking(False)
-    server = grpc.aio.server()
-    service = HandoverService(link, memory)
-    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(service, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    print(f"listening grpc=127.0.0.1:{port}", flush=True)
-    await server.wait_for_termination()
-    raise AssertionError("it is killed")
+    await serve_until_killed(HandoverService(link, memory))
 
 
 def main() -> int:

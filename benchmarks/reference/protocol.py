@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
+import grpc
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
 from benchmarks.reference.same_engine import LARGEST_BATCH
@@ -15,6 +16,17 @@ def logits_response(request: Any, logits: Any) -> Any:
     response.outputs.add(name="logits", datatype="FP32", shape=logits.shape)
     response.raw_output_contents.append(logits.tobytes())
     return response
+
+
+async def serve_until_killed(service: service_pb2_grpc.GRPCInferenceServiceServicer) -> NoReturn:
+    """Serve on grpc.aio alone, and say where."""
+    server = grpc.aio.server()
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(service, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    print(f"listening grpc=127.0.0.1:{port}", flush=True)
+    await server.wait_for_termination()
+    raise AssertionError("it is killed")
 
 
 class Described(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
