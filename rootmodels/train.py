@@ -1,47 +1,48 @@
 """Train variants: ``python -m rootmodels.train nin-root-16 nin-orig --data DIR``.
 
-Variants are trained one after the other, on the CPU or one CUDA device. Kill it at any moment and start the
-same command again: it goes on from the last checkpoint. The recipe is in ``rootmodels/train_run.py``.
+Variants are trained one after the other on the CPU, and side by side on a CUDA device. Kill it at any moment
+and start the same command again: it goes on from the last checkpoint. The recipe is in
+``rootmodels/train_recipe.py``.
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
+import json
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from rootmodels.cifar10 import LabelledImages
 from rootmodels.data_error import DataError
 from rootmodels.families import FAMILIES
+from rootmodels.teacher import load_teacher
 from rootmodels.train_data import read_training_data
-from rootmodels.train_job import Options, OutOfTimeError, Training, init_path, say
-from rootmodels.train_run import Recipe
+from rootmodels.train_fleet import Fleet
+from rootmodels.train_job import Options, OutOfTimeError, Training, init_path, new_fleet, say
+from rootmodels.train_options import add_computing, chosen_computing
+from rootmodels.train_recipe import RECIPES, Recipe, with_numbers
 from rootmodels.variants import NIN_VARIANTS, VARIANTS, UnknownVariantError, get_variant
 from rootmodels.weights import load_weights, save_weights
 from rootmodels.weights_info import PRETRAINED_DIR, WeightsError, read_info, weights_path
 
-RECIPES = {
-    "short": Recipe(),
-    "long": Recipe(epochs=100, padding=4, small_share=0.3),
-}
-"""``short`` for a CPU, tried out there; ``long`` for a GPU, as yet untried."""
+EPOCHS_FILE = "epochs.json"
+"""In the work folder: the number of epochs that --fill-minutes chose."""
+
+
+Jobs = Mapping[str, Sequence[int]]
+"""The seeds of each variant."""
 
 
 def train(
-    names: Sequence[str],
-    recipe: Recipe,
-    seeds: Sequence[int],
-    data: tuple[LabelledImages, LabelledImages],
-    options: Options,
+    jobs: Jobs, recipe: Recipe, data: tuple[LabelledImages, LabelledImages], options: Options
 ) -> None:
-    """Train each variant with each seed, going on from checkpoints where there are any.
+    """Train each variant with each of its seeds, going on from checkpoints where there are any.
 
     ``data`` is the training and the test set. ``options.out`` gets the weights of the first seed, whose
     metadata has the accuracies of all; the weights of all seeds are in the work folder.
@@ -49,26 +50,85 @@ def train(
     Raises:
         OutOfTimeError: if ``options.stop_at`` comes first.
     """
+    names = list(jobs)
     with _progress() as progress:
         tasks = {
             (name, seed): progress.add_task(f"{name} seed {seed}", total=None, status="")
-            for name in names
+            for name, seeds in jobs.items()
             for seed in seeds
         }
-        for name in names:
-            trained = []
-            for seed in seeds:
-                training = Training(name, recipe, seed, data[0], options)
-                run, task = training.run, tasks[name, seed]
-                done = run.steps if training.weights.exists() else run.step
-                progress.update(task, total=run.steps, completed=done)
-                if done:
-                    say(progress, f"{name}: going on from step {done} of {run.steps}")
-                if not training.weights.exists():
-                    training.to_the_end(progress, task)
+        for first in range(0, len(names), options.side_by_side):
+            chunk = names[first : first + options.side_by_side]
+            trained: dict[str, list[Path]] = {name: [] for name in chunk}
+            for seed in dict.fromkeys(seed for name in chunk for seed in jobs[name]):
+                together = [name for name in chunk if seed in jobs[name]]
+                fleet = None
+                if options.fill_s is not None:
+                    share = len(together) / len(tasks)
+                    recipe, fleet = _filling(together, recipe, seed, data[0], options, share)
+                training = Training(together, recipe, seed, data[0], options, fleet)
+                if training.pending:
+                    _to_the_end(training, seed, progress, tasks)
                     training.finish(data[1])
-                trained.append(training.weights)
-            _publish(trained, weights_path(name, options.out), progress)
+                for name in together:
+                    trained[name].append(training.weights[name])
+            for name in chunk:
+                _publish(trained[name], weights_path(name, options.out), progress)
+
+
+def _to_the_end(
+    training: Training, seed: int, progress: Progress, tasks: Mapping[tuple[str, int], TaskID]
+) -> None:
+    step, steps = training.fleet.step, training.fleet.steps
+    for name in training.pending:
+        progress.update(tasks[name, seed], total=steps, completed=step)
+        if step:
+            say(progress, f"{name}: going on from step {step} of {steps}")
+    training.to_the_end(progress, {name: tasks[name, seed] for name in training.pending})
+
+
+def _filling(
+    names: Sequence[str],
+    recipe: Recipe,
+    seed: int,
+    data: LabelledImages,
+    options: Options,
+    share: float,
+) -> tuple[Recipe, Fleet | None]:
+    """The recipe with as many epochs as fit into a share of ``options.fill_s``, and the fleet that was timed.
+
+    Chosen once: what is trained later, and a command that is given again, has the epochs of the first.
+    """
+    chosen = options.work / EPOCHS_FILE
+    if chosen.exists():
+        return replace(recipe, epochs=json.loads(chosen.read_text())), None
+    assert options.fill_s is not None
+    fleet = new_fleet(names, recipe, seed, data, options)
+    fleet.epochs = fleet.epochs_within(options.fill_s * share)
+    options.work.mkdir(parents=True, exist_ok=True)
+    chosen.write_text(json.dumps(fleet.epochs))
+    print(f"{fleet.epochs} epochs fit into {options.fill_s:.0f} s", flush=True)
+    return replace(recipe, epochs=fleet.epochs), fleet
+
+
+def jobs_of(words: Sequence[str], seeds: Sequence[int]) -> dict[str, tuple[int, ...]]:
+    """What ``VARIANT`` and ``VARIANT@SEED,SEED`` ask for; ``seeds`` where none are said.
+
+    Raises:
+        UnknownVariantError: There is no such variant.
+        ValueError: A seed is no number, or a variant comes twice.
+    """
+    jobs: dict[str, tuple[int, ...]] = {}
+    for word in words:
+        name, at, told = word.partition("@")
+        get_variant(name)
+        if name in jobs:
+            raise ValueError(f"{name} comes twice; expected its seeds as {name}@0,1")
+        try:
+            jobs[name] = tuple(map(int, told.split(","))) if at else tuple(seeds)
+        except ValueError:
+            raise ValueError(f"{word!r}: expected seeds as in {name}@0,1,2") from None
+    return jobs
 
 
 def _publish(trained: Sequence[Path], path: Path, progress: Progress) -> None:
@@ -144,7 +204,12 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = argparse.ArgumentParser(prog="python -m rootmodels.train", description=__doc__)
     add = result.add_argument
-    add("variants", nargs="*", metavar="VARIANT", help=", ".join(VARIANTS))
+    add(
+        "variants",
+        nargs="*",
+        metavar="VARIANT[@SEED,...]",
+        help=f"{', '.join(VARIANTS)}; with seeds of its own after an @",
+    )
     add(
         "--data",
         type=Path,
@@ -164,9 +229,11 @@ def parser() -> argparse.ArgumentParser:
     add("--short-of-paper", action="store_true", help="train what misses the paper's accuracy")
     add("--init", type=Path, metavar="PATH", help="start from these weights, a folder or a file")
     add("--minutes", type=float, help="save and stop after this time, with exit status 3")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    add("--threads", type=int, help="CPU threads (default: torch's choice)")
-    add("--compile", action=argparse.BooleanOptionalAction, default=True, help="on a GPU")
+    add("--fill-minutes", type=float, help="as many epochs as fit into this time, for all variants")
+    add("--teacher", type=Path, metavar="FILE", help="learn from this teacher as well")
+    add("--side-by-side", type=int, help="variants at a time (default: on a GPU all, else one)")
+    add("--set", nargs="+", default=[], metavar="NAME=VALUE", help="other numbers of the recipe")
+    add_computing(result)
     add("--out", type=Path, default=PRETRAINED_DIR, help="folder for the weights")
     add("--work", type=Path, default=Path(".train"), help="folder for checkpoints and logs")
     add("--checkpoint-s", type=float, default=20.0, help="seconds between checkpoints")
@@ -178,42 +245,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     args = parser().parse_args(arguments)
     recipe = RECIPES[args.recipe]
+    try:
+        recipe = with_numbers(recipe, args.set)
+    except ValueError as error:
+        parser().error(str(error))
     if args.epochs is not None:
         if args.epochs < 1:
             parser().error(f"--epochs is {args.epochs}, expected at least 1")
         recipe = replace(recipe, epochs=args.epochs)
+    if recipe.teacher_share and args.teacher is None:
+        parser().error(f"teacher_share is {recipe.teacher_share}, expected --teacher FILE")
     if bool(args.variants) == args.short_of_paper:
         parser().error("expected variants or --short-of-paper, one of the two")
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    computing = chosen_computing(args)
     keep_freed_memory()
     try:
-        names = args.variants or short_of_paper(args.out)
-        if not names:
+        jobs = jobs_of(args.variants or short_of_paper(args.out), args.seeds)
+        if not jobs:
             return 0
-        for name in names:
-            get_variant(name)
+        for name in jobs:
             if (
                 args.init
                 and init_path(name, args.init).resolve() == weights_path(name, args.out).resolve()
             ):
                 text = f"{name} would start from {args.init} and overwrite it"
                 raise WeightsError(f"{text}; expected another folder for --out")
-        image_size = one_image_size(names, args.image_size)
+        image_size = one_image_size(jobs, args.image_size)
         data = read_training_data(args.data, image_size)
+        teacher, teacher_name = None, ""
+        if args.teacher:
+            teacher, about = load_teacher(args.teacher)
+            teacher.to(computing.device)
+            teacher_name = f"{args.teacher.stem}, {about.accuracy:.4f}"
         options = Options(
             work=args.work,
             out=args.out,
-            device=torch.device(args.device),
+            computing=computing,
             init=args.init,
             checkpoint_s=args.checkpoint_s,
-            compiled=args.compile,
+            side_by_side=args.side_by_side or (len(jobs) if computing.captured else 1),
+            fill_s=None if args.fill_minutes is None else args.fill_minutes * 60,
+            teacher=teacher,
+            teacher_name=teacher_name,
             image_size=image_size,
             classes=data.classes,
             stop_at=float("inf") if args.minutes is None else began + args.minutes * 60,
         )
-        train(names, recipe, args.seeds, (data.train, data.test), options)
-    except (DataError, UnknownVariantError, WeightsError) as error:
+        train(jobs, recipe, (data.train, data.test), options)
+    except (DataError, UnknownVariantError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OutOfTimeError:

@@ -1,4 +1,4 @@
-"""One variant and seed on its way to weights: checkpoint, log, and what is said in the end."""
+"""Variants on their way to weights: checkpoint, log, and what is said in the end."""
 
 from __future__ import annotations
 
@@ -6,39 +6,50 @@ import hashlib
 import json
 import platform
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from rich.progress import Progress, TaskID
+from torch import nn
 
 from rootmodels.cifar10 import LabelledImages
 from rootmodels.families import CIFAR10_CLASSES, FAMILIES
+from rootmodels.network import Network
+from rootmodels.train_fleet import Computing, Fleet, variants_fleet
 from rootmodels.train_init import start_from
-from rootmodels.train_run import Recipe, Run, accuracy
+from rootmodels.train_recipe import Recipe
+from rootmodels.train_run import Run, accuracy
 from rootmodels.variants import get_variant
 from rootmodels.weights import load_weights, save_weights
-from rootmodels.weights_info import WeightsInfo, image_size, weights_path
+from rootmodels.weights_info import WeightsInfo, image_size, read_info, weights_path
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Where a training run reads and writes, and how it computes."""
+    """Where a training reads and writes, and how it computes."""
 
     work: Path
     out: Path
-    device: torch.device
+    computing: Computing
     init: Path | None = None
     """Weights to start from instead of random ones: a file, or a folder with one for each variant."""
     checkpoint_s: float = 20.0
     """Seconds from one checkpoint to the next."""
-    compiled: bool = True
     image_size: int | None = None
     """Height and width of the images that the networks are for; None for their family's."""
     classes: tuple[str, ...] = CIFAR10_CLASSES
     """What the labels stand for."""
     stop_at: float = float("inf")
     """Instant of time.monotonic() at which to save and stop."""
+    side_by_side: int = 1
+    """How many variants are trained at a time, on the same batches."""
+    fill_s: float | None = None
+    """Seconds into which as many epochs go as fit, instead of the recipe's."""
+    teacher: nn.Module | None = None
+    teacher_name: str = ""
+    """What the metadata says of the teacher: the hash of its file."""
 
 
 def init_path(name: str, init: Path) -> Path:
@@ -51,130 +62,195 @@ class OutOfTimeError(Exception):
 
 
 class Training:
-    """One variant and seed, with its checkpoint and its log in the work folder.
+    """Variants trained side by side from one seed, with their checkpoint and log in the work folder.
 
-    The log has one JSON object for each epoch.
+    ``pending`` are those that have no weights there yet. The log has one JSON object for each epoch and
+    variant. ``fleet`` is one that :func:`new_fleet` made of the same.
     """
 
     def __init__(
-        self, name: str, recipe: Recipe, seed: int, data: LabelledImages, options: Options
+        self,
+        names: Sequence[str],
+        recipe: Recipe,
+        seed: int,
+        data: LabelledImages,
+        options: Options,
+        fleet: Fleet | None = None,
     ) -> None:
-        self.name, self.options = name, options
-        variant = get_variant(name)
-        facts = FAMILIES[variant.family]
-        self.run = Run(
-            name,
-            recipe,
-            seed,
-            data,
-            options.device,
-            image_size=options.image_size,
-            classes=len(options.classes),
-            compiled=options.compiled,
-        )
-        own_size = options.image_size not in (None, facts.image_size)
-        self.info = WeightsInfo(
-            variant=name,
-            accuracy=0.0,
-            test_images=0,
-            epochs=recipe.epochs,
-            seed=seed,
-            data_sha256=data.sha256(),
-            recipe=asdict(recipe),
-            hardware=hardware(options.device),
-            classes=options.classes if options.classes != facts.classes else (),
-            image_size=options.image_size if own_size else None,
-        )
-        if options.init:
-            self._start_from(init_path(name, options.init))
-        identity = json.dumps(replace(self.info, hardware="").content(), sort_keys=True)
-        stem = f"{name}-{seed}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+        self.options = options
+        digest = data.sha256()
+        self.infos = {name: _info(name, recipe, seed, digest, options) for name in names}
+        self.weights = {
+            name: options.work / f"{_stem([info])}.safetensors" for name, info in self.infos.items()
+        }
+        self.pending = [name for name in names if not self.weights[name].exists()]
+        self.seconds = 0.0
+        if not self.pending:
+            return
+        self.fleet = fleet or new_fleet(self.pending, recipe, seed, data, options)
+        stem = _stem([self.infos[name] for name in self.pending])
         self.checkpoint = options.work / f"{stem}.pt"
         self.log = options.work / f"{stem}.jsonl"
-        self.weights = options.work / f"{stem}.safetensors"
-        self.seconds = 0.0
         options.work.mkdir(parents=True, exist_ok=True)
         if self.checkpoint.exists():
             self._restore()
 
-    def _start_from(self, path: Path) -> None:
-        earlier = start_from(path, self.run.model)
-        before = {"variant": earlier.variant, "epochs": earlier.epochs, "seed": earlier.seed}
-        before |= {"accuracy": earlier.accuracy, "recipe": earlier.recipe}
-        self.info = replace(
-            self.info, epochs=earlier.epochs + self.info.epochs, continued_from=before
-        )
+    def _runs(self) -> list[tuple[str, Run]]:
+        return list(zip(self.pending, self.fleet.runs, strict=True))
 
     def _restore(self) -> None:
         saved = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-        self.run.set_state(saved["state"])
-        self.run.step, self.seconds = saved["step"], saved["seconds"]
+        self.fleet.set_state(saved["states"])
+        self.fleet.step, self.seconds = saved["step"], saved["seconds"]
         # Epochs after the checkpoint will be trained, and logged, once more.
         lines = self.log.read_text().splitlines() if self.log.exists() else []
-        done = [line for line in lines if json.loads(line)["step"] <= self.run.step]
+        done = [line for line in lines if json.loads(line)["step"] <= self.fleet.step]
         _replace(self.log, "".join(f"{line}\n" for line in done))
 
     def save(self) -> None:
         """Write the checkpoint, all or nothing."""
-        state = {"state": self.run.state(), "step": self.run.step, "seconds": self.seconds}
+        state = {"states": self.fleet.state(), "step": self.fleet.step, "seconds": self.seconds}
         partial = self.checkpoint.with_suffix(".partial")
         torch.save(state, partial)
         partial.replace(self.checkpoint)
 
-    def to_the_end(self, progress: Progress, task: TaskID) -> None:
+    def to_the_end(self, progress: Progress, tasks: dict[str, TaskID]) -> None:
         """Train until the last step.
 
         Raises:
             OutOfTimeError: if ``options.stop_at`` comes first.
         """
-        run = self.run
+        fleet = self.fleet
         saved_at = time.monotonic()
-        while run.step < run.steps:
+        while fleet.step < fleet.steps:
             began = time.monotonic()
-            run.train_step()
-            ends_epoch = run.step % run.steps_per_epoch == 0
-            if ends_epoch or run.step % 10 == 0:
-                loss, hits, seen = run.sums.tolist()  # waits for the device
-                status = f"loss {loss / seen:.3f}  train {hits / seen:.3f}"
-                progress.update(task, completed=run.step, status=status)
+            fleet.train_step()
+            ends_epoch = fleet.step % fleet.steps_per_epoch == 0
+            if ends_epoch or fleet.step % 10 == 0:
+                sums = torch.stack(
+                    [run.sums for run in fleet.runs]
+                ).tolist()  # waits for the device
             self.seconds += time.monotonic() - began
+            if ends_epoch or fleet.step % 10 == 0:
+                for name, (loss, hits, seen) in zip(self.pending, sums, strict=True):
+                    status = f"loss {loss / seen:.3f}  train {hits / seen:.3f}"
+                    progress.update(tasks[name], completed=fleet.step, status=status)
+                    if ends_epoch and not progress.console.is_terminal:
+                        say(progress, f"{name}: step {fleet.step} of {fleet.steps}: {status}")
             if ends_epoch:
-                self._log_epoch(loss / seen, hits / seen)
-                if not progress.console.is_terminal:
-                    say(progress, f"{self.name}: step {run.step} of {run.steps}: {status}")
-                run.sums.zero_()
+                self._log_epoch(sums)
+                for run in fleet.runs:
+                    run.sums.zero_()
             late = time.monotonic() >= self.options.stop_at
-            if ends_epoch or late or time.monotonic() - saved_at > self.options.checkpoint_s:
+            if late or time.monotonic() - saved_at > self.options.checkpoint_s:
                 self.save()
                 saved_at = time.monotonic()
-            if late and run.step < run.steps:
+            if late and fleet.step < fleet.steps:
                 raise OutOfTimeError
 
-    def _log_epoch(self, loss: float, hits: float) -> None:
-        epoch = self.run.step // self.run.steps_per_epoch
-        line = {"variant": self.name, "seed": self.info.seed, "epoch": epoch, "step": self.run.step}
-        line |= {"loss": loss, "train_accuracy": hits, "seconds": round(self.seconds, 3)}
+    def _log_epoch(self, sums: Sequence[tuple[float, float, float]]) -> None:
+        epoch = self.fleet.step // self.fleet.steps_per_epoch
         with self.log.open("a") as file:
-            print(json.dumps(line), file=file, flush=True)
+            for name, (loss, hits, seen) in zip(self.pending, sums, strict=True):
+                line = {"variant": name, "seed": self.infos[name].seed, "epoch": epoch}
+                line |= {"step": self.fleet.step, "loss": loss / seen}
+                line |= {"train_accuracy": hits / seen, "seconds": round(self.seconds, 3)}
+                print(json.dumps(line), file=file, flush=True)
 
     def finish(self, test_data: LabelledImages) -> None:
         """Write ``weights``, with the accuracy of what is written: rounded to the file's precision.
 
         The checkpoint has done its work then, and goes.
         """
-        staged = self.checkpoint.with_suffix(".staged")
-        save_weights(staged, self.run.model, self.info)
-        rounded, _ = load_weights(staged)
-        side = image_size(self.run.model.variant, self.info)
-        info = replace(
-            self.info,
-            accuracy=accuracy(rounded.fold(), test_data, self.options.device, side),
-            test_images=len(test_data),
-            seconds=round(self.seconds, 1),
-        )
-        save_weights(self.weights, self.run.model, info)
-        staged.unlink()
+        for name, run in self._runs():
+            assert isinstance(run.model, Network)
+            run.take_averages()
+            info = replace(self.infos[name], seconds=round(self.seconds / len(self.pending), 1))
+            write_measured(self.weights[name], run.model, info, test_data, self.options.computing)
         self.checkpoint.unlink(missing_ok=True)
+
+
+def new_fleet(
+    names: Sequence[str], recipe: Recipe, seed: int, data: LabelledImages, options: Options
+) -> Fleet:
+    """The variants before their first step.
+
+    Raises:
+        DataError: The training set is smaller than one batch.
+        WeightsError: The weights to start from cannot be used.
+    """
+    fleet = variants_fleet(
+        names,
+        recipe,
+        seed,
+        data,
+        options.computing,
+        image_size=options.image_size,
+        classes=len(options.classes),
+        teacher=options.teacher,
+    )
+    if options.init:
+        for name, run in zip(names, fleet.runs, strict=True):
+            assert isinstance(run.model, Network)
+            start_from(init_path(name, options.init), run.model)
+            run.begin_averages()
+    return fleet
+
+
+def write_measured(
+    path: Path,
+    model: Network,
+    info: WeightsInfo,
+    test_data: LabelledImages,
+    computing: Computing,
+) -> None:
+    """Write weights with the accuracy of what is written: rounded to the file's precision."""
+    staged = path.with_suffix(".staged")
+    save_weights(staged, model, info)
+    rounded, _ = load_weights(staged)
+    side = image_size(model.variant, info)
+    measured = accuracy(rounded.fold(), test_data, computing.device, side)
+    save_weights(path, model, replace(info, accuracy=measured, test_images=len(test_data)))
+    staged.unlink()
+
+
+def _info(name: str, recipe: Recipe, seed: int, data_sha256: str, options: Options) -> WeightsInfo:
+    """What the weights will say of themselves, but for the accuracy.
+
+    Raises:
+        WeightsError: The weights to start from cannot be read.
+    """
+    facts = FAMILIES[get_variant(name).family]
+    own_size = options.image_size not in (None, facts.image_size)
+    numbers = asdict(recipe)
+    if options.teacher_name:
+        numbers["teacher"] = options.teacher_name
+    info = WeightsInfo(
+        variant=name,
+        accuracy=0.0,
+        test_images=0,
+        epochs=recipe.epochs,
+        seed=seed,
+        data_sha256=data_sha256,
+        recipe=numbers,
+        hardware=hardware(options.computing.device),
+        precision="bf16" if options.computing.dtype == torch.bfloat16 else "fp32",
+        classes=options.classes if options.classes != facts.classes else (),
+        image_size=options.image_size if own_size else None,
+    )
+    if not options.init:
+        return info
+    earlier = read_info(init_path(name, options.init))
+    before = {"variant": earlier.variant, "epochs": earlier.epochs, "seed": earlier.seed}
+    before |= {"accuracy": earlier.accuracy, "recipe": earlier.recipe}
+    return replace(info, epochs=earlier.epochs + info.epochs, continued_from=before)
+
+
+def _stem(infos: Sequence[WeightsInfo]) -> str:
+    """What the files of a training are called: the variants, the seed, and a hash of all that matters."""
+    identity = json.dumps([replace(info, hardware="").content() for info in infos], sort_keys=True)
+    names = infos[0].variant if len(infos) == 1 else f"{len(infos)}-variants"
+    return f"{names}-{infos[0].seed}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
 
 
 def say(progress: Progress, text: str) -> None:

@@ -31,7 +31,8 @@ class WeightsInfo:
 
     ``accuracy`` is top-1 over all ``test_images``, of the folded network in fp32; None if nobody measured it.
     ``seconds`` is wall time spent training. ``seed_accuracies`` has the accuracy for each seed that was tried
-    with this recipe.
+    with this recipe. ``precision`` is what the convolutions computed in while training, "" where that is not
+    known.
     ``continued_from`` says what the training began with, if not with random weights; ``epochs`` counts
     those epochs too. ``classes`` are the names of the logits and ``image_size`` the height and width of the
     images, where they are not the family's.
@@ -45,6 +46,7 @@ class WeightsInfo:
     data_sha256: str
     recipe: dict[str, str | int | float | bool]
     hardware: str = ""
+    precision: str = ""
     seconds: float = 0.0
     seed_accuracies: dict[str, float] = field(default_factory=dict)
     continued_from: dict[str, Any] | None = None

@@ -1,5 +1,6 @@
 import json
 import math
+import re
 import signal
 import subprocess
 import sys
@@ -20,14 +21,27 @@ from rootmodels.cifar10 import LabelledImages, read_cifar10
 from rootmodels.data_error import DataError
 from rootmodels.families import FAMILIES
 from rootmodels.network import Network
-from rootmodels.train import main, short_of_paper, train
+from rootmodels.train import jobs_of, main, short_of_paper, train
+from rootmodels.train_batches import Batches, crop, cut_out, pad
+from rootmodels.train_fleet import Computing, Fleet, variants_fleet
 from rootmodels.train_job import Options, OutOfTimeError, Training
-from rootmodels.train_run import Recipe, Run, accuracy, crop, one_cycle, pad
+from rootmodels.train_recipe import Recipe, one_cycle, with_numbers
+from rootmodels.train_run import accuracy
 from rootmodels.variants import VARIANTS
 from rootmodels.weights import load_weights, save_weights
 from rootmodels.weights_info import WeightsInfo, read_info, weights_path
 
 RECIPE = Recipe(epochs=2, batch_size=16)
+CPU = Computing(torch.device("cpu"))
+NAME = "nin-root-16"
+
+
+def batches(recipe: Recipe, seed: int, data: LabelledImages) -> Batches:
+    return Batches(data, recipe, seed, CPU.device, colour=FAMILIES["nin"].mean, image_size=32)
+
+
+def alone(recipe: Recipe, data: LabelledImages) -> Fleet:
+    return variants_fleet([NAME], recipe, 0, data, CPU)
 
 
 @given(steps=st.integers(2, 500), warmup=st.floats(0.05, 0.9))
@@ -55,17 +69,29 @@ def test_a_crop_is_the_window_at_its_corner() -> None:
 
 def test_padding_has_the_colour_that_the_network_takes_for_zero() -> None:
     images = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
-    padded = pad(images, 2, FAMILIES["nin"].mean)
+    padded = pad(images, 2, torch.tensor([125, 123, 114], dtype=torch.uint8))
     assert padded.shape == (2, 8, 8, 3)
     assert torch.equal(padded[:, 2:6, 2:6].permute(0, 3, 1, 2), images)
     assert padded[1, 0, 7].tolist() == padded[0, 6, 3].tolist() == [125, 123, 114]
 
 
+def test_a_hole_is_a_square_around_its_centre_and_may_reach_over_the_border() -> None:
+    images = torch.full((2, 3, 8, 8), 9, dtype=torch.uint8)
+    colour = torch.tensor([1, 2, 3], dtype=torch.uint8)
+    out = cut_out(images, torch.tensor([[4, 0], [5, 7]]), 4, colour)
+    changed = (out != images).all(1)
+    expected = torch.zeros(2, 8, 8, dtype=torch.bool)
+    expected[0, 2:6, 3:7] = True
+    expected[1, 0:2, 5:8] = True
+    assert torch.equal(changed, expected)
+    assert out[0, :, 3, 4].tolist() == [1, 2, 3]
+
+
 def test_an_epoch_sees_each_image_once_and_mirrored_every_other_time(tiny: LabelledImages) -> None:
-    run = Run("nin-root-16", RECIPE, 0, tiny, torch.device("cpu"))
+    drawing = batches(RECIPE, 0, tiny)
     turned = []
     for epoch in range(3):
-        plan = run._draw(epoch)
+        plan = drawing._draw(epoch)
         assert sorted(plan.rows.tolist()) == list(range(64))
         turned.append(plan.mirrored[plan.rows.argsort()])
     assert torch.equal(turned[0], ~turned[1])
@@ -79,23 +105,41 @@ def test_crops_are_small_within_the_image_and_then_large_over_its_border(
     recipe = replace(RECIPE, small_share=0.7, small_size=24, padding=2)
     sizes = [recipe.crop(step, 10) for step in range(10)]
     assert sizes == [(24, 0)] * 7 + [(32, 2)] * 3
-    run = Run("nin-root-16", recipe, 0, tiny, torch.device("cpu"))
+    drawing = batches(recipe, 0, tiny)
     places = torch.rand(2, 5000, generator=torch.Generator().manual_seed(0))
     places[:, 0], places[:, 1] = 0.0, 1 - 2**-24
     # Edges in the images that are padded by 2: the image is at 2..34.
-    assert set(run._corners_of(places, 24, 0).flatten().tolist()) == set(range(2, 11))
-    assert set(run._corners_of(places, 32, 2).flatten().tolist()) == set(range(5))
+    assert set(drawing._corners_of(places, 24, 0).flatten().tolist()) == set(range(2, 11))
+    assert set(drawing._corners_of(places, 32, 2).flatten().tolist()) == set(range(5))
 
 
 def test_what_is_drawn_follows_from_seed_and_epoch(tiny: LabelledImages) -> None:
     def rows(seed: int, epoch: int) -> list[int]:
-        run = Run("nin-root-16", RECIPE, seed, tiny, torch.device("cpu"))
-        drawn: list[int] = run._draw(epoch).rows.tolist()
+        drawn: list[int] = batches(RECIPE, seed, tiny)._draw(epoch).rows.tolist()
         return drawn
 
     assert rows(1, 3) == rows(1, 3)
     assert rows(1, 3) != rows(1, 4)
     assert rows(1, 3) != rows(2, 3)
+
+
+def test_a_mixed_batch_holds_two_images_and_their_labels(tiny: LabelledImages) -> None:
+    plain, mixed = (batches(replace(RECIPE, mixup=m), 0, tiny) for m in (0.0, 0.5))
+    shares = []
+    for step in range(4):
+        size = plain.choose(step, 8)
+        mixed.choose(step, 8)
+        images, batch = plain.take(size).images.float(), mixed.take(size)
+        assert batch.share is not None
+        assert batch.others is not None
+        share = float(batch.share)
+        shares.append(share)
+        expected = (1 - share) * images + share * images.roll(1, 0)
+        torch.testing.assert_close(batch.images, expected)
+        assert torch.equal(batch.others, batch.labels.roll(1))
+    assert len(set(shares)) == 4
+    assert min(shares) >= 0
+    assert max(shares) <= 0.5
 
 
 @pytest.fixture(scope="module")
@@ -106,10 +150,11 @@ def tiny(request: pytest.FixtureRequest) -> LabelledImages:
 
 def test_training_learns_a_small_set_by_heart(tiny: LabelledImages) -> None:
     recipe = Recipe(epochs=12, batch_size=32, padding=0, label_smoothing=0.0)
-    run = Run("nin-root-16", recipe, 0, tiny, torch.device("cpu"))
+    fleet = alone(recipe, tiny)
+    (run,) = fleet.runs
     losses = []
-    for _ in range(run.steps):
-        run.train_step()
+    for _ in range(fleet.steps):
+        fleet.train_step()
         losses.append(float(run.sums[0] / run.sums[2]))
         run.sums.zero_()
     assert sum(losses[-4:]) / 4 < 0.5 * losses[0]
@@ -134,22 +179,18 @@ class Operations(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("size", [24, 32])
-def test_a_step_never_waits_for_the_device(tiny: LabelledImages, size: int) -> None:
+@pytest.mark.parametrize(("size", "dense"), [(24, False), (32, True)])
+def test_a_step_never_waits_for_the_device(tiny: LabelledImages, size: int, dense: bool) -> None:
     """Reading a value back, or a shape that depends on one, cannot be captured in a CUDA graph."""
-    run = Run("nin-root-16", RECIPE, 0, tiny, torch.device("cpu"))
+    recipe = replace(RECIPE, cutout=8, mixup=0.5, averaging=0.1, teacher_share=0.5)
+    computing = replace(CPU, dense=dense)
+    teacher = Network(VARIANTS[NAME]).eval()
+    fleet = variants_fleet([NAME], recipe, 0, tiny, computing, teacher=teacher)
     with Operations() as seen:
-        run._compute(size)
+        fleet._compute(size)
     assert {"convolution_backward", "bmm", "lerp_"} < seen.names
     waiting = {"_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "unique"}
     assert not waiting & seen.names
-
-
-def test_the_network_compiles_as_one_graph(tiny: LabelledImages) -> None:
-    network = Network(VARIANTS["nin-root-16"])
-    compiled = torch.compile(network, fullgraph=True, dynamic=False, backend="aot_eager")
-    images = torch.from_numpy(tiny.images[:4])
-    torch.testing.assert_close(compiled(images), network(images))
 
 
 def test_a_run_that_is_killed_ends_with_the_weights_of_one_that_is_not(
@@ -198,8 +239,8 @@ def wait_for_step(work: Path, step: int) -> None:
 
 
 def test_the_file_says_what_was_measured(tmp_path: Path, tiny: LabelledImages) -> None:
-    options = Options(tmp_path / "work", tmp_path / "out", torch.device("cpu"))
-    train(["nin-root-16"], RECIPE, [3, 4], (tiny, tiny), options)
+    options = Options(tmp_path / "work", tmp_path / "out", CPU)
+    train({NAME: (3, 4)}, RECIPE, (tiny, tiny), options)
     model, info = load_weights(tmp_path / "out" / "nin-root-16.safetensors")
     assert (info.variant, info.epochs, info.seed, info.test_images) == ("nin-root-16", 2, 3, 64)
     assert info.data_sha256 == tiny.sha256()
@@ -213,14 +254,14 @@ def test_the_file_says_what_was_measured(tmp_path: Path, tiny: LabelledImages) -
 
 
 def test_training_goes_on_from_weights(tmp_path: Path, tiny: LabelledImages) -> None:
-    options = Options(tmp_path / "work", tmp_path / "first", torch.device("cpu"))
-    train(["nin-root-16"], RECIPE, [0], (tiny, tiny), options)
+    options = Options(tmp_path / "work", tmp_path / "first", CPU)
+    train({NAME: (0,)}, RECIPE, (tiny, tiny), options)
     path = weights_path("nin-root-16", tmp_path / "first")
     first, info = load_weights(path)
     more = replace(options, init=tmp_path / "first", out=tmp_path / "second")
-    begun = Training("nin-root-16", RECIPE, 1, tiny, more).run.model.state_dict()
+    begun = Training([NAME], RECIPE, 1, tiny, more).fleet.runs[0].model.state_dict()
     assert all(torch.equal(value, begun[key]) for key, value in first.state_dict().items())
-    train(["nin-root-16"], RECIPE, [1], (tiny, tiny), more)
+    train({NAME: (1,)}, RECIPE, (tiny, tiny), more)
     second = read_info(weights_path("nin-root-16", tmp_path / "second"))
     assert (second.epochs, second.seed) == (4, 1)
     assert second.continued_from == {
@@ -235,24 +276,24 @@ def test_training_goes_on_from_weights(tmp_path: Path, tiny: LabelledImages) -> 
 def test_a_run_out_of_time_stops_with_a_checkpoint_and_goes_on(
     tmp_path: Path, tiny: LabelledImages
 ) -> None:
-    options = Options(tmp_path / "work", tmp_path / "out", torch.device("cpu"))
+    options = Options(tmp_path / "work", tmp_path / "out", CPU)
     with pytest.raises(OutOfTimeError):
-        train(["nin-root-16"], RECIPE, [0], (tiny, tiny), replace(options, stop_at=0.0))
-    assert Training("nin-root-16", RECIPE, 0, tiny, options).run.step == 1
+        train({NAME: (0,)}, RECIPE, (tiny, tiny), replace(options, stop_at=0.0))
+    assert Training([NAME], RECIPE, 0, tiny, options).fleet.step == 1
     assert not (tmp_path / "out").exists()
-    train(["nin-root-16"], RECIPE, [0], (tiny, tiny), options)
+    train({NAME: (0,)}, RECIPE, (tiny, tiny), options)
     assert weights_path("nin-root-16", tmp_path / "out").exists()
 
 
 def test_epochs_after_the_last_checkpoint_are_logged_once(
     tmp_path: Path, tiny: LabelledImages
 ) -> None:
-    options = Options(tmp_path / "work", tmp_path / "out", torch.device("cpu"))
-    training = Training("nin-root-16", RECIPE, 0, tiny, options)
-    training.run.step = 3
+    options = Options(tmp_path / "work", tmp_path / "out", CPU)
+    training = Training([NAME], RECIPE, 0, tiny, options)
+    training.fleet.step = 3
     training.save()
     training.log.write_text('{"step": 2}\n{"step": 4}\n')  # killed between log and checkpoint
-    Training("nin-root-16", RECIPE, 0, tiny, options)
+    Training([NAME], RECIPE, 0, tiny, options)
     assert training.log.read_text() == '{"step": 2}\n'
 
 
@@ -287,7 +328,7 @@ def test_wrong_arguments_are_refused(
 
 def test_a_set_smaller_than_a_batch_is_refused(tiny: LabelledImages) -> None:
     with pytest.raises(DataError, match="has 64 images, expected at least one batch, 256"):
-        Run("nin-root-16", Recipe(), 0, tiny, torch.device("cpu"))
+        alone(Recipe(), tiny)
 
 
 def test_zero_epochs_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -303,3 +344,35 @@ def test_what_to_train_must_be_said_in_one_way(
     with pytest.raises(SystemExit):
         main([*variants, "--data", "x"])
     assert "expected variants or --short-of-paper" in capsys.readouterr().err
+
+
+def test_settings_change_the_numbers_of_a_recipe() -> None:
+    changed = with_numbers(Recipe(), ["batch_size=64", "mixup=0.25"])
+    assert changed == replace(Recipe(), batch_size=64, mixup=0.25)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("speed=3", "'speed=3' is no setting; expected NAME=VALUE of epochs, batch_size"),
+        ("epochs", "'epochs' is no setting"),
+        ("epochs=1.5", "epochs is '1.5', expected int"),
+    ],
+)
+def test_settings_that_are_none_are_refused(setting: str, words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        with_numbers(Recipe(), [setting])
+
+
+def test_a_variant_may_have_seeds_of_its_own() -> None:
+    assert jobs_of(["nin-orig@0,2", NAME], [5]) == {"nin-orig": (0, 2), NAME: (5,)}
+    with pytest.raises(ValueError, match="expected seeds as in nin-orig@0,1,2"):
+        jobs_of(["nin-orig@x"], [0])
+    with pytest.raises(ValueError, match="nin-orig comes twice"):
+        jobs_of(["nin-orig@0", "nin-orig@1"], [0])
+
+
+def test_a_recipe_with_a_teacher_asks_for_one(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([NAME, "--data", "x", "--set", "teacher_share=0.5"])
+    assert "teacher_share is 0.5, expected --teacher FILE" in capsys.readouterr().err

@@ -13,10 +13,13 @@ from rootmodels.cifar10 import LabelledImages, read_cifar10
 from rootmodels.families import CIFAR10_CLASSES
 from rootmodels.network import Network
 from rootmodels.train import main, train
+from rootmodels.train_batches import Batch, scaled
 from rootmodels.train_data import TrainingData, read_training_data
+from rootmodels.train_fleet import Computing, variants_fleet
 from rootmodels.train_init import start_from
 from rootmodels.train_job import Options, OutOfTimeError, Training
-from rootmodels.train_run import Recipe, Run, accuracy, scaled
+from rootmodels.train_recipe import Recipe
+from rootmodels.train_run import accuracy
 from rootmodels.variants import get_variant
 from rootmodels.weights import load_weights
 from rootmodels.weights_info import WeightsError, read_info, weights_path
@@ -50,13 +53,15 @@ def data(pictures: Path) -> TrainingData:
 
 
 def options(folder: Path, data: TrainingData) -> Options:
-    return Options(folder / "work", folder / "out", CPU, image_size=data.side, classes=data.classes)
+    return Options(
+        folder / "work", folder / "out", Computing(CPU), image_size=data.side, classes=data.classes
+    )
 
 
 @pytest.fixture(scope="module")
 def trained(data: TrainingData, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
-    train([NAME], RECIPE, [0], (data.train, data.test), options(folder, data))
+    train({NAME: (0,)}, RECIPE, (data.train, data.test), options(folder, data))
     return weights_path(NAME, folder / "out")
 
 
@@ -93,23 +98,34 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(
     both = (data.train, data.test)
     settings = options(tmp_path, data)
     with pytest.raises(OutOfTimeError):
-        train([NAME], RECIPE, [0], both, replace(settings, stop_at=0.0))
-    train([NAME], RECIPE, [0], both, settings)
+        train({NAME: (0,)}, RECIPE, both, replace(settings, stop_at=0.0))
+    train({NAME: (0,)}, RECIPE, both, settings)
     whole, stopped = (load_weights(p)[0] for p in (trained, weights_path(NAME, settings.out)))
     for key, value in whole.state_dict().items():
         assert torch.equal(value, stopped.state_dict()[key]), key
 
 
-def test_cifar10_is_scaled_to_what_the_network_sees(sample_path: Path) -> None:
+@pytest.mark.parametrize("dense", [False, True])
+def test_cifar10_is_scaled_to_what_the_network_sees(
+    sample_path: Path, dense: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     few = read_cifar10(sample_path, "test")
     few = LabelledImages(few.images[:4], few.labels[:4])
-    run = Run(NAME, Recipe(epochs=1, batch_size=4), 0, few, CPU, image_size=64, classes=10)
-    sizes = []
-    run.model.get_submodule("conv1").register_forward_pre_hook(
-        lambda _, inputs: sizes.append(tuple(inputs[0].shape))
+    recipe = Recipe(epochs=1, batch_size=4)
+    fleet = variants_fleet(
+        [NAME], recipe, 0, few, Computing(CPU, dense=dense), image_size=64, classes=10
     )
+    (run,) = fleet.runs
+    sizes: list[tuple[int, ...]] = []
+
+    def noted(batch: Batch) -> Batch:
+        sizes.append(tuple(batch.images.shape))
+        return batch
+
+    scaling = fleet.batches.take
+    monkeypatch.setattr(fleet.batches, "take", lambda size: noted(scaling(size)))
     before = {key: value.clone() for key, value in run.model.named_parameters()}
-    run.train_step()
+    fleet.train_step()
     # A small crop, as the recipe begins with them, at the same scale.
     assert sizes == [(4, 3, 48, 48)]
     assert not [key for key, value in run.model.named_parameters() if value.equal(before[key])]
@@ -190,6 +206,6 @@ def test_what_cannot_be_trained_is_told(
 
 
 def test_classes_of_cifar10_are_told(sample_path: Path, tmp_path: Path) -> None:
-    settings = Options(tmp_path / "work", tmp_path / "out", CPU, image_size=48)
-    info = Training(NAME, RECIPE, 0, read_cifar10(sample_path, "test"), settings).info
+    settings = Options(tmp_path / "work", tmp_path / "out", Computing(CPU), image_size=48)
+    info = Training([NAME], RECIPE, 0, read_cifar10(sample_path, "test"), settings).infos[NAME]
     assert (info.classes, info.image_size) == (CIFAR10_CLASSES, 48)
