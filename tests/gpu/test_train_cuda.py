@@ -90,7 +90,7 @@ def test_a_replayed_step_changes_the_weights_and_learns(data: LabelledImages) ->
 
 def test_a_run_that_is_stopped_goes_on(tmp_path: Path, data: LabelledImages) -> None:
     options = Options(tmp_path / "work", tmp_path / "out", CAPTURED, side_by_side=2)
-    jobs = {name: (0,) for name in NAMES}
+    jobs = dict.fromkeys(NAMES, (0,))
     with pytest.raises(OutOfTimeError):
         train(jobs, RECIPE, (data, data), replace(options, stop_at=0.0))
     train(jobs, RECIPE, (data, data), options)
