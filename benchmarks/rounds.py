@@ -55,6 +55,22 @@ def ratios(above: list[float], below: list[float]) -> list[float]:
 
 def machine(device: str, threads: int) -> str:
     """What the figures were measured on, in a line."""
-    libraries = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "openvino"))
-    where = f"{cpu_name()}, {threads} threads" if device == "cpu" else device
+    found = {name: _version(name) for name in ("torch", "openvino")}
+    libraries = ", ".join(f"{name} {version}" for name, version in found.items() if version)
+    where = f"{cpu_name()}, {threads} threads" if device == "cpu" else gpu_name(device)
     return f"{where}, Python {platform.python_version()}, {libraries}"
+
+
+def gpu_name(device: str) -> str:
+    """The device's own name, and ours."""
+    import torch  # noqa: PLC0415 - seconds, for those who measure a GPU
+
+    return f"{torch.cuda.get_device_name(device)} ({device})"
+
+
+def _version(package: str) -> str | None:
+    """None where it is not installed: a GPU machine has no use for OpenVINO."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

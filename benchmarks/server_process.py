@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
+from pathlib import Path
 
 import grpc
 from tritonclient.grpc import service_pb2 as oip
@@ -62,21 +63,18 @@ class Server:
 
 
 @contextmanager
-def serving(command: Sequence[str]) -> Iterator[Server]:
-    """The server that ``command`` starts, once it is ready; ended behind the block.
+def serving(command: Sequence[str], log: Path | None = None) -> Iterator[Server]:
+    """The server that ``command`` starts, once it is ready; ended behind the block. ``log`` gets its stderr.
 
     It tells its address in a line ``listening grpc=ADDRESS [metrics=ADDRESS]``; ``http=`` if it speaks that.
 
     Raises:
         RuntimeError: if it does not start, or is not ready in time.
     """
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
+    with (log or Path(os.devnull)).open("a") as errors:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True
+        )
     try:
         line = _listening_line(process)
         if line is None:

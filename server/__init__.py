@@ -4,5 +4,8 @@ from importlib import metadata
 
 
 def version() -> str:
-    """Version of the installed distribution."""
-    return metadata.version("rootserve")
+    """Version of the installed distribution; "source" where it runs from a checkout that is not installed."""
+    try:
+        return metadata.version("rootserve")
+    except metadata.PackageNotFoundError:
+        return "source"

@@ -73,10 +73,12 @@ class Settings(BaseModel):
         "auto",
         pattern=r"^(auto|cpu|cuda|cuda:\d+(,cuda:\d+)*)$",
     )
-    engine: Literal["auto", "openvino", "torch", "torch-compiled", "cuda-graphs", "fake"] = _option(
+    engine: Literal[
+        "auto", "openvino", "torch", "torch-compiled", "cuda-graphs", "cuda-kernels", "fake"
+    ] = _option(
         "workers",
         "what computes: auto (the fastest that is correct), openvino, torch, torch-compiled (the "
-        "first time needs a C++ compiler), cuda-graphs (on a GPU), or fake (for tests)",
+        "first time needs a C++ compiler), cuda-graphs or cuda-kernels (on a GPU), or fake (for tests)",
         "auto",
     )
     precision: PrecisionSetting = _option(

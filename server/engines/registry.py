@@ -10,6 +10,7 @@ from server.engines.profiling import ProfilerLoader
 
 LOADERS = {
     "cuda-graphs": "server.engines.torch_cuda",
+    "cuda-kernels": "server.engines.torch_kernels",
     "fake": "server.engines.fake",
     "openvino": "server.engines.openvino_cpu",
     "torch": "server.engines.torch_eager",
@@ -25,6 +26,7 @@ PROFILERS = {
 
 PRECISIONS: Mapping[str, tuple[Precision, ...]] = {
     "cuda-graphs": ("fp32", "bf16", "fp16"),
+    "cuda-kernels": ("bf16", "fp16"),
     "fake": ("fp32",),
     "openvino": ("fp32", "bf16", "int8"),
     "torch": ("fp32", "bf16"),

@@ -65,6 +65,8 @@ class _Graph:
         self._images = torch.zeros(shape, dtype=dtype, device=device)
         self._ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        # What filled the buffers ran on another stream.
+        self._stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(self._stream):
             for _ in range(_WARM_UP_RUNS):
                 module(self._images)
@@ -83,6 +85,18 @@ class _Graph:
             self._graph.replay()
             self._answer.copy_(self._logits, non_blocking=True)
             self._ready.record()
+
+    def device_s(self, times: int) -> float:
+        """Seconds of one batch on the device, without the copies: the mean of ``times`` in a row."""
+        began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        with torch.cuda.stream(self._stream):
+            self._graph.replay()
+            began.record()
+            for _ in range(times):
+                self._graph.replay()
+            ended.record()
+        ended.synchronize()
+        return float(began.elapsed_time(ended)) / 1e3 / times
 
     def finish(self, rows: int) -> NDArray[np.float32]:
         """Wait for the logits of the ``rows`` images that were started; the next start overwrites them."""
@@ -111,6 +125,11 @@ class CudaGraphsEngine:
                 started.append((graph, part.stop - part.start))
             return np.concatenate([graph.finish(rows) for graph, rows in started])
 
+    def device_s(self, images: Images, times: int) -> float:
+        """Seconds that a batch like ``images`` takes on the device, without the copies."""
+        with torch.inference_mode():
+            return self._graph(0, images).device_s(times)
+
     def _graph(self, half: int, images: Images) -> _Graph:
         """Each half has its own: both may be under way."""
         key = (half, bucket(len(images)), images.dtype)
@@ -128,12 +147,19 @@ def load(spec: LoadSpec) -> CudaGraphsEngine:
         EngineError: if the device is no GPU, is not there or does not compute in the precision.
         WeightsError: if the weights cannot be used.
     """
+    return CudaGraphsEngine(load_module(spec, ReducedNetwork), spec.precision)
+
+
+def load_module(spec: LoadSpec, kind: type[ReducedNetwork]) -> ReducedNetwork:
+    """The module of ``spec`` on its GPU, as a ``kind``; raises as :func:`load` does."""
     device = torch.device(spec.device)
     if device.type != "cuda":
         raise EngineError(f"engine cuda-graphs runs on a GPU, not on {spec.device}; use openvino")
     use_device(spec)
+    # Each size of batch is computed three times before it is captured: time to try cuDNN's kernels.
+    torch.backends.cudnn.benchmark = True
     if spec.precision == "bf16" and not torch.cuda.is_bf16_supported():
         raise EngineError(f"{spec.device} does not compute in bf16; use precision fp32 or fp16")
-    module = ReducedNetwork.from_folded(spec.network())
+    module = kind.from_folded(spec.network())
     assert isinstance(module, ReducedNetwork)
-    return CudaGraphsEngine(module.reduce(device, DTYPES[spec.precision]), spec.precision)
+    return module.reduce(device, DTYPES[spec.precision])

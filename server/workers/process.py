@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -228,7 +229,9 @@ class WorkerProcess:
 
 def _describe(device: str) -> tuple[str, dict[str, str]]:
     libraries = {"python": platform.python_version()}
-    libraries |= {name: metadata.version(name) for name in ("torch", "openvino")}
+    for name in ("torch", "openvino"):
+        with suppress(metadata.PackageNotFoundError):  # a GPU machine may do without OpenVINO
+            libraries[name] = metadata.version(name)
     if device == "cpu":
         return cpu_name(), libraries
     import torch  # noqa: PLC0415 - takes longer than all else a CPU worker does before it is ready

@@ -30,6 +30,7 @@ def spec(name: str, device: str) -> LoadSpec:
     return LoadSpec(name, path if path.exists() else None, device, 0)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("precision", PRECISIONS["cuda-graphs"])
 def test_graphs_compute_real_images_in_each_precision(
     precision: Precision, sample_path: Path
@@ -60,6 +61,7 @@ def test_logits_on_the_gpu_are_those_of_the_cpu(name: str, engine: str, sample_p
         np.testing.assert_allclose(loaded.run(images[:rows]), expected[:rows], atol=1e-3)
 
 
+@pytest.mark.quick
 def test_a_server_has_one_worker_per_gpu_and_answers_from_it(sample_path: Path) -> None:
     data = read_cifar10(sample_path, "test")
     with running_server(
@@ -85,6 +87,7 @@ def test_a_gpu_worker_that_dies_is_replaced() -> None:
         np.testing.assert_array_equal(server.infer("nin-root-16", images), before)
 
 
+@pytest.mark.quick
 def test_sums_on_the_gpu_are_those_of_the_cpu(sample_path: Path) -> None:
     images = read_cifar10(sample_path, "test").images[:64]
     found = []
@@ -111,6 +114,7 @@ def test_an_analysis_runs_on_the_gpu_beside_the_worker(sample_path: Path) -> Non
     assert best["conv3a"] == 2
 
 
+@pytest.mark.quick
 def test_each_layer_has_its_time_on_the_gpu() -> None:
     profiler = get_profiler_loader("torch")(spec("resnet50-root-64", "cuda:0"))
     images = np.zeros((4, 3, 224, 224), np.uint8)
