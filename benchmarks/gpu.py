@@ -2,8 +2,8 @@
 
 Every figure is written as soon as it is measured, and what fails is told of and left out, so that a machine
 lent for minutes loses nothing. Parts: ``bare`` engines without a server, with the copies (``images_per_s``)
-and on the device alone (``device_images_per_s``); ``layers``, microseconds of each layer; ``served``, callers
-in a closed loop; ``start`` of a server with all fourteen NiN models; ``resnet50``. On a CPU (``--device cpu``)
+and on the device alone (``device_images_per_s``); ``layers``, microseconds of each; ``served``, callers in a
+closed loop; ``start`` of a server with all fourteen NiN models; ``resnet50``. On a CPU (``--device cpu``)
 the same code runs with engine torch, as a rehearsal.
 """
 
@@ -93,7 +93,7 @@ def images(rows: int, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def bare(settings: Settings, engine: str, spec: LoadSpec, rows: Sequence[int]) -> dict[str, Any]:
-    """Images per second at each batch size, with and without the copies, and how long the first batch took."""
+    """Images per second at each batch size, with and without the copies, and how long the first took."""
     began_s = time.perf_counter()
     loaded = get_loader(engine)(spec)
     found: dict[str, Any] = {"load_s": time.perf_counter() - began_s, "rows": {}}

@@ -72,8 +72,7 @@ def train(
                     training.finish(data[1])
                 for name in together:
                     trained[name].append(training.weights[name])
-            for name in chunk:
-                _publish(trained[name], weights_path(name, options.out), progress)
+                    _publish(trained[name], weights_path(name, options.out), progress)
 
 
 def _to_the_end(

@@ -32,6 +32,7 @@ def data(sample_path: Path) -> LabelledImages:
     return read_cifar10(sample_path, "test")
 
 
+@pytest.mark.quick
 def test_a_capture_leaves_the_state_as_it_was(data: LabelledImages) -> None:
     fleet = variants_fleet(NAMES, RECIPE, 0, data, CAPTURED)
     fleet.batches.choose(0, fleet.steps)
@@ -68,6 +69,7 @@ def test_steps_are_those_of_the_cpu(data: LabelledImages, computing: Computing) 
         assert losses[0] == pytest.approx(losses[1], rel=0.05)
 
 
+@pytest.mark.quick
 def test_every_variant_does_a_step(data: LabelledImages) -> None:
     fleet = variants_fleet([row.name for row in NIN_VARIANTS], RECIPE, 0, data, CAPTURED)
     before = [run.model.state_dict()["body.conv2a.conv.weight"].clone() for run in fleet.runs]
@@ -78,6 +80,7 @@ def test_every_variant_does_a_step(data: LabelledImages) -> None:
         assert torch.isfinite(run.sums).all()
 
 
+@pytest.mark.quick
 def test_a_replayed_step_changes_the_weights_and_learns(data: LabelledImages) -> None:
     few = LabelledImages(data.images[:64], data.labels[:64])
     recipe = Recipe(epochs=24, batch_size=64, padding=0, label_smoothing=0.0, small_share=0.0)
