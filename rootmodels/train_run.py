@@ -40,7 +40,7 @@ class Run:
         forward: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.model, self.recipe, self._dtype = model, recipe, dtype
-        self._forward = forward or model
+        self._forward = model if forward is None else forward
         convolutions = [part for part in model.modules() if isinstance(part, nn.Conv2d)]
         # A linear layer's matrix as well: no normalisation follows, so its scale matters.
         vectors = [parameter for parameter in model.parameters() if parameter.ndim < 4]
