@@ -12,19 +12,10 @@ from pathlib import Path
 
 def cpu_name() -> str:
     """The processor, as Linux names it."""
-    return _cpuinfo("model name") or platform.machine()
-
-
-def cpu_features() -> str:
-    """Its instruction sets, as Linux lists them; virtual machines give different processors one name."""
-    return _cpuinfo("flags")
-
-
-def _cpuinfo(key: str) -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith(key):
+        if line.startswith("model name"):
             return line.partition(":")[2].strip()
-    return ""
+    return platform.machine()
 
 
 def usable_processors() -> list[int]:

@@ -9,18 +9,21 @@ from collections.abc import Iterator
 from importlib import metadata
 
 from rootmodels.calibration import calibration_path
+from rootmodels.processor import cpu_features, instruction_set_limit
 from server.engines.base import LoadSpec
-from server.machine import cpu_count, cpu_features, cpu_name
+from server.machine import cpu_count, cpu_name
 
 _LIBRARIES = ("rootserve", "numpy", "openvino", "torch")
 
 
 def circumstances(spec: LoadSpec, device_name: str = "") -> dict[str, object]:
     """Model, files, machine, device, threads and versions. ``device_name`` tells apart equal numbers."""
+    # Virtual machines give different processors one name; what they can do tells them apart.
+    processor = [cpu_name(), *sorted(cpu_features()), instruction_set_limit(), cpu_count()]
     return {
         "model": spec.model,
         "files": list(_hashes(spec)),
-        "device": [spec.device, device_name, cpu_name(), cpu_features(), cpu_count()],
+        "device": [spec.device, device_name, *processor],
         "threads": spec.threads,
         "versions": [platform.python_version(), *map(_version, _LIBRARIES)],
     }

@@ -141,7 +141,9 @@ def test_auto_takes_what_was_measured_to_be_as_accurate(
     assert allowed_precisions(calibration) == allowed
 
 
-def test_a_choice_is_remembered(engines: Scripted, tmp_path: Path) -> None:
+def test_a_choice_is_remembered(
+    engines: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cache = ChoiceCache(tmp_path / "new" / "folder")
     load_best(SPEC, "auto", "auto", cache)
     engines.loaded.clear()
@@ -153,6 +155,9 @@ def test_a_choice_is_remembered(engines: Scripted, tmp_path: Path) -> None:
         load_best(spec, "auto", "auto", ChoiceCache(tmp_path / "new" / "folder", device))
         assert len(engines.loaded) > 1
         engines.loaded.clear()
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
+    load_best(SPEC, "auto", "auto", cache)
+    assert len(engines.loaded) > 1
 
 
 def test_what_was_remembered_is_checked_again(engines: Scripted, tmp_path: Path) -> None:

@@ -1,0 +1,64 @@
+"""What this processor computes well, told without torch: which precisions are fast and right on it.
+
+torch and OpenVINO compute convolutions with oneDNN, which the variable ONEDNN_MAX_CPU_ISA holds to older
+instruction sets. Where it is set, a processor has less here than the kernel lists.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+
+_CPUINFO = Path("/proc/cpuinfo")
+
+_LIMIT_VARIABLES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+"""The first that is set counts, as for oneDNN itself."""
+
+_LIMITED = frozenset({"avx_vnni", "avx512_vnni", "avx512_bf16"})
+"""Features that a limit can take away and that are asked for here."""
+
+_LEFT: Mapping[str, frozenset[str]] = {
+    "sse41": frozenset(),
+    "avx": frozenset(),
+    "avx2": frozenset(),
+    "avx2_vnni": frozenset({"avx_vnni"}),
+    "avx2_vnni_2": frozenset({"avx_vnni"}),
+    "avx512_core": frozenset(),
+    "avx512_core_vnni": frozenset({"avx512_vnni"}),
+}
+"""By limit, in oneDNN's words, which of them are left; any other word limits none of them."""
+
+
+def instruction_set_limit() -> str:
+    """The instruction set that oneDNN is held to, in its words; "" for none."""
+    return next(filter(None, map(os.environ.get, _LIMIT_VARIABLES)), "").lower()
+
+
+def cpu_features() -> frozenset[str]:
+    """Instruction sets, in the kernel's words, that oneDNN may use."""
+    # x86 has "flags", ARM "Features"; all processors of a machine list the same.
+    listed: frozenset[str] = frozenset()
+    for line in _CPUINFO.read_text().splitlines():
+        key, _, words = line.partition(":")
+        if key.strip() in ("flags", "Features"):
+            listed = frozenset(words.split())
+            break
+    return listed - (_LIMITED - _LEFT.get(instruction_set_limit(), _LIMITED))
+
+
+def cpu_computes_bf16() -> bool:
+    """Whether products of bf16 numbers are instructions.
+
+    Elsewhere libraries refuse bf16, or compute it by way of fp32, several times slower than fp32 itself.
+    """
+    return bool(cpu_features() & {"avx512_bf16", "bf16"})
+
+
+def cpu_adds_int8_products_exactly() -> bool:
+    """Whether a product of 8-bit numbers is added to others with 32 bits.
+
+    An x86 processor without VNNI adds two of them with 16 bits first, which overflow: 255 * 127 * 2 > 32767.
+    """
+    return platform.machine() != "x86_64" or bool(cpu_features() & {"avx_vnni", "avx512_vnni"})
