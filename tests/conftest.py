@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+import server.engines  # noqa: F401 - before a test imports openvino, which would report it to its makers
+
 # Where a failure must mean that the change is at fault, the examples are the same every time.
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
