@@ -112,8 +112,10 @@ def worker_specs(settings: Settings, models: Models, cuda_devices: int) -> list[
 
     if devices:
         return [spec(device.replace(":", "-"), device, 0) for device in devices]
+    processors = usable_processors()
+    own = processors.numbers if processors.are_ours else ()
     placements = place(
-        usable_processors(), settings.optimize_for, settings.cpu_workers, settings.threads
+        processors.available, own, settings.optimize_for, settings.cpu_workers, settings.threads
     )
     return [spec(f"cpu-{index}", "cpu", *placement) for index, placement in enumerate(placements)]
 
