@@ -126,7 +126,7 @@ class _Trial:
             if self._calibration is not None and self._calibration.check_logits:
                 expected = np.array(self._calibration.check_logits[:_CHECKED_IMAGES], np.float32)
                 check_logits(engine.run(self._images), expected, candidate.precision)
-        except (EngineError, RuntimeError) as error:
+        except (EngineError, ImportError, RuntimeError) as error:
             self._refusals.append(f"not {candidate}: {' '.join(str(error).split())}")
             return None
         return engine
