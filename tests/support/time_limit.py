@@ -1,8 +1,9 @@
 """A time limit for a test that ends the processes the test has started, not the interpreter.
 
 What hangs is nearly always a process that is waited for. When it is killed, whoever waits for it goes on, the
-test fails where it stood, and those after it run. pytest-timeout (pyproject.toml) interrupts the interpreter by a
-signal instead, amid native threads, which has ended it; so it is the last resort, for a test that hangs by itself.
+test fails where it stood, and those after it run. pytest-timeout (pyproject.toml) interrupts the interpreter
+by a signal instead, amid native threads, which has ended it; so it is the last resort, for a test that hangs
+by itself.
 """
 
 from __future__ import annotations
