@@ -8,13 +8,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-gpu check format stubs generated install clean
+.PHONY: demo test test-avx2 test-gpu check format stubs generated install clean
 
 demo: $(INSTALLED)  ## serve, classify and load-test real images; about a minute
 	$(BIN)/python examples/demo.py
 
 test: $(INSTALLED)  ## every test that needs no GPU
 	$(BIN)/python -m pytest
+
+test-avx2: $(INSTALLED)  ## the tests of the networks, held to the instruction set of an older processor
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/python -m pytest tests/models
 
 test-gpu: $(INSTALLED)  ## the tests that need a CUDA device
 	$(BIN)/python -m pytest --gpu tests/gpu

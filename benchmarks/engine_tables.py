@@ -86,9 +86,9 @@ def accuracy_table() -> str:
         [f"`{one.variant}`", *(f"{one.accuracy[key]:.4f}" for key in precisions)] for one in found
     ]
     count = found[0].test_images
-    return (
-        f"Accuracy over {count:,} test images\n\n{table(['shipped weights', *precisions], lines)}"
-    )
+    names = {"int8_7bit": "int8, weights of 7 bits"}
+    head = ["shipped weights", *(names.get(key, key) for key in precisions)]
+    return f"Accuracy over {count:,} test images\n\n{table(head, lines)}"
 
 
 def write_section(page: Path, name: str, text: str) -> None:

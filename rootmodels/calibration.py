@@ -23,9 +23,9 @@ class Calibration:
     """What was measured of one weights file.
 
     ``ranges`` has the smallest and the largest response of each layer, and of the normalised ``images``,
-    over ``range_images`` training images. ``accuracy`` is top-1 by precision over ``test_images`` images, as
-    the engines that serve it compute. ``check_logits`` are the fp32 logits of the images of
-    :mod:`rootmodels.check_images`.
+    over ``range_images`` training images. ``accuracy`` is top-1 by precision (:func:`accuracy_key`) over
+    ``test_images`` images, as the engines that serve it compute. ``check_logits`` are the fp32 logits of the
+    images of :mod:`rootmodels.check_images`.
     """
 
     variant: str
@@ -35,6 +35,11 @@ class Calibration:
     test_images: int = 0
     accuracy: dict[str, float] = field(default_factory=dict)
     check_logits: list[list[float]] = field(default_factory=list)
+
+
+def accuracy_key(precision: str, weight_bits: int = 8) -> str:
+    """Under which name a calibration keeps the accuracy in ``precision``, with weights of ``weight_bits``."""
+    return f"int8_{weight_bits}bit" if precision == "int8" and weight_bits != 8 else precision
 
 
 def calibration_path(weights: Path) -> Path:

@@ -56,9 +56,11 @@ def cpu_computes_bf16() -> bool:
     return bool(cpu_features() & {"avx512_bf16", "bf16"})
 
 
-def cpu_adds_int8_products_exactly() -> bool:
-    """Whether a product of 8-bit numbers is added to others with 32 bits.
+def int8_weight_bits() -> int:
+    """Bits of a weight with which products of 8-bit numbers are added exactly: 8 or 7.
 
-    An x86 processor without VNNI adds two of them with 16 bits first, which overflow: 255 * 127 * 2 > 32767.
+    An x86 processor without VNNI adds two products with 16 bits before it goes on with 32, and 8-bit weights
+    overflow those: 2 * 255 * 127 > 32767 > 2 * 255 * 63.
     """
-    return platform.machine() != "x86_64" or bool(cpu_features() & {"avx_vnni", "avx512_vnni"})
+    exact = platform.machine() != "x86_64" or cpu_features() & {"avx_vnni", "avx512_vnni"}
+    return 8 if exact else 7

@@ -10,7 +10,6 @@ import gc
 import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any, NoReturn
@@ -45,6 +44,7 @@ from server.security.exposure import exposure_warning
 from server.security.tls import server_credentials
 from server.security.tokens import TokenStore
 from server.settings import Settings
+from server.streams import announce, flush_streams
 from server.wire.analysis import AnalysisService, ServingDefaults
 from server.wire.catalog import CatalogService
 from server.wire.guard import Guard
@@ -112,8 +112,10 @@ def worker_specs(settings: Settings, models: Models, cuda_devices: int) -> list[
 
     if devices:
         return [spec(device.replace(":", "-"), device, 0) for device in devices]
+    processors = usable_processors()
+    own = processors.numbers if processors.are_ours else ()
     placements = place(
-        usable_processors(), settings.optimize_for, settings.cpu_workers, settings.threads
+        processors.available, own, settings.optimize_for, settings.cpu_workers, settings.threads
     )
     return [spec(f"cpu-{index}", "cpu", *placement) for index, placement in enumerate(placements)]
 
@@ -236,10 +238,9 @@ async def serve(settings: Settings) -> NoReturn:
         await server.start()
         _spare_the_collector()
         # Scripts read this line; it stays as it is.
-        print(
+        announce(
             f"listening grpc={_authority(settings.host, port)} "
-            f"metrics={_authority(settings.host, endpoint.port)}",
-            flush=True,
+            f"metrics={_authority(settings.host, endpoint.port)}"
         )
         await stop.wait()
         await _finish(settings, models, health, dispatcher, analyses)
@@ -255,8 +256,7 @@ def _end() -> NoReturn:
     Not by ``server.stop``: requests that arrive while it runs are cancelled, and whoever sent them sees
     CANCELLED, which is not tried again. One whose connection closes sees UNAVAILABLE.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
+    flush_streams()
     os._exit(0)
 
 

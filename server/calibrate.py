@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rootmodels.calibration import Calibration, file_sha256, write_calibration
+from rootmodels.calibration import Calibration, accuracy_key, file_sha256, write_calibration
 from rootmodels.check_images import check_images
 from rootmodels.cifar10 import LabelledImages, find_files, read_cifar10
 from rootmodels.data_error import DataError
 from rootmodels.parquet_images import ParquetImages
+from rootmodels.processor import int8_weight_bits
 from rootmodels.ranges import measure_ranges
 from rootmodels.variants import VARIANTS, UnknownVariantError, get_variant
 from rootmodels.weights_info import (
@@ -32,11 +33,14 @@ from rootmodels.weights_info import (
     weights_path,
 )
 from server.engines import openvino_cpu
-from server.engines.base import Engine, EngineError, LoadSpec
+from server.engines.base import Engine, EngineError, LoadSpec, Precision
 from server.engines.torch_eager import build_module
 from server.machine import cpu_count
 
 _BATCH = 32
+
+_MEASURED: tuple[tuple[Precision, int], ...] = (("fp32", 0), ("bf16", 0), ("int8", 8), ("int8", 7))
+"""Precisions, and bits of a weight where that matters: int8 with weights as any processor needs them."""
 
 
 def calibrate(spec: LoadSpec, training: NDArray[np.uint8], test: LabelledImages) -> Calibration:
@@ -59,13 +63,16 @@ def calibrate(spec: LoadSpec, training: NDArray[np.uint8], test: LabelledImages)
     )
     # int8 reads the ranges from there.
     write_calibration(spec.weights, measured)
-    for precision in openvino_cpu.PRECISIONS:
+    for precision, weight_bits in _MEASURED:
+        key = accuracy_key(precision, weight_bits)
         try:
-            engine = openvino_cpu.load(replace(spec, precision=precision))
+            if weight_bits > int8_weight_bits():
+                raise EngineError("on this processor, sums of products of 8-bit weights overflow")
+            engine = openvino_cpu.load(replace(spec, precision=precision), weight_bits)
         except EngineError as error:
-            print(f"{spec.model}: {precision} was not measured: {error}", flush=True)
+            print(f"{spec.model}: {key} was not measured: {error}", flush=True)
             continue
-        measured.accuracy[precision] = round(_accuracy(engine, test), 6)
+        measured.accuracy[key] = round(_accuracy(engine, test), 6)
     write_calibration(spec.weights, measured)
     return measured
 

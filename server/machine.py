@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 
 def cpu_name() -> str:
@@ -18,18 +19,30 @@ def cpu_name() -> str:
     return platform.machine()
 
 
-def usable_processors() -> list[int]:
-    """The numbers of the processors this process may use.
+class Processors(NamedTuple):
+    """Those this process may use: their numbers, and how many it is given the time of.
 
-    As many of them as its control groups give it the time of, as a container with a limit has.
+    A container with a limit may use every processor of its host, and the time of a few.
     """
-    allowed = sorted(os.sched_getaffinity(0))
-    return allowed[: max(1, math.ceil(min(len(allowed), _cgroup_processors())))]
+
+    numbers: tuple[int, ...]
+    available: int
+
+    @property
+    def are_ours(self) -> bool:
+        """Whether the process may keep them busy all the time."""
+        return self.available == len(self.numbers)
+
+
+def usable_processors() -> Processors:
+    """What the kernel and the control groups allow this process."""
+    numbers = tuple(sorted(os.sched_getaffinity(0)))
+    return Processors(numbers, max(1, math.ceil(min(len(numbers), _cgroup_processors()))))
 
 
 def cpu_count() -> int:
-    """Processors this process may use."""
-    return len(usable_processors())
+    """Processors whose time this process is given."""
+    return usable_processors().available
 
 
 def _cgroup_processors(root: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc")) -> float:

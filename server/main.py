@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
 import sys
 from collections.abc import Sequence
 
@@ -13,10 +15,13 @@ from server.app import StartError, serve
 from server.models import ModelSelectionError
 from server.options import OptionError, read_settings
 from server.security import SecurityError
+from server.streams import open_closed_streams
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the service, which ends the process with status 0; gives 2 when it could not start."""
+    open_closed_streams()
+    _allow_descriptors()
     try:
         settings = read_settings(sys.argv[1:] if arguments is None else arguments)
         logs.configure(settings)
@@ -31,3 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in str(error).splitlines():
             print(f"rootserve-server: error: {line}", file=sys.stderr)
         return 2
+
+
+def _allow_descriptors() -> None:
+    """As many as the administrator permits: each connection takes one, and shells start with few."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -19,31 +19,36 @@ class Placement(NamedTuple):
 
 
 def place(
-    processors: Sequence[int], optimize_for: OptimizeFor, workers: int = 0, threads: int = 0
+    available: int,
+    own: Sequence[int],
+    optimize_for: OptimizeFor,
+    workers: int = 0,
+    threads: int = 0,
 ) -> list[Placement]:
-    """Share ``processors`` (their numbers) among CPU workers.
+    """Share ``available`` processors among CPU workers.
 
     For latency, one worker computes a batch on all of them. For throughput, there is a worker for each
     processor, up to `MOST_WORKERS`: batches are computed side by side, and no thread waits for another
-    at the end of a layer. There, workers stay on processors of their own, so that none moves to where
-    another computes.
+    at the end of a layer. There, workers stay on processors of their own, if there are any, so that none
+    moves to where another computes.
 
     Unless ``workers`` or ``threads`` ask for more, there are no more threads than processors.
 
     Args:
-        processors: Those this process may use; at least one.
+        available: How many this process is given the time of; at least one.
+        own: The numbers of those that are this service's alone, ``available`` of them or none. With a limit
+            of time on a larger machine there are none: which of its processors are free is the kernel's to
+            know, and all services that kept to the first ones would share those.
         optimize_for: What is to be good.
         workers: How many workers; 0 chooses.
         threads: Threads of each; 0 chooses.
     """
-    available = len(processors)
     if not workers:
         most = available // threads if threads else min(available, MOST_WORKERS)
         workers = 1 if optimize_for == "latency" else max(1, most)
     each = threads or max(1, available // workers)
-    if optimize_for == "latency" or workers * each > available:
+    if optimize_for == "latency" or workers * each > len(own):
         return [Placement(each)] * workers
     return [
-        Placement(each, tuple(processors[index * each : (index + 1) * each]))
-        for index in range(workers)
+        Placement(each, tuple(own[index * each : (index + 1) * each])) for index in range(workers)
     ]

@@ -3,11 +3,14 @@
 import os
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+import server.engines  # noqa: F401 - before a test imports openvino, which would report it to its makers
+from tests.support.time_limit import time_limit
 
 # Where a failure must mean that the change is at fault, the examples are the same every time.
 settings.register_profile("ci", derandomize=True)
@@ -28,6 +31,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if tier not in TIERS:
             raise pytest.UsageError(f"{item.path} belongs to no tier; expected {sorted(TIERS)}")
         item.add_marker(getattr(pytest.mark, tier))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    def tell(line: str) -> None:
+        item.add_report_section("call", "time limit", line)
+
+    with time_limit(tell):
+        return (yield)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from rootmodels.calibration import Calibration, CalibrationError, read_calibration
 from rootmodels.parameters import FoldedNetwork, load_network, random_network
+from rootmodels.processor import cpu_computes_bf16
 from rootmodels.variants import get_variant
 from rootmodels.weights_info import image_size, read_info
 
@@ -63,6 +64,15 @@ class LoadSpec:
         """
         info = None if self.weights is None else read_info(self.weights)
         return image_size(get_variant(self.model), info)
+
+    def check_processor(self) -> None:
+        """Refuse a precision that this processor computes more slowly than fp32, or not at all.
+
+        Raises:
+            EngineError: saying so.
+        """
+        if self.device == "cpu" and self.precision == "bf16" and not cpu_computes_bf16():
+            raise EngineError("this processor does not compute in bf16; use precision fp32")
 
     def calibration(self) -> Calibration:
         """What was measured of the weights.

@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from rootmodels.calibration import Calibration
+from rootmodels.calibration import Calibration, accuracy_key
 from rootmodels.check_images import check_images
+from rootmodels.processor import int8_weight_bits
 from server.engines.base import Engine, EngineError, LoadSpec, Precision, PrecisionSetting
 from server.engines.choice_cache import Candidate, ChoiceCache
 from server.engines.registry import PRECISIONS, get_loader, preferred_engines
@@ -79,7 +80,8 @@ def allowed_precisions(calibration: Calibration | None) -> list[Precision]:
     accuracy = calibration.accuracy
     least = accuracy.get("fp32", 1.0) - ALLOWED_LOSS
     rounded: tuple[Precision, ...] = ("bf16", "int8")
-    allowed += [precision for precision in rounded if accuracy.get(precision, 0.0) >= least]
+    bits = int8_weight_bits()
+    allowed += [one for one in rounded if accuracy.get(accuracy_key(one, bits), 0.0) >= least]
     largest = max((abs(bound) for pair in calibration.ranges.values() for bound in pair), default=0)
     if "bf16" in allowed and largest < float(np.finfo(np.float16).max) / 16:
         allowed.append("fp16")
@@ -124,7 +126,7 @@ class _Trial:
             if self._calibration is not None and self._calibration.check_logits:
                 expected = np.array(self._calibration.check_logits[:_CHECKED_IMAGES], np.float32)
                 check_logits(engine.run(self._images), expected, candidate.precision)
-        except (EngineError, RuntimeError) as error:
+        except (EngineError, ImportError, RuntimeError) as error:
             self._refusals.append(f"not {candidate}: {' '.join(str(error).split())}")
             return None
         return engine

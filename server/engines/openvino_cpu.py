@@ -16,6 +16,7 @@ from openvino import opset14 as ops
 from rootmodels.families import FAMILIES
 from rootmodels.layer import IMAGES, Layer
 from rootmodels.parameters import FoldedNetwork, LayerParameters
+from rootmodels.processor import cpu_computes_bf16, int8_weight_bits
 from server.engines.base import EngineError, Images, LoadSpec, Precision
 from server.engines.openvino_convolution import Arithmetic, FloatArithmetic, convolution
 from server.engines.openvino_int8 import Int8Arithmetic
@@ -85,8 +86,8 @@ class OpenVinoEngine:
         return request
 
 
-def load(spec: LoadSpec) -> OpenVinoEngine:
-    """Build and compile ``spec``.
+def load(spec: LoadSpec, weight_bits: int | None = None) -> OpenVinoEngine:
+    """Build and compile ``spec``; in int8 with weights of ``weight_bits``, or as this processor needs them.
 
     Raises:
         EngineError: if the device is not a CPU, the CPU cannot compute in the precision asked for, or
@@ -97,7 +98,7 @@ def load(spec: LoadSpec) -> OpenVinoEngine:
         raise EngineError(f"engine openvino runs on the cpu, not on {spec.device}; use torch")
     core = ov.Core()
     options = compile_options(core, spec)
-    model = network_graph(spec)
+    model = network_graph(spec, weight_bits)
     streams = min(spec.threads, _MOST_STREAMS)
     together = core.compile_model(model, "CPU", options | {"NUM_STREAMS": 1})
     apart = None
@@ -112,14 +113,15 @@ def compile_options(core: ov.Core, spec: LoadSpec) -> dict[str, object]:
     Raises:
         EngineError: if the processor does not compute in that precision.
     """
+    spec.check_processor()
     capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if PRECISIONS[spec.precision] not in capabilities:
         raise EngineError(
             f"this processor does not compute in {spec.precision}; use precision fp32"
         )
     # Without a hint, OpenVINO chooses by itself, and takes bf16 on processors that can. In int8, it is for
-    # what lies between integer kernels.
-    is_exact = spec.precision == "fp32" or "BF16" not in capabilities
+    # what lies between integer kernels. What OpenVINO says of the processor is blind to oneDNN's limit.
+    is_exact = spec.precision == "fp32" or "BF16" not in capabilities or not cpu_computes_bf16()
     return {
         "INFERENCE_PRECISION_HINT": "f32" if is_exact else "bf16",
         "INFERENCE_NUM_THREADS": spec.threads,
@@ -127,8 +129,8 @@ def compile_options(core: ov.Core, spec: LoadSpec) -> dict[str, object]:
     }
 
 
-def network_graph(spec: LoadSpec) -> ov.Model:
-    """The network of ``spec`` in its precision.
+def network_graph(spec: LoadSpec, weight_bits: int | None = None) -> ov.Model:
+    """The network of ``spec`` in its precision; ``weight_bits`` as for :func:`load`.
 
     Raises:
         EngineError: if int8 is asked for and nobody measured the ranges of these weights.
@@ -137,7 +139,8 @@ def network_graph(spec: LoadSpec) -> ov.Model:
     network = spec.network()
     arithmetic: Arithmetic = FloatArithmetic()
     if spec.precision == "int8":
-        arithmetic = Int8Arithmetic(network.layers, spec.calibration().ranges)
+        ranges = spec.calibration().ranges
+        arithmetic = Int8Arithmetic(network.layers, ranges, weight_bits or int8_weight_bits())
     return build_network(network, arithmetic)
 
 

@@ -54,7 +54,7 @@ def load(spec: LoadSpec) -> TorchEngine:
     """Load ``spec`` with PyTorch.
 
     Raises:
-        EngineError: if the device is not there.
+        EngineError: if the device is not there, or does not compute in the precision asked for.
         WeightsError: if the weights cannot be used.
     """
     use_device(spec)
@@ -65,8 +65,9 @@ def use_device(spec: LoadSpec) -> None:
     """Have this process compute on the device of ``spec``, with its number of threads.
 
     Raises:
-        EngineError: if the device is not there.
+        EngineError: if the device is not there, or is a processor that does not compute in the precision.
     """
+    spec.check_processor()
     device = torch.device(spec.device)
     if device.type == "cuda":
         count = torch.cuda.device_count()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from server.core.batch_size import Latency
+from server.engines.registry import preferred_engines
 from server.models import Model, ModelCard, Models, State
 from server.workers import messages
 from server.workers.handle import Part, WorkerHandle, WorkerSpec
@@ -263,7 +264,10 @@ class WorkerPool:
                 self.libraries |= message.libraries
                 self._load_next(state)
             case messages.Loaded():
-                _log.info(
+                # What computes instead of the engine for this device is slower, and works: nobody would look.
+                usual = (preferred_engines(state.spec.device)[0], state.spec.engine)
+                _log.log(
+                    logging.INFO if message.engine in usual else logging.WARNING,
                     "worker %s: %s is warm (%s %s, %.1f s)%s",
                     name,
                     message.model,

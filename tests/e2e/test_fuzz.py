@@ -171,7 +171,6 @@ async def bombard_streams(address: str, streams: int, seed: int) -> None:
             assert await call.code() in CODES
 
 
-@pytest.mark.timeout(240)
 async def test_malformed_requests_get_codes_of_the_table_and_the_server_lives() -> None:
     with running_server("--models", MODEL, "--engine", "fake") as server:
         warm = await bombard(server.address, 4_000, seed=1)

@@ -16,6 +16,7 @@ from rootmodels.calibration import (
     read_calibration,
 )
 from rootmodels.check_images import check_images
+from rootmodels.processor import cpu_computes_bf16, int8_weight_bits
 from rootmodels.weights_info import PRETRAINED_DIR, weights_path
 from server import calibrate
 from server.engines.base import EngineError, LoadSpec
@@ -40,6 +41,7 @@ def test_shipped_weights_are_as_accurate_in_int8_and_bf16() -> None:
     for path in shipped:
         accuracy = read_calibration(path).accuracy
         assert accuracy["int8"] > accuracy["fp32"] - 0.003, path
+        assert accuracy["int8_7bit"] > accuracy["fp32"] - 0.003, path
         assert accuracy["bf16"] > accuracy["fp32"] - 0.002, path
 
 
@@ -55,6 +57,13 @@ def test_the_command_measures_what_is_shipped(weights: Path, sample_path: Path) 
         assert high == pytest.approx(shipped.ranges[name][1], rel=0.5)
     np.testing.assert_allclose(found.check_logits, shipped.check_logits, atol=1e-3)
     assert found.accuracy["fp32"] == pytest.approx(0.82, abs=0.05)
+    assert found.accuracy.keys() == set(
+        ["fp32", "int8_7bit"]
+        + ["bf16"] * cpu_computes_bf16()
+        + ["int8"] * (int8_weight_bits() == 8)
+    )
+    for accuracy in found.accuracy.values():
+        assert accuracy == pytest.approx(found.accuracy["fp32"], abs=0.006)  # six of 1,000
 
 
 def test_the_command_says_what_it_cannot_read(

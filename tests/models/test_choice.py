@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from rootmodels.calibration import Calibration, read_calibration
+from rootmodels.processor import cpu_computes_bf16
 from rootmodels.weights_info import weights_path
 from server.engines import choice
 from server.engines.base import Engine, EngineError, LoadSpec, Precision
@@ -122,22 +123,31 @@ def known(**accuracy: float) -> Calibration:
 
 
 @pytest.mark.parametrize(
-    ("calibration", "allowed"),
+    ("calibration", "weight_bits", "allowed"),
     [
-        (None, ["fp32"]),
-        (known(), ["fp32"]),
-        (known(fp32=0.9), ["fp32"]),
-        (known(fp32=0.9, bf16=0.898, int8=0.8979), ["fp32", "bf16", "fp16"]),
-        (known(fp32=0.9, bf16=0.897, int8=0.9), ["fp32", "int8"]),
+        (None, 8, ["fp32"]),
+        (known(), 8, ["fp32"]),
+        (known(fp32=0.9), 8, ["fp32"]),
+        (known(fp32=0.9, bf16=0.898, int8=0.8979), 8, ["fp32", "bf16", "fp16"]),
+        (known(fp32=0.9, bf16=0.897, int8=0.9), 8, ["fp32", "int8"]),
+        (known(fp32=0.9, int8=0.9, int8_7bit=0.88), 8, ["fp32", "int8"]),
+        (known(fp32=0.9, int8=0.9, int8_7bit=0.88), 7, ["fp32"]),
+        (known(fp32=0.9, int8=0.9), 7, ["fp32"]),
+        (known(fp32=0.9, int8_7bit=0.899), 7, ["fp32", "int8"]),
         (
             replace(known(fp32=0.9, bf16=0.9), ranges={"conv1a": (0.0, 5000.0)}),
+            8,
             ["fp32", "bf16"],
         ),
     ],
 )
 def test_auto_takes_what_was_measured_to_be_as_accurate(
-    calibration: Calibration | None, allowed: list[Precision]
+    monkeypatch: pytest.MonkeyPatch,
+    calibration: Calibration | None,
+    weight_bits: int,
+    allowed: list[Precision],
 ) -> None:
+    monkeypatch.setattr(choice, "int8_weight_bits", lambda: weight_bits)
     assert allowed_precisions(calibration) == allowed
 
 
@@ -219,4 +229,7 @@ def test_the_real_engines_agree_with_the_record(tmp_path: Path) -> None:
     chosen = load_best(SPEC, "auto", "auto", ChoiceCache(tmp_path))
     assert chosen.engine.name == "openvino"
     assert "off by" not in chosen.reason
+    assert chosen.reason.startswith("fastest, in images/s: ")
     assert "openvino int8" in chosen.reason
+    refused = "not openvino bf16: this processor does not compute in bf16; use precision fp32"
+    assert (refused in chosen.reason) is not cpu_computes_bf16()

@@ -10,7 +10,9 @@ import openvino as ov
 import pytest
 import torch
 
+from rootmodels.processor import cpu_computes_bf16
 from rootmodels.weights_info import PRETRAINED_DIR, WeightsError, weights_path
+from server.engines import base, openvino_cpu
 from server.engines.base import EngineError, LoadSpec, Precision
 from server.engines.fake import FakeEngine
 from server.engines.openvino_convolution import FloatArithmetic
@@ -38,7 +40,12 @@ def test_logits_are_those_of_the_module(engine: str) -> None:
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
 def test_each_image_of_a_batch_gets_its_own_logits(precision: Precision, threads: int) -> None:
     """However many images there are: the engine computes most beside another, one that is left over alone."""
-    loaded = get_loader("openvino")(replace(SPEC, precision=precision, threads=threads))
+    spec = replace(SPEC, precision=precision, threads=threads)
+    if precision == "bf16" and not cpu_computes_bf16():
+        with pytest.raises(EngineError, match="does not compute in bf16; use precision fp32"):
+            get_loader("openvino")(spec)
+        return
+    loaded = get_loader("openvino")(spec)
     images = np.random.default_rng(0).integers(0, 256, (29, 3, 32, 32), dtype=np.uint8)
     alone = np.concatenate([loaded.run(image[None]) for image in images])
     assert np.abs(alone - alone[0]).max(axis=1)[1:].min() > 0.1  # no two are taken for one another
@@ -56,7 +63,12 @@ def test_logits_of_a_residual_network_are_those_of_the_module(engine: str) -> No
     assert np.abs(expected).max() > 0.5
     loaded = get_loader(engine)(spec)
     np.testing.assert_allclose(loaded.run(images), expected, atol=1e-4)
-    reduced = get_loader(engine)(replace(spec, precision="bf16")).run(images)
+    reduced_spec = replace(spec, precision="bf16")
+    if not cpu_computes_bf16():
+        with pytest.raises(EngineError, match="does not compute in bf16; use precision fp32"):
+            get_loader(engine)(reduced_spec)
+        return
+    reduced = get_loader(engine)(reduced_spec).run(images)
     error = np.abs(reduced - expected).max() / np.abs(expected).max()
     assert 1e-5 < error < 0.05
 
@@ -73,10 +85,31 @@ def test_nodes_have_the_names_of_the_layers() -> None:
     assert nodes["fc"].get_type_name() == "MatMul"
 
 
-def test_bf16_is_refused_where_the_processor_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("engine", ["openvino", "torch", "torch-compiled"])
+def test_bf16_is_refused_where_the_processor_has_none(
+    monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    monkeypatch.setattr(base, "cpu_computes_bf16", lambda: False)
+    with pytest.raises(EngineError, match="does not compute in bf16; use precision fp32"):
+        get_loader(engine)(replace(SPEC, precision="bf16"))
+
+
+def test_bf16_is_refused_where_openvino_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "cpu_computes_bf16", lambda: True)
     monkeypatch.setattr(ov.Core, "get_property", lambda *_: ["FP32", "INT8"])
     with pytest.raises(EngineError, match="does not compute in bf16; use precision fp32"):
         get_loader("openvino")(replace(SPEC, precision="bf16"))
+
+
+def test_int8_computes_in_fp32_between_where_the_processor_has_no_bf16(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """OpenVINO offers bf16 even where oneDNN is held to an instruction set without it."""
+    for has_bf16, hint in ((True, "bf16"), (False, "f32")):
+        monkeypatch.setattr(openvino_cpu, "cpu_computes_bf16", lambda has=has_bf16: has)
+        monkeypatch.setattr(ov.Core, "get_property", lambda *_: ["FP32", "BF16", "INT8"])
+        options = openvino_cpu.compile_options(ov.Core(), replace(SPEC, precision="int8"))
+        assert options["INFERENCE_PRECISION_HINT"] == hint
 
 
 def test_openvino_needs_no_torch() -> None:

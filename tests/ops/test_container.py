@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import stat
 import subprocess
 import sys
 import tempfile
@@ -20,24 +19,13 @@ from tritonclient.grpc import service_pb2_grpc
 
 from server.options import read_settings
 from server.settings import Settings
+from tests.support.confinement import NEEDS_CONFINEMENT, confined_to
 from tests.support.server_process import PATIENCE_S, infer_request, logits, plain_images, wait_until
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "ops" / "container" / "Dockerfile"
 COMPOSE = ROOT / "docker-compose.yml"
 MODEL = "nin-root-16"
-# As the compose file has it: nothing can be written but in the folder $1, no capability is left.
-CONFINED = r"""
-set -e
-folder=$1 uid=$2
-shift 2
-mount -t tmpfs -o mode=1777 tmpfs "$folder"
-@SHOW@
-mount -o bind,remount,ro /
-cd "$folder"
-exec setpriv --reuid "$uid" --regid "$uid" --clear-groups \
-    --no-new-privs --inh-caps=-all --bounding-set=-all "$@"
-"""
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -128,41 +116,6 @@ def test_files_that_the_compose_file_mounts_exist() -> None:
             assert (ROOT / service["build"]["dockerfile"]).exists()
 
 
-def confinement() -> str:
-    """The script that confines a command.
-
-    An interpreter or a checkout in a home folder, which the service's user may not enter, is shown to it
-    in an empty one.
-    """
-    needed = {str(Path(path).resolve()) for path in (sys.base_prefix, sys.prefix, ROOT)}
-    closed = {path: folder for path in needed if (folder := closed_folder(Path(path)))}
-    aside = {path: f'"$folder/{number}"' for number, path in enumerate(closed)}
-    lines = [f'mkdir {place} && mount --bind "{path}" {place}' for path, place in aside.items()]
-    lines += [f'mount -t tmpfs -o mode=755 tmpfs "{folder}"' for folder in set(closed.values())]
-    lines += [
-        f'mkdir -p "{path}" && mount --bind {place} "{path}"' for path, place in aside.items()
-    ]
-    return CONFINED.replace("@SHOW@", "\n".join(lines))
-
-
-def closed_folder(path: Path) -> Path | None:
-    """The first folder on the way to ``path`` that others may not enter."""
-    way = reversed(path.parents)
-    return next((folder for folder in way if not folder.stat().st_mode & stat.S_IXOTH), None)
-
-
-def can_be_confined() -> bool:
-    if os.geteuid() != 0 or not shutil.which("setpriv") or not shutil.which("unshare"):
-        return False
-    test = ["unshare", "--mount", "mount", "-o", "bind,remount,ro", "/"]
-    return subprocess.run(test, capture_output=True, check=False).returncode == 0
-
-
-CONFINEMENT = pytest.mark.skipif(
-    not can_be_confined(), reason="only root can give the service another user and a read-only root"
-)
-
-
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """Stands for the container's /tmp; other users can get at it."""
@@ -196,14 +149,13 @@ def health_check(environment: dict[str, str], metrics_port: str) -> int:
     return subprocess.run(command, env=environment, check=False, timeout=60).returncode
 
 
-@pytest.mark.parametrize("confined", [False, pytest.param(True, marks=CONFINEMENT)])
+@pytest.mark.parametrize("confined", [False, pytest.param(True, marks=NEEDS_CONFINEMENT)])
 def test_start_command_health_check_user_and_stop(folder: Path, *, confined: bool) -> None:
     environment = environment_of(folder)
     command = exec_form(last("ENTRYPOINT"))
     uid = int(last("USER").partition(":")[0]) if confined else os.geteuid()
     if confined:
-        shell = ["unshare", "--mount", "bash", "-c", confinement(), "bash"]
-        command = [*shell, str(folder), str(uid), *command]
+        command = [*confined_to(folder, uid), *command]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
             command, env=environment, cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,7 @@ from tritonclient.grpc import service_pb2 as oip
 from tritonclient.grpc import service_pb2_grpc
 
 PATIENCE_S = 100.0
+FREE_PORTS = ("--port", "0", "--metrics-port", "0")
 LARGE = [("grpc.max_receive_message_length", 2**27), ("grpc.max_send_message_length", 2**27)]
 
 
@@ -29,7 +30,8 @@ class ServerProcess:
     """Started on creation; :meth:`wait_ready` waits until all its models are warm.
 
     With ``credentials`` the channel speaks TLS; ``token`` is sent by :meth:`wait_ready` and
-    :meth:`infer`.
+    :meth:`infer`. ``within`` is a command that becomes the server in other surroundings, and
+    ``environment`` all variables that it has.
     """
 
     def __init__(
@@ -37,14 +39,17 @@ class ServerProcess:
         *arguments: str,
         credentials: grpc.ChannelCredentials | None = None,
         token: str | None = None,
+        within: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.metadata = [("authorization", f"Bearer {token}")] if token else []
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by __exit__
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "server", "--port", "0", "--metrics-port", "0", *arguments],
+            [*within, sys.executable, "-m", "server", *FREE_PORTS, *arguments],
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
+            env=environment,
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()

@@ -5,6 +5,7 @@ import pytest
 
 from rootmodels.weights_info import PRETRAINED_DIR, WeightsError, weights_path
 from server.app import StartError, scheduler_limits, worker_specs
+from server.machine import Processors
 from server.models import Models, ModelSelectionError, State, find_models
 from server.options import read_settings
 
@@ -30,9 +31,25 @@ def test_auto_takes_every_gpu_else_the_cpu(models: Models) -> None:
 
 
 def test_cpu_workers_share_the_processors(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.app.usable_processors", lambda: list(range(8)))
+    monkeypatch.setattr("server.app.usable_processors", lambda: Processors(tuple(range(8)), 8))
     made = specs(models, "--device", "cpu", "--cpu-workers", "4", "--engine", "torch", cuda=1)
     assert made == [(f"cpu-{index}", "cpu", "torch", 2) for index in range(4)]
+
+
+@pytest.mark.parametrize(("available", "pinned"), [(8, [(0,), (1,)]), (2, [(), ()])])
+def test_workers_stay_on_processors_that_are_theirs_alone(
+    models: Models,
+    monkeypatch: pytest.MonkeyPatch,
+    available: int,
+    pinned: list[tuple[int, ...]],
+) -> None:
+    """A container that is given the time of two of eight processors has none of its own."""
+    processors = Processors(tuple(range(8)), available)
+    monkeypatch.setattr("server.app.usable_processors", lambda: processors)
+    arguments = ("--device", "cpu", "--optimize-for", "throughput", "--threads", "1")
+    made = worker_specs(read_settings(arguments, {}), models, 0)
+    assert [spec.processors for spec in made[:2]] == pinned
+    assert len(made) == available
 
 
 def test_only_where_a_gpu_computes_is_the_service_woken_up_before_the_end_of_a_batch(

@@ -52,11 +52,16 @@ def test_the_path_of_the_machine_is_no_folder_in_a_container(cgroup: Path) -> No
     assert processors(cgroup, "4:cpu:/docker/0123\n", **limits) == 3
 
 
-@pytest.mark.parametrize(("limit", "expected"), [(math.inf, [2, 3, 7]), (1.5, [2, 3]), (0.1, [2])])
+@pytest.mark.parametrize(
+    ("limit", "available", "are_ours"),
+    [(math.inf, 3, True), (3, 3, True), (2.5, 3, True), (1.5, 2, False), (0.1, 1, False)],
+)
 def test_processors_that_can_be_used(
-    monkeypatch: pytest.MonkeyPatch, limit: float, expected: list[int]
+    monkeypatch: pytest.MonkeyPatch, limit: float, available: int, *, are_ours: bool
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {7, 3, 2})
     monkeypatch.setattr(machine, "_cgroup_processors", lambda: limit)
-    assert machine.usable_processors() == expected
-    assert machine.cpu_count() == len(expected)
+    found = machine.usable_processors()
+    assert found == ((2, 3, 7), available)
+    assert found.are_ours is are_ours
+    assert machine.cpu_count() == available

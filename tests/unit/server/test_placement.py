@@ -32,7 +32,11 @@ def test_shares(
     threads: int,
     expected: list[Placement],
 ) -> None:
-    assert place(processors, optimize_for, workers, threads) == expected
+    available = len(processors)
+    assert place(available, processors, optimize_for, workers, threads) == expected
+    # As many, but of a larger machine: the same shares, and nothing is pinned.
+    shared = [Placement(placement.threads) for placement in expected]
+    assert place(available, (), optimize_for, workers, threads) == shared
 
 
 @given(
@@ -40,7 +44,7 @@ def test_shares(
     st.sampled_from(OPTIMIZE_FOR),
 )
 def test_what_is_chosen_fits_the_machine(processors: list[int], optimize_for: OptimizeFor) -> None:
-    placements = place(processors, optimize_for)
+    placements = place(len(processors), processors, optimize_for)
     assert 1 <= len(placements) <= MOST_WORKERS
     assert sum(placement.threads for placement in placements) <= len(processors)
     pinned = list(chain.from_iterable(placement.processors for placement in placements))
