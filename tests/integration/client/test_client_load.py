@@ -207,3 +207,16 @@ async def test_too_large_a_request_is_refused_before_the_load(fake: FakeRootserv
 async def test_unreachable(nobody: str) -> None:
     with pytest.raises(Unreachable):
         await run_load(LoadOptions(model="nin-orig", server=nobody, concurrency=1))
+
+
+@pytest.mark.parametrize("loop", [{"concurrency": 2}, {"rate": 50.0}])
+async def test_an_error_of_the_clients_own_is_not_lost(
+    fake: FakeRootserve, loop: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: object) -> None:
+        raise ZeroDivisionError("a slip of ours")
+
+    monkeypatch.setattr("client.load.caller.read_timeline", broken)
+    with pytest.raises(ZeroDivisionError, match="a slip of ours"):
+        await run_load(options(fake, **loop))
+    assert asyncio.all_tasks() == {asyncio.current_task()}
