@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -351,3 +353,33 @@ def test_no_arguments_print_the_help(rootserve: Rootserve) -> None:
     assert code == 2
     assert "Exit codes:" in out
     assert_plain(out)
+
+
+def test_output_that_cannot_be_written_is_one_line(fake: FakeRootserve) -> None:
+    command = [sys.executable, "-m", "client", "models", "--server", fake.address]
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)  # noqa: PLW1510
+    words = "rootserve: the output cannot be written (No space left on device)\n"
+    assert (done.returncode, done.stderr) == (2, words)
+
+
+def test_a_reader_who_goes_is_no_missed_objective(fake: FakeRootserve) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "client", "models", "--server", fake.address]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)  # noqa: PLW1510
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_fault_of_its_own_is_no_missed_objective(
+    rootserve: Rootserve, fake: FakeRootserve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a slip of ours")
+
+    monkeypatch.setattr("client.commands.models.print_models", broken)
+    code, out, err = rootserve("models", "--server", fake.address)
+    assert (code, out) == (70, "")
+    assert "ZeroDivisionError: a slip of ours" in err
+    assert err.endswith("a fault of rootserve itself; please report it with the lines above\n")

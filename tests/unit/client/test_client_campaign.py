@@ -294,6 +294,16 @@ def test_unpaired_ratios_widen_with_what_varies() -> None:
     assert alone.low is None
 
 
+@pytest.mark.parametrize("seconds", [11, 18, 19, 29])
+def test_every_second_of_a_run_counts(seconds: int) -> None:
+    steady = [100.0, 101.0] * 20
+    calm = unpaired_ratio(100, 100, steady[:seconds], steady[:seconds])
+    last_second = unpaired_ratio(100, 100, [*steady[: seconds - 1], 500.0], steady[:seconds])
+    assert calm is not None
+    assert last_second is not None
+    assert last_second.high > 1.2 > calm.high
+
+
 @pytest.mark.parametrize(
     ("windows", "stable"),
     [
@@ -337,6 +347,27 @@ def test_sweeps_are_compared_level_by_level() -> None:
     with pytest.raises(InputError, match="no level in common"):
         compare(sweep, sweep | {"levels": [sweep["levels"][0] | {"label": "other"}]})
     assert compare(sweep, example("load-open.json"))[0].label.endswith(" and 300/s")
+
+
+def test_a_missing_interval_is_explained() -> None:
+    report = example("load-open.json")
+    (told,) = compare(report, report)
+    assert told.no_interval is None
+    short = report | {"time_series": [
+        step for n, step in enumerate(report["time_series"]) if step["phase"] != "measured" or n < 6
+    ]}  # fmt: skip
+    measured = sum(step["phase"] == "measured" for step in short["time_series"])
+    assert measured == 4
+    (comparison,) = compare(report, short)
+    assert comparison.figures[0].ratio.low is None
+    assert comparison.no_interval == (
+        "run B has 2 whole seconds between its first and its last, and 3 are needed: "
+        "measure 5 s or longer"
+    )
+    bare = {name: value for name, value in report.items() if name != "time_series"}
+    assert "report A has no time series" in compare(bare, report)[0].no_interval
+    with pytest.raises(InputError, match=r"not whole: 'p99' is missing"):
+        compare(report | {"response_time_s": {"p50": 1, "p90": 1}}, report)
 
 
 def test_what_else_differs_is_told() -> None:
