@@ -4,8 +4,11 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """`rootserve --help` explains them; 70 is what <sysexits.h> has for a program's own fault, and 141
-    what a shell tells of a program that wrote to a reader who had gone."""
+    """What `rootserve --help` explains.
+
+    70 is what <sysexits.h> has for a program's own fault, 141 what a shell tells of a program that wrote
+    to a reader who had gone.
+    """
 
     OK = 0
     MISSED = 1

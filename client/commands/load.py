@@ -236,6 +236,11 @@ async def _outcome(campaign: Campaign, verdict: Verdict | None) -> Outcome:
         )
     if campaign.interrupted:
         return Outcome.INTERRUPTED
+    if not any(result.requests for result in campaign.runs):
+        raise InputError(
+            f"no request was due in the {last.window_s:g} s that were measured: expected a longer "
+            "--duration, or more load"
+        )
     if verdict is not None:
         return Outcome.DONE if verdict.met else Outcome.MISSED
     if all(result.errors and not result.succeeded for result in campaign.runs):

@@ -61,7 +61,9 @@ def compare(a: Report, b: Report) -> list[Comparison]:
     try:
         return _compare(a, b)
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"one of the reports is not whole: {error} is missing or unusable") from None
+        raise InputError(
+            f"one of the reports is not whole: {error} is missing or unusable"
+        ) from None
 
 
 def _compare(a: Report, b: Report) -> list[Comparison]:

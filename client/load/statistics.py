@@ -1,5 +1,6 @@
 """Ratios of what two runs measured, with intervals. Pure."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,9 +58,9 @@ def unpaired_ratio(
     """B / A of two runs made one after the other.
 
     The interval is from how each figure varied within its run, by the method of batch means: the
-    values of the run's seconds are averaged in up to ten batches, all of them used, whose spread is not narrowed by
-    one second being like the next. What changed on the machine from one run to the other is not
-    in it: pairs are for that.
+    values of all the run's seconds are averaged in up to ten batches, whose spread is not narrowed
+    by one second being like the next. What changed on the machine from one run to the other is
+    not in it: pairs are for that.
 
     Args:
         a: The figure of run A.
@@ -92,7 +93,7 @@ def _relative_spread(values: Sequence[float | None]) -> tuple[float, int] | None
     ends = [len(known) * n // count for n in range(count + 1)]
     batches = [
         sum(known[start:end]) / (end - start)
-        for start, end in zip(ends[:-1], ends[1:], strict=True)
+        for start, end in itertools.pairwise(ends)
     ]
     mean = sum(known) / len(known)
     if mean <= 0:

@@ -383,3 +383,29 @@ def test_a_fault_of_its_own_is_no_missed_objective(
     assert (code, out) == (70, "")
     assert "ZeroDivisionError: a slip of ours" in err
     assert err.endswith("a fault of rootserve itself; please report it with the lines above\n")
+
+
+@pytest.mark.parametrize("objective", [(), ("--slo-p99-ms", 50)])
+def test_a_load_that_sends_nothing_is_no_success(
+    rootserve: Rootserve, fake: FakeRootserve, objective: tuple[object, ...]
+) -> None:
+    code, out, err = rootserve(
+        "load", "-m", "nin-orig", "-r", 0.2, "--distribution", "constant", "-d", 0.3,
+        "--warmup", 0.1, *objective, "--server", fake.address,
+    )  # fmt: skip
+    assert code == 2
+    assert "warning: no request was due in the 0.3 s that were measured" in out
+    assert "expected a longer --duration, or more load" in err
+
+
+def test_an_interrupted_search_ends_as_interrupted(
+    rootserve: Rootserve, fake: FakeRootserve
+) -> None:
+    """Ctrl-C in its first run, before any request was measured."""
+    threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    code, out, err = rootserve(
+        "load", "-m", "nin-orig", "--find-max", "--slo-p99-ms", 50, "-d", 60, "--warmup", 60,
+        "--server", fake.address,
+    )  # fmt: skip
+    assert (code, err) == (130, "")
+    assert "the search was interrupted before it could begin" in out
