@@ -91,10 +91,7 @@ def _relative_spread(values: Sequence[float | None]) -> tuple[float, int] | None
     # Every value counts: batches of the same length, or the last ones longer by one.
     count = len(known) // math.ceil(len(known) / _MOST_BATCHES)
     ends = [len(known) * n // count for n in range(count + 1)]
-    batches = [
-        sum(known[start:end]) / (end - start)
-        for start, end in itertools.pairwise(ends)
-    ]
+    batches = [sum(known[start:end]) / (end - start) for start, end in itertools.pairwise(ends)]
     mean = sum(known) / len(known)
     if mean <= 0:
         return None
