@@ -28,7 +28,7 @@ from client.errors import (
     Unreachable,
 )
 from client.exit_codes import ExitCode
-from client.help import SectionedCommand
+from client.help import CommandGroup, SectionedCommand
 
 _EXIT_CODES: dict[type[RootserveError], ExitCode] = {
     InputError: ExitCode.USAGE,
@@ -53,6 +53,7 @@ Exit codes:
 
 app = typer.Typer(
     name="rootserve",
+    cls=CommandGroup,
     help="Ask a Rootserve server: what it serves, what it sees in pictures, how fast it is.",
     epilog=_EPILOG,
     add_completion=False,

@@ -10,10 +10,12 @@ from client.arguments import AsJson, ModelName
 from client.connecting import connecting
 from client.credentials import Connection
 from client.errors import InputError
+from client.help import CommandGroup
 
 _USAGE = 2
 
 app = typer.Typer(
+    cls=CommandGroup,
     help="See inside a network: covariance between its layers, what each one costs, its filters.",
     rich_markup_mode=None,
 )

@@ -409,3 +409,29 @@ def test_an_interrupted_search_ends_as_interrupted(
     )  # fmt: skip
     assert (code, err) == (130, "")
     assert "the search was interrupted before it could begin" in out
+
+
+def test_the_connection_may_be_told_before_the_command(
+    rootserve: Rootserve, fake: FakeRootserve, nobody: str
+) -> None:
+    for before in (("--server", fake.address), (f"--server={fake.address}",)):
+        code, out, err = rootserve(*before, "models", "--json")
+        assert (code, err) == (0, "")
+        assert len(json.loads(out)) == 3
+    # What stands behind the command counts.
+    assert rootserve("--server", nobody, "health", "--server", fake.address)[0] == 0
+    code, _, err = rootserve("--tls", "--server", nobody, "analyze", "datasets")
+    assert code == 3
+    assert f"no TLS connection to {nobody}" in err
+    code, _, err = rootserve("--server", nobody, "compare", "a.json", "b.json")
+    assert (code, err) == (
+        2,
+        "rootserve: No such option: --server (see 'rootserve compare --help')\n",
+    )
+    assert rootserve("--server", nobody)[0] == 2
+
+
+def test_the_list_of_commands_is_not_cut(rootserve: Rootserve) -> None:
+    _, out, _ = rootserve("--help")
+    assert "..." not in out.replace("[ARGS]...", "")
+    assert "with an interval where the reports tell one" in " ".join(out.split())
