@@ -125,7 +125,7 @@ def infer(
     *,
     connection: Connection,
 ) -> None:
-    """Classify pictures, all in one request.
+    """Classify pictures, in as few requests as they fit.
 
     JPEG and PNG files are sent as they are; the server turns them upright, and resizes and crops them to what
     the model takes. Very large ones and other formats are encoded anew before.

@@ -24,7 +24,7 @@ Data = Annotated[
     Path | None,
     typer.Option(
         metavar="PATH",
-        help="Send the images of this parquet file or folder (columns img and label), "
+        help="Send the images of this parquet file or folder (column img), "
         "or the pictures in this folder.",
     ),
 ]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rootmodels.data_error import DataError
 from rootmodels.parquet_rows import iterate_rows, row_count
-from rootmodels.pictures import PictureError, decode_rgb, pixels_of
+from rootmodels.pictures import PictureError, opened, pixels_of, to_rgb
 
 Split = Literal["train", "test"]
 _CLASSES = 10
@@ -92,6 +92,7 @@ def decode_image(name: str, data: bytes) -> NDArray[np.uint8]:
         DataError: if it cannot be decoded.
     """
     try:
-        return pixels_of(decode_rgb(data))
+        with opened(data) as file:
+            return pixels_of(to_rgb(file))
     except PictureError as error:
         raise DataError(f"{name} cannot be decoded: it {error}") from error

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rootmodels.cifar10 import LabelledImages
 from rootmodels.data_error import DataError
-from rootmodels.pictures import PictureError, centre, decode_rgb
+from rootmodels.pictures import PictureError, centre, opened, to_rgb
 
 SPLITS = ("train", "val")
 _PICTURES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
@@ -79,7 +79,9 @@ def _pictures(folder: Path, classes: tuple[str, ...]) -> Iterator[tuple[Path, in
 
 def _read(file: Path, size: int) -> NDArray[np.uint8]:
     try:
-        return centre(decode_rgb(file.read_bytes()), size, size)
+        with opened(file.read_bytes()) as picture:
+            picture.draft(None, (2 * size, 2 * size))  # as the server does
+            return centre(to_rgb(picture), size, size)
     except (OSError, PictureError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"it {error}"
         raise DataError(f"{file} cannot be decoded: {reason}") from error

@@ -7,17 +7,15 @@ size. The client, which imports nothing from here, reads alike: ``tests/unit/tes
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-# Pillow's own limit, which only warns at first: here every picture is checked.
-Image.MAX_IMAGE_PIXELS = None
-
-MOST_PIXELS = 180_000_000
-"""Of a picture where no setting says how many."""
+MOST_PIXELS = 178_956_970
+"""Of a picture where no setting says how many: what Pillow refuses by itself, if it is left to."""
 
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSITIONS = {
@@ -39,34 +37,41 @@ class PictureError(ValueError):
     """A picture cannot be used; one line that says what is wrong with it."""
 
 
-def decode_rgb(
-    content: bytes,
-    *,
-    max_pixels: int = MOST_PIXELS,
-    formats: tuple[str, ...] | None = None,
-    prepare: Callable[[Image.Image], None] = lambda _: None,
-) -> Image.Image:
-    """A picture file as RGB.
-
-    ``prepare`` is shown the file when its header is read and its size checked, before anything is decoded.
+@contextmanager
+def opened(
+    content: bytes, *, max_pixels: int = MOST_PIXELS, formats: tuple[str, ...] | None = None
+) -> Iterator[Image.Image]:
+    """A picture file whose header is read and its size checked; nothing is decoded yet.
 
     Raises:
-        PictureError: if it is damaged, of another format, has more than ``max_pixels`` or over 16 bits.
+        PictureError: if it is of another format, has more than ``max_pixels``, or turns out to be damaged.
     """
     try:
         # Text and colour profiles, which Pillow unpacks with the header, are bounded by Pillow.
         with Image.open(io.BytesIO(content), formats=formats) as file:
             _check_size(file, max_pixels)
-            prepare(file)
-            return _to_rgb(_upright(file))
+            yield file
     except (PictureError, MemoryError):
         raise
+    except Image.DecompressionBombError:
+        raise PictureError(f"has more than {MOST_PIXELS / 1e6:.0f} million pixels") from None
     except UnidentifiedImageError:
-        kind = f"a {' or '.join(formats)} file" if formats else "a picture"
-        raise PictureError(f"is damaged: its header is none of {kind}") from None
+        if formats is None:
+            raise PictureError("is not a picture; expected a format such as PNG or JPEG") from None
+        kinds = " or ".join(formats)
+        raise PictureError(f"is damaged: its header is none of a {kinds} file") from None
     except Exception as error:  # noqa: BLE001 - damage makes Pillow raise whatever it comes upon
         text = " ".join(str(error).split())[:200] or type(error).__name__
         raise PictureError(f"is damaged: {text}") from None
+
+
+def to_rgb(file: Image.Image) -> Image.Image:
+    """An opened file, decoded: upright, RGB, on white.
+
+    Raises:
+        PictureError: if it has over 16 bits per value.
+    """
+    return _flat(_upright(file))
 
 
 def pixels_of(picture: Image.Image) -> NDArray[np.uint8]:
@@ -113,7 +118,7 @@ def _upright(file: Image.Image) -> Image.Image:
     return file if transposition is None else file.transpose(transposition)
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
+def _flat(picture: Image.Image) -> Image.Image:
     """Any of Pillow's modes as RGB, on white where it is transparent."""
     if picture.mode in _WIDER:
         raise PictureError("has 32 bits per value; expected 8 or 16")

@@ -14,7 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rootmodels.pictures import PictureError, centre, decode_rgb
+from rootmodels.pictures import PictureError, centre, opened, to_rgb
+
+# Pillow's own limit, which only warns at first: here every picture is checked against the setting.
+Image.MAX_IMAGE_PIXELS = None
 
 __all__ = ["Decoder", "PictureError", "decode_picture", "short_side"]
 
@@ -73,13 +76,11 @@ def decode_picture(
     Raises:
         PictureError: if it is damaged, of another format, or has more than ``max_pixels``.
     """
-
-    def prepare(file: Image.Image) -> None:
+    with opened(content, max_pixels=max_pixels, formats=("JPEG", "PNG")) as file:
         _check_scans(file, content)
         # A JPEG is decoded at a half, a fourth or an eighth of its size if that is enough.
         file.draft(None, (_JPEG_MARGIN * short_side, _JPEG_MARGIN * short_side))
-
-    picture = decode_rgb(content, max_pixels=max_pixels, formats=("JPEG", "PNG"), prepare=prepare)
+        picture = to_rgb(file)
     return centre(picture, size, short_side)
 
 

@@ -106,7 +106,7 @@ _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
         ({"bytes": None, "path": "cat.png"}, 0, "image 1 has no bytes, only the path 'cat.png'"),
         ({"bytes": b"", "path": None}, 0, "image 1 has no bytes"),
         (None, 0, "image 1 has no bytes"),
-        ({"bytes": huge_png(), "path": ""}, 0, r"image 1 .*60000 x 60000 pixels, 3600\.0 million"),
+        ({"bytes": huge_png(), "path": ""}, 0, r"image 1 .*(3600\.0|more than 179) million"),
         ({"bytes": png()[:60], "path": ""}, 0, "image 1 cannot be decoded: it is damaged"),
     ],
 )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from PIL import Image
 
 from client.images import read_image
 from tests.integration.client.fake_rootserve import FakeRootserve
@@ -435,3 +436,33 @@ def test_the_list_of_commands_is_not_cut(rootserve: Rootserve) -> None:
     _, out, _ = rootserve("--help")
     assert "..." not in out.replace("[ARGS]...", "")
     assert "with an interval where the reports tell one" in " ".join(out.split())
+
+
+def test_many_pictures_are_sent_in_several_requests(
+    rootserve: Rootserve,
+    fake: FakeRootserve,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As many as the server takes in one, and as fit a message; each keeps its place and its name."""
+    files = []
+    for n in range(130):
+        files.append(tmp_path / f"{n}.png")
+        Image.new("RGB", (32, 32), (n % 10, 0, 0)).save(files[-1])
+    code, out, _ = rootserve("infer", *files, "-m", "nin-orig", "--json", "--server", fake.address)
+    assert code == 0
+    report = json.loads(out)
+    assert [image["top"][0]["index"] for image in report["images"]] == [n % 10 for n in range(130)]
+    assert [image["file"] for image in report["images"]] == [str(file) for file in files]
+    assert report["requests"] == 3
+    assert report["timeline"] is None
+    assert [request.inputs[0].shape[0] for request in fake.requests] == [64, 64, 2]
+
+    fake.requests.clear()
+    sent = [file.read_bytes() for file in files]
+    monkeypatch.setattr("client.commands.infer._MOST_BYTES", 3 * max(map(len, sent)))
+    fake.words = "tensor encoded: row 1: is damaged: so the test says"
+    fake.fail = lambda number: grpc.StatusCode.INVALID_ARGUMENT if number == 1 else None
+    code, _, err = rootserve("infer", *files[:8], "-m", "nin-orig", "--server", fake.address)
+    assert [request.inputs[0].shape[0] for request in fake.requests] == [3, 3]
+    assert (code, err) == (2, f"rootserve: {files[4]}: is damaged: so the test says\n")
