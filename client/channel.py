@@ -16,6 +16,7 @@ from client.address import Address
 from client.bearer import BearerChannel
 from client.credentials import PLAINTEXT, Credentials
 from client.errors import ServerError, Unreachable
+from client.reach import is_this_machine, proxy, speaks_tls, through_proxy
 
 # gRPC's own limit of 4 MiB is passed by some 1,400 CIFAR images.
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
@@ -36,7 +37,7 @@ def _channel_options(address: Address) -> list[tuple[str, int]]:
         # Otherwise a second channel would inherit the first one's connection and its backoff.
         ("grpc.use_local_subchannel_pool", 1),
         # An http_proxy meant for the outside world must not catch calls to this very machine.
-        ("grpc.enable_http_proxy", 0 if address.is_loopback else 1),
+        ("grpc.enable_http_proxy", 0 if proxy() is None or is_this_machine(address) else 1),
     ]
 
 
@@ -88,7 +89,8 @@ async def connect(
                 state = channel.get_state(try_to_connect=True)
     except TimeoutError:
         pass
-    _check_connected(state, address, timeout_s, tls=tls)
+    # Looks into what is wrong may take a second.
+    await asyncio.to_thread(_check_connected, state, address, timeout_s, tls=tls)
 
 
 def connect_blocking(
@@ -122,15 +124,23 @@ def _check_connected(
 ) -> None:
     if state is grpc.ChannelConnectivity.READY:
         return
+    through = through_proxy(address)
     if state is not grpc.ChannelConnectivity.TRANSIENT_FAILURE:
-        raise Unreachable(f"no gRPC server answers at {address} (waited {timeout_s:g} s)")
+        raise Unreachable(f"no gRPC server answers at {address} (waited {timeout_s:g} s){through}")
     if tls:
         raise Unreachable(
             f"no TLS connection to {address}: expected rootserve-server there, with TLS, a "
             "certificate for that name from a trusted authority (--tls-ca), and if it asks for "
-            "client certificates, one from its own (--tls-cert)"
+            "client certificates, one from its own (--tls-cert){through}"
         )
-    raise Unreachable(f"no gRPC server answers at {address}; is rootserve-server running there?")
+    if not through and speaks_tls(address):
+        raise Unreachable(
+            f"what listens at {address} wants TLS, and was spoken to without it: give --tls, or "
+            "--tls-ca FILE with the authority of its certificate"
+        )
+    raise Unreachable(
+        f"no gRPC server answers at {address}; is rootserve-server running there?{through}"
+    )
 
 
 @contextmanager

@@ -4,9 +4,11 @@ Only the arguments are here; what a command does is in `client.commands`, import
 so that `rootserve --help` need not wait for numpy and gRPC.
 """
 
+import errno
 import gc
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated
 
@@ -26,7 +28,7 @@ from client.errors import (
     Unreachable,
 )
 from client.exit_codes import ExitCode
-from client.help import SectionedCommand
+from client.help import CommandGroup, SectionedCommand
 
 _EXIT_CODES: dict[type[RootserveError], ExitCode] = {
     InputError: ExitCode.USAGE,
@@ -35,20 +37,23 @@ _EXIT_CODES: dict[type[RootserveError], ExitCode] = {
     MalformedAnswer: ExitCode.SERVER,
     Interrupted: ExitCode.INTERRUPTED,
 }
+_UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
 # Newer versions of typer bring their own click; this finds the base of all usage errors in both.
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 
 _EPILOG = """\b
 Exit codes:
   0    done
-  1    objective missed (load), or not serving (health)
-  2    wrong usage or input
+  1    objective missed or not judged (load), or not serving (health)
+  2    wrong usage or input, or output that cannot be written
   3    server unreachable, or it refused or failed
+  70   a fault of rootserve itself
   130  interrupted
 """
 
 app = typer.Typer(
     name="rootserve",
+    cls=CommandGroup,
     help="Ask a Rootserve server: what it serves, what it sees in pictures, how fast it is.",
     epilog=_EPILOG,
     add_completion=False,
@@ -120,7 +125,7 @@ def infer(
     *,
     connection: Connection,
 ) -> None:
-    """Classify pictures, all in one request.
+    """Classify pictures, in as few requests as they fit.
 
     JPEG and PNG files are sent as they are; the server turns them upright, and resizes and crops them to what
     the model takes. Very large ones and other formats are encoded anew before.
@@ -252,23 +257,46 @@ def main() -> None:
     # gRPC's core writes of failed handshakes there by itself.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
-        code = app(prog_name="rootserve", standalone_mode=False)
+        code = _run()
+        # Here and not at the interpreter's end, where a full disk would be a traceback.
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = _without_output(ExitCode.PIPE)
+    except Exception as error:  # noqa: BLE001 - whatever it is, 1 would mean something else
+        if isinstance(error, OSError) and error.errno in _UNWRITABLE and error.filename is None:
+            _complain(f"the output cannot be written ({error.strerror})")
+            code = _without_output(ExitCode.USAGE)
+        else:
+            traceback.print_exc()
+            _complain("a fault of rootserve itself; please report it with the lines above")
+            code = ExitCode.FAULT
+    if code == ExitCode.SERVER:
+        # An error's traceback keeps its channel, and gRPC ends two seconds later with a TLS channel.
+        gc.collect()
+    sys.exit(code)
+
+
+def _run() -> int:
+    try:
+        return int(app(prog_name="rootserve", standalone_mode=False) or ExitCode.OK)
     except _USAGE_ERROR as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "rootserve"
         message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
         _complain(f"{message.removesuffix('.')} (see '{command} --help')")
-        code = ExitCode.USAGE
+        return ExitCode.USAGE
     except RootserveError as error:
         _complain(str(error))
-        code = _EXIT_CODES[type(error)]
+        return _EXIT_CODES[type(error)]
     except (KeyboardInterrupt, typer.Abort):
         _complain("interrupted")
-        code = ExitCode.INTERRUPTED
-    if code == ExitCode.SERVER:
-        # An error's traceback keeps its channel, and gRPC ends two seconds later with a TLS channel.
-        gc.collect()
-    sys.exit(code)
+        return ExitCode.INTERRUPTED
+
+
+def _without_output(code: ExitCode) -> ExitCode:
+    """The code, and nothing more is written to where nothing can be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
 
 
 def _complain(text: str) -> None:

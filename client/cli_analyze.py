@@ -10,10 +10,12 @@ from client.arguments import AsJson, ModelName
 from client.connecting import connecting
 from client.credentials import Connection
 from client.errors import InputError
+from client.help import CommandGroup
 
 _USAGE = 2
 
 app = typer.Typer(
+    cls=CommandGroup,
     help="See inside a network: covariance between its layers, what each one costs, its filters.",
     rich_markup_mode=None,
 )
@@ -22,7 +24,7 @@ Data = Annotated[
     Path | None,
     typer.Option(
         metavar="PATH",
-        help="Send the images of this parquet file or folder (columns img and label), "
+        help="Send the images of this parquet file or folder (column img), "
         "or the pictures in this folder.",
     ),
 ]

@@ -1,7 +1,6 @@
 """Labelled images from parquet files in the Hugging Face layout."""
 
-import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from client.errors import InputError
 
 _PATTERNS = ("test-*.parquet", "plain_text/test-*.parquet")
-_EXPECTED = "expected parquet with the columns img (struct with bytes) and label (integer)"
+_EXPECTED = "expected parquet with the columns img (struct with binary bytes) and label (integer)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +36,11 @@ def read_dataset(path: Path, limit: int | None = None) -> Dataset:
     """
     images: list[NDArray[np.uint8]] = []
     labels: list[int] = []
-    for image, label in iterate_dataset(path, limit):
+    for image, label in islice(_rows(path, labels=True), limit):
         images.append(image)
         labels.append(label)
+    if not images:
+        raise InputError(f"{path}: holds no images")
     shapes = {image.shape for image in images}
     if len(shapes) > 1:
         sizes = ", ".join(sorted(f"{width}x{height}" for _, height, width in shapes))
@@ -47,34 +48,29 @@ def read_dataset(path: Path, limit: int | None = None) -> Dataset:
     return Dataset(np.stack(images), np.array(labels, np.int64))
 
 
-def iterate_dataset(
-    path: Path, limit: int | None = None
-) -> Iterator[tuple[NDArray[np.uint8], int]]:
-    """The images, uint8 [3, H, W], and labels of a data set one by one, without holding them all.
+def iterate_images(path: Path) -> Iterator[NDArray[np.uint8]]:
+    """The images of a data set, uint8 [3, H, W], one by one; no labels are needed.
 
     Args:
         path: As for `read_dataset`.
-        limit: End after this many; None reads all.
 
     Raises:
         InputError: Nothing of the kind is there, or its content is of another form.
     """
-    rows = islice(chain.from_iterable(_iterate_file(file) for file in _files(path)), limit)
-    empty = True
-    for row in rows:
-        empty = False
-        yield row
-    if empty:
-        raise InputError(f"{path}: holds no images")
+    return (image for image, _ in _rows(path, labels=False))
 
 
 def count_images(path: Path) -> int:
-    """How many images a data set has, without reading them.
+    """How many images a data set has, without reading them or needing labels.
 
     Raises:
         InputError: Nothing of the kind is there, or its content is of another form.
     """
     return sum(_count(file) for file in _files(path))
+
+
+def _rows(path: Path, *, labels: bool) -> Iterator[tuple[NDArray[np.uint8], int]]:
+    return chain.from_iterable(_iterate_file(file, labels=labels) for file in _files(path))
 
 
 def _files(path: Path) -> list[Path]:
@@ -88,48 +84,51 @@ def _files(path: Path) -> list[Path]:
     raise InputError(f"{path}: holds neither {' nor '.join(_PATTERNS)}")
 
 
-def _iterate_file(file: Path) -> Iterator[tuple[NDArray[np.uint8], int]]:
-    with _opened(file) as parquet:
+def _iterate_file(file: Path, *, labels: bool) -> Iterator[tuple[NDArray[np.uint8], int]]:
+    """Each image and its label, 0 where none is asked for."""
+    with _opened(file, labels=labels) as parquet:
         row = 0
-        for batch in parquet.iter_batches(1000, columns=["img", "label"]):
-            pictures = batch.column("img").field("bytes").to_pylist()
-            for data, label in zip(pictures, batch.column("label").to_pylist(), strict=True):
-                yield _decode(file, row, data), _checked_label(file, row, label)
+        for batch in parquet.iter_batches(1000, columns=["img", "label"] if labels else ["img"]):
+            cells = batch.column("img").to_pylist()
+            marks = batch.column("label").to_pylist() if labels else [0] * len(cells)
+            for cell, label in zip(cells, marks, strict=True):
+                yield _decode(file, row, cell), _checked_label(file, row, label)
                 row += 1
 
 
 def _count(file: Path) -> int:
-    with _opened(file) as parquet:
+    with _opened(file, labels=False) as parquet:
         return int(parquet.metadata.num_rows)
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[Any]:
+def _opened(file: Path, *, labels: bool) -> Iterator[Any]:
     # Imported where a data set is read, so that nothing else pays for it.
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     try:
         with pq.ParquetFile(file) as parquet:
-            _check_schema(file, parquet.schema_arrow)
+            _check_schema(file, parquet.schema_arrow, labels=labels)
             yield parquet
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise InputError(f"{file}: cannot be read ({reason}); {_EXPECTED}") from None
 
 
-def _check_schema(file: Path, schema: Any) -> None:
+def _check_schema(file: Path, schema: Any, *, labels: bool) -> None:
     import pyarrow as pa  # noqa: PLC0415 - see above
 
-    names = set(schema.names)
-    fits = (
-        {"img", "label"} <= names
-        and pa.types.is_struct(schema.field("img").type)
-        and schema.field("img").type.get_field_index("bytes") >= 0
-        and pa.types.is_integer(schema.field("label").type)
+    image = schema.field("img").type if "img" in schema.names else None
+    index = image.get_field_index("bytes") if image and pa.types.is_struct(image) else -1
+    content = image.field(index).type if image and index >= 0 else None
+    fits = content is not None and (
+        pa.types.is_binary(content) or pa.types.is_large_binary(content)
     )
+    if labels and not ("label" in schema.names and pa.types.is_integer(schema.field("label").type)):
+        fits = False
     if not fits:
-        found = ", ".join(f"{field.name} ({field.type})" for field in schema) or "none"
+        found = ", ".join(f"{field.name} ({field.type})" for field in schema)[:200] or "none"
         raise InputError(f"{file}: has the columns {found}; {_EXPECTED}")
 
 
@@ -139,12 +138,15 @@ def _checked_label(file: Path, row: int, label: int | None) -> int:
     return label
 
 
-def _decode(file: Path, row: int, data: bytes | None) -> NDArray[np.uint8]:
-    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - see above
+def _decode(file: Path, row: int, cell: Mapping[str, Any] | None) -> NDArray[np.uint8]:
+    from client.pixels import PictureError, opened, pixels_of, to_rgb  # noqa: PLC0415 - see above
 
+    content, path = (cell or {}).get("bytes"), (cell or {}).get("path")
+    if not content:
+        only = f", only the path {path[:80]!r}" if path else ""
+        raise InputError(f"{file}: image {row} has no bytes{only}; {_EXPECTED}")
     try:
-        with Image.open(io.BytesIO(data or b"")) as picture:
-            pixels = np.asarray(picture.convert("RGB"), np.uint8)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError):
-        raise InputError(f"{file}: image {row} is not a picture such as PNG or JPEG") from None
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        with opened(content) as picture:
+            return pixels_of(to_rgb(picture))
+    except PictureError as error:
+        raise InputError(f"{file}: image {row} {error}") from None

@@ -18,31 +18,39 @@ _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 _MOST_BYTES = 8 * 2**20
 _MOST_PIXELS = 25_000_000
 """What a server takes unless it is told otherwise; larger pictures are made smaller here."""
-_TOGETHER_BYTES = 48 * 2**20
-"""Of all pictures of a request: a message has at most 64 MiB."""
 _KEPT_SIDE = 4
 """A picture that is made smaller keeps so many times the pixels that the model takes."""
 
 
-def read_image(path: Path, size: int) -> NDArray[np.uint8]:
-    """Read one picture as uint8 [3, size, size], RGB.
+def short_side(family: str, size: int) -> int:
+    """Pixels of the shorter side before the centre is cropped, for networks that take `size`.
 
-    The largest centred square is kept and resized with Lanczos' filter; a picture that has the
-    size already is left as it is. EXIF orientation is applied, transparency shows white.
+    As the server has it: ImageNet's networks see the middle 224 of 256, those of small images all.
+    """
+    return size * 256 // 224 if family == "resnet50" else size
+
+
+def read_image(path: Path, size: int, shorter: int | None = None) -> NDArray[np.uint8]:
+    """Read one picture as uint8 [3, size, size], RGB, as the server reads those it is sent.
+
+    Upright as EXIF says, white where it is transparent, 16 bits cut to 8; resized and cropped to its
+    centre. A picture that has the size already is left as it is.
 
     Args:
         path: The file, in any format Pillow reads.
         size: Height and width in pixels.
+        shorter: What its shorter side is resized to before the middle is taken; None means `size`.
 
     Raises:
         InputError: The file is missing or no picture.
     """
-    from PIL import Image, ImageOps  # noqa: PLC0415 - see _upright
+    shorter = shorter or size
+    # Imported where a picture is read, so that nothing else pays for Pillow.
+    from client.pixels import centre, to_rgb  # noqa: PLC0415
 
-    picture = _upright(path)
-    if picture.size != (size, size):
-        picture = ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
-    return np.ascontiguousarray(np.asarray(picture, np.uint8).transpose(2, 0, 1))
+    with _opened(path, _read(path)) as file:
+        file.draft(None, (2 * shorter, 2 * shorter))  # as the server does
+        return centre(to_rgb(file), size, shorter)
 
 
 def encode_pictures(paths: Sequence[Path], size: int) -> list[bytes]:
@@ -58,27 +66,31 @@ def encode_pictures(paths: Sequence[Path], size: int) -> list[bytes]:
     Raises:
         InputError: One of them is missing or no picture; the message names it.
     """
-    most_bytes = min(_MOST_BYTES, _TOGETHER_BYTES // max(1, len(paths)))
-    return [_encode(path, size, most_bytes) for path in paths]
+    return [_encode(path, size) for path in paths]
 
 
-def _encode(path: Path, size: int, most_bytes: int) -> bytes:
+def _encode(path: Path, size: int) -> bytes:
     content = _read(path)
-    if content.startswith(_SIGNATURES) and len(content) <= most_bytes:
-        width, height = _dimensions(path, content)
+    if content.startswith(_SIGNATURES) and len(content) <= _MOST_BYTES:
+        with _opened(path, content) as file:
+            width, height = file.size
         if width * height <= _MOST_PIXELS:
             return content
-    from PIL import Image  # noqa: PLC0415 - see _upright
+    from PIL import Image  # noqa: PLC0415 - see read_image
 
-    picture = _upright(path)
+    from client.pixels import to_rgb  # noqa: PLC0415
+
     kept = _KEPT_SIDE * size
+    with _opened(path, content) as file:
+        file.draft(None, (kept, kept))
+        picture = to_rgb(file)
     if min(picture.size) > kept:
         scale = kept / min(picture.size)
         width, height = (max(1, round(scale * side)) for side in picture.size)
         picture = picture.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=2.0)
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    return file.getvalue()
+    encoded = io.BytesIO()
+    picture.save(encoded, "PNG")
+    return encoded.getvalue()
 
 
 def _read(path: Path) -> bytes:
@@ -92,35 +104,13 @@ def _read(path: Path) -> bytes:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def _dimensions(path: Path, content: bytes) -> tuple[int, int]:
-    from PIL import Image  # noqa: PLC0415 - see _upright
-
-    with _told_of(path), Image.open(io.BytesIO(content)) as picture:
-        return picture.size
-
-
-def _upright(path: Path) -> "Picture":
-    """The picture in RGB, turned as EXIF says, on white where it is transparent."""
-    # Pillow is imported where a picture is read, so that nothing else pays for it.
-    from PIL import Image, ImageOps  # noqa: PLC0415
-
-    with _told_of(path), Image.open(io.BytesIO(_read(path))) as file:
-        rgba = ImageOps.exif_transpose(file).convert("RGBA")
-    white = Image.new("RGBA", rgba.size, "white")
-    return Image.alpha_composite(white, rgba).convert("RGB")
-
-
 @contextmanager
-def _told_of(path: Path) -> Iterator[None]:
-    """Tell of a picture that cannot be read as an expected failure."""
-    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - see _upright
+def _opened(path: Path, content: bytes) -> "Iterator[Picture]":
+    """Tell of what is no picture as an expected failure that names the file."""
+    from client.pixels import PictureError, opened  # noqa: PLC0415 - see read_image
 
     try:
-        yield
-    except UnidentifiedImageError:
-        raise InputError(f"{path}: not a picture; expected a format such as PNG or JPEG") from None
-    # Pillow's decoders report damage with any of these.
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise InputError(
-            f"{path}: cannot be read as a picture such as PNG or JPEG ({error})"
-        ) from None
+        with opened(content) as file:
+            yield file
+    except PictureError as error:
+        raise InputError(f"{path}: {error}") from None

@@ -54,16 +54,19 @@ class Client:
         self.address = server if isinstance(server, Address) else parse_address(server)
         self.timeout_s = timeout_s
         self._connect_timeout_s = connect_timeout_s
-        self._tls = credentials.tls
+        self._credentials = credentials
         self._retry = retry
-        self.channel = open_aio_channel(self.address, credentials)
+
+    async def __aenter__(self) -> Self:
+        # Here and not before: a channel belongs to the event loop in which it is opened.
+        self.channel = open_aio_channel(self.address, self._credentials)
         self._inference: Any = service_pb2_grpc.GRPCInferenceServiceStub(self.channel)
         self._catalog = catalog_pb2_grpc.CatalogServiceStub(self.channel)
         self._health: Any = health_pb2_grpc.HealthStub(self.channel)
-
-    async def __aenter__(self) -> Self:
         try:
-            await connect(self.channel, self.address, self._connect_timeout_s, tls=self._tls)
+            await connect(
+                self.channel, self.address, self._connect_timeout_s, tls=self._credentials.tls
+            )
         except BaseException:
             await self.channel.close()
             raise

@@ -103,8 +103,9 @@ def print_campaign(screen: Console, campaign: Campaign, slo_p99_s: float | None)
             f"{result.stages.batch_rows:.1f}" if result.stages else "-",
         ]
         if slo_p99_s is not None:
-            met = judge(result, slo_p99_s).met
-            cells.append("[green]met[/]" if met else "[red]missed[/]")
+            verdict = judge(result, slo_p99_s)
+            sure = "[green]met[/]" if verdict.met else "[red]missed[/]"
+            cells.append(sure if verdict.decided else "[yellow]too few[/]")
         table.add_row(*cells)
     screen.print(table)
     if campaign.kind == "pairs":

@@ -25,11 +25,17 @@ STATE_STYLES = {
 }
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """The reader has gone: told to whoever chooses the exit code, where rich would end with 1."""
+        raise BrokenPipeError
+
+
 def console(*, stderr: bool = False) -> Console:
     """A console for standard output or standard error."""
-    screen = Console(stderr=stderr, highlight=False)
+    screen = _Console(stderr=stderr, highlight=False)
     if not screen.is_terminal:
-        return Console(stderr=stderr, highlight=False, width=_PLAIN_WIDTH)
+        return _Console(stderr=stderr, highlight=False, width=_PLAIN_WIDTH)
     return screen
 
 

@@ -7,20 +7,19 @@ A data set is a folder that holds ``train-*.parquet`` and ``test-*.parquet`` (al
 from __future__ import annotations
 
 import hashlib
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from PIL import Image
 
 from rootmodels.data_error import DataError
+from rootmodels.parquet_rows import iterate_rows, row_count
+from rootmodels.pictures import PictureError, opened, pixels_of, to_rgb
 
 Split = Literal["train", "test"]
+_CLASSES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,23 +73,16 @@ def find_files(path: Path, split: Split) -> list[Path]:
 
 
 def _read_file(path: Path) -> LabelledImages:
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path} is not a readable parquet file: {error}") from error
-    missing = {"img", "label"} - set(table.column_names)
-    if missing:
-        raise DataError(
-            f"{path} has no column {', '.join(sorted(missing))}; expected img (bytes) and label, "
-            f"found {', '.join(table.column_names)}"
-        )
-    images = np.empty((len(table), 3, 32, 32), np.uint8)
-    for row, cell in enumerate(table.column("img")):
-        image = decode_image(f"{path}: image {row}", cell.as_py()["bytes"])
+    images = np.empty((row_count(path, labels=True), 3, 32, 32), np.uint8)
+    labels = np.empty(len(images), np.int64)
+    for number, row in enumerate(iterate_rows(path, labels=True)):
+        image = decode_image(row.name, row.content)
         if image.shape != (3, 32, 32):
-            raise DataError(f"{path}: image {row} is {image.shape[1:]}, expected 32x32")
-        images[row] = image
-    return LabelledImages(images, table.column("label").to_numpy().astype(np.int64))
+            raise DataError(f"{row.name} is {image.shape[1:]}, expected 32x32")
+        if not 0 <= row.label < _CLASSES:
+            raise DataError(f"{row.name} has the label {row.label}, expected 0 to {_CLASSES - 1}")
+        images[number], labels[number] = image, row.label
+    return LabelledImages(images, labels)
 
 
 def decode_image(name: str, data: bytes) -> NDArray[np.uint8]:
@@ -100,7 +92,7 @@ def decode_image(name: str, data: bytes) -> NDArray[np.uint8]:
         DataError: if it cannot be decoded.
     """
     try:
-        pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-    except OSError as error:
-        raise DataError(f"{name} cannot be decoded: {error}") from error
-    return pixels.transpose(2, 0, 1)
+        with opened(data) as file:
+            return pixels_of(to_rgb(file))
+    except PictureError as error:
+        raise DataError(f"{name} cannot be decoded: it {error}") from error

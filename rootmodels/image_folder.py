@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
 from rootmodels.cifar10 import LabelledImages
 from rootmodels.data_error import DataError
+from rootmodels.pictures import PictureError, centre, opened, to_rgb
 
 SPLITS = ("train", "val")
 _PICTURES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
@@ -79,13 +79,12 @@ def _pictures(folder: Path, classes: tuple[str, ...]) -> Iterator[tuple[Path, in
 
 def _read(file: Path, size: int) -> NDArray[np.uint8]:
     try:
-        with Image.open(file) as picture:
-            upright = ImageOps.exif_transpose(picture).convert("RGB")
-            square = ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC)
-    # Pillow's decoders report damage with any of these.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{file} cannot be decoded: {error}") from error
-    return np.asarray(square, np.uint8).transpose(2, 0, 1)
+        with opened(file.read_bytes()) as picture:
+            picture.draft(None, (2 * size, 2 * size))  # as the server does
+            return centre(to_rgb(picture), size, size)
+    except (OSError, PictureError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"it {error}"
+        raise DataError(f"{file} cannot be decoded: {reason}") from error
 
 
 def _free_bytes() -> int:

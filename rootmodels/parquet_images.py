@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from rootmodels.cifar10 import decode_image, find_files
 from rootmodels.data_error import DataError
-
-_BATCH_ROWS = 256
+from rootmodels.parquet_rows import Row, iterate_rows, row_count
 
 
 class ParquetImages:
@@ -28,12 +26,13 @@ class ParquetImages:
 
     def __init__(self, path: Path) -> None:
         self._files = find_files(path, "test")
-        self.images = sum(_row_count(file) for file in self._files)
+        self.images = sum(row_count(file) for file in self._files)
         if self.images == 0:
             raise DataError(f"{path} holds no images")
         self._position = 0
         self._rows = self._iterate()
-        first = decode_image(*self._next())
+        row = self._next()
+        first = decode_image(row.name, row.content)
         self.size: tuple[int, int] = (first.shape[1], first.shape[2])
         """Height and width of the first image; all others have to have them too."""
 
@@ -52,38 +51,18 @@ class ParquetImages:
         while self._position < start:
             self._next()
         images = np.empty((rows, 3, *self.size), np.uint8)
-        for row in range(rows):
-            name, data = self._next()
-            image = decode_image(name, data)
+        for number in range(rows):
+            row = self._next()
+            image = decode_image(row.name, row.content)
             if image.shape[1:] != self.size:
                 height, width = self.size
-                raise DataError(f"{name} is {image.shape[1:]}, expected {height}x{width}")
-            images[row] = image
+                raise DataError(f"{row.name} is {image.shape[1:]}, expected {height}x{width}")
+            images[number] = image
         return images
 
-    def _next(self) -> tuple[str, bytes]:
+    def _next(self) -> Row:
         self._position += 1
         return next(self._rows)
 
-    def _iterate(self) -> Iterator[tuple[str, bytes]]:
-        """What each image is called in errors, and its encoded bytes."""
-        for file in self._files:
-            with pq.ParquetFile(file) as parquet:
-                row = 0
-                for batch in parquet.iter_batches(_BATCH_ROWS, columns=["img"]):
-                    for data in batch.column("img").field("bytes").to_pylist():
-                        yield f"{file}: image {row}", data or b""
-                        row += 1
-
-
-def _row_count(file: Path) -> int:
-    try:
-        with pq.ParquetFile(file) as parquet:
-            schema = parquet.schema_arrow
-            field = schema.field("img").type if "img" in schema.names else None
-            if field is None or not pa.types.is_struct(field) or field.get_field_index("bytes") < 0:
-                raise DataError(f"{file} has no column img with a field bytes")
-            rows: int = parquet.metadata.num_rows
-            return rows
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{file} is not a readable parquet file: {error}") from error
+    def _iterate(self) -> Iterator[Row]:
+        return chain.from_iterable(map(iterate_rows, self._files))

@@ -1,5 +1,8 @@
 """Recompute the accuracy of weights files: ``python -m rootmodels verify [VARIANT...] --data DIR``.
 
+On another number of images than the metadata tell, such as a sample, the accuracy comes with its interval,
+and the question is whether it is consistent with the recorded one.
+
 Exit status: 0 if every file is as accurate as its metadata says, 1 if one is not, 2 if something could not
 be read.
 """
@@ -8,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +34,8 @@ from rootmodels.weights_info import (
 
 TOLERANCE = 0.0005
 """Five images of 10,000: machines add in different orders, which decides a tie here and there."""
+_Z = 2.5758
+"""Of the normal distribution, 99 % lie within so many standard deviations."""
 
 
 def verify(path: Path, data: LabelledImages, device: torch.device, tolerance: float) -> bool:
@@ -37,28 +43,37 @@ def verify(path: Path, data: LabelledImages, device: torch.device, tolerance: fl
 
     Raises:
         WeightsError: The file cannot be used, or it is of another variant than its name says.
-        DataError: Its metadata tells of another number of test images.
     """
     model, info = load_weights(path)
     if info.variant != path.stem:
         raise WeightsError(f"{path} has weights of {info.variant}, expected {path.stem}")
-    if info.test_images != len(data):
-        raise DataError(
-            f"{path} was measured on {info.test_images} images, the data set has {len(data)}: "
-            "expected as many"
-        )
     if info.accuracy is None:
         raise WeightsError(f"{path} does not say how accurate it is")
     measured = accuracy(model.fold(), data, device, image_size(model.variant, info))
-    difference = measured - info.accuracy
-    agrees = abs(difference) <= tolerance
-    verdict = "as recorded" if agrees else f"DIFFERS by more than {tolerance:g}"
+    if info.test_images == len(data):
+        difference = measured - info.accuracy
+        agrees = abs(difference) <= tolerance
+        found = f"{measured:.4f}  difference {difference:+.4f}"
+        verdict = "as recorded" if agrees else f"DIFFERS by more than {tolerance:g}"
+    else:
+        low, high = interval(measured, len(data))
+        agrees = low - tolerance <= info.accuracy <= high + tolerance
+        found = f"{measured:.4f} (99 % interval {low:.4f} to {high:.4f}, {len(data):,} images)"
+        verdict = "consistent" if agrees else "NOT CONSISTENT"
     print(
-        f"{info.variant:12} recorded {info.accuracy:.4f}  measured {measured:.4f}  "
-        f"difference {difference:+.4f}  {verdict}",
+        f"{info.variant:12} recorded {info.accuracy:.4f} ({info.test_images or 0:,} images)  "
+        f"measured {found}  {verdict}",
         flush=True,
     )
     return agrees
+
+
+def interval(share: float, count: int) -> tuple[float, float]:
+    """The 99 % interval of a share seen in ``count`` images, by Wilson's score."""
+    spread = _Z**2 / count
+    middle = (share + spread / 2) / (1 + spread)
+    half = math.sqrt(spread * share * (1 - share) + spread**2 / 4) / (1 + spread)
+    return middle - half, middle + half
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

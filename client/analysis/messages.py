@@ -87,6 +87,11 @@ class Assembler:
                 raise MalformedAnswer(
                     f"matrix {_words(key)}: {self._filled[key]} of {matrix.size} elements came"
                 )
+            if not np.isfinite(matrix).all():
+                raise MalformedAnswer(
+                    f"matrix {_words(key)}: has values that are not finite; the responses of "
+                    f"{' or '.join(filter(None, key[1:]))} overflow"
+                )
         return _read_summary(self._summary, self._matrices, self._sums)
 
 

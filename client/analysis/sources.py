@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from client.dataset import count_images, iterate_dataset
+from client.dataset import count_images, iterate_images
 from client.errors import InputError
 from client.images import read_image
 
@@ -58,14 +58,20 @@ class LocalImages:
 
 
 def local_images(
-    path: Path, image_size: int, *, skip: int = 0, take: int | None = None
+    path: Path,
+    image_size: int,
+    *,
+    shorter: int | None = None,
+    skip: int = 0,
+    take: int | None = None,
 ) -> LocalImages:
     """Images of a data set in parquet files, or the pictures in a folder.
 
     Args:
         path: As for `client.dataset.read_dataset`, or a folder with pictures of any size, which
-            are read in the order of their names and made to fit as `client.images` does.
+            are read in the order of their names and made to fit as the server would.
         image_size: Height and width the model takes.
+        shorter: As for `client.images.read_image`.
         skip: Images to leave out from the beginning.
         take: Images to take after those; None takes all.
 
@@ -82,9 +88,9 @@ def local_images(
     def read() -> Iterator[NDArray[np.uint8]]:
         images: Iterator[NDArray[np.uint8]]
         if pictures:
-            images = (read_image(picture, image_size) for picture in pictures[skip:])
+            images = (read_image(picture, image_size, shorter) for picture in pictures[skip:])
         else:
-            images = (image for image, _ in islice(iterate_dataset(path), skip, None))
+            images = islice(iterate_images(path), skip, None)
         return islice(images, wanted)
 
     return LocalImages(wanted, read)

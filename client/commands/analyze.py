@@ -16,6 +16,7 @@ from client.analysis.service import Dataset, Request, analyze, derive, list_data
 from client.analysis.sources import LocalImages, ServerImages, local_images
 from client.credentials import Connection
 from client.errors import InputError, Interrupted
+from client.images import short_side
 from client.inference import Client
 from client.tables import console
 
@@ -125,8 +126,9 @@ async def _open(images: Images, client: Client, model: str) -> LocalImages | Ser
     if images.data is None:
         assert images.dataset is not None
         return ServerImages(images.dataset, images.skip, images.number)
-    size = (await client.model(model)).image_size
-    return local_images(images.data, size, skip=images.skip, take=images.number)
+    entry = await client.model(model)
+    size, shorter = entry.image_size, short_side(entry.family, entry.image_size)
+    return local_images(images.data, size, shorter=shorter, skip=images.skip, take=images.number)
 
 
 def _below(output: Output, folder: str) -> Output:

@@ -20,22 +20,29 @@ def run(a: Path, b: Path, *, as_json: bool) -> None:
     comparisons, different = compare(*reports), differences(*reports)
     if as_json:
         runs = [
-            {"label": each.label, "figures": [figure.to_json() for figure in each.figures]}
+            {
+                "label": each.label,
+                "figures": [figure.to_json() for figure in each.figures],
+                "no_interval": each.no_interval,
+            }
             for each in comparisons
         ]
         print(json.dumps({"a": str(a), "b": str(b), "runs": runs, "differences": different}))
         return
     screen = console()
     for name, path, report in (("A", a, reports[0]), ("B", b, reports[1])):
-        text = f"{name}  {path}: {report['model']}, {report['label']}, {report['started_at'][:19]}"
+        label = report.get("label") or report["kind"]
+        text = f"{name}  {path}: {report['model']}, {label}, {report['started_at'][:19]}"
         screen.print(text, markup=False, soft_wrap=True)
     for comparison in comparisons:
         _print(comparison)
-    screen.print(
-        "Intervals (95 %) are from how the figures varied within each run. What changed on the "
-        "machine between them is not in it: 'load --versus' takes turns for that.",
-        style="dim",
-    )
+    if any(each.no_interval is None for each in comparisons):
+        screen.print(
+            "Intervals (95 %) are from how the figures varied within each run; its seconds tell that "
+            "of p50 and p99 alone. What changed on the machine between the runs is not in it: "
+            "'load --versus' takes turns for that.",
+            style="dim",
+        )
     for sentence in different:
         screen.print(f"differs: {sentence}", style="yellow", markup=False)
 
@@ -52,3 +59,5 @@ def _print(comparison: Comparison) -> None:
         ]
         table.add_row(figure.name, *values, *ratio_cells(figure.ratio))
     screen.print(table)
+    if comparison.no_interval:
+        screen.print(f"no interval: {comparison.no_interval}", style="yellow", markup=False)

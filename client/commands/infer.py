@@ -16,6 +16,8 @@ from client.inference import Client
 from client.tables import console, print_timeline, print_top
 from client.wire import Timeline
 
+# Of a message of 64 MiB, what is left for pictures with room to spare.
+_MOST_BYTES = 48 * 2**20
 _ROW = re.compile(r"tensor encoded: row (\d+): (.*)", re.DOTALL)
 
 
@@ -34,18 +36,27 @@ class Guess:
 
 @dataclass(frozen=True, slots=True)
 class Classified:
-    """What the pictures are taken for, the likeliest classes of each first."""
+    """What the pictures are taken for, the likeliest classes of each first.
+
+    Attributes:
+        guesses: For each picture.
+        trained: Whether the model's weights are.
+        timeline: Of the request, if it was a single one.
+        round_trip_s: Of all requests, one after the other.
+        requests: How many there were.
+    """
 
     guesses: Sequence[Sequence[Guess]]
     trained: bool
     timeline: Timeline | None
     round_trip_s: float
+    requests: int = 1
 
 
 def run(
     connection: Connection, paths: Sequence[Path], model: str, top: int, *, as_json: bool
 ) -> None:
-    """Classify the pictures in one request and print the likeliest classes of each."""
+    """Classify the pictures and print the likeliest classes of each."""
     found = asyncio.run(_classify(connection, paths, model, top))
     if as_json:
         report = {
@@ -55,6 +66,7 @@ def run(
                 {"file": str(path), "top": [guess.to_json() for guess in ranking]}
                 for path, ranking in zip(paths, found.guesses, strict=True)
             ],
+            "requests": found.requests,
             "round_trip_s": found.round_trip_s,
             "timeline": asdict(found.timeline) if found.timeline else None,
         }
@@ -74,20 +86,38 @@ async def _classify(
 ) -> Classified:
     async with Client(connection.server, credentials=connection.credentials) as client:
         model = await client.model(name)
+        most_rows = (await client.server_info()).max_batch_rows
         pictures = encode_pictures(paths, model.image_size)
+        answers = []
         start_s = time.perf_counter()
-        try:
-            answer = await client.infer_encoded(name, pictures, outputs=["probabilities"])
-        except ServerError as error:
-            raise _named(error, paths) from None
+        parts = _parts([len(each) for each in pictures], most_rows)
+        for part in parts:
+            try:
+                answer = await client.infer_encoded(name, pictures[part], outputs=["probabilities"])
+            except ServerError as error:
+                raise _named(error, paths[part]) from None
+            answers.append(answer)
         round_trip_s = time.perf_counter() - start_s
     guesses = []
-    for probabilities in answer.probabilities:
+    for probabilities in (row for answer in answers for row in answer.probabilities):
         best = (-probabilities).argsort(kind="stable")[:top]
         guesses.append(
             [Guess(int(n), _label(model.classes, int(n)), float(probabilities[n])) for n in best]
         )
-    return Classified(guesses, model.trained, answer.timeline, round_trip_s)
+    timeline = answers[0].timeline if len(answers) == 1 else None
+    return Classified(guesses, model.trained, timeline, round_trip_s, len(answers))
+
+
+def _parts(lengths: Sequence[int], most_rows: int) -> list[slice]:
+    """As few stretches of the pictures as fit messages and the server's largest request."""
+    parts: list[slice] = []
+    start = size = 0
+    for n, length in enumerate(lengths):
+        if n > start and (n - start >= most_rows or size + length > _MOST_BYTES):
+            parts.append(slice(start, n))
+            start, size = n, 0
+        size += length
+    return [*parts, slice(start, len(lengths))]
 
 
 def _named(error: ServerError, paths: Sequence[Path]) -> InputError | ServerError:

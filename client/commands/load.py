@@ -22,7 +22,7 @@ from client.load import LoadOptions, LoadResult, run_load
 from client.load.campaign import Campaign, Kind
 from client.load.doubts import silent_since
 from client.load.mix import mix_of
-from client.load.objective import Verdict, judge
+from client.load.objective import LEAST_REQUESTS, Verdict, judge
 from client.load.report import to_json, write
 from client.load.requests import POOL_SIZE
 from client.load_tables import print_campaign, print_load
@@ -185,7 +185,8 @@ def _report(
     else:
         print_campaign(screen, campaign, measurement.slo_p99_s)
     if verdict is not None:
-        screen.print(verdict.text, style="green" if verdict.met else "bold red")
+        sure = "green" if verdict.met else "bold red"
+        screen.print(verdict.text, style=sure if verdict.decided else "yellow")
     objective = None
     if measurement.slo_p99_s is not None and verdict is not None:
         objective = (measurement.slo_p99_s, verdict)
@@ -208,12 +209,20 @@ def _verdict(measurement: Measurement, campaign: Campaign) -> Verdict | None:
         text = campaign.found.text(p99_s)
         if campaign.limited_by_client():
             text += ". This client was the bottleneck in runs that missed: try --processes"
-        return Verdict(campaign.found.rate is not None, text)
+        return Verdict(campaign.found.rate is not None, text, decided=campaign.found.complete)
+    if campaign.kind == "find_max":
+        text = "the search was interrupted before it could begin: no rate is known"
+        return Verdict(False, text, decided=False)
     if campaign.kind == "run":
         return judge(campaign.head, p99_s)
-    met = [result for result in campaign.runs if judge(result, p99_s).met]
-    text = f"objective of {p99_s * 1e3:g} ms met by {len(met)} of {len(campaign.runs)} runs"
-    return Verdict(bool(met), text)
+    verdicts = [judge(result, p99_s) for result in campaign.runs]
+    met, few = sum(each.met for each in verdicts), sum(not each.decided for each in verdicts)
+    text = f"objective of {p99_s * 1e3:g} ms met by {met} of {len(verdicts)} runs"
+    if few:
+        text += (
+            f"; {few} had fewer than {LEAST_REQUESTS} requests, too few to judge: measure longer"
+        )
+    return Verdict(met > 0, text, decided=met > 0 or not few)
 
 
 async def _outcome(campaign: Campaign, verdict: Verdict | None) -> Outcome:
@@ -227,6 +236,11 @@ async def _outcome(campaign: Campaign, verdict: Verdict | None) -> Outcome:
         )
     if campaign.interrupted:
         return Outcome.INTERRUPTED
+    if not any(result.requests for result in campaign.runs):
+        raise InputError(
+            f"no request was due in the {last.window_s:g} s that were measured: expected a longer "
+            "--duration, or more load"
+        )
     if verdict is not None:
         return Outcome.DONE if verdict.met else Outcome.MISSED
     if all(result.errors and not result.succeeded for result in campaign.runs):

@@ -2,18 +2,25 @@
 
 import asyncio
 import json
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rich.console import Console
+
 from client.credentials import Connection
 from client.dataset import read_dataset
+from client.errors import Interrupted
 from client.files import check_writable, write_text
 from client.inference import Client
+from client.stopping import stop_on_signals
 from client.table8.figure import draw
-from client.table8.measure import Plan, measure, survey
+from client.table8.measure import Measured, Plan, measure, survey
 from client.table8.rows import Table, read_table
 from client.table8.text import markdown, print_table
 from client.tables import console
+
+_LINE_EVERY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +39,8 @@ def run(
 
     Raises:
         InputError: A file cannot be read or written.
+        Interrupted: The user ended it; what was measured is printed and written.
+        ServerError: A request failed, and likewise.
     """
     # All that can be wrong is found out before time is spent on measuring.
     for path in (outputs.json, outputs.markdown, outputs.figure):
@@ -39,22 +48,47 @@ def run(
             check_writable(path)
     other = read_table(merge) if merge else None
     plan = replace(plan, data=read_dataset(data)) if data else plan
-    table = asyncio.run(_measure(connection, plan, other))
-    screen = console()
-    print_table(screen, table)
+    measured = asyncio.run(_measure(connection, plan, other))
+    table = measured.table
+    print_table(console(), table)
+    written = []
     if outputs.json:
         write_text(json.dumps(table.to_json(), indent=2, allow_nan=False) + "\n", outputs.json)
+        written.append(str(outputs.json))
     if outputs.markdown:
         write_text(markdown(table), outputs.markdown)
-    if outputs.figure:
+        written.append(str(outputs.markdown))
+    if outputs.figure and table.columns:
         draw(table, outputs.figure)
+        written.append(str(outputs.figure))
+    if measured.failure:
+        raise measured.failure
+    if not measured.complete:
+        kept = f"printed and in {', '.join(written)}" if written else "printed"
+        raise Interrupted(f"interrupted; what was measured until then is {kept}")
 
 
-async def _measure(connection: Connection, plan: Plan, other: Table | None) -> Table:
+async def _measure(connection: Connection, plan: Plan, other: Table | None) -> Measured:
     screen = console(stderr=True)
-    async with Client(connection.server, credentials=connection.credentials) as client:
-        with screen.status("connecting") as status:
-            table = await survey(client, plan.family)
-            if other:
-                table = table.merged(other)
-            return await measure(client, table, plan, status.update)
+    with stop_on_signals() as stop:
+        async with Client(connection.server, credentials=connection.credentials) as client:
+            with screen.status("connecting") as status:
+                tell = status.update if screen.is_terminal else _Lines(screen).tell
+                table = await survey(client, plan.family)
+                if other:
+                    table = table.merged(other)
+                return await measure(client, table, plan, tell, stop)
+
+
+class _Lines:
+    """Off a terminal: a plain line every ten seconds."""
+
+    def __init__(self, screen: Console) -> None:
+        self._screen = screen
+        self._next_s = time.monotonic() + _LINE_EVERY_S
+
+    def tell(self, text: str) -> None:
+        """Print the line if it is time."""
+        if time.monotonic() >= self._next_s:
+            self._next_s = time.monotonic() + _LINE_EVERY_S
+            self._screen.print(text, markup=False, soft_wrap=True)

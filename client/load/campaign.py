@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from client.errors import ServerError
 from client.load.doubts import client_limited
-from client.load.objective import judge
+from client.load.objective import LEAST_REQUESTS, judge
 from client.load.options import LoadOptions
 from client.load.result import LoadResult
 from client.load.search import Found, Search
@@ -19,14 +19,21 @@ RunOne = Callable[[LoadOptions], Awaitable[LoadResult]]
 # Without a rate to begin with, the search begins at a share of what a closed loop got.
 _FIRST_CALLERS = 16
 _FIRST_SHARE = 0.7
+# At low rates the runs of a search are longer, so that enough requests come to judge: half as many more
+# than needed, as they come by chance. Rates at which that takes longer than this are not tried.
+_ENOUGH = 1.5 * LEAST_REQUESTS
+_MOST_TIMES_LONGER = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One run of a search: its rate, whether it held the objective, and its p99 (of all)."""
+    """One run of a search: its rate, whether it held the objective, and its p99 (of all).
+
+    `held` is None if too few requests came to judge.
+    """
 
     rate: float
-    held: bool
+    held: bool | None
     p99_s: float | None
     level: int
 
@@ -59,10 +66,12 @@ class Campaign:
             return max(self.runs, key=lambda each: each.throughput_rows_per_s)
         if self.kind == "find_max":
             held = [step.level for step in self.steps if step.held]
-            at_limit = [
-                step.level for step in self.steps if self.found and step.rate == self.found.rate
+            at_rate = [
+                step.level
+                for step in self.steps
+                if step.held and self.found and step.rate == self.found.rate
             ]
-            return self.runs[(at_limit or held or [-1])[-1]]
+            return self.runs[(at_rate or held or [-1])[-1]]
         if self.kind == "pairs":
             return self.runs[(len(self.runs) - 1) // 2 * 2]
         return self.runs[-1]
@@ -97,7 +106,7 @@ class Campaign:
         if start is None:
             callers = max(_FIRST_CALLERS, options.processes)
             first = await self._one(replace(options, rate=None, concurrency=callers))
-            if first is None:
+            if first is None or first.interrupted:
                 return
             start = first.throughput_requests_per_s * _FIRST_SHARE
             if start <= 0:
@@ -106,21 +115,27 @@ class Campaign:
                     code,
                     f"none of {first.requests:,} requests succeeded; there is nothing to search",
                 )
-        search = Search(round(start, 3), precision=precision)
+        longest_s = _MOST_TIMES_LONGER * options.duration_s
+        search = Search(round(start, 3), precision=precision, lowest=_ENOUGH / longest_s)
         self.found = search.found()
         while (rate := search.next_rate()) is not None:
-            result = await self._one(replace(options, rate=rate, concurrency=None))
-            if result is None:
+            duration_s = max(options.duration_s, _ENOUGH / rate)
+            result = await self._one(
+                replace(options, rate=rate, concurrency=None, duration_s=duration_s)
+            )
+            if result is None or result.interrupted:
                 break
-            held = judge(result, p99_s).met
-            if held or not result.interrupted:
-                search.tell(rate, held=held)
-                self.steps.append(Step(rate, held, result.p99_of_all_s, len(self.runs) - 1))
+            verdict = judge(result, p99_s)
+            held = verdict.met if verdict.decided else None
+            search.tell(rate, held=held)
+            self.steps.append(Step(rate, held, result.p99_of_all_s, len(self.runs) - 1))
             self.found = search.found()
 
     def limited_by_client(self) -> bool:
         """Whether a run that missed the objective did so because this client was too slow."""
-        return any(client_limited(self.runs[step.level]) for step in self.steps if not step.held)
+        return any(
+            client_limited(self.runs[step.level]) for step in self.steps if step.held is False
+        )
 
     def ratios(self) -> dict[str, Ratio | None]:
         """Of pairs: B over A for throughput, p50 and p99."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from client.errors import InputError
-from client.load.statistics import Ratio, unpaired_ratio
+from client.load.statistics import LEAST_VALUES, Ratio, unpaired_ratio
 
 Report = Mapping[str, Any]
 
@@ -39,25 +39,44 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One run of each report, compared."""
+    """One run of each report, compared.
+
+    Attributes:
+        label: Of the runs.
+        figures: Their figures.
+        no_interval: Why there is no interval; None if the runs tell one.
+    """
 
     label: str
     figures: Sequence[Figure]
+    no_interval: str | None = None
 
 
 def compare(a: Report, b: Report) -> list[Comparison]:
     """Compare two reports: run with run, or level with level of the same label.
 
     Raises:
-        InputError: They are sweeps without a level in common.
+        InputError: They are sweeps without a level in common, or one lacks figures.
     """
+    try:
+        return _compare(a, b)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"one of the reports is not whole: {error} is missing or unusable"
+        ) from None
+
+
+def _compare(a: Report, b: Report) -> list[Comparison]:
     if not (a["levels"] and b["levels"] and a["kind"] == b["kind"] == "sweep"):
-        return [Comparison(_label(a, b), _figures(a, b))]
+        return [Comparison(_label(a, b), _figures(a, b), _no_interval(a, b))]
     theirs = {level["label"]: level for level in b["levels"]}
     pairs = [(level, theirs[level["label"]]) for level in a["levels"] if level["label"] in theirs]
     if not pairs:
         raise InputError("the two sweeps have no level in common; expected at least one")
-    return [Comparison(mine["label"], _figures(mine, other)) for mine, other in pairs]
+    return [
+        Comparison(mine["label"], _figures(mine, other), _no_interval(mine, other))
+        for mine, other in pairs
+    ]
 
 
 def differences(a: Report, b: Report) -> list[str]:
@@ -69,7 +88,7 @@ def differences(a: Report, b: Report) -> list[str]:
             found.append(f"option {name}: {mine} and {theirs}")
     for side in ("server", "client"):
         for name in ("version", "cpu", "cpu_count", "python", "engine", "precision"):
-            mine, theirs = a[side].get(name), b[side].get(name)
+            mine, theirs = ((run.get(side) or {}).get(name) for run in (a, b))
             if mine != theirs:
                 found.append(f"{side} {name}: {mine} and {theirs}")
     return sorted(found)
@@ -115,5 +134,23 @@ def _within(run: Report, key: str | None) -> list[float | None]:
     """A figure for each whole second measured, without the first and last, which may be cut."""
     if key is None:
         return []
-    measured = [step for step in run["time_series"] if step["phase"] == "measured"]
-    return [step[key] for step in measured[1:-1]]
+    return [step.get(key) for step in _whole_steps(run)]
+
+
+def _whole_steps(run: Report) -> Sequence[Mapping[str, Any]]:
+    measured = [step for step in run.get("time_series") or () if step["phase"] == "measured"]
+    return measured[1:-1]
+
+
+def _no_interval(a: Report, b: Report) -> str | None:
+    """Why the runs tell no interval, as a sentence without a full stop; None if they tell one."""
+    for name, run in (("A", a), ("B", b)):
+        if not run.get("time_series"):
+            return f"report {name} has no time series, which would tell how its figures varied"
+        if (whole := len(_whole_steps(run))) < LEAST_VALUES:
+            step_s = run.get("time_step_s") or 1
+            return (
+                f"run {name} has {whole} whole seconds between its first and its last, and "
+                f"{LEAST_VALUES} are needed: measure {(LEAST_VALUES + 2) * step_s} s or longer"
+            )
+    return None

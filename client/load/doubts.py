@@ -27,10 +27,17 @@ def _is_busy(result: LoadResult) -> bool:
 def doubts(result: LoadResult) -> list[str]:
     """All of them, as sentences without a full stop."""
     return [
+        *_emptiness(result),
         *_interruptions(result),
         *_lateness(result),
         *_instability(result),
     ]
+
+
+def _emptiness(result: LoadResult) -> list[str]:
+    if result.requests or result.interrupted:
+        return []
+    return [f"no request was due in the {result.window_s:g} s that were measured"]
 
 
 def _interruptions(result: LoadResult) -> list[str]:

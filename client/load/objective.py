@@ -4,13 +4,23 @@ from dataclasses import dataclass
 
 from client.load.result import LoadResult
 
+LEAST_REQUESTS = 100
+"""Of fewer, the 99th percentile is the slowest one: what came of a single request would decide."""
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether the objective was met, and in one line by how much it was or was not."""
+    """Whether the objective was met, and in one line by how much it was or was not.
+
+    Attributes:
+        met: It was.
+        text: Why, or why not.
+        decided: Whether the requests were enough to tell; if not, `met` is False.
+    """
 
     met: bool
     text: str
+    decided: bool = True
 
 
 def judge(result: LoadResult, p99_s: float) -> Verdict:
@@ -23,6 +33,14 @@ def judge(result: LoadResult, p99_s: float) -> Verdict:
     if not result.succeeded:
         return Verdict(False, f"objective missed: no request succeeded (p99 of {goal} asked)")
     measured_s = result.p99_of_all_s
+    if result.requests < LEAST_REQUESTS and not _missed_by_two(result, p99_s):
+        requests = f"{result.requests} request{'' if result.requests == 1 else 's'}"
+        return Verdict(
+            False,
+            f"objective not judged: {requests} in {result.window_s:.3g} s are too few to tell a 99th "
+            f"percentile; expected {LEAST_REQUESTS} at least (p99 of {goal} asked): measure longer",
+            decided=False,
+        )
     if measured_s is None:
         share = 1 - result.succeeded / result.requests
         text = f"{share:.1%} of the requests got no answer, at most 1% may (p99 of {goal} asked)"
@@ -33,3 +51,13 @@ def judge(result: LoadResult, p99_s: float) -> Verdict:
     if over_s > 0:
         return Verdict(False, f"objective missed: {measured}, {apart} above {goal}")
     return Verdict(True, f"objective met: {measured}, {apart} below {goal}")
+
+
+def _missed_by_two(result: LoadResult, p99_s: float) -> bool:
+    """Whether two of the requests at least were too slow or failed.
+
+    Then 98 of the first hundred are the most that can have been answered in time, whatever the rest do.
+    """
+    if result.requests < 2:
+        return False
+    return result.all_but_one_s is None or result.all_but_one_s > p99_s

@@ -29,6 +29,8 @@ class OpenLoop:
         self._stopped = threading.Event()
         self._announced = 0
         self._thread = threading.Thread(target=self._keep_time, name="pacer", daemon=True)
+        # Those under way, and those that an error of this client's own has ended: whoever ends the
+        # run finds it there, as in a closed loop. A run in which one was lost is no measurement.
         self.tasks: set[asyncio.Task[str | None]] = set()
 
     def start(self) -> None:
@@ -79,6 +81,7 @@ class OpenLoop:
         task.add_done_callback(self._returned)
 
     def _returned(self, task: asyncio.Task[str | None]) -> None:
-        self.tasks.discard(task)
+        if task.cancelled() or task.exception() is None:
+            self.tasks.discard(task)
         if self._overdue and not self._stopped.is_set():
             self._launch(*self._overdue.popleft())

@@ -148,6 +148,9 @@ class LoadOptions:
         for name, value in options.items():
             if isinstance(value, Mix | Ramp | Steps | Trace):
                 options[name] = str(value)
+        if isinstance(self.rate, Trace):
+            # It tells every departure itself.
+            options["distribution"] = None
         return {"loop": self.loop, "tls": self.credentials.tls, **options}
 
 

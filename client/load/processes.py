@@ -29,12 +29,16 @@ class RemoteAgent:
         self._process = spawn.Process(target=_serve, args=(theirs, task), daemon=True)
         # Ctrl-C reaches every process of a terminal: what becomes of it is decided here alone, so
         # the child is born deaf to it. It ends when the pipe does.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _DEAF_TO)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _DEAF_TO)
         try:
             self._process.start()
+        except BaseException:
+            self._pipe.close()
+            raise
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _DEAF_TO)
-        theirs.close()
+            # Not unblocked: who had blocked them before wants them so.
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            theirs.close()
 
     async def open(self) -> None:
         """See `client.load.agent.Agent`."""

@@ -172,7 +172,12 @@ def _objective(objective: tuple[float, Verdict] | None) -> dict[str, Any] | None
     if objective is None:
         return None
     p99_s, verdict = objective
-    return {"p99_s": p99_s, "met": verdict.met, "text": verdict.text}
+    return {
+        "p99_s": p99_s,
+        "met": verdict.met,
+        "decided": verdict.decided,
+        "text": verdict.text,
+    }
 
 
 def _find_max(campaign: Campaign) -> dict[str, Any] | None:
@@ -181,6 +186,9 @@ def _find_max(campaign: Campaign) -> dict[str, Any] | None:
         return None
     return {
         "objective_p99_s": p99_s,
+        "limit": found.limit,
+        "low": found.low,
+        "high": found.high,
         "rate": found.rate,
         "lowest_missed": found.lowest_missed,
         "uncertainty": found.uncertainty,

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -84,11 +84,10 @@ async def run_load(
         return _nothing(options)
     plan, pictures = prepared
     kind = LocalAgent if options.processes == 1 else RemoteAgent
-    tasks = [
-        Task(options, plan, pictures, part, options.processes) for part in range(options.processes)
-    ]
-    run = _Run(options, [kind(task) for task in tasks], stop, watch)
+    run = _Run(options, stop, watch)
     try:
+        for part in range(options.processes):
+            run.add(kind(Task(options, plan, pictures, part, options.processes)))
         if await unless_stopped(stop, run.open()) is None:
             return _nothing(options)
         return await run.measure(plan)
@@ -161,16 +160,20 @@ class _Run:
     def __init__(
         self,
         options: LoadOptions,
-        agents: Sequence[Agent],
         stop: asyncio.Event,
         watch: Watch | None,
     ) -> None:
         self._options = options
-        self._all = list(agents)
-        self._agents = list(agents)
+        self._all: list[Agent] = []
+        self._agents: list[Agent] = []
         self._stop = stop
         self._watch = watch
         self._origin_s = 0.0
+
+    def add(self, agent: Agent) -> None:
+        """Let an agent take part; from now on it is freed with the others."""
+        self._all.append(agent)
+        self._agents.append(agent)
 
     async def open(self) -> bool:
         """Connect all agents."""

@@ -1,5 +1,6 @@
 """Ratios of what two runs measured, with intervals. Pure."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ _T = {
     10: 2.228, 12: 2.179, 15: 2.131, 20: 2.086, 30: 2.042, 60: 2.000, 120: 1.980,
 }  # fmt: skip
 _MOST_BATCHES = 10
+LEAST_VALUES = 3
+"""Of fewer values no spread is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +58,9 @@ def unpaired_ratio(
     """B / A of two runs made one after the other.
 
     The interval is from how each figure varied within its run, by the method of batch means: the
-    values of the run's seconds are averaged in up to ten batches, whose spread is not narrowed by
-    one second being like the next. What changed on the machine from one run to the other is not
-    in it: pairs are for that.
+    values of all the run's seconds are averaged in up to ten batches, whose spread is not narrowed
+    by one second being like the next. What changed on the machine from one run to the other is
+    not in it: pairs are for that.
 
     Args:
         a: The figure of run A.
@@ -83,12 +86,13 @@ def unpaired_ratio(
 def _relative_spread(values: Sequence[float | None]) -> tuple[float, int] | None:
     """Standard error of the mean over the mean, and its degrees of freedom."""
     known = [value for value in values if value is not None]
-    count = min(_MOST_BATCHES, len(known))
-    if count < 3:
+    if len(known) < LEAST_VALUES:
         return None
-    size = len(known) // count
-    batches = [sum(known[n * size : (n + 1) * size]) / size for n in range(count)]
-    mean = sum(batches) / count
+    # Every value counts: batches of the same length, or the last ones longer by one.
+    count = len(known) // math.ceil(len(known) / _MOST_BATCHES)
+    ends = [len(known) * n // count for n in range(count + 1)]
+    batches = [sum(known[start:end]) / (end - start) for start, end in itertools.pairwise(ends)]
+    mean = sum(known) / len(known)
     if mean <= 0:
         return None
     variance = sum((batch - mean) ** 2 for batch in batches) / (count - 1)

@@ -41,13 +41,13 @@ class Trace:
 
 
 def read_trace(path: Path) -> Trace:
-    """Read a trace file.
+    """Read a trace file, with the byte order mark that spreadsheets write or without.
 
     Raises:
         InputError: It cannot be read; the message names the line.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             return Trace(str(path), tuple(_entries(path, file.read().splitlines())))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); {_EXPECTED}") from None
@@ -67,8 +67,8 @@ def _entries(path: Path, lines: list[str]) -> list[TraceEntry]:
             entry = _entry(row)
         except (TypeError, ValueError):
             raise InputError(
-                f"{path}, line {reader.line_num}: expected numbers of at least 0 (1 for rows) "
-                f"for {', '.join(columns)}"
+                f"{path}, line {reader.line_num}: expected numbers of at least 0 (1 for rows), "
+                f"whole ones for rows and priority, in {', '.join(columns)}"
             ) from None
         if entries and entry.at_s < entries[-1].at_s:
             raise InputError(
@@ -84,19 +84,20 @@ def _entries(path: Path, lines: list[str]) -> list[TraceEntry]:
 
 
 def _entry(row: dict[str, str | None]) -> TraceEntry:
-    def number(name: str, low: float, high: float) -> float | None:
+    def number(name: str, low: float, high: float, *, whole: bool = False) -> float | None:
         text = (row.get(name) or "").strip()
         if not text:
             return None
         value = float(text)
-        if not low <= value <= high:
+        if not low <= value <= high or (whole and value != int(value)):
             raise ValueError
         return value
 
     at_s = number("at_s", 0, 86_400)
     if at_s is None or None in row:
         raise ValueError
-    rows, priority = number("rows", 1, 100_000), number("priority", 0, 2**31 - 1)
+    rows = number("rows", 1, 100_000, whole=True)
+    priority = number("priority", 0, 2**31 - 1, whole=True)
     deadline_ms = number("deadline_ms", 1, 86_400_000)
     return TraceEntry(
         at_s=at_s,

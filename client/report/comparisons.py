@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from client.report import axes, charts
-from client.report.charts import Plane, Series
+from client.report.charts import Plane, Series, Span
 from client.report.figures import Figure, Report
 from client.report.words import rounded, tick_time
 from client.units import count, duration, percent
@@ -14,6 +14,7 @@ _RATIOS = {
     "p50_s": "p50 of the response time",
     "p99_s": "p99 of the response time",
 }
+_HELD = {True: "held", False: "missed", None: "too few requests"}
 _LEVEL_HEAD = (
     "run", "rows/s", "requests/s", "p50", "p90", "p99", "p99.9", "failed", "late", "stable",
 )  # fmt: skip
@@ -99,7 +100,12 @@ def search(report: Report) -> list[Figure]:
     x = axes.linear("requests/s asked", rates, rounded)
     y = axes.of_times("p99 of all requests", [*times, goal], tick_time)
     series = []
-    for held, name, style in ((True, "held", "ok"), (False, "missed", "p99")):
+    kinds = (
+        (True, "held", "ok"),
+        (False, "missed", "p99"),
+        (None, "too few requests", "unfinished"),
+    )
+    for held, name, style in kinds:
         chosen = [step for step in steps if step["held"] is held]
         series.append(
             Series(
@@ -112,6 +118,12 @@ def search(report: Report) -> list[Figure]:
             )
         )
     series.append(Series("objective", "objective", [(x.low, goal), (x.high, goal)], marked=False))
+    interval = []
+    if found.get("low") is not None:
+        interval.append(Span(max(x.low, found["low"]), min(x.high, found["high"]), "95 % interval"))
+    legend = [("fill ok", "held"), ("fill p99", "missed")]
+    if any(step["held"] is None for step in steps):
+        legend.append(("fill unfinished", "too few requests to judge"))
     return [
         Figure(
             "The search for the highest rate",
@@ -121,15 +133,12 @@ def search(report: Report) -> list[Figure]:
                 found["text"],
                 Plane(x, y, width, 260),
                 series,
+                interval,
             ),
-            [
-                ("fill ok", "held"),
-                ("fill p99", "missed"),
-                ("line objective", f"objective: {duration(goal)}"),
-            ],
+            [*legend, ("line objective", f"objective: {duration(goal)}")],
             [_LEVEL_HEAD[0], "p99 of all", "objective", *_LEVEL_HEAD[1:]],
             [
-                [label, duration(step["p99_s"]), "held" if step["held"] else "missed", *figures]
+                [label, duration(step["p99_s"]), _HELD[step["held"]], *figures]
                 for step in steps
                 for label, *figures in [_level_row(report["levels"][step["level"]])]
             ],

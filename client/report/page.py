@@ -105,7 +105,9 @@ def _summary(report: Report) -> list[Content]:
         )
     ]
     if objective := report.get("objective"):
-        style = "verdict ok" if objective["met"] else "verdict bad"
+        sure = "ok" if objective["met"] else "bad"
+        complete = (report.get("find_max") or {}).get("complete", True)
+        style = f"verdict {sure if objective.get('decided', complete) else 'unsure'}"
         made.append(element("p", objective["text"], class_=style))
     made += _warnings(report)
     made.append(element("p", loop_words(report["loop"])))

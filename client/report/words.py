@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from client.load.arrivals import parse_arrivals
 from client.units import duration
 
 # In the order in which a request passes them; the words that explain them are on the page.
@@ -56,6 +57,8 @@ def run_words(report: Mapping[str, Any]) -> str:
         under_way = report.get("concurrency")
         return f"closed loop, {under_way} under way at once, {images}"
     rate, spread = report.get("rate"), options.get("distribution")
+    if isinstance(rate, str) and parse_arrivals(rate) is None:
+        return f"open loop, replay of {rate}, {images}"
     pace = f"{rate:,g} requests/s" if isinstance(rate, int | float) else f"{rate} requests/s"
     return f"open loop, {pace}{f' ({spread})' if spread else ''}, {images}"
 

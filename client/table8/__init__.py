@@ -1,11 +1,11 @@
 """The paper's Table 8 measured anew on a live server: cost, accuracy and time of each variant.
 
-table = await measure(client, await survey(client), Plan())
-print(markdown(table))
+measured = await measure(client, await survey(client), Plan())
+print(markdown(measured.table))
 """
 
-from client.table8.measure import Plan, measure, survey
+from client.table8.measure import Measured, Plan, measure, survey
 from client.table8.rows import Row, Table, Timing
 from client.table8.text import markdown
 
-__all__ = ["Plan", "Row", "Table", "Timing", "markdown", "measure", "survey"]
+__all__ = ["Measured", "Plan", "Row", "Table", "Timing", "markdown", "measure", "survey"]

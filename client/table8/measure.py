@@ -5,7 +5,9 @@ batch, per image. It is the server's own figure of its answers, `compute_ns` ove
 that neither the network nor this client is in it. On a GPU it includes the copies to and from it.
 """
 
+import asyncio
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -15,10 +17,11 @@ from numpy.typing import NDArray
 
 from client.catalog import Model, ServerInfo, Worker
 from client.dataset import Dataset
-from client.errors import InputError, MalformedAnswer
+from client.errors import InputError, MalformedAnswer, RootserveError
 from client.evaluate import accuracy
 from client.inference import Client
 from client.load.requests import random_images
+from client.stopping import unless_stopped
 from client.table8.rows import CATALOGUE, Column, Row, Table, Timing
 
 FAMILY = "nin"
@@ -84,9 +87,28 @@ async def survey(client: Client, family: str = FAMILY) -> Table:
     return Table(rows, _column(info.workers))
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What came of a measurement, whether or not it came to its end.
+
+    Attributes:
+        table: With everything that was measured.
+        complete: Whether that is all.
+        failure: What ended it before, if not the user.
+    """
+
+    table: Table
+    complete: bool
+    failure: RootserveError | None = None
+
+
 async def measure(
-    client: Client, table: Table, plan: Plan, tell: Callable[[str], None] = lambda _: None
-) -> Table:
+    client: Client,
+    table: Table,
+    plan: Plan,
+    tell: Callable[[str], None] = lambda _: None,
+    stop: asyncio.Event | None = None,
+) -> Measured:
     """Add the times, and with data the accuracies, of every variant that the server serves.
 
     Args:
@@ -94,18 +116,28 @@ async def measure(
         table: Its `survey`, perhaps merged with a table of the other kind of device.
         plan: How to measure.
         tell: Called with a few words at each step.
+        stop: Set it to end early; what was measured until then is kept.
 
     Raises:
         InputError: The server takes no batch of so many rows.
-        ServerError: A request failed.
+        ServerError: The very first request failed.
         MalformedAnswer: The answers carry no timeline.
     """
+    stop = stop or asyncio.Event()
     info = await client.server_info()
     served = {
         model.name: model for model in await _models(client, plan.family) if _is_served(model)
     }
     rows = _rows(plan, info.max_batch_rows)
-    timings = await _time(client, list(served.values()), rows, plan.rounds, info, tell)
+    turns = _Turns(client, list(served.values()), rows, info)
+    failure: RootserveError | None = None
+    try:
+        complete = await turns.take(plan.rounds, tell, stop)
+    except RootserveError as error:
+        if not turns.taken:
+            raise
+        complete, failure = False, error
+    timings = turns.timings()
     filled = []
     for row in table.rows:
         timing = timings.get(row.name)
@@ -113,10 +145,16 @@ async def measure(
             filled.append(row)
             continue
         timed = replace(row, cpu=timing) if table.column == "cpu" else replace(row, gpu=timing)
-        if plan.data and served[row.name].trained:
-            timed = await _with_accuracy(client, timed, plan.data, rows, tell)
+        if plan.data and served[row.name].trained and complete:
+            try:
+                found = await unless_stopped(
+                    stop, _with_accuracy(client, timed, plan.data, rows, tell)
+                )
+            except RootserveError as error:
+                found, failure = None, error
+            timed, complete = found or timed, found is not None
         filled.append(timed)
-    return replace(table, rows=filled)
+    return Measured(replace(table, rows=filled), complete, failure)
 
 
 async def _models(client: Client, family: str) -> list[Model]:
@@ -137,40 +175,75 @@ async def _with_accuracy(
     )
 
 
-async def _time(
-    client: Client,
-    models: Sequence[Model],
-    rows: int,
-    rounds: int,
-    info: ServerInfo,
-    tell: Callable[[str], None],
-) -> dict[str, Timing]:
-    sizes = {model.image_size for model in models}
-    images = {size: random_images(rows, size, seed=0) for size in sizes}
-    rounds_ms: dict[str, list[float]] = {model.name: [] for model in models}
-    used: set[str] = set()
-    for number in range(rounds):
-        # There and back again, so that a machine that slows down favours nobody.
-        for model in models if number % 2 == 0 else reversed(models):
-            tell(f"round {number + 1} of {rounds}: {model.name}")
-            batch = images[model.image_size]
-            rounds_ms[model.name].append(await _turn(client, model.name, batch, used))
-    worker = next((each for each in info.workers if each.name in used), info.workers[0])
-    return {
-        model.name: Timing(
-            rounds_ms=rounds_ms[model.name],
-            rows=rows,
-            device=worker.device,
-            device_name=worker.device_name,
-            threads=worker.threads,
-            engine=model.engine or "unknown",
-            precision=model.precision or "unknown",
-            server_version=info.version,
-            libraries=info.libraries,
-            measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
+class _Turns:
+    """Has the variants take turns, and keeps the time of each."""
+
+    def __init__(
+        self, client: Client, models: Sequence[Model], rows: int, info: ServerInfo
+    ) -> None:
+        self._client = client
+        self._models = models
+        self._rows = rows
+        self._info = info
+        self._images = {
+            size: random_images(rows, size, seed=0)
+            for size in {model.image_size for model in models}
+        }
+        self._rounds_ms: dict[str, list[float]] = {model.name: [] for model in models}
+        self._took_s: dict[str, float] = {}
+        self._used: set[str] = set()
+
+    @property
+    def taken(self) -> int:
+        """How many turns there were."""
+        return sum(map(len, self._rounds_ms.values()))
+
+    async def take(self, rounds: int, tell: Callable[[str], None], stop: asyncio.Event) -> bool:
+        """Measure; False if the stop came first."""
+        for number in range(rounds):
+            # There and back again, so that a machine that slows down favours nobody.
+            for model in self._models if number % 2 == 0 else reversed(self._models):
+                tell(f"round {number + 1} of {rounds}: {model.name}{self._left(rounds)}")
+                batch = self._images[model.image_size]
+                began_s = time.perf_counter()
+                turn = _turn(self._client, model.name, batch, self._used)
+                time_ms = await unless_stopped(stop, turn)
+                if time_ms is None:
+                    return False
+                self._took_s[model.name] = time.perf_counter() - began_s
+                self._rounds_ms[model.name].append(time_ms)
+        return True
+
+    def _left(self, rounds: int) -> str:
+        """How long the turns that are left will take, if those before tell it."""
+        if len(self._took_s) < len(self._models):
+            return ""
+        left_s = sum(
+            (rounds - len(self._rounds_ms[name])) * took_s for name, took_s in self._took_s.items()
         )
-        for model in models
-    }
+        return f", {left_s:.0f} s left"
+
+    def timings(self) -> dict[str, Timing]:
+        """The times of the rounds that all had a turn in; of the first one, those that had one."""
+        info = self._info
+        whole = max(1, min(map(len, self._rounds_ms.values())))
+        worker = next((each for each in info.workers if each.name in self._used), info.workers[0])
+        return {
+            model.name: Timing(
+                rounds_ms=times_ms[:whole],
+                rows=self._rows,
+                device=worker.device,
+                device_name=worker.device_name,
+                threads=worker.threads,
+                engine=model.engine or "unknown",
+                precision=model.precision or "unknown",
+                server_version=info.version,
+                libraries=info.libraries,
+                measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            )
+            for model in self._models
+            if (times_ms := self._rounds_ms[model.name])
+        }
 
 
 async def _turn(client: Client, model: str, images: NDArray[np.uint8], used: set[str]) -> float:

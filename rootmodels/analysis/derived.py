@@ -6,6 +6,8 @@ import enum
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from rootmodels.analysis.blocks import BlockScore, block_scores
 from rootmodels.analysis.covariance import (
     DEFAULT_TOLERANCE,
@@ -66,10 +68,12 @@ def derive(sums: Sums, kinds: Collection[Kind], tolerance: float = DEFAULT_TOLER
         tolerance: See :func:`rootmodels.analysis.covariance.whitening`.
 
     Raises:
-        AnalysisError: for sums of no images, of fewer than two samples, or a tolerance out of range.
+        AnalysisError: for sums of no images, of fewer than two samples, of responses that overflowed, or
+            a tolerance out of range.
     """
     if sums.images == 0:
         raise AnalysisError("no images came, expected at least one")
+    _check_finite(sums)
     whitenings = {name: whitening(moments, tolerance) for name, moments in sums.layers.items()}
     layers = tuple(
         LayerFigures(int(varying(moments).sum()), whitenings[name].rank)
@@ -81,6 +85,19 @@ def derive(sums: Sums, kinds: Collection[Kind], tolerance: float = DEFAULT_TOLER
     }
     scores = tuple(tuple(block_scores(matrix)) for matrix in white.values())
     return Derived(layers, scores, tuple(_matrices(sums, white, kinds)))
+
+
+def _check_finite(sums: Sums) -> None:
+    """Sums that overflowed would give NaN, and ranks of 0 that look like an answer."""
+    parts = {f"layer {name}": moments for name, moments in sums.layers.items()}
+    parts |= {f"layers {'-'.join(pair)}": moments for pair, moments in sums.pairs.items()}
+    for name, moments in parts.items():
+        values = (moments.mean_rows, moments.mean_columns, moments.scatter)
+        if not all(np.isfinite(each).all() for each in values):
+            raise AnalysisError(
+                f"the responses of {name} overflow: their sums are not finite; expected weights and "
+                "images whose responses a float holds"
+            )
 
 
 def _matrices(sums: Sums, white: dict[Pair, Array], kinds: Collection[Kind]) -> Iterator[Matrix]:

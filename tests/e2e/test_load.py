@@ -164,14 +164,16 @@ def test_the_highest_rate_is_found_with_its_uncertainty(
 ) -> None:
     path = tmp_path / "report.json"
     done = rootserve(
-        server, "--find-max", "--slo-p99-ms", 500, "-r", 10, "-d", 0.4, "--warmup", 0.1,
-        "--rows", 16, "--json", path,
+        server, "--find-max", "--slo-p99-ms", 500, "-r", 200, "-d", 0.4, "--warmup", 0.1,
+        "--json", path,
     )  # fmt: skip
     report = report_of(path)
     found = report["find_max"]
     assert (done.returncode == 0) is (found["rate"] is not None)
     assert found["text"] in " ".join(done.stdout.split())
     assert len(report["levels"]) == len(found["steps"])
+    assert all(level["requests"] >= 50 for level in report["levels"])
+    assert found["limit"] is None or found["low"] < found["limit"] < found["high"]
     held = {step["rate"] for step in found["steps"] if step["held"]}
     assert found["rate"] is None or found["rate"] in held
 

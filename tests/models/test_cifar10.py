@@ -1,4 +1,6 @@
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ from PIL import Image
 
 from rootmodels.cifar10 import read_cifar10
 from rootmodels.data_error import DataError
+from rootmodels.parquet_images import ParquetImages
 
 
 def write(
@@ -59,7 +62,7 @@ def test_bad_files_are_refused_with_what_was_wrong(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"text\.parquet is not a readable parquet file"):
         read_cifar10(tmp_path / "text.parquet", "test")
     write(tmp_path / "columns.parquet", [(32, 32)], ("image", "label"))
-    with pytest.raises(DataError, match="no column img; expected img"):
+    with pytest.raises(DataError, match=r"has the columns image .*; expected img"):
         read_cifar10(tmp_path / "columns.parquet", "test")
     write(tmp_path / "size.parquet", [(32, 32), (16, 24)])
     with pytest.raises(DataError, match=r"image 1 is \(24, 16\), expected 32x32"):
@@ -70,3 +73,73 @@ def test_bad_files_are_refused_with_what_was_wrong(tmp_path: Path) -> None:
         read_cifar10(tmp_path / "pixels.parquet", "test")
     with pytest.raises(DataError, match="no CIFAR-10 at"):
         read_cifar10(tmp_path / "nowhere", "test")
+
+
+def write_cells(path: Path, cells: pa.Array, labels: list[int | None]) -> Path:
+    pq.write_table(pa.table({"img": cells, "label": pa.array(labels, pa.int64())}), path)
+    return path
+
+
+def png(size: tuple[int, int] = (32, 32)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, (10, 20, 30)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def huge_png() -> bytes:
+    """The header of a picture of 60,000 x 60,000 pixels."""
+    content = bytearray(png())
+    content[16:24] = struct.pack(">II", 60_000, 60_000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    return bytes(content)
+
+
+_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+@pytest.mark.parametrize(
+    ("cell", "label", "words"),
+    [
+        ({"bytes": png(), "path": ""}, None, "image 1 has no label"),
+        ({"bytes": png(), "path": ""}, 10, "image 1 has the label 10, expected 0 to 9"),
+        ({"bytes": png(), "path": ""}, -1, "image 1 has the label -1, expected 0 to 9"),
+        ({"bytes": None, "path": "cat.png"}, 0, "image 1 has no bytes, only the path 'cat.png'"),
+        ({"bytes": b"", "path": None}, 0, "image 1 has no bytes"),
+        (None, 0, "image 1 has no bytes"),
+        ({"bytes": huge_png(), "path": ""}, 0, r"image 1 .*(3600\.0|more than 179) million"),
+        ({"bytes": png()[:60], "path": ""}, 0, "image 1 cannot be decoded: it is damaged"),
+    ],
+)
+def test_a_bad_row_is_named(
+    tmp_path: Path, cell: dict[str, object] | None, label: int | None, words: str
+) -> None:
+    """A null label became -9223372036854775808, and trained on."""
+    cells = pa.array([{"bytes": png(), "path": ""}, cell], _IMAGE)
+    file = write_cells(tmp_path / "rows.parquet", cells, [3, label])
+    with pytest.raises(DataError, match=rf"rows\.parquet: {words}") as error:
+        read_cifar10(file, "test")
+    assert len(str(error.value).splitlines()) == 1
+    if label in range(10):
+        with pytest.raises(DataError, match=rf"rows\.parquet: {words}"):
+            ParquetImages(file).read(0, 2)
+
+
+def test_bad_columns_and_pages_are_one_line_that_names_the_file(tmp_path: Path) -> None:
+    strings = pa.array([{"bytes": "text", "path": ""}])
+    file = write_cells(tmp_path / "strings.parquet", strings, [0])
+    for read in (lambda: read_cifar10(file, "test"), lambda: ParquetImages(file)):
+        with pytest.raises(
+            DataError, match=r"strings\.parquet has the columns img \(struct<bytes: string"
+        ):
+            read()
+    cells = pa.array([{"bytes": png(), "path": ""}] * 50, _IMAGE)
+    file = write_cells(tmp_path / "page.parquet", cells, [0] * 50)
+    content = bytearray(file.read_bytes())
+    content[4:60] = b"\xff" * 56
+    file.write_bytes(content)
+    for read in (lambda: read_cifar10(file, "test"), lambda: ParquetImages(file)):
+        with pytest.raises(
+            DataError, match=r"page\.parquet is not a readable parquet file"
+        ) as error:
+            read()
+        assert len(str(error.value).splitlines()) == 1

@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from rootmodels.cifar10 import read_cifar10
 from rootmodels.network import Network
 from rootmodels.train_run import accuracy
 from rootmodels.variants import get_variant
-from rootmodels.verify import main
+from rootmodels.verify import interval, main
 from rootmodels.weights import load_weights, save_weights
 from rootmodels.weights_info import WeightsInfo, weights_path
 
@@ -65,11 +66,37 @@ def test_false_metadata_are_told(
     assert run(weights, data, "--tolerance", "0.03") == 0
 
 
-def test_what_cannot_be_compared_is_an_error(
-    weights: Path, data: Path, sample_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_sample_is_told_with_its_interval(
+    weights: Path, sample_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(weights, sample_path) == 2
-    assert "measured on 40 images, the data set has 1000" in capsys.readouterr().err
+    """The shipped sample has a tenth of the images that the shipped files were measured on."""
+    path = weights_path(NAME, weights)
+    model, info = load_weights(path)
+    measured = accuracy(model.fold(), read_cifar10(sample_path, "test"), torch.device("cpu"))
+    low, high = interval(measured, 1000)
+    for recorded, status, verdict in (
+        (high - 0.001, 0, "consistent"),
+        (high + 0.01, 1, "NOT CONS"),
+    ):
+        rewrite(path, replace(info, accuracy=recorded))
+        assert run(weights, sample_path) == status
+        assert (
+            f"recorded {recorded:.4f} (40 images)  measured {measured:.4f} "
+            f"(99 % interval {low:.4f} to {high:.4f}, 1,000 images)  {verdict}"
+        ) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.8, 1.0])
+def test_the_interval_is_wilsons(share: float) -> None:
+    """What was seen lies 2.5758 standard deviations from each end, by that end's own deviation."""
+    for end in interval(share, 50):
+        deviation = math.sqrt(max(0.0, end * (1 - end)) / 50)
+        assert abs(share - end) == pytest.approx(2.5758 * deviation, abs=1e-6)
+
+
+def test_what_cannot_be_compared_is_an_error(
+    weights: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(weights, data, "nin-orig") == 2
     assert "nin-orig.safetensors is not a readable" in capsys.readouterr().err
     assert run(weights, data, "nin-root-3") == 2

@@ -130,7 +130,9 @@ class FakeRootserve(
                     params=700_000,
                     macs=150_000_000,
                     flops_paper=150_100_000,
-                    state=catalog_pb2.MODEL_STATE_UNLOADED,
+                    state=catalog_pb2.MODEL_STATE_READY
+                    if "nin-root-4" in self.served
+                    else catalog_pb2.MODEL_STATE_UNLOADED,
                     image_size=32,
                     classes=CLASSES,
                 ),

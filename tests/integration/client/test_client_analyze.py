@@ -382,5 +382,5 @@ def test_a_damaged_picture_ends_the_analysis(
         "--server", server.address,
     )  # fmt: skip
     assert code == 2
-    assert "b.png: not a picture" in err
+    assert "b.png: is not a picture" in err
     assert server.cancelled.wait(20)

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from PIL import Image
 
 from client.images import read_image
 from tests.integration.client.fake_rootserve import FakeRootserve
@@ -351,3 +354,115 @@ def test_no_arguments_print_the_help(rootserve: Rootserve) -> None:
     assert code == 2
     assert "Exit codes:" in out
     assert_plain(out)
+
+
+def test_output_that_cannot_be_written_is_one_line(fake: FakeRootserve) -> None:
+    command = [sys.executable, "-m", "client", "models", "--server", fake.address]
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)  # noqa: PLW1510
+    words = "rootserve: the output cannot be written (No space left on device)\n"
+    assert (done.returncode, done.stderr) == (2, words)
+
+
+def test_a_reader_who_goes_is_no_missed_objective(fake: FakeRootserve) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "client", "models", "--server", fake.address]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)  # noqa: PLW1510
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_fault_of_its_own_is_no_missed_objective(
+    rootserve: Rootserve, fake: FakeRootserve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a slip of ours")
+
+    monkeypatch.setattr("client.commands.models.print_models", broken)
+    code, out, err = rootserve("models", "--server", fake.address)
+    assert (code, out) == (70, "")
+    assert "ZeroDivisionError: a slip of ours" in err
+    assert err.endswith("a fault of rootserve itself; please report it with the lines above\n")
+
+
+@pytest.mark.parametrize("objective", [(), ("--slo-p99-ms", 50)])
+def test_a_load_that_sends_nothing_is_no_success(
+    rootserve: Rootserve, fake: FakeRootserve, objective: tuple[object, ...]
+) -> None:
+    code, out, err = rootserve(
+        "load", "-m", "nin-orig", "-r", 0.2, "--distribution", "constant", "-d", 0.3,
+        "--warmup", 0.1, *objective, "--server", fake.address,
+    )  # fmt: skip
+    assert code == 2
+    assert "warning: no request was due in the 0.3 s that were measured" in out
+    assert "expected a longer --duration, or more load" in err
+
+
+def test_an_interrupted_search_ends_as_interrupted(
+    rootserve: Rootserve, fake: FakeRootserve
+) -> None:
+    """Ctrl-C in its first run, before any request was measured."""
+    threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    code, out, err = rootserve(
+        "load", "-m", "nin-orig", "--find-max", "--slo-p99-ms", 50, "-d", 60, "--warmup", 60,
+        "--server", fake.address,
+    )  # fmt: skip
+    assert (code, err) == (130, "")
+    assert "the search was interrupted before it could begin" in out
+
+
+def test_the_connection_may_be_told_before_the_command(
+    rootserve: Rootserve, fake: FakeRootserve, nobody: str
+) -> None:
+    for before in (("--server", fake.address), (f"--server={fake.address}",)):
+        code, out, err = rootserve(*before, "models", "--json")
+        assert (code, err) == (0, "")
+        assert len(json.loads(out)) == 3
+    # What stands behind the command counts.
+    assert rootserve("--server", nobody, "health", "--server", fake.address)[0] == 0
+    code, _, err = rootserve("--tls", "--server", nobody, "analyze", "datasets")
+    assert code == 3
+    assert f"no TLS connection to {nobody}" in err
+    code, _, err = rootserve("--server", nobody, "compare", "a.json", "b.json")
+    assert (code, err) == (
+        2,
+        "rootserve: No such option: --server (see 'rootserve compare --help')\n",
+    )
+    assert rootserve("--server", nobody)[0] == 2
+
+
+def test_the_list_of_commands_is_not_cut(rootserve: Rootserve) -> None:
+    _, out, _ = rootserve("--help")
+    assert "..." not in out.replace("[ARGS]...", "")
+    assert "with an interval where the reports tell one" in " ".join(out.split())
+
+
+def test_many_pictures_are_sent_in_several_requests(
+    rootserve: Rootserve,
+    fake: FakeRootserve,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As many as the server takes in one, and as fit a message; each keeps its place and its name."""
+    files = []
+    for n in range(130):
+        files.append(tmp_path / f"{n}.png")
+        Image.new("RGB", (32, 32), (n % 10, 0, 0)).save(files[-1])
+    code, out, _ = rootserve("infer", *files, "-m", "nin-orig", "--json", "--server", fake.address)
+    assert code == 0
+    report = json.loads(out)
+    assert [image["top"][0]["index"] for image in report["images"]] == [n % 10 for n in range(130)]
+    assert [image["file"] for image in report["images"]] == [str(file) for file in files]
+    assert report["requests"] == 3
+    assert report["timeline"] is None
+    assert [request.inputs[0].shape[0] for request in fake.requests] == [64, 64, 2]
+
+    fake.requests.clear()
+    sent = [file.read_bytes() for file in files]
+    monkeypatch.setattr("client.commands.infer._MOST_BYTES", 3 * max(map(len, sent)))
+    fake.words = "tensor encoded: row 1: is damaged: so the test says"
+    fake.fail = lambda number: grpc.StatusCode.INVALID_ARGUMENT if number == 1 else None
+    code, _, err = rootserve("infer", *files[:8], "-m", "nin-orig", "--server", fake.address)
+    assert [request.inputs[0].shape[0] for request in fake.requests] == [3, 3]
+    assert (code, err) == (2, f"rootserve: {files[4]}: is damaged: so the test says\n")

@@ -1,6 +1,7 @@
 """The load generator against a fake server. Asserts orders and shares, never tight times."""
 
 import asyncio
+import signal
 
 import grpc
 import numpy as np
@@ -8,6 +9,9 @@ import pytest
 
 from client.errors import InputError, ServerError, Unreachable
 from client.load import Distribution, LoadOptions, Snapshot, run_load
+from client.load.agent import LocalAgent, Task
+from client.load.processes import RemoteAgent
+from client.load.requests import plan_for
 from tests.integration.client.fake_rootserve import BATCH_ROWS, COMPUTE_S, FakeRootserve
 
 
@@ -207,3 +211,52 @@ async def test_too_large_a_request_is_refused_before_the_load(fake: FakeRootserv
 async def test_unreachable(nobody: str) -> None:
     with pytest.raises(Unreachable):
         await run_load(LoadOptions(model="nin-orig", server=nobody, concurrency=1))
+
+
+@pytest.mark.parametrize("loop", [{"concurrency": 2}, {"rate": 50.0}])
+async def test_an_error_of_the_clients_own_is_not_lost(
+    fake: FakeRootserve, loop: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: object) -> None:
+        raise ZeroDivisionError("a slip of ours")
+
+    monkeypatch.setattr("client.load.caller.read_timeline", broken)
+    with pytest.raises(ZeroDivisionError, match="a slip of ours"):
+        await run_load(options(fake, **loop))
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+def test_processes_leave_the_callers_signals_as_they_were(fake: FakeRootserve) -> None:
+    """A program that has blocked SIGTERM, to wait for it by itself, must not be ended by it."""
+    asked = options(fake, concurrency=2, processes=2)
+    plan = plan_for(asked)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        agent = RemoteAgent(Task(asked, plan, {"nin-orig": np.zeros((1, 3, 32, 32), np.uint8)}))
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        asyncio.run(agent.close())
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert signal.SIGTERM in blocked
+    assert signal.SIGINT not in blocked
+
+
+async def test_a_process_that_cannot_be_started_leaves_none_behind(
+    fake: FakeRootserve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = []
+
+    class Agent(LocalAgent):
+        def __init__(self, task: Task) -> None:
+            if task.part == 1:
+                raise OSError("no more processes")
+            super().__init__(task)
+
+        async def close(self) -> None:
+            closed.append(self)
+            await super().close()
+
+    monkeypatch.setattr("client.load.runner.RemoteAgent", Agent)
+    with pytest.raises(OSError, match="no more processes"):
+        await run_load(options(fake, concurrency=2, processes=2))
+    assert len(closed) == 1

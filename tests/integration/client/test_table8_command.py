@@ -1,11 +1,17 @@
 """`rootserve table8` against a fake server whose times and classes one can compute."""
 
 import json
+import os
+import re
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
+from client.inference import Client
+from client.table8.measure import Plan, measure, survey
 from tests.integration.client.fake_rootserve import BATCH_ROWS, COMPUTE_S, FakeRootserve
 
 Rootserve = Callable[..., tuple[int, str, str]]
@@ -136,3 +142,61 @@ def test_nobody_there(rootserve: Rootserve, nobody: str) -> None:
     code, _, err = rootserve("table8", "--server", nobody)
     assert code == 3
     assert "no gRPC server answers" in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_was_measured_is_kept_when_it_is_ended(
+    rootserve: Rootserve, tmp_path: Path, number: signal.Signals
+) -> None:
+    """In the middle of a round: the rounds before it count, the same ones of every variant."""
+    with FakeRootserve() as two:
+        two.served = {"nin-orig", "nin-root-4"}
+        turn = 4
+
+        def fail(request: int) -> None:
+            # The second variant of the third round.
+            if request == 5 * turn + 1:
+                two.delay_s = 30.0
+                os.kill(os.getpid(), number)
+
+        two.fail = fail
+        file, page = tmp_path / "table8.json", tmp_path / "table8.md"
+        code, out, err = rootserve(
+            "table8", "--rounds", 9, "--rows", 2, "--json", file, "--markdown", page,
+            "--server", two.address,
+        )  # fmt: skip
+    assert code == 130
+    assert err == (
+        f"rootserve: interrupted; what was measured until then is printed and in {file}, {page}\n"
+    )
+    assert "2 rounds" in out
+    orig, root4, root8 = json.loads(file.read_text())
+    assert [len(row["cpu"]["rounds_ms"]) for row in (orig, root4)] == [2, 2]
+    assert root4["speedup"] == pytest.approx(1.0)
+    assert root8["cpu"] is None
+
+
+def test_what_was_measured_is_kept_when_the_server_fails(
+    rootserve: Rootserve, fake: FakeRootserve, tmp_path: Path
+) -> None:
+    fake.fail = lambda request: grpc.StatusCode.INTERNAL if request >= 8 else None
+    file = tmp_path / "table8.json"
+    code, out, err = rootserve(
+        "table8", "--rounds", 9, "--rows", 2, "--json", file, "--server", fake.address
+    )
+    assert code == 3
+    assert "INTERNAL" in err
+    assert "2 rounds" in out
+    assert len(json.loads(file.read_text())[0]["cpu"]["rounds_ms"]) == 2
+
+
+async def test_the_time_that_remains_is_told(fake: FakeRootserve) -> None:
+    told: list[str] = []
+    async with Client(fake.address) as client:
+        table = await survey(client)
+        await measure(client, table, Plan(rounds=3, rows=2), told.append)
+    assert [re.sub(r"\d+ s left", "N s left", each) for each in told] == [
+        "round 1 of 3: nin-orig",
+        "round 2 of 3: nin-orig, N s left",
+        "round 3 of 3: nin-orig, N s left",
+    ]

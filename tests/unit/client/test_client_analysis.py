@@ -22,7 +22,7 @@ from client.analysis.report import print_pairs
 from client.analysis.results import Analysis, Layer, Matrix, Pair, Score
 from client.analysis.service import Progress
 from client.analysis.sources import local_images
-from client.errors import InputError
+from client.errors import InputError, MalformedAnswer
 
 NAN = float("nan")
 
@@ -236,3 +236,15 @@ def test_images_of_different_sizes_are_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match="32x32, 9x8"):
         next(mixed.chunks(2))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_responses_that_overflow_are_no_result(bad: float) -> None:
+    assembler = Assembler()
+    matrix = np.ones((2, 3))
+    matrix[1, 2] = bad
+    for chunk in matrix_chunks(("covariance", "conv1a", "conv1b"), matrix):
+        assembler.take(pb.AnalyzeResponse(chunk=chunk))
+    assembler.take(pb.AnalyzeResponse(summary=pb.AnalysisSummary(model="m")))
+    with pytest.raises(MalformedAnswer, match="the responses of conv1a or conv1b overflow"):
+        assembler.result()

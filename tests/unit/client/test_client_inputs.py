@@ -1,6 +1,8 @@
 """Addresses, pictures, data sets and messages: what is read, and how what cannot be is refused."""
 
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,8 @@ from PIL import Image
 from tritonclient.grpc import service_pb2
 
 from client.address import Address, parse_address
-from client.dataset import read_dataset
+from client.analysis.sources import local_images
+from client.dataset import count_images, iterate_images, read_dataset
 from client.errors import InputError, MalformedAnswer
 from client.images import encode_pictures, read_image
 from client.wire import build_request, decode_response
@@ -129,21 +132,22 @@ def test_what_a_server_would_find_too_large_is_made_smaller(
     assert sizes == [(192, 128), (192, 128), (600, 400)]
 
 
-def test_many_pictures_fit_one_message(tmp_path: Path) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (1000, 1000, 3), np.uint8)
-    Image.fromarray(noise).save(tmp_path / "noise.png")
-    assert (tmp_path / "noise.png").stat().st_size > 2**21
-    contents = encode_pictures([tmp_path / "noise.png"] * 32, 32)
-    assert sum(map(len, contents)) < 48 * 2**20
+def test_many_photos_are_sent_as_they_are(tmp_path: Path) -> None:
+    """Encoded anew as PNG, sixty photos of 50 MB together became 118 MB."""
+    noise = np.random.default_rng(0).integers(0, 256, (900, 900, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "photo.jpg", quality=95)
+    content = (tmp_path / "photo.jpg").read_bytes()
+    assert 60 * len(content) > 48 * 2**20
+    assert encode_pictures([tmp_path / "photo.jpg"] * 60, 224) == [content] * 60
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         (None, "no such file; expected a picture"),
-        (b"", "not a picture; expected a format such as PNG or JPEG"),
-        (b"notes", "not a picture; expected a format such as PNG or JPEG"),
-        (b"\x89PNG\r\n\x1a\n broken", "not a picture"),
+        (b"", "is not a picture; expected a format such as PNG or JPEG"),
+        (b"notes", "is not a picture; expected a format such as PNG or JPEG"),
+        (b"\x89PNG\r\n\x1a\n broken", "is not a picture"),
     ],
 )
 def test_what_is_no_picture_is_not_sent(tmp_path: Path, content: bytes | None, words: str) -> None:
@@ -165,7 +169,7 @@ def test_a_file_that_is_no_picture(tmp_path: Path, content: bytes) -> None:
 def test_a_truncated_picture(tmp_path: Path, cat_path: Path) -> None:
     file = tmp_path / "cut.png"
     file.write_bytes(cat_path.read_bytes()[:700])
-    with pytest.raises(InputError, match=r"cut\.png: cannot be read as a picture"):
+    with pytest.raises(InputError, match=r"cut\.png: is damaged: image file is truncated"):
         read_image(file, 32)
 
 
@@ -193,7 +197,7 @@ def png(size: tuple[int, int] = (4, 4)) -> bytes:
 def write_parquet(path: Path, pictures: list[bytes | None], labels: list[int | None]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     table = pa.table({
-        "img": pa.array([{"bytes": data, "path": None} for data in pictures],
+        "img": pa.array([{"bytes": data, "path": "cat.png"} for data in pictures],
                         pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
         "label": pa.array(labels, pa.int64()),
     })  # fmt: skip
@@ -215,7 +219,7 @@ def test_a_folder_of_parts(tmp_path: Path, folder: str) -> None:
     [
         ([], [], "holds no images"),
         ([png(), b"?"], [0, 1], "image 1 is not a picture"),
-        ([None], [0], "image 0 is not a picture"),
+        ([None], [0], "image 0 has no bytes, only the path 'cat.png'"),
         ([png()], [None], "image 0 has no label"),
         ([png(), png((5, 4))], [0, 1], r"different sizes \(4x4, 5x4\)"),
     ],
@@ -235,11 +239,33 @@ def test_bad_content(
         {"img": [b"x"], "label": [1]},
         {"img": [{"path": "x"}], "label": [1]},
         {"img": [{"bytes": b"x"}], "label": ["cat"]},
+        {"img": [{"bytes": "text"}], "label": [1]},
     ],
 )
 def test_other_columns(tmp_path: Path, columns: dict[str, list[object]]) -> None:
     pq.write_table(pa.table(columns), tmp_path / "data.parquet")
     with pytest.raises(InputError, match=r"has the columns .*; expected parquet with the columns"):
+        read_dataset(tmp_path / "data.parquet")
+
+
+def test_a_picture_of_gigapixels_is_named_and_not_decoded(tmp_path: Path) -> None:
+    content = bytearray(png())
+    content[16:24] = struct.pack(">II", 60_000, 60_000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    file = write_parquet(tmp_path / "data.parquet", [png(), bytes(content)], [0, 1])
+    with pytest.raises(
+        InputError, match=r"data\.parquet: image 1 .*(3600\.0|more than 179) million"
+    ):
+        read_dataset(file)
+
+
+def test_images_may_come_without_labels(tmp_path: Path) -> None:
+    table = pa.table({"img": [{"bytes": png()}] * 3})
+    pq.write_table(table, tmp_path / "data.parquet")
+    assert count_images(tmp_path / "data.parquet") == 3
+    assert len(list(iterate_images(tmp_path / "data.parquet"))) == 3
+    assert next(local_images(tmp_path / "data.parquet", 4).chunks(2)).shape == (2, 3, 4, 4)
+    with pytest.raises(InputError, match="label"):
         read_dataset(tmp_path / "data.parquet")
 
 

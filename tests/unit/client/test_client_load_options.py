@@ -106,6 +106,14 @@ def test_a_trace_file(tmp_path: Path) -> None:
     duration_s, warmup_s = times_of(trace, None, None)
     assert 0.25 < duration_s < 0.26
     assert warmup_s == 0
+    # It tells every departure: no spread was drawn.
+    assert options.to_json()["distribution"] is None
+
+
+def test_a_trace_file_may_have_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "trace.csv"
+    path.write_text("at_s,rows\n0.5,2\n", encoding="utf-8-sig")
+    assert [entry.rows for entry in read_trace(path).entries] == [2]
 
 
 @pytest.mark.parametrize(
@@ -121,6 +129,8 @@ def test_a_trace_file(tmp_path: Path) -> None:
         ("at_s,rows\n1,0\n", "line 2"),
         ("at_s\n1,2\n", "line 2"),
         ("at_s,rows\n1,nan\n", "line 2"),
+        ("at_s,rows\n1,1.5\n", "line 2: .*whole ones for rows and priority"),
+        ("at_s,priority\n1,1.5\n", "line 2: .*whole ones for rows and priority"),
     ],
 )
 def test_a_trace_file_says_what_is_wrong(tmp_path: Path, text: str, words: str) -> None:

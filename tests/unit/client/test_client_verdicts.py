@@ -21,14 +21,35 @@ def judged(*done_after_s: float, failed: int = 0, p99_s: float) -> tuple[bool, s
 
 
 def test_objective_met_and_missed_tell_by_how_much() -> None:
-    assert judged(0.010, p99_s=0.02) == (
+    assert judged(*[0.010] * 100, p99_s=0.02) == (
         True,
         "objective met: 99% of the requests were answered within 10.000 ms, 10 ms (50.0%) below 20 ms",
     )
-    assert judged(0.025, p99_s=0.02) == (
+    assert judged(0.025, 0.025, p99_s=0.02) == (
         False,
         "objective missed: 99% of the requests were answered within 25.000 ms, 5 ms (25.0%) above 20 ms",
     )
+
+
+def test_too_few_requests_do_not_decide() -> None:
+    """Of ninety-nine the p99 is the slowest: one request would be the verdict."""
+    for slowest_s in (0.01, 5.0):
+        recorder = recorder_of()
+        for seconds in [0.01] * 98 + [slowest_s]:
+            recorder.succeeded_at(2.0, 2.0, 2.0 + seconds, None)
+        verdict = judge(measured(recorder), 1.0)
+        assert not verdict.met
+        assert not verdict.decided
+        assert "99 requests in 10 s are too few to tell a 99th percentile" in verdict.text
+        assert "expected 100 at least" in verdict.text
+    recorder.succeeded_at(2.0, 2.0, 2.01, None)
+    assert judge(measured(recorder), 1.0).met
+
+
+def test_two_misses_decide_however_few_the_requests() -> None:
+    assert "objective missed: 99%" in judged(5.0, 5.0, 0.01, p99_s=1.0)[1]
+    assert "66.7% of the requests got no answer" in judged(0.01, failed=2, p99_s=1.0)[1]
+    assert "not judged" in judged(0.01, failed=1, p99_s=1.0)[1]
 
 
 def test_objective_is_missed_by_failures_however_fast_the_rest() -> None:

@@ -266,3 +266,25 @@ def test_a_file_that_cannot_be_written_is_named(single: Report) -> None:
 def test_the_examples_are_what_the_reader_wants() -> None:
     for file in DATA.glob("load-*.json"):
         assert read_report(file) == json.loads(file.read_text())
+
+
+def test_the_page_of_a_replay_says_so(single: Report) -> None:
+    single["rate"] = "trace.csv"
+    single["options"]["rate"] = "trace.csv"
+    text = Page(render(single)).text
+    assert "open loop, replay of trace.csv, 1 row per request" in text
+    assert "poisson)" not in text
+    single["rate"] = "50..500"
+    assert "50..500 requests/s (poisson)" in Page(render(single)).text
+
+
+def test_an_unfinished_search_is_not_framed_in_green(sweep: Report) -> None:
+    report = find_max(sweep)
+    report["objective"] = {"p99_s": 0.05, "met": True, "text": "not finished", "decided": False}
+    assert ("p", "class", "verdict unsure") in Page(render(report)).attributes
+    report["objective"]["decided"] = True
+    assert ("p", "class", "verdict ok") in Page(render(report)).attributes
+    # As earlier versions wrote it.
+    del report["objective"]["decided"]
+    report["find_max"]["complete"] = False
+    assert ("p", "class", "verdict unsure") in Page(render(report)).attributes

@@ -15,8 +15,10 @@ from rootmodels.analysis.blocks import (
     rank_groups,
 )
 from rootmodels.analysis.covariance import correlation, covariance, varying, whitened, whitening
+from rootmodels.analysis.derived import Kind, derive
 from rootmodels.analysis.errors import AnalysisError
 from rootmodels.analysis.moments import Array, Moments
+from rootmodels.analysis.sums import LayerShape, Sums, make_plan
 
 
 def mixed_samples(seed: int, samples: int, channels: int) -> Array:
@@ -182,3 +184,23 @@ def test_the_possible_numbers_of_groups_divide_both() -> None:
     for groups in (0, 1, 5):
         with pytest.raises(AnalysisError, match=f"{groups} groups"):
             block_score(np.ones((6, 6)), groups)
+
+
+@pytest.mark.parametrize(
+    ("layer", "pair", "words"),
+    [
+        (np.inf, 1.0, "the responses of layer b overflow"),
+        (np.nan, np.nan, "the responses of layer b overflow"),
+        (1.0, np.inf, "the responses of layers a-b overflow"),
+    ],
+)
+def test_responses_that_overflow_are_refused_and_named(
+    layer: float, pair: float, words: str
+) -> None:
+    """They gave rank 0, matrices of NaN, and success."""
+    plan = make_plan([LayerShape("a", 2, 1, 1), LayerShape("b", 2, 1, 1)])
+    scatters = {"a": np.eye(2), "b": np.where(np.eye(2) > 0, layer, 0.0)}
+    means = {"a": np.zeros(2), "b": np.zeros(2)}
+    sums = Sums.from_matrices(plan, 5, means, scatters, {("a", "b"): np.ones((2, 2)) * pair})
+    with pytest.raises(AnalysisError, match=words):
+        derive(sums, {Kind.COVARIANCE})
