@@ -200,7 +200,12 @@ async def serve(settings: Settings) -> NoReturn:
         server, observer, Guard(authorizer, observer) if authorizer else None
     )
     is_explicit = settings.model_control == "explicit"
-    control = ModelControl(models, pool, dispatcher, settings.weights) if is_explicit else None
+    untrained = settings.untrained == "any"
+    control = (
+        ModelControl(models, pool, dispatcher, observer, settings.weights, untrained=untrained)
+        if is_explicit
+        else None
+    )
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
         InferenceService(
             _identity(settings), models, dispatcher, statistics, observer, control, traces

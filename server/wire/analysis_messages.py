@@ -103,7 +103,7 @@ def parse_spec(
     card = find_model(models, spec.model, "").card
     pairs = [(pair.first, pair.second) for pair in spec.pairs]
     try:
-        plan = network_plan(card.variant, pairs, spec.layers, card.image[1])
+        plan = network_plan(card.layers, pairs, spec.layers)
     except UnknownLayerError as error:
         raise RefusalError(Reason.UNKNOWN_LAYER, f"{card.name}: {error}") from None
     except AnalysisError as error:
