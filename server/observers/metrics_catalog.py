@@ -47,8 +47,8 @@ ROWS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 LABELS: Mapping[str, str] = {
     "model": 'a model of the table, such as `nin-root-4`; "" for a request that names none of them',
-    "outcome": "`ok`, or the reason of a refusal; of an analysis `ok`, `failed` or `cancelled`; of a load `ok` "
-    "or `failed`",
+    "outcome": "`ok`, or the reason of a refusal; of an analysis `ok`, `failed` or `cancelled`; of a "
+    "load `ok` or `failed`",
     "reason": "why a request got no answer (`server/core/reasons.py`)",
     "stage": "`arrival`: the deadline had passed when the request came; `waiting`: while it waited",
     "method": "a gRPC method that the server has, such as `ModelInfer`",

@@ -17,7 +17,7 @@ INTERVAL_S = 1.0
 MAX_ID_LENGTH = 128
 _MAX_TEXT_LENGTH = 500
 
-_ERRORS = frozenset({Reason.MODEL_FAILURE, Reason.WORKER_LOST})
+_ERRORS = frozenset({Reason.INTERNAL_ERROR, Reason.MODEL_FAILURE, Reason.WORKER_LOST})
 _OF_THE_CALLER = frozenset(
     {
         Reason.INVALID_REQUEST,
@@ -39,6 +39,7 @@ _OWN_TEXT = frozenset(
         Reason.DEADLINE_EXPIRED,
         Reason.CANCELLED,
         Reason.DRAINING,
+        Reason.INTERNAL_ERROR,
         Reason.MODEL_FAILURE,
         Reason.WORKER_LOST,
     }
