@@ -59,7 +59,7 @@ def pace(data: Path, images: int) -> dict[str, object]:
     torch.set_num_threads(cpu_count())
     spec = LoadSpec(ANALYSED, weights_path(ANALYSED, PRETRAINED_DIR), "cpu", cpu_count())
     module = build_module(spec)
-    plan = make_plan(analysable_layers(module.variant))
+    plan = make_plan(analysable_layers(module.layers))
     capture = Capture(module, plan)
     seconds: dict[str, list[float]] = {"forward": [], "sums": []}
     done = 0
@@ -117,7 +117,7 @@ def sum_up(data: Path, images: int) -> None:
 
     spec = LoadSpec(ANALYSED, weights_path(ANALYSED, PRETRAINED_DIR), "cpu", cpu_count())
     module = build_module(spec)
-    capture = Capture(module, make_plan(analysable_layers(module.variant)))
+    capture = Capture(module, make_plan(analysable_layers(module.layers)))
     for block in blocks(data, images):
         capture.add(block)
     derive(capture.sums(), {Kind.COVARIANCE, Kind.WHITENED})
@@ -138,7 +138,7 @@ def store_all(data: Path, images: int) -> None:
         for block in blocks(data, images):
             for name, response in responses(module, torch.from_numpy(block), Stage.AFTER_RELU):
                 maps.setdefault(name, []).append(response.numpy())
-    layers = [layer.name for layer in analysable_layers(module.variant)]
+    layers = [layer.name for layer in analysable_layers(module.layers)]
     stored = {name: np.concatenate(maps.pop(name)) for name in layers}
     for first, second in pairwise(layers):
         size = max(stored[first].shape[2], stored[second].shape[2])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from types import MappingProxyType
 
 from rootmodels.variants import Family
@@ -32,13 +33,16 @@ UNNAMED_CLASSES = tuple(f"class {index}" for index in range(1000))
 class FamilyFacts:
     """Square RGB images of ``image_size`` pixels, less ``mean``, over ``std``, in the classes ``classes``.
 
-    Weights may tell of another image size and of other classes.
+    Weights may tell of another image size and of other classes. Of a picture's shorter side, the middle
+    ``crop`` is seen.
     """
 
     image_size: int
     mean: Channels
     std: Channels
     classes: tuple[str, ...]
+    crop: Fraction = Fraction(1)
+    """1: all there is of a square picture, as with the small images of CIFAR."""
 
 
 FAMILIES: Mapping[Family, FamilyFacts] = MappingProxyType(
@@ -51,6 +55,7 @@ FAMILIES: Mapping[Family, FamilyFacts] = MappingProxyType(
             (123.675, 116.28, 103.53),
             (58.395, 57.12, 57.375),
             UNNAMED_CLASSES,
+            crop=Fraction(224, 256),
         ),
     }
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -118,6 +119,19 @@ def check_info(info: WeightsInfo) -> None:
         raise WeightsError(f"image size is {info.image_size}, expected {low} to {high} pixels")
     if not all(isinstance(name, str) and name for name in info.classes):
         raise WeightsError("a class has no name")
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a weights file, in hex.
+
+    Raises:
+        WeightsError: if it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def publish(path: Path, write: Callable[[Path], object]) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import errno
 import functools
 import gc
 import logging
 import os
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any, NoReturn
@@ -201,8 +203,12 @@ async def serve(settings: Settings) -> NoReturn:
     checked: Any = CheckedServer(
         server, observer, Guard(authorizer, observer) if authorizer else None
     )
-    is_explicit = settings.model_control == "explicit"
-    control = ModelControl(models, pool, dispatcher, settings.weights) if is_explicit else None
+    control = None
+    if settings.model_control == "explicit":
+        untrained = settings.untrained == "any"
+        control = ModelControl(
+            models, pool, dispatcher, observer, settings.weights, untrained=untrained
+        )
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
         InferenceService(
             _identity(settings), models, dispatcher, statistics, observer, control, traces
@@ -398,9 +404,15 @@ def _stop_on_signals() -> asyncio.Event:
 def _metrics_endpoint(settings: Settings, monitoring: Monitoring) -> MetricsEndpoint:
     try:
         return monitoring.endpoint(settings.host, settings.metrics_port)
-    except OSError as error:
+    except socket.gaierror as error:
         raise StartError(
-            f"metrics_port: cannot listen on {settings.host}:{settings.metrics_port}: "
+            f"host: {settings.host} is no address of this machine: {error.strerror}"
+        ) from error
+    except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise StartError(f"host: {settings.host} is no address of this machine") from error
+        raise StartError(
+            f"metrics_port: cannot listen on {_authority(settings.host, settings.metrics_port)}: "
             f"{error.strerror}"
         ) from error
 

@@ -211,17 +211,17 @@ class Dispatcher:
 
     # What the pool tells.
 
-    def model_measured(self, worker: str, model: str, latency: Latency) -> None:
+    def model_measured(self, worker: str, model: str, latency: Latency, device_name: str) -> None:
         """See :class:`server.workers.pool.PoolEvents`."""
-        size = self._scheduler.model_measured(model, latency)
+        size = self._scheduler.model_measured(model, latency, device_name)
         waits = "worth waiting for" if size.waits else "not worth waiting for"
         text = "worker %s: batches of %s have up to %d rows, more are %s"
         fields = {"worker": worker, "model": model, "batch_rows": size.rows, "waits": size.waits}
         _log.info(text, worker, model, size.rows, waits, extra=fields)
 
-    def worker_ready(self, worker: str, models: frozenset[str]) -> None:
+    def worker_ready(self, worker: str, models: frozenset[str], device_name: str = "") -> None:
         """See :class:`server.workers.pool.PoolEvents`."""
-        self._scheduler.worker_ready(worker, models)
+        self._scheduler.worker_ready(worker, models, device_name)
         self._pump()
 
     def batch_done(self, worker: str, batch: int, report: BatchReport) -> None:
@@ -247,11 +247,11 @@ class Dispatcher:
         """See :class:`server.workers.pool.PoolEvents`."""
         self._scheduler.worker_alive(worker, time.monotonic())
 
-    def batch_failed(self, worker: str, batch: int, error: str) -> None:
+    def batch_failed(self, worker: str, batch: int, error: str, report: BatchReport) -> None:
         """See :class:`server.workers.pool.PoolEvents`."""
         failed = self._scheduler.batch_done(worker, batch, time.monotonic(), None)
         if self._traces is not None:
-            self._trace(self._traces, failed, None)
+            self._trace(self._traces, failed, report)
         for request in failed.requests:
             text = f"model {failed.model} failed on this batch: {error}"
             self._refuse(request, Reason.MODEL_FAILURE, text, worker)
@@ -269,9 +269,10 @@ class Dispatcher:
         """See :class:`server.workers.pool.PoolEvents`."""
         failed = self._models.get(model)
         assert failed is not None
+        why = "; ".join(f"{worker}: {why}" for worker, why in failed.failures.items())
         for request in self._scheduler.drop_model(model):
             self._trace_end_of_wait(request)
-            text = f"model {model} is not ready: {failed.state_reason}"
+            text = f"model {model} is not ready: {why}"
             self._refuse(request, Reason.MODEL_NOT_READY, text)
 
     # Dispatch.
@@ -306,8 +307,6 @@ class Dispatcher:
 
     def _answer(self, batch: Batch, logits: bytes, report: BatchReport) -> None:
         formed_ns = int(batch.formed_s * 1e9)
-        model = self._models.get(batch.model)
-        assert model is not None
         refused = dict(report.refused)
         row_bytes = len(logits) // batch.rows
         offset = 0
@@ -333,40 +332,37 @@ class Dispatcher:
                 total_ns=time.monotonic_ns() - arrived_ns,
                 batch_rows=batch.rows,
                 worker=batch.worker,
-                engine=model.engine,
-                precision=model.precision,
+                engine=report.engine,
+                precision=report.precision,
                 decode_ns=report.decode_ns,
             )
             waiting.future.set_result(Answer(share, timeline))
 
-    def _trace(self, traces: Traces, batch: Batch, report: BatchReport | None) -> None:
-        """Tell of a batch in which traced requests are; without a report it failed."""
-        expired = report.expired if report else ()
+    def _trace(self, traces: Traces, batch: Batch, report: BatchReport) -> None:
+        """Tell of a batch in which traced requests are; one that failed has no times."""
         traced = [
             TracedRequest(
                 trace=waiting.trace,
                 arrived_ns=int(request.arrived_s * 1e9),
                 rows=request.rows,
                 attempts=request.attempts,
-                expired=position in expired,
+                expired=position in report.expired,
             )
             for position, request in enumerate(batch.requests)
             if (waiting := self._waiting.get(request.id)) and waiting.trace
         ]
         if not traced:
             return
-        model = self._models.get(batch.model)
-        assert model is not None
         times = BatchTimes(
             model=batch.model,
             rows=batch.rows,
             requests=len(batch.requests),
             worker=batch.worker,
-            engine=model.engine,
-            precision=model.precision,
+            engine=report.engine,
+            precision=report.precision,
             closed_ns=int(batch.formed_s * 1e9),
-            began_ns=report.began_ns if report else None,
-            ended_ns=report.ended_ns if report else time.monotonic_ns(),
+            began_ns=report.began_ns or None,
+            ended_ns=report.ended_ns or time.monotonic_ns(),
         )
         traces.batch_ended(times, traced)
 

@@ -10,11 +10,13 @@ from functools import cached_property
 from pathlib import Path
 
 from rootmodels.cost import Cost, network_cost
+from rootmodels.layer import Layer
 from rootmodels.variants import VARIANTS, Variant
 from rootmodels.weights_info import (
     WeightsError,
     WeightsInfo,
     class_names,
+    file_sha256,
     image_size,
     read_info,
     weights_path,
@@ -47,6 +49,8 @@ class ModelCard:
     cost: Cost
     weights: Path | None
     info: WeightsInfo | None
+    weights_sha256: str = ""
+    """Of the weights file; "" for an untrained one."""
 
     @property
     def accuracy(self) -> float | None:
@@ -63,6 +67,11 @@ class ModelCard:
     def classes(self) -> tuple[str, ...]:
         """What the logits stand for."""
         return class_names(self.variant, self.info)
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Its network, layer by layer, for its own images and classes."""
+        return tuple(cost.layer for cost in self.cost.layers)
 
     @cached_property
     def name(self) -> str:
@@ -87,6 +96,10 @@ class Model:
     failures: dict[str, str] = field(default_factory=dict)
     """Worker name to why it cannot load the model."""
     was_ready: bool = False
+    may_be_untrained: bool = False
+    """Whether it was asked for at the start, and had no trained weights."""
+    retiring: bool = False
+    """Whether it is served no more, and what was admitted is still to be answered."""
 
     @property
     def state(self) -> State:
@@ -142,6 +155,10 @@ class Models:
         """The models that were asked for."""
         return [model for model in self._models.values() if model.served]
 
+    def wanted(self) -> list[Model]:
+        """The models that workers should have: those served, and those that have requests to answer."""
+        return [model for model in self._models.values() if model.served or model.retiring]
+
     @property
     def all_ready(self) -> bool:
         """Whether every model that was asked for is ready."""
@@ -165,7 +182,9 @@ class Models:
             if name not in self._models:
                 known = ", ".join(self._models)
                 raise ModelSelectionError(f"models: {name!r} is not one of {known}")
-            self._models[name].served = True
+            model = self._models[name]
+            model.served = True
+            model.may_be_untrained = model.card.info is None
         if not chosen:
             raise ModelSelectionError(
                 "models: the weights folder has no trained model; name models to serve them untrained"
@@ -188,8 +207,10 @@ def read_card(variant: Variant, weights: Path) -> ModelCard:
         WeightsError: as :func:`find_models`.
     """
     path = weights_path(variant.name, weights)
-    info = read_info(path) if path.is_file() else None
+    # The hash first: a file that is replaced in between is not the one that workers are told to load.
+    sha256 = file_sha256(path) if path.is_file() else ""
+    info = read_info(path) if sha256 else None
     if info is not None and info.variant != variant.name:
         raise WeightsError(f"{path} holds weights of {info.variant}, not of {variant.name}")
     cost = network_cost(variant, image_size(variant, info), len(class_names(variant, info)))
-    return ModelCard(variant, cost, path if info else None, info)
+    return ModelCard(variant, cost, path if info else None, info, sha256)

@@ -67,6 +67,13 @@ class Settings(BaseModel):
         "none",
     )
 
+    untrained: Literal["named", "any"] = _option(
+        "models",
+        "which models may have random weights: those without a weights file that are named in models, or any "
+        "that callers load",
+        "named",
+    )
+
     device: str = _option(
         "workers",
         "auto (every GPU, else the CPU), cpu, cuda (every GPU), or cuda:N,...; one worker process per GPU",

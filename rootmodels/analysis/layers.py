@@ -1,4 +1,4 @@
-"""Which layers of a variant can be analysed, by which names, and which are adjacent; no torch."""
+"""Which layers of a network can be analysed, by which names, and which are adjacent; no torch."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from enum import Enum
 
 from rootmodels.analysis.sums import LayerShape, Pair, Plan, make_plan
 from rootmodels.layer import Layer, find_layer
-from rootmodels.layers import network_layers
-from rootmodels.variants import Variant
 
 
 class Stage(Enum):
@@ -19,32 +17,31 @@ class Stage(Enum):
 
 
 def network_plan(
-    variant: Variant,
+    graph: Sequence[Layer],
     pairs: Iterable[Pair] = (),
     layers: Iterable[str] = (),
-    image_size: int | None = None,
 ) -> Plan:
     """The plan for ``pairs`` and further ``layers``; without both, for all adjacent pairs.
 
-    Layers may be named as the paper does or by their path in the torch module; the plan has the paper's
+    ``graph`` is that of the very network whose responses will be summed: the plan tells how the sums lie in
+    memory, and weights may have other classes and images than their family. Layers may be named as the paper does or by their path in the torch module; the plan has the paper's
     names.
 
     Raises:
         UnknownLayerError, AnalysisError: see :func:`rootmodels.analysis.sums.make_plan`.
     """
-    graph = network_layers(variant, image_size)
     wanted = [(_paper_name(graph, first), _paper_name(graph, second)) for first, second in pairs]
     names = [_paper_name(graph, name) for name in layers]
     if not wanted and not names:
         wanted = adjacent_pairs(graph)
-    return make_plan(analysable_layers(variant, image_size), wanted, names)
+    return make_plan(analysable_layers(graph), wanted, names)
 
 
-def analysable_layers(variant: Variant, image_size: int | None = None) -> tuple[LayerShape, ...]:
-    """The convolutions of ``variant`` in the order they run."""
+def analysable_layers(graph: Iterable[Layer]) -> tuple[LayerShape, ...]:
+    """The convolutions of ``graph`` in the order they run."""
     return tuple(
         LayerShape(layer.name, layer.out_channels, layer.size, layer.size, layer.groups)
-        for layer in network_layers(variant, image_size)
+        for layer in graph
         if layer.kind == "conv"
     )
 

@@ -39,6 +39,7 @@ class Helper:
         self._process: subprocess.Popen[bytes] | None = None
         self._link: socket.socket | None = None
         self._reply: asyncio.Future[messages.Reply] | None = None
+        self._asked_job = 0
         self._turn = asyncio.Lock()
         self._jobs = 0
         self._paused = False
@@ -128,13 +129,16 @@ class Helper:
             self._end("it cannot be told anything")
             raise HelperLostError("the analysis process has ended") from None
 
-    async def ask(self, request: messages.Message) -> messages.Reply:
+    async def ask(self, request: messages.Request) -> messages.Reply:
         """Send ``request`` and wait for its reply. The caller holds the turn.
+
+        However this ends, no reply is under way any more: the process is idle, or there is none.
 
         Raises:
             HelperLostError: if the process ended first.
         """
         reply = self._reply = asyncio.get_running_loop().create_future()
+        self._asked_job = request.job
         try:
             self.tell(request)
             return await asyncio.shield(reply)
@@ -142,10 +146,11 @@ class Helper:
             # The next job must find it idle.
             with contextlib.suppress(HelperLostError, TimeoutError):
                 await asyncio.wait_for(asyncio.shield(reply), _PATIENCE_S)
-            if not reply.done():
-                self._end("it does not end what was cancelled")
             raise
         finally:
+            # Also if this task was cancelled once more while it waited for the end of what was cancelled.
+            if not reply.done():
+                self._end("it does not end what was cancelled")
             self._reply = None
             if reply.done() and not reply.cancelled():
                 reply.exception()  # seen, even if nobody waits
@@ -163,8 +168,10 @@ class Helper:
             return
         message = messages.decode(datagram)
         assert isinstance(message, messages.Reply)
-        if self._reply is not None and not self._reply.done():
-            self._reply.set_result(message)
+        if self._reply is None or self._reply.done() or message.job != self._asked_job:
+            self._end("it answered what was not asked")
+            return
+        self._reply.set_result(message)
 
     def _end(self, why: str) -> None:
         process, link = self._process, self._link

@@ -91,6 +91,7 @@ class Analyses:
         self._running: dict[int, Analysis] = {}
         self._numbers = itertools.count(1)
         self._inspections = 0
+        self._places: set[Place] = set()
         self._closing = False
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -127,16 +128,53 @@ class Analyses:
             fields |= {"outcome": outcome, "images": analysis.sums.images}
             _log.info("analysis %s of %s: %s", analysis.name, card.name, outcome, extra=fields)
 
+    @contextmanager
+    def place(self) -> Iterator[Place]:
+        """A place for sums that are sent here, from before the first comes until all is answered.
+
+        Raises:
+            RefusalError: as :meth:`open`.
+        """
+        self._check_open()
+        self._check_room()
+        place = Place(self)
+        self._places.add(place)
+        try:
+            yield place
+        finally:
+            self._places.remove(place)
+
+    def hold(self, place: Place, size: int) -> None:
+        """Have ``place`` hold sums of ``size`` bytes.
+
+        Raises:
+            RefusalError: if all places together would hold more than one call may send.
+        """
+        held = sum(other.size for other in self._places if other is not place)
+        if held + size > self.limits.max_bytes:
+            raise RefusalError(
+                Reason.ANALYSES_FULL,
+                f"other calls hold sums of {held} bytes, {size} more came, at most "
+                f"{self.limits.max_bytes} are held at a time; try again later",
+                _RETRY_AFTER_S,
+            )
+        place.size = max(place.size, size)
+
     async def derive(self, sums: Sums, kinds: Collection[Kind], tolerance: float) -> Derived:
-        """What ``sums`` give.
+        """What ``sums`` give, which have a :meth:`place`.
 
         Raises:
             RefusalError: if nothing can be derived of them.
         """
-        self._check_open()
         begin = _begin(next(self._numbers), None, sums.plan, "", kinds)
-        with HelperJob(self._helpers[0], begin) as job:
-            return await _derive(job, begin.job, sums, kinds, tolerance)
+
+        async def work() -> Derived:
+            with HelperJob(self._helpers[0], begin) as job:
+                return await _derive(job, begin.job, sums, kinds, tolerance)
+
+        task = asyncio.create_task(work())
+        await _unless(self._closed, {task})
+        return task.result()
 
     def set_busy(self, device: str, busy: bool) -> None:
         """Inference has begun on ``device``, or has ended there: its process waits meanwhile."""
@@ -183,7 +221,7 @@ class Analyses:
         return task.result()
 
     def _check_room(self) -> None:
-        running = len(self._running) + self._inspections
+        running = len(self._running) + self._inspections + len(self._places)
         if running >= self.limits.max_jobs:
             raise RefusalError(
                 Reason.ANALYSES_FULL,
@@ -194,6 +232,18 @@ class Analyses:
     def _check_open(self) -> None:
         if self._closing:
             raise RefusalError(Reason.DRAINING, "the server is shutting down; use another one")
+
+
+class Place:
+    """Room for the sums of one call, of which it holds at most two parts of ``size`` bytes at a time."""
+
+    def __init__(self, analyses: Analyses) -> None:
+        self._analyses = analyses
+        self.size = 0
+
+    def hold(self, size: int) -> None:
+        """See :meth:`Analyses.hold`."""
+        self._analyses.hold(self, size)
 
 
 class Analysis:

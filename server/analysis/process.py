@@ -8,7 +8,6 @@ it altogether. So it needs neither to watch for inference nor to be told of it.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import socket
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from rootmodels.analysis.errors import AnalysisError
 from rootmodels.analysis.layers import Stage
 from rootmodels.analysis.sums import Sums
 from rootmodels.data_error import DataError
+from rootmodels.weights_info import file_sha256
 from server.analysis import derived, messages
 from server.engines.base import LoadSpec, Precision
 from server.engines.profiling import measure
@@ -128,8 +128,27 @@ class AnalysisProcess:
             job.network = _Network(self._spec(begin))
         capture = Capture(job.network.module, begin.plan, Stage(begin.stage))
         capture.add(images)
-        job.memory.write_output(0, np.frombuffer(capture.sums().to_bytes(), np.uint8))
+        sums = capture.sums()
+        _check_finite(sums)
+        job.memory.write_output(0, np.frombuffer(sums.to_bytes(), np.uint8))
         return messages.Summed(begin.job, job.network.weights_sha256)
+
+
+def _check_finite(sums: Sums) -> None:
+    """Refuse sums of which nothing can be derived.
+
+    Raises:
+        AnalysisError: naming the first layer whose responses, or their products, are too large.
+    """
+    for name, moments in sums.layers.items():
+        if not (np.isfinite(moments.mean_rows).all() and np.isfinite(moments.scatter).all()):
+            raise AnalysisError(
+                f"the responses of {name} overflow float32: its sums are not finite; "
+                "expected weights that keep them smaller"
+            )
+    for (first, second), moments in sums.pairs.items():
+        if not np.isfinite(moments.scatter).all():
+            raise AnalysisError(f"the products of {first} and {second} overflow float32")
 
 
 def _read(
@@ -184,7 +203,7 @@ def _hashed(spec: LoadSpec, load: Callable[[LoadSpec], _Loaded]) -> tuple[_Loade
 
 
 def _sha256(path: Path | None) -> str:
-    return "" if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
+    return "" if path is None else file_sha256(path)
 
 
 def main() -> int:

@@ -28,6 +28,8 @@ class Reason(Enum):
     """Models are not loaded on request here."""
     LOAD_FAILED = "load_failed"
     """A model could not be loaded on request; what ran before goes on."""
+    INTERNAL_ERROR = "internal_error"
+    """The service itself is at fault."""
     MODEL_FAILURE = "model_failure"
     WORKER_LOST = "worker_lost"
     """The worker that computed it died, and so did the one that tried again."""

@@ -69,13 +69,14 @@ class Decisions(NamedTuple):
 
 @dataclass(slots=True)
 class _Worker:
-    """A worker that can take batches.
+    """A worker that can take batches. Those of one ``kind`` are equally fast.
 
     ``began_s``: since when it computes its first batch; ``hangs_s``: when that one counts as hanging.
     """
 
     name: str
     models: frozenset[str]
+    kind: str
     batches: OrderedDict[int, Batch] = field(default_factory=OrderedDict)
     began_s: float = 0.0
     hangs_s: float = math.inf
@@ -98,17 +99,18 @@ class Scheduler:
         self._workers: dict[str, _Worker] = {}
         self._deadlines: list[tuple[float, int, str]] = []
         self._abandoned: set[int] = set()
-        self._sizes: dict[str, BatchSize] = {}
+        self._sizes: dict[tuple[str, str], BatchSize] = {}
+        self._kinds: tuple[str, ...] = ()
         self._next_batch = 1
 
-    def model_measured(self, model: str, latency: Latency) -> BatchSize:
-        """Batches of ``model`` take so long; gives how large they will be."""
+    def model_measured(self, model: str, latency: Latency, kind: str = "") -> BatchSize:
+        """Batches of ``model`` take so long on workers of ``kind``; gives how large they will be there."""
         for rows, seconds in latency:
-            self.durations.learn(model, rows, seconds)
+            self.durations.learn(model, rows, seconds, kind)
         size = choose(latency)
         if self.limits.preferred_rows:
             size = BatchSize(self.limits.max_batch_rows, waits=True)
-        self._sizes[model] = size
+        self._sizes[model, kind] = size
         return size
 
     def offer(self, request: Request, now: float) -> Reason | None:
@@ -144,11 +146,12 @@ class Scheduler:
             self._abandoned.add(request.id)
         return False
 
-    def worker_ready(self, name: str, models: Iterable[str]) -> None:
+    def worker_ready(self, name: str, models: Iterable[str], kind: str = "") -> None:
         """``name`` can take batches of ``models``; told again when it can take those of others."""
         known = self._workers.get(name)
         if known is None:
-            self._workers[name] = _Worker(name, frozenset(models))
+            self._workers[name] = _Worker(name, frozenset(models), kind)
+            self._kinds = tuple(dict.fromkeys(worker.kind for worker in self._workers.values()))
         else:
             known.models = frozenset(models)
 
@@ -163,7 +166,7 @@ class Scheduler:
         if self._abandoned:
             self._abandoned.difference_update(request.id for request in batch.requests)
         if compute_s is not None:
-            self.durations.learn(batch.model, batch.rows, compute_s)
+            self.durations.learn(batch.model, batch.rows, compute_s, holder.kind)
         self._begin(holder, now)
         return batch
 
@@ -217,10 +220,13 @@ class Scheduler:
         """
         if self.limits.lead_s is not None or self.limits.preferred_rows:
             return False
+        rows = self.rows_queued(model)
         for worker in self._workers.values():
-            if not worker.batches and model in worker.models:
+            if model in worker.models and (
+                not worker.batches or rows >= self._full_rows(model, worker.kind)
+            ):
                 return False
-        return self.rows_queued(model) < self._full_rows(model)
+        return True
 
     def rows_in_flight(self, model: str) -> int:
         """Rows of ``model`` that are with a worker."""
@@ -234,12 +240,15 @@ class Scheduler:
 
     def backlog_s(self, model: str) -> float | None:
         """Expected seconds until what waits for ``model`` is computed; None if that is not known."""
-        rows = self.rows_queued(model)
-        full_s = self.durations.predict(model, self.limits.max_batch_rows)
-        workers = sum(model in worker.models for worker in self._workers.values())
-        if full_s is None or workers == 0:
-            return None
-        return rows / self.limits.max_batch_rows * full_s / workers
+        most = self.limits.max_batch_rows
+        rows_per_s = 0.0
+        for worker in self._workers.values():
+            if model in worker.models:
+                full_s = self.durations.predict(model, most, worker.kind)
+                if full_s is None:
+                    return None
+                rows_per_s += most / max(full_s, 1e-9)
+        return self.rows_queued(model) / rows_per_s if rows_per_s else None
 
     @property
     def is_empty(self) -> bool:
@@ -307,32 +316,43 @@ class Scheduler:
         the slots ahead of busy workers.
         """
         wake_s = math.inf
-        passed: list[tuple[Queue, int]] = []
+        passed: list[tuple[Queue, str, int]] = []
         waiting = [queue for queue in self._queues.values() if queue]
         if len(waiting) > 1:
             waiting.sort(key=lambda queue: (queue.head.priority, queue.head.arrived_s))
         for queue in waiting:
-            max_rows, ready_s = self._closable(queue, now)
-            full = 0 < max_rows <= queue.rows
-            worker, free_s = self._worker_for(queue.head.model, full, now)
-            if worker is not None and max_rows > 0:
-                for older, older_rows in passed:
-                    if older.head.model in worker.models:
+            found: tuple[_Worker, int] | None = None
+            for kind in self._kinds:
+                max_rows, ready_s = self._closable(queue, kind, now)
+                full = 0 < max_rows <= queue.rows
+                worker, free_s = self._worker_for(queue.head.model, kind, full, now)
+                if worker is not None and max_rows > 0:
+                    # Rather one that is idle than one that would be given a batch ahead.
+                    if found is None or (found[0].batches and not worker.batches):
+                        found = worker, max_rows
+                elif max_rows > 0:
+                    passed.append((queue, kind, max_rows))
+                wake_s = min(wake_s, max(ready_s, free_s))
+            if found is not None:
+                worker, max_rows = found
+                for older, kind, older_rows in passed:
+                    if (
+                        older is not queue
+                        and kind == worker.kind
+                        and older.head.model in worker.models
+                    ):
                         return self._close(older, older_rows, worker, now), now
                 return self._close(queue, max_rows, worker, now), now
-            if max_rows > 0:
-                passed.append((queue, max_rows))
-            wake_s = min(wake_s, max(ready_s, free_s))
         return None, wake_s
 
-    def _closable(self, queue: Queue, now: float) -> tuple[int, float]:
-        """The most rows of a batch closed now, or 0 and when one may be closed."""
+    def _closable(self, queue: Queue, kind: str, now: float) -> tuple[int, float]:
+        """The most rows of a batch closed now for a worker of ``kind``, or 0 and when one may be closed."""
         limits = self.limits
         head = queue.head
         if head.attempts > 0:
             return head.rows, now
-        size = self._sizes.get(head.model)
-        max_rows = self._full_rows(head.model)
+        size = self._sizes.get((head.model, kind))
+        max_rows = self._full_rows(head.model, kind)
         waits = size is None or size.waits
         due_s = queue.oldest_s + (limits.max_delay_s if waits else 0.0)
         if queue.rows >= max_rows or due_s <= now:
@@ -343,18 +363,20 @@ class Scheduler:
         preferred = max((size for size in sizes if size in limits.preferred_rows), default=0)
         return preferred, (now if preferred else due_s)
 
-    def _full_rows(self, model: str) -> int:
-        """From how many rows on a batch is full."""
-        size = self._sizes.get(model)
+    def _full_rows(self, model: str, kind: str) -> int:
+        """From how many rows on a batch for a worker of ``kind`` is full."""
+        size = self._sizes.get((model, kind))
         most = self.limits.max_batch_rows
         return min(size.rows, most) if size else most
 
-    def _worker_for(self, model: str, full: bool, now: float) -> tuple[_Worker | None, float]:
-        """A worker that may be given a batch now, or None and when one may be given it."""
+    def _worker_for(
+        self, model: str, kind: str, full: bool, now: float
+    ) -> tuple[_Worker | None, float]:
+        """A worker of ``kind`` that may be given a batch now, or None and when one may be given it."""
         idle: _Worker | None = None
         soonest, free_s = None, math.inf
         for worker in self._workers.values():
-            if model not in worker.models or worker.hung:
+            if model not in worker.models or worker.hung or worker.kind != kind:
                 continue
             if not worker.batches:
                 if idle is None or worker.last_given_s < idle.last_given_s:
@@ -367,7 +389,7 @@ class Scheduler:
             return idle, now
         return (soonest if free_s <= now else None), free_s
 
-    def _in_time(self, queue: Queue, max_rows: int, start_s: float) -> list[Request]:
+    def _in_time(self, queue: Queue, max_rows: int, worker: _Worker, now: float) -> list[Request]:
         """The first requests that fit into ``max_rows`` and are expected to be done by their deadlines.
 
         Under overload the oldest requests are those that have least time left: a full batch would be
@@ -375,13 +397,16 @@ class Scheduler:
         expires where it waits.
         """
         taken: list[Request] = []
+        start_s = self._start_s(worker, now)
         rows, soonest_s = 0, math.inf
         for request in queue:
             if taken and (rows + request.rows > max_rows or request.attempts > 0):
                 break
             limit_s = min(soonest_s, request.deadline_s)
             if limit_s < math.inf:
-                expected_s = self.durations.predict(request.model, rows + request.rows) or 0.0
+                expected_s = (
+                    self.durations.predict(request.model, rows + request.rows, worker.kind) or 0.0
+                )
                 if start_s + expected_s > limit_s:
                     if taken:
                         break
@@ -407,12 +432,12 @@ class Scheduler:
     def _end_s(self, worker: _Worker) -> float | None:
         """When the batch that ``worker`` computes is expected to be done; None if that is not known."""
         running = next(iter(worker.batches.values()))
-        expected_s = self.durations.predict(running.model, running.rows)
+        expected_s = self.durations.predict(running.model, running.rows, worker.kind)
         return None if expected_s is None else worker.began_s + expected_s
 
     def _close(self, queue: Queue, max_rows: int, worker: _Worker, now: float) -> Batch:
         """Take the first requests that fit into ``max_rows`` and can be in time; at least one."""
-        taken = self._in_time(queue, max_rows, self._start_s(worker, now)) or [queue.head]
+        taken = self._in_time(queue, max_rows, worker, now) or [queue.head]
         for request in taken:
             queue.remove(request.id)
         rows = sum(request.rows for request in taken)
@@ -429,6 +454,6 @@ class Scheduler:
         worker.began_s, worker.hangs_s = now, math.inf
         running = next(iter(worker.batches.values()), None)
         if running is not None and not worker.hung:
-            expected_s = self.durations.predict(running.model, running.rows) or 0.0
+            expected_s = self.durations.predict(running.model, running.rows, worker.kind) or 0.0
             limits = self.limits
             worker.hangs_s = now + max(limits.hang_s, limits.hang_factor * expected_s)

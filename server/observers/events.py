@@ -42,6 +42,9 @@ class Refusal:
     """What the caller is told; it may quote what the caller sent."""
     worker: str = ""
     """The one it failed on."""
+    method: str = ""
+    peer: str = ""
+    """The caller's address, where it was refused before anything else is known of it."""
 
 
 class Observer:
@@ -58,6 +61,9 @@ class Observer:
 
     def worker_lost(self, worker: str) -> None:
         """``worker`` ended and will be replaced."""
+
+    def model_loaded(self, model: str, outcome: str) -> None:
+        """A caller asked for ``model`` to be loaded: "ok" or "failed"."""
 
     def transferred(self, method: str, received: int, sent: int) -> None:
         """A gRPC message of so many bytes came or went; ``method`` is one the server has."""

@@ -75,6 +75,7 @@ class Metrics(Observer, Collector):
         self._analysis_jobs = Numbers(catalog.ANALYSIS_JOBS)
         self._analysis_images = Numbers(catalog.ANALYSIS_IMAGES)
         self._analyses = Numbers(catalog.ANALYSES)
+        self._loads = Numbers(catalog.MODEL_LOADS)
         self._of_model: dict[str, _OfModel] = {}
         self._analysis_jobs.of()
         for reason in _NO_MODEL_REASONS:
@@ -144,6 +145,10 @@ class Metrics(Observer, Collector):
     def analysis_began(self, model: str) -> None:
         """See :class:`server.observers.events.Observer`."""
         self._analysis_jobs.of().add()
+
+    def model_loaded(self, model: str, outcome: str) -> None:
+        """See :class:`server.observers.events.Observer`."""
+        self._loads.of(model, outcome).add()
 
     def analysed(self, model: str, images: int) -> None:
         """See :class:`server.observers.events.Observer`."""

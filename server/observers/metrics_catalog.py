@@ -47,7 +47,8 @@ ROWS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 LABELS: Mapping[str, str] = {
     "model": 'a model of the table, such as `nin-root-4`; "" for a request that names none of them',
-    "outcome": "`ok`, or the reason of a refusal; of an analysis `ok`, `failed` or `cancelled`",
+    "outcome": "`ok`, or the reason of a refusal; of an analysis `ok`, `failed` or `cancelled`; of a "
+    "load `ok` or `failed`",
     "reason": "why a request got no answer (`server/core/reasons.py`)",
     "stage": "`arrival`: the deadline had passed when the request came; `waiting`: while it waited",
     "method": "a gRPC method that the server has, such as `ModelInfer`",
@@ -230,6 +231,14 @@ MODEL_MACS = Metric(
     "Multiply-accumulates of a served model, per image.",
 )
 
+MODEL_LOADS = Metric(
+    "rootserve_model_loads",
+    Kind.COUNTER,
+    "loads",
+    ("model", "outcome"),
+    "Loads of a model that callers asked for.",
+)
+
 # Analysis.
 ANALYSIS_JOBS = Metric(
     "rootserve_analysis_jobs", Kind.GAUGE, "jobs", (), "Analysis jobs under way."
@@ -321,7 +330,14 @@ SECTIONS: Mapping[str, tuple[Metric, ...]] = {
     ),
     "Queue and batches": (BATCH_ROWS, BATCH_LIMIT, ROWS_QUEUED, QUEUE_LIMIT, ROWS_IN_FLIGHT),
     "Workers": (WORKER_UP, WORKER_RESTARTS, WORKER_BUSY, WORKER_CPU, WORKER_MEMORY),
-    "Models": (MODEL_INFO, MODEL_READY, MODEL_ACCURACY, MODEL_PARAMS, MODEL_MACS),
+    "Models": (
+        MODEL_INFO,
+        MODEL_READY,
+        MODEL_LOADS,
+        MODEL_ACCURACY,
+        MODEL_PARAMS,
+        MODEL_MACS,
+    ),
     "Analysis": (ANALYSIS_JOBS, ANALYSIS_IMAGES, ANALYSES),
     "GPUs": (
         GPU_UTILIZATION,

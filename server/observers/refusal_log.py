@@ -17,7 +17,7 @@ INTERVAL_S = 1.0
 MAX_ID_LENGTH = 128
 _MAX_TEXT_LENGTH = 500
 
-_ERRORS = frozenset({Reason.MODEL_FAILURE, Reason.WORKER_LOST})
+_ERRORS = frozenset({Reason.INTERNAL_ERROR, Reason.MODEL_FAILURE, Reason.WORKER_LOST})
 _OF_THE_CALLER = frozenset(
     {
         Reason.INVALID_REQUEST,
@@ -30,12 +30,16 @@ _OF_THE_CALLER = frozenset(
 # Reasons whose text is the server's own; that of others may quote what the caller sent.
 _OWN_TEXT = frozenset(
     {
+        # They name the token of the file, if one was found, and no token.
+        Reason.UNAUTHENTICATED,
+        Reason.PERMISSION_DENIED,
         Reason.MODEL_NOT_READY,
         Reason.QUEUE_FULL,
         Reason.DEADLINE_LOST,
         Reason.DEADLINE_EXPIRED,
         Reason.CANCELLED,
         Reason.DRAINING,
+        Reason.INTERNAL_ERROR,
         Reason.MODEL_FAILURE,
         Reason.WORKER_LOST,
     }
@@ -150,6 +154,8 @@ def _fields(refusal: Refusal, trace_id: str, count: int) -> dict[str, object]:
         "trace_id": trace_id,
         "model": refusal.model,
         "worker": refusal.worker,
+        "method": refusal.method,
+        "peer": _printable(refusal.peer, MAX_ID_LENGTH),
     }
     fields = {name: value for name, value in known.items() if value}
     return {**fields, "reason": refusal.reason.value, "count": count}

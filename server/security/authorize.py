@@ -68,8 +68,8 @@ class Authorizer:
     def __init__(self, store: TokenStore) -> None:
         self._store = store
 
-    def check(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> None:
-        """Let a call through.
+    def check(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> str:
+        """Let a call through; gives the name of its token, "" where none is needed.
 
         Raises:
             RefusalError: UNAUTHENTICATED or PERMISSION_DENIED, naming the group that is needed.
@@ -77,7 +77,7 @@ class Authorizer:
         group = group_of(method)
         tokens = self._store.current()
         if group is Group.HEALTH and tokens.open_health:
-            return
+            return ""
         presented = bearer_token(metadata)
         if presented is None:
             raise RefusalError(
@@ -97,3 +97,4 @@ class Authorizer:
                 f"the token '{token.name}' does not have the group '{group}', which this method "
                 f"needs; it has {', '.join(sorted(token.groups))}",
             )
+        return token.name

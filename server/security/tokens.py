@@ -27,6 +27,8 @@ from pathlib import Path
 from server.security import SecurityError
 
 CHECK_EVERY_S = 1.0
+STALE_S = 30.0
+"""For so long a file that cannot be used any more leaves in force what it said before."""
 MIN_SECRET_LENGTH = 16
 _MAX_FILE_BYTES = 2**20
 _ENTRY_KEYS = {"name", "sha256", "secret", "groups"}
@@ -146,7 +148,13 @@ def _refuse_twins(what: str, values: Iterable[object]) -> None:
 
 
 class TokenStore:
-    """The tokens of a file as it is now; a bad change leaves the last good ones in force."""
+    """The tokens of a file as it is now.
+
+    A file that cannot be used leaves the last good tokens in force for `STALE_S`, in which it is tried again
+    at every look: an editor, or a volume that is mounted anew, may be about to put it right. After that no
+    token is known, and only what needs none is answered, until the file can be used: whoever takes tokens away
+    by deleting the file, or damages it in doing so, must not keep them.
+    """
 
     def __init__(self, path: Path, clock: Callable[[], float]) -> None:
         """Read the file.
@@ -159,6 +167,8 @@ class TokenStore:
         self._version = _version(path)
         self._tokens = _read(path)
         self._checked_s = clock()
+        self._bad_since_s: float | None = None
+        self._told = ""
 
     def current(self) -> Tokens:
         """The tokens in force; looks at the file at most once in `CHECK_EVERY_S`."""
@@ -166,18 +176,36 @@ class TokenStore:
         if now_s - self._checked_s >= CHECK_EVERY_S:
             self._checked_s = now_s
             version = _version(self._path)
-            if version != self._version:
-                self._version = version
-                self._read_again()
+            # What could not be read is read again, even if it looks the same: the error may have passed.
+            if version is None or version != self._version:
+                self._read_again(version, now_s)
         return self._tokens
 
-    def _read_again(self) -> None:
+    def _read_again(self, version: tuple[int, ...] | None, now_s: float) -> None:
         try:
             self._tokens = _read(self._path)
         except SecurityError as error:
-            _log.warning("%s; the tokens read before stay in force", error)
+            self._on_bad(str(error), now_s)
         else:
+            # The version from before it was read: if it was replaced meanwhile, it is read once more.
+            self._version = version
+            self._bad_since_s, self._told = None, ""
             _log.info("token_file: %s read again, %d tokens", self._path, len(self._tokens.tokens))
+
+    def _on_bad(self, error: str, now_s: float) -> None:
+        if self._bad_since_s is None:
+            self._bad_since_s = now_s
+        if now_s - self._bad_since_s >= STALE_S:
+            self._tokens = Tokens((), self._tokens.open_health)
+            self._version = None
+            text = f"{error}; no token is known until it can be used"
+            level = logging.ERROR
+        else:
+            text = f"{error}; the tokens read before stay in force for {STALE_S:g} s"
+            level = logging.WARNING
+        if text != self._told:
+            self._told = text
+            _log.log(level, "%s", text)
 
 
 def _version(path: Path) -> tuple[int, ...] | None:

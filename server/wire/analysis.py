@@ -22,6 +22,7 @@ from server.analysis.jobs import (
     Analysis,
     Chunk,
     PixelChunk,
+    Place,
     dataset_chunks,
 )
 from server.core.reasons import Reason, RefusalError
@@ -148,16 +149,19 @@ class AnalysisService(analysis_pb2_grpc.AnalysisServiceServicer):
         if first is None or first.WhichOneof("message") != "options":
             raise RefusalError(Reason.INVALID_REQUEST, "expected options as the first message")
         options = parse_options(first.options)
-        subject, sums = await self._merged(requests)
-        derived = await self._analyses.derive(sums, options.kinds, options.tolerance)
-        head = summary(subject, sums, derived, options.tolerance, 0.0)
-        yield pb.DeriveResponse(summary=head)
-        if options.sums:
-            yield pb.DeriveResponse(sums=sums_header(subject, sums))
-        for chunk in matrix_chunks(derived.matrices):
-            yield pb.DeriveResponse(chunk=chunk)
+        with self._analyses.place() as place:
+            subject, sums = await self._merged(requests, place)
+            derived = await self._analyses.derive(sums, options.kinds, options.tolerance)
+            head = summary(subject, sums, derived, options.tolerance, 0.0)
+            yield pb.DeriveResponse(summary=head)
+            if options.sums:
+                yield pb.DeriveResponse(sums=sums_header(subject, sums))
+            for chunk in matrix_chunks(derived.matrices):
+                yield pb.DeriveResponse(chunk=chunk)
 
-    async def _merged(self, requests: AsyncIterator[pb.DeriveRequest]) -> tuple[Subject, Sums]:
+    async def _merged(
+        self, requests: AsyncIterator[pb.DeriveRequest], place: Place
+    ) -> tuple[Subject, Sums]:
         """The sums of all parts together, and what they are of. Holds two parts at a time."""
         merged: Sums | None = None
         part: SumsReader | None = None
@@ -173,7 +177,7 @@ class AnalysisService(analysis_pb2_grpc.AnalysisServiceServicer):
                 merged = await _merge(merged, part)
             if request is None:
                 break
-            following = SumsReader(request.sums, self._analyses.limits.max_bytes)
+            following = SumsReader(request.sums, self._analyses.limits.max_bytes, place.hold)
             if part is not None and following.subject != part.subject:
                 text = (
                     f"sums of {_words(part.subject)} and of {_words(following.subject)} came, "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,7 +103,7 @@ def parse_spec(
     card = find_model(models, spec.model, "").card
     pairs = [(pair.first, pair.second) for pair in spec.pairs]
     try:
-        plan = network_plan(card.variant, pairs, spec.layers, card.image[1])
+        plan = network_plan(card.layers, pairs, spec.layers)
     except UnknownLayerError as error:
         raise RefusalError(Reason.UNKNOWN_LAYER, f"{card.name}: {error}") from None
     except AnalysisError as error:
@@ -319,16 +319,20 @@ class SumsReader:
     """Puts the sums of one part together from its header and chunks.
 
     Raises:
-        RefusalError: if the header makes no sense, or its sums have more than ``max_bytes``.
+        RefusalError: if the header makes no sense, its sums have more than ``max_bytes``, or ``hold``, which
+            is told how many before there is room for them, refuses.
     """
 
-    def __init__(self, header: pb.Sums, max_bytes: int) -> None:
+    def __init__(
+        self, header: pb.Sums, max_bytes: int, hold: Callable[[int], None] = lambda size: None
+    ) -> None:
         self.subject = Subject(header.model, header.weights_sha256, parse_stage(header.stage))
         self.images = header.images
         self.plan = _parse_plan(header)
         size = Sums.byte_size(self.plan)
         if size > max_bytes:
             raise _invalid(f"sums of {size} bytes came, at most {max_bytes} are taken")
+        hold(size)
         self._matrices: dict[tuple[Kind, str, str], Array] = {}
         for layer in self.plan.layers:
             self._expect(Kind.MEAN, layer.name, "", 1, layer.channels)

@@ -11,6 +11,7 @@ import grpc
 from server.core.reasons import RefusalError
 from server.observers.events import Observer, Refusal
 from server.security.authorize import Authorizer
+from server.wire.callers import peer_of, set_token_name
 from server.wire.reply import abort
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -52,8 +53,18 @@ class Guard:
     async def _admit(self, method: str, context: Any) -> None:
         began_s = time.monotonic()
         try:
-            self._authorizer.check(method, context.invocation_metadata() or ())
+            token = self._authorizer.check(method, context.invocation_metadata() or ())
+            set_token_name(token)
         except RefusalError as refusal:
             waited_s = time.monotonic() - began_s
-            self._observer.refused(Refusal("", refusal.reason, waited_s, "", refusal.message))
+            told = Refusal(
+                "",
+                refusal.reason,
+                waited_s,
+                "",
+                refusal.message,
+                method=method,
+                peer=peer_of(context),
+            )
+            self._observer.refused(told)
             await abort(context, refusal)

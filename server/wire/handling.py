@@ -6,8 +6,11 @@ deserialisers are wrapped, and the handler itself refuses.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
+import logging
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -15,9 +18,14 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from server.core.reasons import Reason, RefusalError
-from server.observers.events import Observer
+from server.observers.events import Observer, Refusal
 from server.wire.guard import Guard
 from server.wire.reply import abort
+
+_log = logging.getLogger(__name__)
+
+UNREAD_S = 60.0
+"""Whoever takes none of its responses for so long does not hold a place among the analyses any more."""
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
@@ -72,14 +80,16 @@ class _Checked(grpc.GenericRpcHandler):
 def _wrap(handler: Handler, method: str, observer: Observer) -> Handler:
     decode = _tolerant(handler.request_deserializer, method, observer)
     encode = _counted(handler.response_serializer, method, observer)
+    fault = _Fault(method, observer)
     if handler.request_streaming:
         assert handler.response_streaming, "no service here has client streaming alone"
-        stream = _checked_responses(handler.stream_stream, _Decoded)
+        stream = _checked_responses(handler.stream_stream, _Decoded, fault)
         return grpc.stream_stream_rpc_method_handler(stream, decode, encode)
     if handler.response_streaming:
-        generator = _checked_responses(handler.unary_stream, _decoded)
+        generator = _checked_responses(handler.unary_stream, _decoded, fault)
         return grpc.unary_stream_rpc_method_handler(generator, decode, encode)
-    return grpc.unary_unary_rpc_method_handler(_checked_call(handler.unary_unary), decode, encode)
+    call = _checked_call(handler.unary_unary, fault)
+    return grpc.unary_unary_rpc_method_handler(call, decode, encode)
 
 
 def _tolerant(
@@ -122,9 +132,32 @@ def _decoded(request: Any) -> Any:
     return request
 
 
-def _checked_call(behave: Any) -> Any:
+class _Fault:
+    """What becomes of an exception that is no refusal: it is logged, counted, and the call ends INTERNAL."""
+
+    def __init__(self, method: str, observer: Observer) -> None:
+        self._method = method
+        self._observer = observer
+
+    async def end(self, context: Any, began_s: float) -> None:
+        """Called while the exception is handled."""
+        _log.exception("%s failed", self._method, extra={"method": self._method})
+        text = "the service itself failed on this call; its log tells why"
+        waited_s = time.monotonic() - began_s
+        reason = Reason.INTERNAL_ERROR
+        self._observer.refused(Refusal("", reason, waited_s, "", text, method=self._method))
+        await abort(context, RefusalError(reason, text))
+
+
+def _is_of_grpc(error: Exception) -> bool:
+    """Whether the call has ended by itself: it was aborted, or nobody is there to be answered."""
+    return isinstance(error, grpc.aio.AbortError | grpc.aio.BaseError)
+
+
+def _checked_call(behave: Any, fault: _Fault) -> Any:
     @functools.wraps(behave)
     async def checked(request: Any, context: Any) -> Any:
+        began_s = time.monotonic()
         try:
             return await behave(_decoded(request), context)
         except RefusalError as refusal:
@@ -133,33 +166,51 @@ def _checked_call(behave: Any) -> Any:
             # What the generated base class does for the protocol's methods that are not served.
             text = "this server does not implement this method"
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, text)
+        except Exception as error:
+            if _is_of_grpc(error):
+                raise
+            await fault.end(context, began_s)
 
     return checked
 
 
-def _checked_responses(behave: Any, decoded: Callable[[Any], Any]) -> Any:
+def _checked_responses(behave: Any, decoded: Callable[[Any], Any], fault: _Fault) -> Any:
     """A handler of several responses. ``decoded`` takes its request, or the iterator of its requests."""
 
     @functools.wraps(behave)
     async def checked(request: Any, context: Any) -> None:
+        began_s = time.monotonic()
         # A stream's requests are refused here and not where they are read: answers to earlier ones may
         # be on their way.
         try:
             await _write(behave(decoded(request), context), context)
         except RefusalError as refusal:
             await abort(context, refusal)
+        except Exception as error:
+            if _is_of_grpc(error):
+                raise
+            await fault.end(context, began_s)
 
     return checked
 
 
 async def _write(result: Any, context: Any) -> None:
-    """Carry out a handler, which either yields its responses or writes them to ``context`` by itself."""
+    """Carry out a handler, which either yields its responses or writes them to ``context`` by itself.
+
+    Raises:
+        RefusalError: if the caller does not take a response that was yielded: what the handler holds is free
+            then.
+    """
     if not hasattr(result, "__aiter__"):
         await result
         return
     async with contextlib.aclosing(result) as responses:
         async for response in responses:
-            await context.write(response)
+            try:
+                await asyncio.wait_for(context.write(response), UNREAD_S)
+            except TimeoutError:
+                text = f"no response was taken for {UNREAD_S:g} s"
+                raise RefusalError(Reason.CANCELLED, text) from None
 
 
 class _Decoded:

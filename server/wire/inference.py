@@ -20,6 +20,7 @@ from server.observers.events import Observer, Refusal
 from server.observers.statistics import Statistics
 from server.observers.traces import RequestTrace, Traces, set_current_trace_id
 from server.wire import describe
+from server.wire.callers import caller_of
 from server.wire.parse import RequestLimits, find_model, parse_request
 from server.wire.reply import STATUS_CODES, build_response
 
@@ -147,7 +148,9 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
             text = f"parameters {names} came, expected none: weights come from the folder only"
             raise RefusalError(Reason.INVALID_REQUEST, text)
         # Once begun it is carried out, whether or not the caller waits for it.
-        await asyncio.shield(asyncio.ensure_future(control.load(request.model_name)))
+        await asyncio.shield(
+            asyncio.ensure_future(control.load(request.model_name, caller_of(context)))
+        )
         return oip.RepositoryModelLoadResponse()
 
     async def RepositoryModelUnload(  # noqa: N802
@@ -155,7 +158,9 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
     ) -> oip.RepositoryModelUnloadResponse:
         """Serve a model no more, once what waits for it is answered."""
         control = self._require_control()
-        await asyncio.shield(asyncio.ensure_future(control.unload(request.model_name)))
+        await asyncio.shield(
+            asyncio.ensure_future(control.unload(request.model_name, caller_of(context)))
+        )
         return oip.RepositoryModelUnloadResponse()
 
     def _require_control(self) -> ModelControl:

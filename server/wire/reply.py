@@ -32,6 +32,7 @@ STATUS_CODES = {
     Reason.DRAINING: grpc.StatusCode.UNAVAILABLE,
     Reason.CONTROL_OFF: grpc.StatusCode.UNIMPLEMENTED,
     Reason.LOAD_FAILED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.INTERNAL_ERROR: grpc.StatusCode.INTERNAL,
     Reason.MODEL_FAILURE: grpc.StatusCode.INTERNAL,
     Reason.WORKER_LOST: grpc.StatusCode.INTERNAL,
 }

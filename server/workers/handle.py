@@ -114,7 +114,7 @@ class WorkerHandle:
         self._link.setblocking(False)
         try:
             self._memory, memory_fd = SlotMemory.create(layout)
-        except OSError:
+        except BaseException:
             self._link.close()
             theirs.close()
             raise
@@ -128,7 +128,7 @@ class WorkerHandle:
                 # In a group of its own: a Ctrl-C at the terminal is the service's to handle.
                 start_new_session=True,
             )
-        except OSError:
+        except BaseException:
             self._release()
             raise
         finally:
@@ -139,10 +139,13 @@ class WorkerHandle:
     def load(self, card: ModelCard, *, behind: bool = False) -> None:
         """Tell it to load a model; ``behind``, while it goes on computing."""
         weights = None if card.weights is None else str(card.weights)
+        sha256 = card.weights_sha256
         engine, precision = self.spec.engine, self.spec.precision
         classes = len(card.classes)
         self._send(
-            messages.Load(card.name, weights, engine, precision, card.image, classes, behind)
+            messages.Load(
+                card.name, weights, sha256, engine, precision, card.image, classes, behind
+            )
         )
 
     def swap(self, model: str) -> None:

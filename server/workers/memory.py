@@ -45,8 +45,12 @@ class SlotMemory:
     def create(layout: SlotLayout) -> tuple[SlotMemory, int]:
         """New memory, and its file descriptor to be inherited by the worker and then closed."""
         fd = os.memfd_create("rootserve-slots")
-        os.ftruncate(fd, layout.total_bytes)
-        return SlotMemory(layout, fd), fd
+        try:
+            os.ftruncate(fd, layout.total_bytes)
+            return SlotMemory(layout, fd), fd
+        except BaseException:
+            os.close(fd)
+            raise
 
     def write_input(self, slot: int, parts: Sequence[bytes]) -> None:
         """Lay ``parts`` one behind the other into the slot's input."""

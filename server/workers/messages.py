@@ -27,12 +27,14 @@ Segment = tuple[int, Datatype, int]
 class Load:
     """To a worker: load a model, warm it up, answer Loaded or LoadFailed.
 
+    ``weights_sha256`` is that of the file: another one is not what is served.
     ``image`` is the channels, height and width of its images, ``classes`` the number of its logits.
     ``behind``: while it goes on computing, and without using the new one before Swap.
     """
 
     model: str
     weights: str | None
+    weights_sha256: str
     engine: str
     precision: PrecisionSetting
     image: tuple[int, int, int]

@@ -16,6 +16,8 @@ from PIL import Image
 
 from rootmodels.pictures import PictureError, centre, opened, to_rgb
 
+from rootmodels.families import FamilyFacts
+
 # Pillow's own limit, which only warns at first: here every picture is checked against the setting.
 Image.MAX_IMAGE_PIXELS = None
 
@@ -56,12 +58,9 @@ class Decoder:
         return map(one, contents) if self._pool is None else self._pool.map(one, contents)
 
 
-def short_side(family: str, size: int) -> int:
-    """Pixels of the shorter side before the centre is cropped, for networks that take ``size``.
-
-    ImageNet's networks are evaluated on the middle 224 of 256; those of small images on all there is.
-    """
-    return size if family == "nin" else size * 256 // 224
+def short_side(facts: FamilyFacts, size: int) -> int:
+    """Pixels of the shorter side before the centre is cropped, for networks that take ``size``."""
+    return int(size / facts.crop)
 
 
 def decode_picture(

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 from server.core.batch_size import Latency
 from server.engines.registry import preferred_engines
-from server.models import Model, ModelCard, Models, State
+from server.models import Model, ModelCard, Models
 from server.workers import messages
 from server.workers.handle import Part, WorkerHandle, WorkerSpec
 
@@ -27,7 +27,8 @@ class BatchReport(NamedTuple):
 
     ``expired`` are the positions of requests it did not compute, because their deadline had passed;
     ``refused`` those of requests with a picture that cannot be used, and what is wrong with it.
-    ``decode_ns`` is the part of the time that went into decoding pictures.
+    ``decode_ns`` is the part of the time that went into decoding pictures; ``engine`` and ``precision`` are
+    those that computed it.
     """
 
     began_ns: int
@@ -35,15 +36,17 @@ class BatchReport(NamedTuple):
     expired: tuple[int, ...] = ()
     refused: tuple[tuple[int, str], ...] = ()
     decode_ns: int = 0
+    engine: str = ""
+    precision: str = ""
 
 
 class PoolEvents(Protocol):
     """What the pool tells whoever hands out the batches."""
 
-    def model_measured(self, worker: str, model: str, latency: Latency) -> None:
-        """A worker has loaded ``model``, and batches of it take so long there."""
+    def model_measured(self, worker: str, model: str, latency: Latency, device_name: str) -> None:
+        """A worker has loaded ``model``, and batches of it take so long on devices called so."""
 
-    def worker_ready(self, worker: str, models: frozenset[str]) -> None:
+    def worker_ready(self, worker: str, models: frozenset[str], device_name: str) -> None:
         """A worker can take batches of ``models``."""
 
     def batch_done(self, worker: str, batch: int, report: BatchReport) -> None:
@@ -52,8 +55,8 @@ class PoolEvents(Protocol):
     def batch_decoding(self, worker: str) -> None:
         """A worker is decoding pictures, and does not hang."""
 
-    def batch_failed(self, worker: str, batch: int, error: str) -> None:
-        """The engine raised an exception."""
+    def batch_failed(self, worker: str, batch: int, error: str, report: BatchReport) -> None:
+        """The engine raised an exception; the report tells nothing but whose."""
 
     def worker_lost(self, worker: str) -> None:
         """A worker ended; what it had is not computed."""
@@ -66,6 +69,13 @@ class LoadError(RuntimeError):
     """A model could not be loaded; one line that says why."""
 
 
+class LoadedModel(NamedTuple):
+    """What a worker has: the card it was told to load, and what it said of it."""
+
+    card: ModelCard
+    told: messages.Loaded
+
+
 @dataclass(slots=True)
 class WorkerState:
     """What is known of a worker, for those who ask about the server."""
@@ -73,10 +83,14 @@ class WorkerState:
     spec: WorkerSpec
     handle: WorkerHandle | None = None
     device_name: str = ""
-    to_load: list[str] = field(default_factory=list)
-    """Models it has not begun to load."""
-    loaded: dict[str, messages.Loaded] = field(default_factory=dict)
+    loaded: dict[str, LoadedModel] = field(default_factory=dict)
     """Models it has, warm."""
+    loading: ModelCard | None = None
+    """What it loads before it is ready."""
+    failed: dict[str, ModelCard] = field(default_factory=dict)
+    """What it could not load, and need not try again."""
+    batches: dict[int, messages.Loaded] = field(default_factory=dict)
+    """What computes each batch it has: as it was when the batch was handed over."""
     ready: bool = False
     """Whether it takes batches."""
     backoff_s: float = _FIRST_BACKOFF_S
@@ -133,59 +147,76 @@ class WorkerPool:
         if device not in self._busy:
             self._busy.add(device)
             self.on_busy(device, True)
+        state = self.workers[worker]
+        state.batches[batch] = state.loaded[model].told
         handle.run(batch, model, parts)
 
     async def load_behind(self, card: ModelCard) -> None:
         """Have every ready worker load ``card`` behind what runs, and swap it in when all have it.
 
-        One call at a time.
+        One that gets ready meanwhile loads it as well before any swaps; one that gets ready afterwards
+        does so with ``card``: from the swap on, nobody computes with what was before. One call at a time.
 
         Raises:
             LoadError: if one of them cannot; what ran before goes on.
         """
-        loading = []
-        for state in self.workers.values():
-            if not state.spec.has_room_for(card):
-                raise LoadError(
-                    f"{card.pixels} values per image and {len(card.classes)} classes are more than "
-                    "the workers were started for; restart the service"
-                )
-            if state.ready and state.handle is not None:
-                state.behind = asyncio.get_running_loop().create_future()
-                self._load(state, card, behind=True)
-                loading.append((state, state.handle, state.behind))
-        if not loading:
-            raise LoadError("no worker is ready")
-        outcomes = await asyncio.gather(
-            *(future for _, _, future in loading), return_exceptions=True
-        )
-        errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-        if not errors:
-            model = self._get(card.name)
-            model.card, model.served = card, True
-        for (state, handle, _), outcome in zip(loading, outcomes, strict=True):
-            state.behind = None
-            # Its replacement, if it died meanwhile, loads everything by itself.
-            if state.handle is not handle or isinstance(outcome, BaseException):
-                continue
-            if errors:
-                handle.discard(card.name)
-            else:
-                handle.swap(card.name)
-                state.loaded[card.name] = outcome
-                self._announce(state)
+        if not all(state.spec.has_room_for(card) for state in self.workers.values()):
+            raise LoadError(
+                f"{card.pixels} values per image and {len(card.classes)} classes are more than "
+                "the workers were started for; restart the service"
+            )
+        done: dict[WorkerHandle, messages.Loaded] = {}
+        errors: list[BaseException] = []
+        while not errors:
+            loading = {
+                state.handle: self._load_behind(state, card)
+                for state in self.workers.values()
+                if state.ready and state.handle is not None and state.handle not in done
+            }
+            if not loading:
+                break
+            outcomes = await asyncio.gather(*loading.values(), return_exceptions=True)
+            for handle, outcome in zip(loading, outcomes, strict=True):
+                self.workers[handle.spec.name].behind = None
+                if isinstance(outcome, BaseException):
+                    errors.append(outcome)
+                else:
+                    done[handle] = outcome
+        # Those that died meanwhile are replaced, and a replacement loads everything by itself.
+        alive = {
+            handle: self.workers[handle.spec.name]
+            for handle in done
+            if self.workers[handle.spec.name].handle is handle
+        }
+        if not errors and not alive:
+            errors.append(LoadError("no worker is ready"))
         if errors:
+            for handle in alive:
+                handle.discard(card.name)
             raise LoadError(str(errors[0]))
+        model = self._get(card.name)
+        model.card, model.served = card, True
+        for handle, state in alive.items():
+            handle.swap(card.name)
+            state.loaded[card.name] = LoadedModel(card, done[handle])
+            self._announce(state)
+
+    def _load_behind(self, state: WorkerState, card: ModelCard) -> asyncio.Future[messages.Loaded]:
+        state.behind = asyncio.get_running_loop().create_future()
+        self._load(state, card, behind=True)
+        return state.behind
 
     def unload(self, name: str) -> None:
         """Have the workers forget a model for which nothing waits any more."""
-        self._get(name).ready_on.clear()
+        model = self._get(name)
+        model.ready_on.clear()
+        model.failures.clear()
         for state in self.workers.values():
-            state.loaded.pop(name, None)
-            if state.handle is not None:
+            state.failed.pop(name, None)
+            # One that loads has its models put right before it is ready.
+            if state.ready and state.loaded.pop(name, None) and state.handle is not None:
                 state.handle.discard(name, running=True)
-            if state.ready:
-                self.events.worker_ready(state.spec.name, frozenset(state.loaded))
+                self._tell_ready(state)
         self.on_models_changed()
 
     def kill(self, worker: str, doing: str = "computing a batch") -> None:
@@ -206,7 +237,6 @@ class WorkerPool:
         handle = WorkerHandle(state.spec, self._on_message, self._on_end)
         handle.start()
         state.handle = handle
-        state.to_load = [model.card.name for model in self._models.served()]
         self._watch(state, "starting")
         name, device = state.spec.name, state.spec.device
         fields = {"worker": name, "device": device, "pid": handle.pid}
@@ -233,12 +263,15 @@ class WorkerPool:
         name = handle.spec.name
         match message:
             case messages.Done():
+                told = self.workers[name].batches.pop(message.batch)
                 report = BatchReport(
                     message.began_ns,
                     message.ended_ns,
                     message.expired,
                     message.refused,
                     message.decode_ns,
+                    told.engine,
+                    told.precision,
                 )
                 self.events.batch_done(name, message.batch, report)
                 self._check_idle(handle.spec.device)
@@ -248,7 +281,9 @@ class WorkerPool:
                 fields = {"worker": name, "pid": handle.pid, "error": message.error}
                 _log.error("worker %s: a batch failed: %s", name, message.error, extra=fields)
                 handle.drop_output(message.batch)
-                self.events.batch_failed(name, message.batch, message.error)
+                told = self.workers[name].batches.pop(message.batch)
+                report = BatchReport(0, 0, engine=told.engine, precision=told.precision)
+                self.events.batch_failed(name, message.batch, message.error, report)
                 self._check_idle(handle.spec.device)
             case _:
                 self._on_progress(handle, message)
@@ -284,12 +319,13 @@ class WorkerPool:
                         "seconds": round(message.seconds, 3),
                     },
                 )
-                self.events.model_measured(name, message.model, message.latency)
+                self.events.model_measured(name, message.model, message.latency, state.device_name)
                 if state.ready:
                     assert state.behind is not None, "a ready worker loads behind"
                     state.behind.set_result(message)
                 else:
-                    state.loaded[message.model] = message
+                    assert state.loading is not None
+                    state.loaded[message.model] = LoadedModel(state.loading, message)
                     self._load_next(state)
             case messages.LoadFailed():
                 _log.error(
@@ -308,6 +344,8 @@ class WorkerPool:
                     assert state.behind is not None, "a ready worker loads behind"
                     state.behind.set_exception(LoadError(message.error))
                     return
+                assert state.loading is not None
+                state.failed[message.model] = state.loading
                 self._set_failure(message.model, name, message.error)
                 self._load_next(state)
             case other:
@@ -324,10 +362,25 @@ class WorkerPool:
         self.on_busy(device, False)
 
     def _load_next(self, state: WorkerState) -> None:
-        if state.to_load:
-            self._load(state, self._get(state.to_load.pop(0)).card)
-        else:
-            self._announce(state)
+        """Have it load one thing that it should have and has not; ready when there is nothing."""
+        assert state.handle is not None
+        wanted = {model.card.name: model.card for model in self._models.wanted()}
+        for name in state.loaded.keys() - wanted.keys():
+            del state.loaded[name]
+            state.handle.discard(name, running=True)
+        for name, card in wanted.items():
+            has = state.loaded.get(name)
+            # Another card may be wanted by now than when it began to load.
+            if (has is None or has.card is not card) and state.failed.get(name) is not card:
+                state.loading = card
+                self._load(state, card)
+                return
+            if has is not None and has.card is not card:
+                # What it has is not what is served, and what is served it cannot have.
+                del state.loaded[name]
+                state.handle.discard(name, running=True)
+        state.loading = None
+        self._announce(state)
 
     def _announce(self, state: WorkerState) -> None:
         """Everything is loaded that can be: from now on it takes batches.
@@ -338,20 +391,23 @@ class WorkerPool:
         state.ready = True
         state.deaths_loading = 0
         state.backoff_s = _FIRST_BACKOFF_S
-        for model_name, loaded in state.loaded.items():
+        for model_name, (_, told) in state.loaded.items():
             model = self._get(model_name)
-            model.engine, model.precision = loaded.engine, loaded.precision
+            model.engine, model.precision = told.engine, told.precision
             model.failures.pop(name, None)
             model.ready_on.add(name)
             model.was_ready = True
         _log.info("worker %s is ready", name, extra={"worker": name})
-        self.events.worker_ready(name, frozenset(state.loaded))
+        self._tell_ready(state)
         self.on_models_changed()
+
+    def _tell_ready(self, state: WorkerState) -> None:
+        self.events.worker_ready(state.spec.name, frozenset(state.loaded), state.device_name)
 
     def _set_failure(self, model_name: str, worker: str, reason: str) -> None:
         model = self._get(model_name)
         model.failures[worker] = reason
-        if model.state is State.FAILED:
+        if not model.ready_on:
             self.events.model_failed(model_name)
         self.on_models_changed()
 
@@ -372,12 +428,13 @@ class WorkerPool:
         state.deaths_loading += not state.ready
         state.handle = None
         state.ready = False
-        state.loaded = {}
-        for model in self._models.served():
+        state.loading = None
+        state.loaded, state.failed, state.batches = {}, {}, {}
+        for model in self._models.wanted():
             model.ready_on.discard(handle.spec.name)
         if state.deaths_loading >= _HOPELESS_DEATHS:
             reason = f"the worker died {state.deaths_loading} times in a row while loading"
-            for model in self._models.served():
+            for model in self._models.wanted():
                 self._set_failure(model.card.name, handle.spec.name, reason)
         self.events.worker_lost(handle.spec.name)
         self._check_idle(handle.spec.device)
@@ -397,5 +454,5 @@ class WorkerPool:
             state.backoff_s = min(2 * state.backoff_s, _LONGEST_BACKOFF_S)
             try:
                 self._start(state)
-            except OSError:
+            except Exception:  # noqa: BLE001 - whatever it is, it may be over at the next try
                 _log.exception("worker %s could not be started", name, extra={"worker": name})

@@ -17,7 +17,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from rootmodels.families import FAMILIES
 from rootmodels.variants import get_variant
+from rootmodels.weights_info import WeightsError, file_sha256
 from server.core.batch_size import Latency
 from server.engines.base import Engine, Images, LoadSpec
 from server.engines.choice import load_best
@@ -140,9 +142,11 @@ class WorkerProcess:
         options = self._options
         spec = LoadSpec(load.model, weights, options.device, options.threads, cache=options.cache)
         try:
+            check_sha256(weights, load.weights_sha256)
             chosen = load_best(spec, load.engine, load.precision, self._choices)
             engine = chosen.engine
             model = _LoadedModel(engine, load.image, load.classes)
+            check_sha256(weights, load.weights_sha256)  # nor was it replaced while it was read
             latency = model.warm_up(options.max_batch_rows)
         except Exception as error:  # noqa: BLE001 - whatever it is, the service must be told
             return messages.LoadFailed(load.model, _one_line(error))
@@ -175,7 +179,7 @@ class WorkerProcess:
         if all(datatype != "BYTES" for _, datatype, _ in run.segments):
             return Decoded()
         image = self._models[run.model].image
-        size = PictureSize(image, short_side(get_variant(run.model).family, image[1]))
+        size = PictureSize(image, short_side(FAMILIES[get_variant(run.model).family], image[1]))
         return decode_segments(
             self._memory.input_content(run.slot),
             run.segments,
@@ -225,6 +229,19 @@ class WorkerProcess:
 
     def _send(self, message: messages.Message) -> None:
         self._link.send(messages.encode(message))
+
+
+def check_sha256(weights: Path | None, expected: str) -> None:
+    """Refuse a file that is not the one that is served: workers must not compute different things.
+
+    Raises:
+        WeightsError: if it has another hash.
+    """
+    if weights is not None and (found := file_sha256(weights)) != expected:
+        raise WeightsError(
+            f"{weights} was replaced: its SHA-256 begins with {found[:12]}, that of what is served with "
+            f"{expected[:12]}; load the model again, or restart the service"
+        )
 
 
 def _describe(device: str) -> tuple[str, dict[str, str]]:

@@ -19,8 +19,10 @@ from rootmodels.analysis.responses import responses
 from rootmodels.analysis.sampling import pair_moments
 from rootmodels.analysis.sums import Sums, make_plan
 from rootmodels.cifar10 import read_cifar10
-from rootmodels.weights import load_weights
-from rootmodels.weights_info import PRETRAINED_DIR, weights_path
+from rootmodels.network import Network
+from rootmodels.variants import get_variant
+from rootmodels.weights import load_weights, save_weights
+from rootmodels.weights_info import PRETRAINED_DIR, WeightsInfo, weights_path
 from tests.support.analysis_calls import Answer, stub
 from tests.support.server_process import (
     ServerProcess,
@@ -83,11 +85,11 @@ def refusal(server: ServerProcess, *requests: pb.AnalyzeRequest) -> tuple[grpc.S
     return caught.value.code(), caught.value.details()
 
 
-def direct_sums(images: np.ndarray) -> Sums:
+def direct_sums(images: np.ndarray, weights: Path = PRETRAINED_DIR) -> Sums:
     """By float64 NumPy, from what torch's own forward pass gives."""
-    model, _ = load_weights(weights_path(MODEL, PRETRAINED_DIR))
+    model, _ = load_weights(weights_path(MODEL, weights))
     module = model.fold()
-    plan = make_plan(analysable_layers(module.variant))
+    plan = make_plan(analysable_layers(module.layers))
     with torch.inference_mode():
         maps = {
             name: response.double().numpy()
@@ -133,6 +135,31 @@ def test_streamed_images_give_what_the_direct_computation_gives(
             assert mine.groups == theirs.groups
             assert mine.ratio == pytest.approx(theirs.ratio, rel=1e-3)
             assert mine.energy == pytest.approx(theirs.energy, rel=1e-3)
+
+
+def test_weights_with_other_classes_give_their_own_sums_and_overflow_is_refused(
+    tmp_path: Path, images: np.ndarray
+) -> None:
+    torch.manual_seed(3)
+    classes = tuple(f"kind {number}" for number in range(17))
+    model = Network(get_variant(MODEL), classes=len(classes))
+    info = WeightsInfo(MODEL, 0.1, 100, 1, 3, "0" * 64, {}, classes=classes)
+    save_weights(weights_path(MODEL, tmp_path), model, info)
+    expected = derive(direct_sums(images[:9], tmp_path), {Kind.COVARIANCE}, 1e-6)
+    arguments = ("--models", MODEL, "--engine", "fake", "--device", "cpu")
+    with running_server(*arguments, "--weights", str(tmp_path)) as started:
+        answer = analyze(started, spec(), chunk(images[:9]))
+        with torch.no_grad():
+            model.body.conv2a.conv.weight *= 1e30
+        save_weights(weights_path(MODEL, tmp_path), model, info)
+        code, text = refusal(started, spec(), chunk(images[:9]))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT, text
+    assert "the responses of conv2a overflow" in text
+    for matrix in expected.matrices:
+        came = answer.matrices[pb.MATRIX_KIND_COVARIANCE, *matrix.layers]
+        assert came.shape == matrix.values.shape
+        assert relative_error(came, matrix.values) < 1e-4
+    assert expected.matrices[-1].values.shape[1] == len(classes)
 
 
 def test_the_filter_groups_show(server: ServerProcess) -> None:

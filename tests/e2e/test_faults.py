@@ -77,7 +77,7 @@ async def test_requests_are_refused_when_the_replacement_cannot_load(tmp_path: P
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await call
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-        assert "not a readable safetensors file" in caught.value.details()
+        assert "was replaced: its SHA-256 begins with" in caught.value.details()
         with pytest.raises(grpc.RpcError) as refused:
             server.infer(MODEL, plain_images(1))
         assert refused.value.code() is grpc.StatusCode.UNAVAILABLE

@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import re
 import shutil
 import signal
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +47,7 @@ def weights(tmp_path: Path) -> Path:
 def server(weights: Path) -> Iterator[ServerProcess]:
     arguments = ("--device", "cpu", "--engine", "torch", "--cpu-workers", "2")
     control = ("--model-control", "explicit", "--weights", str(weights))
-    with running_server(*arguments, *control) as started:
+    with running_server(*arguments, *control, "--untrained", "any") as started:
         yield started
 
 
@@ -127,6 +129,72 @@ def test_weights_that_cannot_be_loaded_are_refused_and_the_old_ones_serve_on(
     path.write_bytes(content)
     load(server)
     np.testing.assert_allclose(server.infer(MODEL, IMAGES), before, atol=1e-5)
+
+
+def test_a_model_whose_file_is_gone_is_not_loaded_and_the_old_weights_stay(
+    server: ServerProcess, weights: Path
+) -> None:
+    before = server.infer(MODEL, IMAGES)
+    weights_path(MODEL, weights).unlink()
+    with pytest.raises(grpc.RpcError) as caught:
+        load(server)
+    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert f"{weights_path(MODEL, weights)} does not exist" in caught.value.details()
+    np.testing.assert_array_equal(server.infer(MODEL, IMAGES), before)
+    (line,) = [line for line in server.log().splitlines() if "was not loaded" in line]
+    assert "WARNING" in line
+    assert re.search(r"caller=\"?ipv[46]", line)
+    page = urllib.request.urlopen(f"http://{server.metrics_address}/metrics").read().decode()
+    assert f'rootserve_model_loads_total{{model="{MODEL}",outcome="failed"}} 1.0' in page
+
+
+def test_random_weights_are_served_only_where_they_were_asked_for(weights: Path) -> None:
+    with running_server(
+        *FAKE, "--models", f"{MODEL},nin-orig", "--weights", str(weights)
+    ) as server:
+        with pytest.raises(grpc.RpcError) as caught:
+            load(server, "nin-col-2")
+        assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert "--untrained any" in caught.value.details()
+        # This one was named at the start, and had no weights then.
+        unload(server, "nin-orig")
+        load(server, "nin-orig")
+        assert server.infer("nin-orig", IMAGES)[0, 0] == 90
+        assert "model nin-orig was loaded, untrained" in server.log()
+
+
+async def test_unloading_while_the_only_worker_dies_ends_and_answers_what_was_admitted() -> None:
+    with running_server(*FAKE) as server:
+        (worker,) = server.worker_pids()
+        os.kill(worker, signal.SIGSTOP)
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            calls = [stub.ModelInfer(infer_request(MODEL, IMAGES), timeout=60) for _ in range(3)]
+            calls = [asyncio.ensure_future(call) for call in calls]
+            await asyncio.sleep(0.5)
+            request = oip.RepositoryModelUnloadRequest(model_name=MODEL)
+            unloading = stub.RepositoryModelUnload(request, timeout=60)
+            await asyncio.sleep(0.3)
+            os.kill(worker, signal.SIGKILL)
+            for call in calls:
+                assert logits(await call)[0, 0] == 90
+            await unloading
+            await stub.RepositoryModelLoad(LOAD, timeout=60)
+        assert server.infer(MODEL, IMAGES)[0, 0] == 90
+
+
+def test_a_replacement_does_not_compute_with_weights_that_were_not_loaded(weights: Path) -> None:
+    arguments = ("--device", "cpu", "--engine", "torch", "--model-control", "explicit")
+    with running_server(*arguments, "--weights", str(weights)) as server:
+        write_new_weights(weights)
+        (worker,) = server.worker_pids()
+        os.kill(worker, signal.SIGKILL)
+        wait_until(lambda: "was replaced: its SHA-256" in server.log())
+        with pytest.raises(grpc.RpcError) as caught:
+            server.infer(MODEL, IMAGES)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        load(server)
+        np.testing.assert_allclose(server.infer(MODEL, IMAGES), expected(weights), atol=1e-4)
 
 
 def test_a_worker_that_dies_during_a_load_is_replaced_and_the_load_refused() -> None:

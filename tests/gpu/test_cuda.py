@@ -95,7 +95,7 @@ def test_sums_on_the_gpu_are_those_of_the_cpu(sample_path: Path) -> None:
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
         module = build_module(spec("nin-root-4", "cpu")).to(device)
-        capture = Capture(module, make_plan(analysable_layers(module.variant)))
+        capture = Capture(module, make_plan(analysable_layers(module.layers)))
         capture.add(images)
         found.append(capture.sums())
     for pair, moments in found[0].pairs.items():

@@ -14,6 +14,7 @@ from rootmodels.analysis.moments import Array, Moments
 from rootmodels.analysis.responses import responses
 from rootmodels.analysis.sums import Plan, make_plan, merge_sums
 from rootmodels.cifar10 import read_cifar10
+from rootmodels.layers import network_layers
 from rootmodels.network import Network
 from rootmodels.variants import get_variant
 from rootmodels.weights import load_weights
@@ -48,7 +49,7 @@ def relative_error(came: Array, expected: Array) -> float:
 
 
 def full_plan(module: Network, size: int = 32) -> Plan:
-    return make_plan(analysable_layers(module.variant, size))
+    return make_plan(analysable_layers(network_layers(module.variant, size)))
 
 
 @pytest.mark.parametrize("stage", list(Stage))
@@ -127,7 +128,7 @@ def test_dead_and_constant_channels_give_no_nan_and_cost_rank(images: np.ndarray
         conv.weight[:5] = 0
         conv.bias[:3] = -1.0  # never fires
         conv.bias[3:5] = 0.1  # always the same, and 0.1 is no float32
-    plan = make_plan(analysable_layers(model.variant), [("conv1c", "conv2a"), ("conv2a", "conv2b")])
+    plan = make_plan(analysable_layers(model.layers), [("conv1c", "conv2a"), ("conv2a", "conv2b")])
     parts = []
     for part in (images[:11], images[11:]):
         capture = Capture(model, plan)
@@ -157,7 +158,7 @@ def test_any_pair_in_any_direction(
 ) -> None:
     model = Network(get_variant("nin-tree-2")).fold()
     small_images = np.ascontiguousarray(images[:9, :, :size, :size])
-    plan = make_plan(analysable_layers(model.variant, size), pairs)
+    plan = make_plan(analysable_layers(network_layers(model.variant, size)), pairs)
     capture = Capture(model, plan)
     capture.add(small_images)
     sums = capture.sums()
@@ -178,7 +179,7 @@ def test_layers_run_only_as_far_as_the_plan_asks(images: np.ndarray) -> None:
     model = Network(get_variant("nin-orig")).fold()
     ran = []
     model.body.conv2a.conv.register_forward_hook(lambda *_: ran.append("conv2a"))
-    capture = Capture(model, make_plan(analysable_layers(model.variant), [("conv1a", "conv1c")]))
+    capture = Capture(model, make_plan(analysable_layers(model.layers), [("conv1a", "conv1c")]))
     capture.add(images[:2])
     assert not ran
     assert capture.sums().images == 2

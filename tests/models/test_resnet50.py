@@ -10,6 +10,7 @@ from rootmodels.analysis.capture import Capture
 from rootmodels.analysis.covariance import covariance
 from rootmodels.analysis.layers import Stage, network_plan
 from rootmodels.layer import find_layer
+from rootmodels.layers import network_layers
 from rootmodels.network import Network
 from rootmodels.parameters import random_network
 from rootmodels.variants import RESNET50_VARIANTS, Variant, get_variant
@@ -122,7 +123,7 @@ def test_covariance_of_a_residual_network_equals_the_direct_computation() -> Non
         ("res2a_branch2b", "res2a_branch2c"),
         ("conv1", "res3a_branch1"),
     ]
-    plan = network_plan(model.variant, pairs, image_size=64)
+    plan = network_plan(network_layers(model.variant, 64), pairs)
     for stage in Stage:
         maps: dict[str, Tensor] = {}
         with torch.inference_mode():

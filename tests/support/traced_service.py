@@ -81,7 +81,6 @@ class TracedService:
         model = models.get(NAME)
         assert model is not None
         model.ready_on.add("w")
-        model.engine, model.precision = "fake", "fp32"
         self.exporter = InMemorySpanExporter()
         self.pool = FakePool()
         self.observer = TraceIds()
@@ -120,7 +119,9 @@ class TracedService:
         await self.given()
         worker, batch = self.pool.given.pop(0)
         began_ns = time.monotonic_ns()
-        report = BatchReport(began_ns, time.monotonic_ns(), expired)
+        report = BatchReport(
+            began_ns, time.monotonic_ns(), expired, engine="fake", precision="fp32"
+        )
         self.dispatcher.batch_done(worker, batch, report)
 
     def ask(self, rows: int = 1, caller: str = "", **options: Any) -> Any:

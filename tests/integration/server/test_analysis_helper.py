@@ -1,6 +1,7 @@
 """The service's side of an analysis process, with a real process that derives from sums."""
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -128,6 +129,50 @@ async def test_what_is_cancelled_and_does_not_end_is_killed(
             await asking
         await job.ask(messages.Derive(1, (), 1e-6), content)
         assert process.pid != stopped
+
+
+async def test_a_second_cancellation_leaves_no_reply_for_the_next_job(process: Helper) -> None:
+    mine, other = some_sums(1).to_bytes(), some_sums(2).to_bytes()
+    with HelperJob(process, begin()) as job, HelperJob(process, begin(2)) as next_job:
+        request, next_request = messages.Derive(1, ALL, 1e-6), messages.Derive(2, ALL, 1e-6)
+        _, expected = await next_job.ask(next_request, other)
+        stopped = process.pid
+        os.kill(stopped, signal.SIGSTOP)
+        asking = asyncio.create_task(job.ask(request, mine))
+        await asyncio.sleep(0)
+        for _ in range(2):
+            asking.cancel()
+            await asyncio.sleep(0.01)
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(stopped, signal.SIGCONT)
+        reply, output = await next_job.ask(next_request, other)
+        assert reply.job == 2
+        assert output == expected
+        assert process.pid != stopped
+
+
+async def test_sums_that_are_sent_take_a_place_and_share_what_may_be_held(process: Helper) -> None:
+    analyses = Analyses([process], AnalysisLimits(2, 10, 1000), Observers([]))
+    with analyses.place() as first, analyses.place() as second:
+        first.hold(600)
+        first.hold(500)
+        second.hold(400)
+        with pytest.raises(
+            RefusalError, match="other calls hold sums of 600 bytes, 401 more"
+        ) as full:
+            second.hold(401)
+        assert full.value.reason is Reason.ANALYSES_FULL
+        with pytest.raises(RefusalError, match="2 analyses are running"):
+            analyses.place().__enter__()
+    second_again = analyses.place()
+    with second_again as place:
+        place.hold(1000)
+    no_analyses = Analyses([process], AnalysisLimits(0, 10, 1000), Observers([]))
+    with pytest.raises(RefusalError) as none:
+        no_analyses.place().__enter__()
+    assert none.value.reason is Reason.ANALYSES_FULL
 
 
 async def test_it_stands_still_while_inference_runs(process: Helper) -> None:

@@ -213,7 +213,7 @@ async def test_a_failed_batch_refuses_its_requests(room: Room) -> None:
     room.worker_ready()
     calls = [room.ask(), room.ask()]
     await settle()
-    room.dispatcher.batch_failed("w", room.pool.given[0][1], "boom")
+    room.dispatcher.batch_failed("w", room.pool.given[0][1], "boom", BatchReport(0, 0))
     for call in calls:
         with pytest.raises(RefusalError, match="failed on this batch: boom") as caught:
             await call

@@ -87,3 +87,29 @@ def test_what_was_measured_tells_how_long_batches_take() -> None:
     scheduler = Scheduler(Limits())
     scheduler.model_measured("m", FLAT)
     assert scheduler.durations.predict("m", 8) == pytest.approx(0.008)
+
+
+def test_each_kind_of_worker_gets_batches_of_its_own_size_and_its_own_time_to_hang() -> None:
+    scheduler = Scheduler(Limits(batches_ahead=0, hang_s=0.1))
+    scheduler.model_measured("m", STEEP, "fast")
+    scheduler.model_measured("m", SLOW, "slow")
+    scheduler.worker_ready("s", ["m"], "slow")
+    scheduler.worker_ready("f", ["m"], "fast")
+    for number in range(64):
+        assert scheduler.offer(Request(number, "m", 1, 100.0), 100.0) is None
+    rows = {batch.worker: batch.rows for batch in scheduler.poll(100.0).dispatches}
+    assert rows == {"s": 4, "f": 32}
+    # Four rows take 32 ms on the slow one, 32 rows 2.3 ms on the fast one; both times 20, or 0.1 s.
+    assert scheduler.poll(100.2).hung == ("f",)
+    assert scheduler.poll(100.7).hung == ("s",)
+
+
+def test_a_deadline_is_judged_by_the_worker_that_is_given_the_batch() -> None:
+    scheduler = Scheduler(Limits())
+    scheduler.model_measured("m", SLOW, "slow")
+    scheduler.model_measured("m", STEEP, "fast")
+    scheduler.worker_ready("s", ["m"], "slow")
+    for number in range(4):
+        scheduler.offer(Request(number, "m", 1, 100.0, 100.02), 100.0)
+    (batch,) = scheduler.poll(100.0).dispatches
+    assert batch.rows == 2

@@ -31,3 +31,12 @@ def test_models_are_apart() -> None:
     durations = Durations()
     durations.learn("a", 1, 1.0)
     assert durations.predict("b", 1) is None
+
+
+def test_kinds_of_worker_are_apart() -> None:
+    durations = Durations()
+    durations.learn("a", 1, 1.0, "slow")
+    durations.learn("a", 1, 0.01, "fast")
+    assert durations.predict("a", 1, "slow") == pytest.approx(1.0)
+    assert durations.predict("a", 1, "fast") == pytest.approx(0.01)
+    assert durations.predict("a", 1, "another") is None

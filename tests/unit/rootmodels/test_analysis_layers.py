@@ -6,10 +6,12 @@ import pytest
 
 from rootmodels.analysis.layers import analysable_layers, network_plan
 from rootmodels.analysis.sums import UnknownLayerError
+from rootmodels.layers import network_layers
 from rootmodels.variants import get_variant
 
-NIN = get_variant("nin-root-4")
-RESNET50 = get_variant("resnet50-root-16")
+NIN = network_layers(get_variant("nin-root-4"))
+RESNET50 = network_layers(get_variant("resnet50-root-16"))
+SMALL_RESNET50 = network_layers(get_variant("resnet50-root-16"), 64)
 
 
 def test_a_chain_is_adjacent_throughout() -> None:
@@ -33,7 +35,7 @@ def test_adjacent_in_a_residual_network_is_what_is_inside_of_a_bottleneck() -> N
 
 def test_layers_go_by_torchvisions_names_too() -> None:
     pairs = [("layer1.0.conv1", "res2a_branch2b"), ("conv1", "layer2.3.conv3")]
-    plan = network_plan(RESNET50, pairs, ["layer3.0.downsample.0"], image_size=64)
+    plan = network_plan(SMALL_RESNET50, pairs, ["layer3.0.downsample.0"])
     assert plan.pairs == (("res2a_branch2a", "res2a_branch2b"), ("conv1", "res3d_branch2c"))
     assert [layer.name for layer in plan.layers] == [
         "conv1", "res2a_branch2a", "res2a_branch2b", "res3d_branch2c", "res4a_branch1",

@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from rootmodels.families import FAMILIES, FamilyFacts
 from server.workers.pictures import Decoder, PictureError, decode_picture, short_side
 
 MEGAPIXEL = 1_000_000
@@ -68,8 +69,14 @@ def test_it_is_what_torchvision_evaluates_with(
 
 
 def test_imagenet_is_cropped_out_of_256_and_small_images_are_not_cropped() -> None:
-    assert short_side("resnet50", 224) == 256
-    assert short_side("nin", 32) == 32
+    assert short_side(FAMILIES["resnet50"], 224) == 256
+    assert short_side(FAMILIES["resnet50"], 160) == 182
+    assert short_side(FAMILIES["nin"], 32) == 32
+
+
+def test_the_crop_is_a_fact_of_the_family_and_not_of_its_name() -> None:
+    other = FamilyFacts(32, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), ("a",))
+    assert short_side(other, 32) == 32
 
 
 @pytest.mark.parametrize("options", [{"quality": 92}, {"quality": 92, "progressive": True}])

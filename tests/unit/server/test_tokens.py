@@ -13,7 +13,7 @@ from tritonclient.grpc import service_pb2
 from server.core.reasons import Reason, RefusalError
 from server.security import SecurityError
 from server.security.authorize import Authorizer, bearer_token, group_of
-from server.security.tokens import CHECK_EVERY_S, Group, Tokens, TokenStore, parse_tokens
+from server.security.tokens import CHECK_EVERY_S, STALE_S, Group, Tokens, TokenStore, parse_tokens
 
 SECRET = "correct-horse-battery"
 OTHER = "staple-correct-horse"
@@ -209,13 +209,43 @@ def test_a_bad_change_leaves_the_last_good_tokens_and_is_told_once(
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert record.getMessage().startswith(f"token_file: {path}")
-    assert record.getMessage().endswith("the tokens read before stay in force")
+    assert record.getMessage().endswith("the tokens read before stay in force for 30 s")
     assert OTHER not in record.getMessage()
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        for _ in range(5):
+            clock.now_s += STALE_S / 2
+            store.current()
+    assert not knows(store, SECRET), "whoever deletes the file takes its tokens away"
+    (record,) = caplog.records
+    assert record.levelname == "ERROR"
+    assert record.getMessage().endswith("no token is known until it can be used")
     caplog.clear()
     write(path, entry(value=f'secret = "{OTHER}"'))
     clock.now_s += 1
     assert knows(store, OTHER)
     assert all(OTHER not in each.getMessage() for each in caplog.records)
+
+
+def test_an_error_that_passes_does_not_keep_what_was_taken_away(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file was replaced, and the first try to read it failed for a reason that is not its own."""
+    clock = Clock()
+    store = TokenStore(path, clock)
+    write(path, entry(value=f'secret = "{OTHER}"'))
+    real_open = os.open
+
+    def fail(*args: object) -> int:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("server.security.tokens.os.open", fail)
+    clock.now_s += CHECK_EVERY_S
+    assert knows(store, SECRET)
+    monkeypatch.setattr("server.security.tokens.os.open", real_open)
+    clock.now_s += CHECK_EVERY_S
+    assert not knows(store, SECRET)
+    assert knows(store, OTHER)
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o610, 0o601])

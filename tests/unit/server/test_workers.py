@@ -12,9 +12,9 @@ from server.workers.memory import SlotLayout, SlotMemory
 @pytest.mark.parametrize(
     "message",
     [
-        messages.Load("nin-orig", None, "fake", "fp32", (3, 32, 32), 10),
+        messages.Load("nin-orig", None, "", "fake", "fp32", (3, 32, 32), 10),
         messages.Load(
-            "nin-orig", "/w/nin-orig.safetensors", "torch", "bf16", (3, 32, 32), 10, True
+            "nin-orig", "/w/nin-orig.safetensors", "ab", "torch", "bf16", (3, 32, 32), 10, True
         ),
         messages.Run(7, "nin-orig", 1, ((1, "UINT8", 0), (2, "FP32", 123))),
         messages.Started("a cpu", {"torch": "2"}),

@@ -1,0 +1,25 @@
+"""Who calls: the address of a call and the name of its token, for log lines."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Any
+from urllib.parse import unquote
+
+_token_name: ContextVar[str] = ContextVar("token_name", default="")
+
+
+def set_token_name(name: str) -> None:
+    """The call of this task came with the token called ``name``."""
+    _token_name.set(name)
+
+
+def peer_of(context: Any) -> str:
+    """The address of the caller, as gRPC has it, such as ``ipv6:[::1]:5000``."""
+    return unquote(context.peer() or "")
+
+
+def caller_of(context: Any) -> str:
+    """The address, and the name of the token if there was one."""
+    name = _token_name.get()
+    return f"{peer_of(context)} token {name}" if name else peer_of(context)

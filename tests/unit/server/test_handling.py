@@ -1,0 +1,102 @@
+"""What becomes of a handler that fails, and of a caller that does not read."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+
+from server.core.reasons import Reason
+from server.observers.events import Observer, Refusal
+from server.wire import handling
+
+
+class Noting(Observer):
+    def __init__(self) -> None:
+        self.refusals: list[Refusal] = []
+
+    def refused(self, refusal: Refusal) -> None:
+        self.refusals.append(refusal)
+
+
+class Context:
+    """A call whose caller takes ``takes`` responses and then no more."""
+
+    def __init__(self, takes: float = float("inf")) -> None:
+        self.takes = takes
+        self.status: tuple[grpc.StatusCode, str] | None = None
+
+    async def abort(self, code: grpc.StatusCode, text: str, details: object = ()) -> None:
+        self.status = code, text
+        raise grpc.aio.AbortError
+
+    async def write(self, response: object) -> None:
+        self.takes -= 1
+        if self.takes < 0:
+            await asyncio.Event().wait()
+
+
+def identity(content: Any) -> Any:
+    return content
+
+
+async def run(handler: Any, observer: Observer, context: Context, *, streams: bool) -> None:
+    """Call ``handler`` as the server does."""
+    make = grpc.unary_stream_rpc_method_handler if streams else grpc.unary_unary_rpc_method_handler
+    wrapped: Any = handling._wrap(make(handler, identity, identity), "Method", observer)
+    behave = wrapped.unary_stream if streams else wrapped.unary_unary
+    with contextlib.suppress(grpc.aio.AbortError):
+        await behave(b"", context)
+
+
+@pytest.mark.parametrize("streams", [False, True])
+async def test_an_exception_that_is_no_refusal_is_logged_counted_and_told_without_its_text(
+    streams: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def call(request: bytes, context: Context) -> bytes:
+        raise KeyError("private")
+
+    observer, context = Noting(), Context()
+    with caplog.at_level(logging.ERROR):
+        await run(call, observer, context, streams=streams)
+    assert context.status is not None
+    assert context.status[0] is grpc.StatusCode.INTERNAL
+    assert "private" not in context.status[1]
+    assert [(each.reason, each.method) for each in observer.refusals] == [
+        (Reason.INTERNAL_ERROR, "Method")
+    ]
+    assert "private" in caplog.text
+
+
+async def test_a_call_that_was_aborted_is_no_fault_of_the_service() -> None:
+    async def call(request: bytes, context: Context) -> None:
+        await context.abort(grpc.StatusCode.NOT_FOUND, "not here")
+
+    observer, context = Noting(), Context()
+    await run(call, observer, context, streams=False)
+    assert context.status == (grpc.StatusCode.NOT_FOUND, "not here")
+    assert not observer.refusals
+
+
+async def test_a_caller_that_takes_no_response_ends_the_handler(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(handling, "UNREAD_S", 0.05)
+    ended = False
+
+    async def generate(request: bytes, context: Context) -> AsyncIterator[bytes]:
+        nonlocal ended
+        try:
+            while True:
+                yield b"x"
+        finally:
+            ended = True
+
+    context = Context(takes=3)
+    await asyncio.wait_for(run(generate, Noting(), context, streams=True), 60)
+    assert ended
+    assert context.status is not None
+    assert context.status[0] is grpc.StatusCode.CANCELLED
