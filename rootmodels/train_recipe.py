@@ -53,9 +53,18 @@ RECIPES = MappingProxyType(
     {
         "short": Recipe(),
         "long": Recipe(epochs=100, batch_size=512, padding=4, small_share=0.0),
+        "taught": Recipe(
+            epochs=29,
+            batch_size=512,
+            padding=4,
+            small_share=0.0,
+            teacher_share=1.0,
+            temperature=4.0,
+            averaging=1.0,
+        ),
     }
 )
-"""``short`` for a CPU, ``long`` for a GPU."""
+"""``short`` for a CPU, ``long`` for a GPU, ``taught`` with a teacher: that of the shipped weights."""
 
 
 def with_numbers(recipe: Recipe, settings: Iterable[str]) -> Recipe:
