@@ -482,3 +482,18 @@ def test_a_command_may_wait_until_the_server_serves(
     code, _, err = rootserve("models", "--wait", 0.5, "--server", nobody)
     assert code == 3
     assert "no gRPC server answers" in err
+
+
+def test_the_only_model_that_is_served_needs_no_name(
+    rootserve: Rootserve, fake: FakeRootserve, cat_path: Path
+) -> None:
+    code, out, _ = rootserve("infer", cat_path, "--json", "--server", fake.address)
+    assert (code, json.loads(out)["model"]) == (0, "nin-orig")
+    code, out, _ = rootserve("load", *QUICK[:4], "-c", 1, "--server", fake.address)
+    assert code == 0
+    assert out.startswith("nin-orig, closed loop")
+    fake.served.add("nin-root-4")
+    for command in (("infer", cat_path), ("load", "-c", 1)):
+        code, _, err = rootserve(*command, "--server", fake.address)
+        assert code == 2
+        assert "expected one of those that the server serves (nin-orig, nin-root-4)" in err
