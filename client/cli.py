@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from client.arguments import AsJson, ModelName
+from client.arguments import AsJson, ServedModel
 from client.cli_analyze import app as analyze_app
 from client.commands.load_arguments import EXAMPLES, load
 from client.connecting import connecting
@@ -119,7 +119,7 @@ def infer(
     images: Annotated[
         list[Path], typer.Argument(metavar="IMAGE...", help="Pictures of any size and format.")
     ],
-    model: ModelName,
+    model: ServedModel = None,
     top: Annotated[int, typer.Option(min=1, help="How many classes to name per picture.")] = 5,
     as_json: AsJson = False,
     *,
@@ -131,8 +131,9 @@ def infer(
     the model takes. Very large ones and other formats are encoded anew before.
     """
     from client.commands.infer import run  # noqa: PLC0415 - see the module's text
+    from client.commands.only_model import only_model  # noqa: PLC0415
 
-    run(connection, images, model, top, as_json=as_json)
+    run(connection, images, model or only_model(connection), top, as_json=as_json)
 
 
 app.command(epilog=EXAMPLES + _EPILOG, cls=SectionedCommand)(connecting(load))

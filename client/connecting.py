@@ -1,5 +1,6 @@
-"""The options that every command of `rootserve` has to reach a server: where, TLS, a token."""
+"""The options that every command of `rootserve` has to reach a server: where, how protected, how patient."""
 
+import asyncio
 import functools
 import inspect
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from client.credentials import Connection, CredentialFiles
 _File = Path | None
 
 
-def _options(
+def _options(  # noqa: PLR0913 - one per option
     *,
     server: Annotated[
         str,
@@ -42,9 +43,19 @@ def _options(
             metavar="FILE", help="Send the token in this file [default: that in $ROOTSERVE_TOKEN]."
         ),
     ] = None,
+    wait: Annotated[
+        float | None,
+        typer.Option(metavar="S", min=0.0, help="Wait up to S seconds until the server serves."),
+    ] = None,
 ) -> Connection:
     files = CredentialFiles(tls=tls, ca=tls_ca, certificate=tls_cert, key=tls_key, token=token_file)
-    return Connection(server, files.read())
+    connection = Connection(server, files.read())
+    if wait is not None:
+        # Imported here, so that the help need not wait for gRPC.
+        from client.waiting import wait_until_serving  # noqa: PLC0415
+
+        asyncio.run(wait_until_serving(connection, wait))
+    return connection
 
 
 def connecting(command: Callable[..., None]) -> Callable[..., None]:

@@ -14,6 +14,7 @@ CONNECTION_OPTIONS = {
     "--tls-cert": True,
     "--tls-key": True,
     "--token-file": True,
+    "--wait": True,
 }
 """Those of `client.connecting`, and whether a value follows."""
 

@@ -32,13 +32,14 @@ def _option(section: str, *names: str, **settings: Any) -> Any:
 
 
 Models = Annotated[
-    list[str],
+    list[str] | None,
     _option(
         _REQUESTS,
         "--model",
         "-m",
         metavar="NAME[=WEIGHT]",
-        help="Model to ask; give several, each with its weight, to mix them. See 'models'.",
+        help="Model to ask; give several, each with its weight, to mix them. See 'models' "
+        "[default: the one that is served, if it is one].",
     ),
 ]
 Concurrency = Annotated[
@@ -215,7 +216,7 @@ def load(  # noqa: PLR0913 - one per option of the command
     max_in_flight: MaxInFlight = None,
     processes: Processes = 1,
     *,
-    model: Models,
+    model: Models = None,
     rows: Rows = "1",
     data: Data = None,
     deadline_ms: DeadlineMs = None,
@@ -244,6 +245,7 @@ def load(  # noqa: PLR0913 - one per option of the command
     """
     # Imported here, so that the help need not wait for numpy and gRPC.
     from client.commands.load import Measurement, Outcome, Outputs, run  # noqa: PLC0415
+    from client.commands.only_model import only_model  # noqa: PLC0415
     from client.load import specify  # noqa: PLC0415
     from client.load.arrivals import Distribution  # noqa: PLC0415
     from client.load.options import LoadOptions  # noqa: PLC0415
@@ -261,12 +263,13 @@ def load(  # noqa: PLR0913 - one per option of the command
         raise InputError(
             "a sweep together with --find-max or --versus: expected one --concurrency or --rate"
         )
+    asked = specify.models_of(model or [only_model(connection)])
     levels = []
     for callers, arrivals in loads:
         duration_s, warmup_s = specify.times_of(arrivals, duration, warmup)
         levels.append(
             LoadOptions(
-                model=specify.models_of(model),
+                model=asked,
                 server=connection.server,
                 credentials=connection.credentials,
                 concurrency=callers,

@@ -122,6 +122,8 @@ def search(report: Report) -> list[Figure]:
     if found.get("low") is not None:
         interval.append(Span(max(x.low, found["low"]), min(x.high, found["high"]), "95 % interval"))
     legend = [("fill ok", "held"), ("fill p99", "missed")]
+    if interval:
+        legend.append(("fill span", "95 % interval of the limit"))
     if any(step["held"] is None for step in steps):
         legend.append(("fill unfinished", "too few requests to judge"))
     return [

@@ -27,7 +27,7 @@ _KINDS = {
     "sweep": "a sweep of {count} runs; figures of single runs below are of that with the highest "
     "throughput, {label}",
     "find_max": "a search for the highest rate, {count} runs; figures of single runs below are of "
-    "the last that held the objective, {label}",
+    "the highest that held the objective, {label}",
     "pairs": "{count} runs of A and B in turns; figures of single runs below are of {label}",
 }
 

@@ -466,3 +466,34 @@ def test_many_pictures_are_sent_in_several_requests(
     code, _, err = rootserve("infer", *files[:8], "-m", "nin-orig", "--server", fake.address)
     assert [request.inputs[0].shape[0] for request in fake.requests] == [3, 3]
     assert (code, err) == (2, f"rootserve: {files[4]}: is damaged: so the test says\n")
+
+
+def test_a_command_may_wait_until_the_server_serves(
+    rootserve: Rootserve, fake: FakeRootserve, nobody: str
+) -> None:
+    fake.health = "NOT_SERVING"
+    code, _, err = rootserve("models", "--wait", 0.5, "--server", fake.address)
+    assert code == 3
+    assert f"the server at {fake.address} is NOT_SERVING" in err
+    threading.Timer(1.0, setattr, (fake, "health", "SERVING")).start()
+    code, out, _ = rootserve("--wait", 60, "models", "--json", "--server", fake.address)
+    assert (code, fake.health) == (0, "SERVING")
+    assert len(json.loads(out)) == 3
+    code, _, err = rootserve("models", "--wait", 0.5, "--server", nobody)
+    assert code == 3
+    assert "no gRPC server answers" in err
+
+
+def test_the_only_model_that_is_served_needs_no_name(
+    rootserve: Rootserve, fake: FakeRootserve, cat_path: Path
+) -> None:
+    code, out, _ = rootserve("infer", cat_path, "--json", "--server", fake.address)
+    assert (code, json.loads(out)["model"]) == (0, "nin-orig")
+    code, out, _ = rootserve("load", *QUICK[:4], "-c", 1, "--server", fake.address)
+    assert code == 0
+    assert out.startswith("nin-orig, closed loop")
+    fake.served.add("nin-root-4")
+    for command in (("infer", cat_path), ("load", "-c", 1)):
+        code, _, err = rootserve(*command, "--server", fake.address)
+        assert code == 2
+        assert "expected one of those that the server serves (nin-orig, nin-root-4)" in err
