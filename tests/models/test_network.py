@@ -16,6 +16,8 @@ def images(rows: int, size: int = 32) -> torch.Tensor:
     return torch.randint(0, 256, (rows, 3, size, size), dtype=torch.uint8, generator=generator)
 
 
+# What torch says of Python 3.13.0 itself is not about this code.
+@pytest.mark.filterwarnings("ignore:Guards may run slower:RuntimeWarning")
 @pytest.mark.parametrize("name", NAMES)
 def test_the_compiler_sees_one_graph(name: str) -> None:
     model = Network(get_variant(name), 32, classes=10)
