@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 
-def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
+def orthogonalise(matrices: Tensor, dtype: torch.dtype = torch.bfloat16, steps: int = 5) -> Tensor:
     """Roughly the nearest semi-orthogonal matrices: singular values between about 0.7 and 1.2.
 
-    [groups, rows, columns] -> the same. Jordan's quintic Newton-Schulz iteration, in bf16: what
-    matters is the direction, not the last digit.
+    [groups, rows, columns] -> the same. Jordan's quintic Newton-Schulz iteration, in ``dtype``: bf16 will do,
+    since what matters is the direction, not the last digit.
     """
-    x: Tensor = matrices.bfloat16()
+    x: Tensor = matrices.to(dtype)
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     tall = x.shape[-2] > x.shape[-1]
     if tall:
@@ -36,11 +36,16 @@ class Muon:
 
     Before each update a weight is scaled to norm sqrt(out), one unit per filter. Batch normalisation
     makes the network blind to that scale, so the learning rate is the relative change of a weight in
-    one step, and weight decay has no part to play.
+    one step, and weight decay has no part to play. ``dtype`` is one that the device is fast at.
     """
 
-    def __init__(self, convolutions: Iterable[nn.Conv2d], momentum: float) -> None:
-        self.momentum = momentum
+    def __init__(
+        self,
+        convolutions: Iterable[nn.Conv2d],
+        momentum: float,
+        dtype: torch.dtype = torch.bfloat16,
+    ) -> None:
+        self.momentum, self._dtype = momentum, dtype
         self.weights = [(conv.weight, conv.groups) for conv in convolutions]
         self.buffers = [torch.zeros_like(weight) for weight, _ in self.weights]
 
@@ -52,7 +57,7 @@ class Muon:
             buffer.lerp_(weight.grad, 1 - self.momentum)
             ahead = weight.grad.lerp(buffer, self.momentum)
             filters = len(weight) // groups
-            update = orthogonalise(ahead.reshape(groups, filters, -1))
+            update = orthogonalise(ahead.reshape(groups, filters, -1), self._dtype)
             # As long as the weight it changes, also where there are more filters than inputs.
             scale = max(1.0, filters / update.shape[-1]) ** 0.5
             weight.mul_(len(weight) ** 0.5 / weight.norm())

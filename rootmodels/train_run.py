@@ -44,7 +44,7 @@ class Run:
         convolutions = [part for part in model.modules() if isinstance(part, nn.Conv2d)]
         # A linear layer's matrix as well: no normalisation follows, so its scale matters.
         vectors = [parameter for parameter in model.parameters() if parameter.ndim < 4]
-        self.muon = Muon(convolutions, recipe.muon_momentum)
+        self.muon = Muon(convolutions, recipe.muon_momentum, dtype)
         self.nesterov = Nesterov(vectors, recipe.vector_momentum)
         device = next(model.parameters()).device
         self.sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, hits, images
