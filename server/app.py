@@ -340,6 +340,9 @@ def _server_options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),
         # The core would unpack whatever is in a message; server/wire/receiving.py keeps to the limit.
         ("grpc.per_message_decompression", 0),
+        # What a call may send before its handler asks for it. Left to itself, gRPC makes it many MiB.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", 2**18),
     ]
     if settings.max_connection_age_s:
         age_ms = max(1, round(settings.max_connection_age_s * 1000))

@@ -20,7 +20,7 @@ from server.observers.events import Observer, Refusal
 from server.security.authorize import Authorizer
 from server.wire.memory_guard import MemoryGuard
 from server.wire.receiving import Receiver
-from server.wire.reply import abort
+from server.wire.reply import refuse
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
@@ -128,11 +128,12 @@ def _wrap(handler: Any, method: str, door: _Door) -> Handler:
             # Not kept here: what is in the request may be large, and the handler lets go of it.
             return await handler.unary_unary(await receive_one(context), context)
         except RefusalError as refusal:
-            await abort(context, refusal)
+            refuse(context, refusal)
         except NotImplementedError:
             # What the generated base class does for the protocol's methods that are not served.
-            text = "this server does not implement this method"
-            await context.abort(grpc.StatusCode.UNIMPLEMENTED, text)
+            context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+            context.set_details("this server does not implement this method")
+        return None
 
     async def stream(_: object, context: Any) -> None:
         try:
@@ -143,7 +144,7 @@ def _wrap(handler: Any, method: str, door: _Door) -> Handler:
             else:
                 await _write(handler.unary_stream(await receive_one(context), context), context)
         except RefusalError as refusal:
-            await abort(context, refusal)
+            refuse(context, refusal)
 
     if handler.response_streaming:
         return grpc.stream_stream_rpc_method_handler(stream, None, encode)

@@ -8,10 +8,13 @@ the process holds in all can be measured.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ctypes
 import logging
-from collections.abc import Callable, Iterator
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 from server.core.reasons import Reason, RefusalError
@@ -20,58 +23,72 @@ _log = logging.getLogger(__name__)
 
 _INTERVAL_S = 0.05
 _RETRY_AFTER_S = 0.5
-
-
-class _MallocFigures(ctypes.Structure):
-    """glibc's ``struct mallinfo2``."""
-
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in (
-            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
-            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
-        )
-    ]
+_MOST_NEW = 128
+"""Calls that have begun to send within the last _NEW_S and still do; others wait until it is their turn."""
+_NEW_S = 1.0
+_RELEASES = 8
+"""Memory is given back when an eighth of the limit more is used than after the last time."""
 
 
 class Memory:
-    """The memory that this process uses."""
+    """The memory that this process has of its own."""
 
     def __init__(self) -> None:
-        library = ctypes.CDLL(None)
-        self._figures = getattr(library, "mallinfo2", None)
-        self._trim = getattr(library, "malloc_trim", None)
-        if self._figures is not None:
-            self._figures.restype = _MallocFigures
+        self._page = os.sysconf("SC_PAGE_SIZE")
+        self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
     def used(self) -> int:
-        """Bytes: with glibc what is allocated, elsewhere what is resident, freed or not."""
-        if self._figures is not None:
-            figures = self._figures()
-            return int(figures.uordblks + figures.hblkhd)
-        resident = Path("/proc/self/statm").read_text().split()[1]
-        return int(resident) * 4096
+        """Bytes, whether allocated or kept by the allocator for later."""
+        _, resident, shared, *_ = Path("/proc/self/statm").read_text().split()
+        return (int(resident) - int(shared)) * self._page
 
     def release(self) -> None:
-        """Give the system back what was freed."""
+        """Give the system what the allocator keeps, if it is glibc's: the pages of messages are many."""
         if self._trim is not None:
             self._trim(0)
 
 
 class _Coming:
-    """A call that sends."""
+    """While the caller of a task sends, or what it sent waits for its turn.
 
-    def __init__(self, task: asyncio.Task[object]) -> None:
-        self.task = task
-        self.is_new = True
+    Raises RefusalError, MEMORY_FULL, within, if the call is ended.
+    """
+
+    def __init__(self, guard: MemoryGuard, *, reads: bool) -> None:
         self.ended = False
+        self.counts = False
+        self.began_s = math.inf
+        self._guard = guard
+        self._reads = reads
+
+    async def __aenter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.task: asyncio.Task[object] = task
+        self._guard.enter(self)
+        if self._reads:
+            try:
+                await self._guard.pass_gate(self)
+            except BaseException as error:
+                self._leave(error)
+                raise
+
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self._leave(error)
+
+    def _leave(self, error: BaseException | None) -> None:
+        self._guard.leave(self)
+        cancelled = isinstance(error, asyncio.CancelledError)
+        if cancelled and self.ended and not self.task.uncancel():
+            raise self._guard.refusal() from None
 
 
 class MemoryGuard:
     """Lets callers send while what is used, beyond what it was at first, is below ``limit``.
 
     Above it, calls that begin are refused, and of those that still send the younger half is ended, until
-    it is below again: the oldest ones come through.
+    it is below again: those that came first are the last to go. Only so many calls begin to send at a time: what each
+    may bring is not known, and the processor is to look after it all.
     """
 
     def __init__(
@@ -81,8 +98,13 @@ class MemoryGuard:
         self._used = used
         self._release = release
         self._base = used()
+        self._kept = 0
+        """What there was when memory was released last."""
+        self._looked_s = -math.inf
         self._full = False
         self._coming: dict[_Coming, None] = {}
+        self._counting = 0
+        self._gate: deque[asyncio.Future[None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
     def check(self) -> None:
@@ -92,52 +114,83 @@ class MemoryGuard:
             RefusalError: MEMORY_FULL.
         """
         if self._full:
-            raise self._refusal()
+            raise self.refusal()
 
-    @contextlib.contextmanager
-    def sending(self) -> Iterator[None]:
-        """While the caller of the running task sends, or what it sent waits for its turn.
+    def sending(self, *, reads: bool = False) -> _Coming:
+        """To be used with ``async with``: the caller of the running task sends; ``reads``, from now on."""
+        return _Coming(self, reads=reads)
 
-        Raises:
-            RefusalError: MEMORY_FULL, within, if it is ended.
-        """
-        task = asyncio.current_task()
-        assert task is not None
-        coming = _Coming(task)
+    def refusal(self) -> RefusalError:
+        """For a call that is not to go on."""
+        text = f"the messages of all callers take more than {self._limit >> 20} MiB"
+        return RefusalError(Reason.MEMORY_FULL, text, _RETRY_AFTER_S)
+
+    def enter(self, coming: _Coming) -> None:
+        """From now on it may be ended."""
         self._coming[coming] = None
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_INTERVAL_S, self._look)
-        try:
-            yield
-        except asyncio.CancelledError:
-            if coming.ended and not task.uncancel():
-                raise self._refusal() from None
-            raise
-        finally:
-            del self._coming[coming]
+
+    async def pass_gate(self, coming: _Coming) -> None:
+        """Wait until few enough have just begun."""
+        if self._counting >= _MOST_NEW:
+            turn = asyncio.get_running_loop().create_future()
+            self._gate.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self._counting -= 1
+                    self._open_gate()
+                raise
+        else:
+            self._counting += 1
+        coming.counts = True
+        coming.began_s = time.monotonic()
+
+    def leave(self, coming: _Coming) -> None:
+        """It has come."""
+        del self._coming[coming]
+        self._stop_counting(coming)
+        if time.monotonic() - self._looked_s > _INTERVAL_S:
+            self._measure()  # the timer may be late, behind many messages
+
+    def _stop_counting(self, coming: _Coming) -> None:
+        if coming.counts:
+            coming.counts = False
+            self._counting -= 1
+            self._open_gate()
+
+    def _open_gate(self) -> None:
+        while self._gate and self._counting < _MOST_NEW:
+            turn = self._gate.popleft()
+            if not turn.done():
+                self._counting += 1
+                turn.set_result(None)
 
     def _look(self) -> None:
-        """Measure, unless nothing that came before the last look is still coming."""
+        """Measure as long as something comes."""
         self._timer = None
-        if not self._coming and not self._full:
-            return
-        self._timer = asyncio.get_running_loop().call_later(_INTERVAL_S, self._look)
-        old = [coming for coming in self._coming if not coming.is_new and not coming.ended]
-        for coming in self._coming:
-            coming.is_new = False
-        if not old and not self._full:
-            return
-        was_full, self._full = self._full, self._used() - self._base > self._limit
+        self._measure()
+        if self._coming or self._full:
+            self._timer = asyncio.get_running_loop().call_later(_INTERVAL_S, self._look)
+
+    def _measure(self) -> None:
+        self._looked_s = time.monotonic()
+        used = self._used() - self._base
+        if used > self._limit or used > self._kept + self._limit // _RELEASES:
+            self._release()
+            used = self._kept = self._used() - self._base
+        was_full, self._full = self._full, used > self._limit
         if self._full and not was_full:
             text = "callers' messages take more than %d MiB: calls are refused until they take less"
             _log.warning(text, self._limit >> 20)
-        if was_full and not self._full:
-            self._release()
         if self._full:
-            for coming in old[len(old) // 2 :]:
+            coming_still = [coming for coming in self._coming if not coming.ended]
+            for coming in coming_still[len(coming_still) // 2 :]:
                 coming.ended = True
                 coming.task.cancel()
-
-    def _refusal(self) -> RefusalError:
-        text = f"the messages of all callers take more than {self._limit >> 20} MiB"
-        return RefusalError(Reason.MEMORY_FULL, text, _RETRY_AFTER_S)
+        for coming in self._coming:
+            # Slow ones bring little at a time: they hold nobody up.
+            if coming.counts and self._looked_s - coming.began_s > _NEW_S:
+                self._stop_counting(coming)

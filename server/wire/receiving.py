@@ -39,8 +39,11 @@ class Receiver:
         Raises:
             RefusalError: if it is no message of the type that is expected, or too large.
         """
-        with self._memory.sending():
-            content = await context.read()
+        async with self._memory.sending(reads=True):
+            # Never cancelled itself: grpc.aio would lose the message that comes all the same, for good.
+            reading = asyncio.ensure_future(context.read())
+            reading.add_done_callback(_seen)
+            content = await asyncio.shield(reading)
         if content is grpc.aio.EOF:
             return None
         self._observer.transferred(method, len(content), 0)
@@ -55,8 +58,14 @@ class Receiver:
     async def _unpack(self, content: bytes) -> bytes:
         if len(content) < _LARGE // 1000:  # not even the best compression makes that large
             return unpack(content, self._max_bytes)
-        with self._memory.sending():
+        async with self._memory.sending():
             return await asyncio.to_thread(unpack, content, self._max_bytes)
+
+
+def _seen(reading: asyncio.Future[Any]) -> None:
+    """Nobody may wait for it any more, and the loop complains of errors that nobody saw."""
+    if not reading.cancelled():
+        reading.exception()
 
 
 def is_packed(content: bytes) -> bool:

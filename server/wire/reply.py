@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 import numpy as np
@@ -52,29 +51,31 @@ STATUS_CODES = {
 }
 
 
-async def abort(context: Any, refusal: RefusalError) -> NoReturn:
-    """End the call of ``context`` with the status of ``refusal``; does not return.
+def refuse(context: Any, refusal: RefusalError) -> None:
+    """Have the call of ``context`` end with the status of ``refusal``, as soon as its handler returns.
 
-    Raises:
-        grpc.aio.AbortError: as grpc.aio wants it.
-        asyncio.CancelledError: if the call ended in this very moment, by its deadline or its caller:
-            nobody is to be told.
+    Not by ``context.abort``: its exception and the call hold each other, so that all that has come of the
+    message stays in memory until the garbage collector comes by. The same is true of ``refusal``.
     """
+    _let_go(refusal)
     text = shorten(refusal.message)
-    details = _status_details(refusal, text)
-    try:
-        await context.abort(STATUS_CODES[refusal.reason], text, details)
-    except grpc.aio.InternalError:
-        raise asyncio.CancelledError from None
-    raise AssertionError("abort raises")
+    context.set_code(STATUS_CODES[refusal.reason])
+    context.set_details(text)
+    if refusal.retry_after_s is not None:
+        context.set_trailing_metadata(_status_details(refusal, text, refusal.retry_after_s))
 
 
-def _status_details(refusal: RefusalError, text: str) -> tuple[tuple[str, bytes], ...]:
+def _let_go(refusal: RefusalError) -> None:
+    """Forget where ``refusal`` was raised: the frames there hold messages."""
+    refusal.__traceback__ = refusal.__context__ = refusal.__cause__ = None
+
+
+def _status_details(
+    refusal: RefusalError, text: str, retry_after_s: float
+) -> tuple[tuple[str, bytes], ...]:
     """Trailing metadata with a ``google.rpc.Status``: RetryInfo where a later try may succeed."""
-    if refusal.retry_after_s is None:
-        return ()
     delay = Duration()
-    delay.FromNanoseconds(round(refusal.retry_after_s * 1e9))
+    delay.FromNanoseconds(round(retry_after_s * 1e9))
     status = status_pb2.Status(code=STATUS_CODES[refusal.reason].value[0], message=text)
     status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
     return (("grpc-status-details-bin", status.SerializeToString()),)
@@ -141,6 +142,7 @@ def _constant_part(
 
 def error_in_stream(asked: Asked, refusal: RefusalError) -> oip.ModelStreamInferResponse:
     """A stream goes on after a refusal, which therefore is a message."""
+    _let_go(refusal)
     code = STATUS_CODES[refusal.reason].name
     failed = oip.ModelInferResponse(model_name=asked.model, id=asked.id)
     failed.parameters[FINAL_RESPONSE].bool_param = True

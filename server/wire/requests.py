@@ -104,7 +104,7 @@ class Requests:
         call = self._parse(message, None, trace)
         del message
         try:
-            with self._memory.sending():
+            async with self._memory.sending():
                 call.admitted = await self._dispatcher.admit_in_turn(call.request, trace)
         except RefusalError as refusal:
             self._tell(call, refusal)
