@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 _INTERVAL_S = 0.05
 _RETRY_AFTER_S = 0.5
-_MOST_NEW = 128
+_MOST_NEW = 32
 """Calls that have begun to send within the last _NEW_S and still do; others wait until it is their turn."""
 _NEW_S = 1.0
 _RELEASES = 8
@@ -87,8 +87,8 @@ class MemoryGuard:
     """Lets callers send while what is used, beyond what it was at first, is below ``limit``.
 
     Above it, calls that begin are refused, and of those that still send the younger half is ended, until
-    it is below again: those that came first are the last to go. Only so many calls begin to send at a time: what each
-    may bring is not known, and the processor is to look after it all.
+    it is below again: those that came first are the last to go. Only so many calls begin to send at a
+    time: what each may bring is not known, and the processor is to look after it all.
     """
 
     def __init__(

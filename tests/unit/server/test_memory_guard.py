@@ -43,23 +43,28 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.001)
 
 
-async def test_above_the_limit_new_calls_are_refused_and_the_oldest_comes_through() -> None:
+async def test_above_the_limit_new_calls_are_refused_and_the_oldest_come_through() -> None:
     memory, done = FakeMemory(), asyncio.Event()
     guard = MemoryGuard(LIMIT, memory.used, memory.release)
-    calls = [asyncio.ensure_future(send(guard, done)) for _ in range(8)]
+
+    async def send_much() -> str:
+        memory.bytes += 15
+        outcome = await send(guard, done)
+        memory.bytes -= 15
+        return outcome
+
+    calls = [asyncio.ensure_future(send_much()) for _ in range(6)]
     await asyncio.sleep(0.01)
     assert not any(call.done() for call in calls)
-    memory.bytes += LIMIT + 1
-    await until(lambda: calls[4].done())
-    memory.bytes -= 1  # those that were ended gave back enough
-    assert not any(call.done() for call in calls[:4])
+    calls += [asyncio.ensure_future(send_much()) for _ in range(2)]
+    await until(calls[7].done)
     with pytest.raises(RefusalError) as caught:
         guard.check()
     assert caught.value.reason is Reason.MEMORY_FULL
-    done.set()
-    assert await asyncio.gather(*calls) == 4 * ["came"] + 4 * ["MEMORY_FULL 0.5"]
     await asyncio.sleep(0.01)
     guard.check()
+    done.set()
+    assert await asyncio.gather(*calls) == 4 * ["came"] + 4 * ["MEMORY_FULL 0.5"]
 
 
 async def test_even_the_last_one_is_ended_when_it_brings_too_much() -> None:
