@@ -23,8 +23,11 @@ _log = logging.getLogger(__name__)
 
 _INTERVAL_S = 0.05
 _RETRY_AFTER_S = 0.5
-_MOST_NEW = 32
-"""Calls that have begun to send within the last _NEW_S and still do; others wait until it is their turn."""
+_MOST_NEW = 96
+_FEW_NEW = 16
+"""Calls that have begun to send within the last _NEW_S and still do: others wait until it is their turn. Few
+when an eighth of the limit is used; with few, many small messages would come in more slowly.
+"""
 _NEW_S = 1.0
 _RELEASES = 8
 """Memory is given back when an eighth of the limit more is used than after the last time."""
@@ -104,6 +107,7 @@ class MemoryGuard:
         self._full = False
         self._coming: dict[_Coming, None] = {}
         self._counting = 0
+        self._most_new = _MOST_NEW
         self._gate: deque[asyncio.Future[None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -133,7 +137,7 @@ class MemoryGuard:
 
     async def pass_gate(self, coming: _Coming) -> None:
         """Wait until few enough have just begun."""
-        if self._counting >= _MOST_NEW:
+        if self._counting >= self._most_new:
             turn = asyncio.get_running_loop().create_future()
             self._gate.append(turn)
             try:
@@ -162,7 +166,7 @@ class MemoryGuard:
             self._open_gate()
 
     def _open_gate(self) -> None:
-        while self._gate and self._counting < _MOST_NEW:
+        while self._gate and self._counting < self._most_new:
             turn = self._gate.popleft()
             if not turn.done():
                 self._counting += 1
@@ -181,6 +185,7 @@ class MemoryGuard:
         if used > self._limit or used > self._kept + self._limit // _RELEASES:
             self._release()
             used = self._kept = self._used() - self._base
+        self._most_new = _FEW_NEW if used > self._limit // _RELEASES else _MOST_NEW
         was_full, self._full = self._full, used > self._limit
         if self._full and not was_full:
             text = "callers' messages take more than %d MiB: calls are refused until they take less"

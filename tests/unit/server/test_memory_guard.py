@@ -97,6 +97,7 @@ async def test_few_begin_at_a_time_and_slow_ones_hold_nobody_up(
 ) -> None:
     monkeypatch.setattr(memory_guard, "_MOST_NEW", 2)
     monkeypatch.setattr(memory_guard, "_NEW_S", 3600.0)
+    monkeypatch.setattr(memory_guard, "_FEW_NEW", 2)
     memory, never = FakeMemory(), asyncio.Event()
     guard = MemoryGuard(LIMIT, memory.used)
     slow = [asyncio.ensure_future(send(guard, never)) for _ in range(2)]
