@@ -17,10 +17,8 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import Any, NoReturn
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
-from rootserve.v1 import analysis_pb2, analysis_pb2_grpc, catalog_pb2, catalog_pb2_grpc
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+from rootserve.v1 import analysis_pb2_grpc
+from tritonclient.grpc import service_pb2_grpc
 
 from rootmodels.data_error import DataError
 from server import version
@@ -47,12 +45,10 @@ from server.security.tls import server_credentials
 from server.security.tokens import TokenStore
 from server.settings import Settings
 from server.streams import announce, flush_streams
+from server.wire import services
 from server.wire.analysis import AnalysisService, ServingDefaults
 from server.wire.catalog import CatalogService
-from server.wire.guard import Guard
 from server.wire.handling import CheckedServer
-from server.wire.inference import InferenceService, ServerIdentity
-from server.wire.parse import RequestLimits
 from server.workers.handle import WorkerSpec
 from server.workers.pool import WorkerPool
 
@@ -193,15 +189,16 @@ async def serve(settings: Settings) -> NoReturn:
         scheduler, pool, models, observer, traces, max_bytes=settings.max_queue_mb * 2**20
     )
     analyses = _analyses(settings, pool, observer)
-    health = Health(models)
+    health = Health(models, [services.INFERENCE], [services.ANALYSIS, services.CATALOG])
     pool.events = dispatcher
     pool.on_models_changed = functools.partial(_models_changed, health, monitoring)
     monitoring.follow(scheduler, pool)
 
     server = grpc.aio.server(options=_server_options(settings))
+    guard = services.memory_guard(settings)
     # Stands in for the server while services are added.
     checked: Any = CheckedServer(
-        server, observer, Guard(authorizer, observer) if authorizer else None
+        server, observer, guard, settings.max_message_mb * 2**20, authorizer
     )
     control = None
     if settings.model_control == "explicit":
@@ -209,12 +206,10 @@ async def serve(settings: Settings) -> NoReturn:
         control = ModelControl(
             models, pool, dispatcher, observer, settings.weights, untrained=untrained
         )
-    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
-        InferenceService(
-            _identity(settings), models, dispatcher, statistics, observer, control, traces
-        ),
-        checked,
+    inference = services.inference(
+        settings, models, dispatcher, statistics, observer, control, guard, traces
     )
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, checked)
     analysis_pb2_grpc.add_AnalysisServiceServicer_to_server(
         AnalysisService(
             models,
@@ -225,15 +220,13 @@ async def serve(settings: Settings) -> NoReturn:
         checked,
     )
     catalog = CatalogService(version(), models, pool, settings.limits())
-    _add_operations(checked, catalog, health)
+    services.add_operations(checked, catalog, health)
 
     stop = _stop_on_signals()
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(_closing(traces))
-        await health.publish()
         endpoint = stack.enter_context(_metrics_endpoint(settings, monitoring))
         catalog.metrics_port = endpoint.port
-        await stack.enter_async_context(_background(health.follow()))
         stack.callback(refusal_log.close)
         await stack.enter_async_context(_background(refusal_log.follow()))
         port = _bind(server, _authority(settings.host, settings.port), credentials)
@@ -280,32 +273,6 @@ def _models_changed(health: Health, monitoring: Monitoring) -> None:
     monitoring.models_changed()
 
 
-def _identity(settings: Settings) -> ServerIdentity:
-    limits = RequestLimits(
-        settings.max_batch_rows,
-        settings.priority_levels,
-        settings.default_priority,
-        settings.max_image_mb * 2**20,
-    )
-    return ServerIdentity("rootserve", version(), limits)
-
-
-def _add_operations(server: Any, catalog: CatalogService, health: Health) -> None:
-    """Add the services that tell of the server."""
-    catalog_pb2_grpc.add_CatalogServiceServicer_to_server(catalog, server)
-    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
-    services = (
-        service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name,
-        catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name,
-        analysis_pb2.DESCRIPTOR.services_by_name["AnalysisService"].full_name,
-        health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
-        reflection.SERVICE_NAME,
-    )
-    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
-        reflection.aio.ReflectionServicer(services), server
-    )
-
-
 async def _finish(
     settings: Settings,
     models: Models,
@@ -318,7 +285,7 @@ async def _finish(
     An analysis may have an hour to go: it is refused as well.
     """
     models.draining = True
-    await health.publish()
+    health.models_changed()
     if settings.grace_s > 0:
         _log.info("shutting down: requests are still served for %g s", settings.grace_s)
         await asyncio.sleep(settings.grace_s)
@@ -377,6 +344,11 @@ def _server_options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", size),
         ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
         ("grpc.so_reuseport", 0),
+        # The core would unpack whatever is in a message; server/wire/receiving.py keeps to the limit.
+        ("grpc.per_message_decompression", 0),
+        # What a call may send before its handler asks for it. Left to itself, gRPC makes it many MiB.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", 2**18),
     ]
     if settings.max_connection_age_s:
         age_ms = max(1, round(settings.max_connection_age_s * 1000))

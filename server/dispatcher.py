@@ -17,6 +17,7 @@ from server.core.scheduler import Batch, Limits, Scheduler
 from server.models import ENCODED_NAME, Models
 from server.observers.events import Observer, Timeline
 from server.observers.traces import BatchTimes, RequestTrace, TracedRequest, Traces
+from server.turns import Turns
 from server.workers.handle import Part
 from server.workers.pool import BatchReport, WorkerPool
 
@@ -78,6 +79,7 @@ class Dispatcher:
         self._observer = observer
         self._traces = traces
         self._waiting: dict[int, Admitted] = {}
+        self._turns = Turns()
         self._ids = itertools.count(1)
         self._draining = False
         self._drained = asyncio.Event()
@@ -105,6 +107,21 @@ class Dispatcher:
             self._pump_due = True
             self._loop.call_soon(self._pump)
         return admitted
+
+    async def admit_in_turn(
+        self, request: InferenceRequest, trace: RequestTrace | None = None
+    ) -> Admitted:
+        """As :meth:`admit`, but while the queue is full wait for room, and at most until the deadline.
+
+        Raises:
+            RefusalError: if it is not taken.
+        """
+        return await self._turns.take(
+            request.model,
+            request.deadline_s - time.monotonic(),
+            lambda: self.admit(request, trace),
+            lambda: bool(self._waiting),
+        )
 
     async def answer(self, admitted: Admitted) -> Answer:
         """Wait for the answer; a caller that is cancelled withdraws the request.
@@ -135,6 +152,7 @@ class Dispatcher:
     def _forget(self, admitted: Admitted) -> None:
         del self._waiting[admitted.request.id]
         self._bytes -= len(admitted.part.content)
+        self._turns.next_of_all()
         self._check_drained()
 
     async def drain_model(self, model: str) -> None:
@@ -146,6 +164,7 @@ class Dispatcher:
     async def drain(self) -> None:
         """Refuse what comes from now on, and wait until what was admitted is answered."""
         self._draining = True
+        self._turns.next_of_all()  # who is refused lets the next one try
         self._check_drained()
         await self._drained.wait()
 

@@ -1,46 +1,69 @@
-"""grpc.health.v1: "" for the whole server, and each model under its name."""
+"""grpc.health.v1: "" for the whole server, and each service and each model under its name."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
 
-from grpc_health.v1 import health_pb2
-from grpc_health.v1.health import aio as health_aio
+import grpc
+from grpc_health.v1 import health_pb2 as pb
+from grpc_health.v1 import health_pb2_grpc
 
+from server.core.reasons import Reason, RefusalError
 from server.models import Models
 
-_SERVING = health_pb2.HealthCheckResponse.SERVING
-_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class Health:
-    """Keeps the health service true to the state of the models."""
+class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
+    """Answers from the state of the models as it is.
 
-    def __init__(self, models: Models) -> None:
-        self.servicer = health_aio.HealthServicer()
+    ``inference`` are the services that need them, ``others`` those that answer as long as the server runs.
+    """
+
+    def __init__(self, models: Models, inference: Iterable[str], others: Iterable[str]) -> None:
         self._models = models
+        self._inference = frozenset(("", *inference))
+        self._others = frozenset(others)
         self._changed = asyncio.Event()
 
-    async def follow(self) -> None:
-        """Publish the state now and after each :meth:`models_changed`; runs until cancelled."""
-        while True:
-            self._changed.clear()
-            await self.publish()
-            await self._changed.wait()
-
     def models_changed(self) -> None:
-        """Publish soon."""
+        """Tell those who watch."""
         self._changed.set()
+        self._changed = asyncio.Event()
 
-    async def publish(self) -> None:
-        """Publish the state now.
+    async def Check(  # noqa: N802 - the protocol's name
+        self, request: pb.HealthCheckRequest, context: Context
+    ) -> pb.HealthCheckResponse:
+        """The state of one service."""
+        status = self._status(request.service)
+        if status == pb.HealthCheckResponse.SERVICE_UNKNOWN:
+            raise RefusalError(Reason.UNKNOWN_SERVICE, "no service or model has this name")
+        return pb.HealthCheckResponse(status=status)
 
-        Once before the server starts: the servicer says SERVING for "" from its creation.
-        """
-        await self._set("", self._models.all_ready)
-        for model in self._models:
-            await self._set(model.card.name, model.is_ready)
+    async def Watch(  # noqa: N802
+        self, request: pb.HealthCheckRequest, context: Context
+    ) -> AsyncIterator[pb.HealthCheckResponse]:
+        """The state of one service, and each that it changes to."""
+        told = None
+        while True:
+            changed = self._changed
+            status = self._status(request.service)
+            if status != told:
+                yield pb.HealthCheckResponse(status=status)
+                told = status
+            await changed.wait()
 
-    async def _set(self, service: str, serving: bool) -> None:
-        status = _SERVING if serving and not self._models.draining else _NOT_SERVING
-        await self.servicer.set(service, status)
+    def _status(self, service: str) -> pb.HealthCheckResponse.ServingStatus:
+        if service in self._inference:
+            serving = self._models.is_serving
+        elif service in self._others:
+            serving = not self._models.draining
+        else:
+            model = self._models.get(service)
+            if model is None:
+                return pb.HealthCheckResponse.SERVICE_UNKNOWN
+            serving = model.is_ready and not self._models.draining
+        statuses = pb.HealthCheckResponse
+        return statuses.SERVING if serving else statuses.NOT_SERVING

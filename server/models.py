@@ -161,8 +161,9 @@ class Models:
 
     @property
     def all_ready(self) -> bool:
-        """Whether every model that was asked for is ready."""
-        return all(model.is_ready for model in self.served())
+        """Whether every model that was asked for is ready, and there is one."""
+        served = self.served()
+        return bool(served) and all(model.is_ready for model in served)
 
     @property
     def is_serving(self) -> bool:

@@ -61,6 +61,18 @@ class Settings(BaseModel):
         "models", "folder with NAME.safetensors files (default: those shipped)", PRETRAINED_DIR
     )
 
+    listed_tensors: Literal["basic", "all"] = _option(
+        "models",
+        "tensors that metadata and configuration list: basic is one input, images, and one output, logits, "
+        "as many clients want it; all adds encoded and probabilities, which are served either way",
+        "basic",
+    )
+    shared_memory: Literal["none", "system"] = _option(
+        "network",
+        "system lets callers on this machine register regions under /dev/shm for inputs and outputs",
+        "none",
+    )
+
     model_control: Literal["none", "explicit"] = _option(
         "models",
         "explicit lets callers load and unload models (RepositoryModelLoad, RepositoryModelUnload)",
@@ -144,7 +156,8 @@ class Settings(BaseModel):
     )
     max_queue_mb: int = _option(
         "batching",
-        "bytes of the requests that are admitted and not answered yet, in MiB; further ones are refused",
+        "bytes of the requests that are admitted and not answered yet, in MiB; further ones are refused. "
+        "With room for three of the largest messages more it bounds all that callers send",
         1024,
         ge=1,
     )

@@ -25,6 +25,11 @@ _INFERENCE = (
     "inference.GRPCInferenceService/RepositoryIndex",
     "inference.GRPCInferenceService/ModelInfer",
     "inference.GRPCInferenceService/ModelStreamInfer",
+    "inference.GRPCInferenceService/SystemSharedMemoryRegister",
+    "inference.GRPCInferenceService/SystemSharedMemoryStatus",
+    "inference.GRPCInferenceService/SystemSharedMemoryUnregister",
+    "inference.GRPCInferenceService/CudaSharedMemoryStatus",
+    "inference.GRPCInferenceService/CudaSharedMemoryUnregister",
     "rootserve.v1.CatalogService/ListModels",
     "rootserve.v1.CatalogService/GetServerInfo",
 )
@@ -58,7 +63,7 @@ def bearer_token(metadata: Iterable[tuple[str, str | bytes]]) -> str | None:
     values = [value for key, value in metadata if key == "authorization"]
     if len(values) != 1 or not isinstance(values[0], str):
         return None
-    scheme, _, token = values[0].partition(" ")
+    scheme, _, token = values[0].strip().partition(" ")
     return token.strip() or None if scheme.lower() == "bearer" else None
 
 

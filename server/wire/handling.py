@@ -1,7 +1,8 @@
-"""Around every handler: bytes are counted, and a refusal ends the call with its status.
+"""Around every handler: who may call, what comes in and goes out, and refusals, which end the call.
 
-Bytes that are no message are refused as well: grpc.aio answers them with UNKNOWN and a stack trace, so the
-deserialisers are wrapped, and the handler itself refuses.
+Every method is registered as one of streams, whatever it is: only then are its messages left where they are
+until they are asked for. A caller without a token, or one more than memory allows, is refused before
+its message is received.
 """
 
 from __future__ import annotations
@@ -11,16 +12,18 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
 import grpc
-from google.protobuf.message import DecodeError
 
 from server.core.reasons import Reason, RefusalError
 from server.observers.events import Observer, Refusal
-from server.wire.guard import Guard
-from server.wire.reply import abort
+from server.security.authorize import Authorizer
+from server.wire.callers import peer_of, set_token_name
+from server.wire.memory_guard import MemoryGuard
+from server.wire.receiving import Receiver
+from server.wire.reply import refuse
 
 _log = logging.getLogger(__name__)
 
@@ -30,40 +33,81 @@ UNREAD_S = 60.0
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
-class _Undecodable:
-    """Stands for a request that could not be decoded."""
-
-
-_UNDECODABLE = _Undecodable()
-
-
 class CheckedServer:
     """Takes the place of a server when services are added to it, and wraps their handlers."""
 
     def __init__(
-        self, server: grpc.aio.Server, observer: Observer, guard: Guard | None = None
+        self,
+        server: grpc.aio.Server,
+        observer: Observer,
+        memory: MemoryGuard,
+        max_message_bytes: int,
+        authorizer: Authorizer | None = None,
     ) -> None:
         self._server = server
-        self._observer = observer
-        self._guard = guard
+        self._door = _Door(observer, memory, max_message_bytes, authorizer)
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """Called by the generated ``add_..._to_server``."""
         self._server.add_generic_rpc_handlers(
-            [_Checked(handler, self._observer, self._guard) for handler in handlers]
+            [_Checked(handler, self._door) for handler in handlers]
         )
 
     def add_registered_method_handlers(self, service: str, handlers: dict[str, Handler]) -> None:
         """Called by the generated code as well; grpc.aio has no use for it."""
 
 
-class _Checked(grpc.GenericRpcHandler):
+class _Door:
+    """What every call passes."""
+
     def __init__(
-        self, inner: grpc.GenericRpcHandler, observer: Observer, guard: Guard | None
+        self,
+        observer: Observer,
+        memory: MemoryGuard,
+        max_message_bytes: int,
+        authorizer: Authorizer | None,
     ) -> None:
+        self.observer = observer
+        self.receiver = Receiver(observer, memory, max_message_bytes)
+        self._memory = memory
+        self._authorizer = authorizer
+
+    def admit(self, method: str, context: Any) -> None:
+        """Let a call of ``/package.Service/Method`` begin.
+
+        Raises:
+            RefusalError: if its caller may not, or memory is short.
+        """
+        began_s = time.monotonic()
+        try:
+            if self._authorizer is not None:
+                token = self._authorizer.check(method, context.invocation_metadata() or ())
+                set_token_name(token)
+            self._memory.check()
+        except RefusalError as refusal:
+            self.tell(refusal, began_s, method, peer_of(context))
+            raise
+
+    def tell(self, refusal: RefusalError, began_s: float, method: str = "", peer: str = "") -> None:
+        """Tell the observer of a call that its handler did not answer."""
+        waited_s = time.monotonic() - began_s
+        self.observer.refused(
+            Refusal("", refusal.reason, waited_s, "", refusal.message, method=method, peer=peer)
+        )
+
+    def fail(self, method: str, context: Any, began_s: float) -> None:
+        """End a call whose handler raised what is no refusal: log it, count it, and say INTERNAL."""
+        _log.exception("%s failed", method, extra={"method": method})
+        text = "the service itself failed on this call; its log tells why"
+        fault = RefusalError(Reason.INTERNAL_ERROR, text)
+        self.tell(fault, began_s, method)
+        refuse(context, fault)
+
+
+class _Checked(grpc.GenericRpcHandler):
+    def __init__(self, inner: grpc.GenericRpcHandler, door: _Door) -> None:
         self._inner = inner
-        self._observer = observer
-        self._guard = guard
+        self._door = door
         self._wrapped: dict[str, Handler] = {}
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
@@ -72,126 +116,74 @@ class _Checked(grpc.GenericRpcHandler):
             handler = self._inner.service(handler_call_details)
             if handler is None:
                 return None
-            handler = _wrap(handler, method.rpartition("/")[2], self._observer)
-            self._wrapped[method] = self._guard.wrap(method, handler) if self._guard else handler
+            self._wrapped[method] = _wrap(handler, method, self._door)
         return self._wrapped[method]
 
 
-def _wrap(handler: Handler, method: str, observer: Observer) -> Handler:
-    decode = _tolerant(handler.request_deserializer, method, observer)
-    encode = _counted(handler.response_serializer, method, observer)
-    fault = _Fault(method, observer)
-    if handler.request_streaming:
-        assert handler.response_streaming, "no service here has client streaming alone"
-        stream = _checked_responses(handler.stream_stream, _Decoded, fault)
-        return grpc.stream_stream_rpc_method_handler(stream, decode, encode)
-    if handler.response_streaming:
-        generator = _checked_responses(handler.unary_stream, _decoded, fault)
-        return grpc.unary_stream_rpc_method_handler(generator, decode, encode)
-    call = _checked_call(handler.unary_unary, fault)
-    return grpc.unary_unary_rpc_method_handler(call, decode, encode)
-
-
-def _tolerant(
-    deserialize: Callable[[bytes], Any] | None, method: str, observer: Observer
-) -> Callable[[bytes], Any]:
-    assert deserialize is not None, "generated services decode"
-
-    def decode(content: bytes) -> Any:
-        observer.transferred(method, len(content), 0)
-        try:
-            return deserialize(content)
-        except DecodeError:
-            return _UNDECODABLE
-
-    return decode
-
-
-def _counted(
-    serialize: Callable[[Any], bytes] | None, method: str, observer: Observer
-) -> Callable[[Any], bytes]:
-    assert serialize is not None, "generated services encode"
+def _wrap(handler: Any, method: str, door: _Door) -> Handler:
+    """``handler`` behind ``door``. grpc.aio's handlers are coroutines; the type stubs know others."""
+    name = method.rpartition("/")[2]
+    decode, serialize = handler.request_deserializer, handler.response_serializer
 
     def encode(message: Any) -> bytes:
-        content = serialize(message)
-        observer.transferred(method, 0, len(content))
+        content: bytes = serialize(message)
+        door.observer.transferred(name, 0, len(content))
         return content
 
-    return encode
+    async def receive_one(context: Any) -> Any:
+        began_s = time.monotonic()
+        try:
+            request = await door.receiver.receive(context, name, decode)
+            if request is None:
+                raise RefusalError(Reason.INVALID_REQUEST, "no message came, expected one")
+        except RefusalError as refusal:
+            door.tell(refusal, began_s)
+            raise
+        return request
 
+    async def call(_: object, context: Any) -> Any:
+        began_s = time.monotonic()
+        try:
+            door.admit(method, context)
+            # Not kept here: what is in the request may be large, and the handler lets go of it.
+            return await handler.unary_unary(await receive_one(context), context)
+        except RefusalError as refusal:
+            refuse(context, refusal)
+        except NotImplementedError:
+            # What the generated base class does for the protocol's methods that are not served.
+            context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+            context.set_details("this server does not implement this method")
+        except Exception as error:
+            if _is_of_grpc(error):
+                raise
+            door.fail(method, context, began_s)
+        return None
 
-def _decoded(request: Any) -> Any:
-    """``request``.
+    async def stream(_: object, context: Any) -> None:
+        began_s = time.monotonic()
+        try:
+            door.admit(method, context)
+            if handler.request_streaming:
+                requests = _Requests(door.receiver, context, name, decode)
+                await _write(handler.stream_stream(requests, context), context)
+            else:
+                await _write(handler.unary_stream(await receive_one(context), context), context)
+        except RefusalError as refusal:
+            refuse(context, refusal)
+        except Exception as error:
+            if _is_of_grpc(error):
+                raise
+            door.fail(method, context, began_s)
 
-    Raises:
-        RefusalError: if it could not be decoded.
-    """
-    if request is _UNDECODABLE:
-        text = "the bytes that came are no message of the type that this method expects"
-        raise RefusalError(Reason.INVALID_REQUEST, text)
-    return request
-
-
-class _Fault:
-    """What becomes of an exception that is no refusal: it is logged, counted, and the call ends INTERNAL."""
-
-    def __init__(self, method: str, observer: Observer) -> None:
-        self._method = method
-        self._observer = observer
-
-    async def end(self, context: Any, began_s: float) -> None:
-        """Called while the exception is handled."""
-        _log.exception("%s failed", self._method, extra={"method": self._method})
-        text = "the service itself failed on this call; its log tells why"
-        waited_s = time.monotonic() - began_s
-        reason = Reason.INTERNAL_ERROR
-        self._observer.refused(Refusal("", reason, waited_s, "", text, method=self._method))
-        await abort(context, RefusalError(reason, text))
+    if handler.response_streaming:
+        return grpc.stream_stream_rpc_method_handler(stream, None, encode)
+    assert not handler.request_streaming, "no service here has client streaming alone"
+    return grpc.stream_unary_rpc_method_handler(call, None, encode)
 
 
 def _is_of_grpc(error: Exception) -> bool:
     """Whether the call has ended by itself: it was aborted, or nobody is there to be answered."""
     return isinstance(error, grpc.aio.AbortError | grpc.aio.BaseError)
-
-
-def _checked_call(behave: Any, fault: _Fault) -> Any:
-    @functools.wraps(behave)
-    async def checked(request: Any, context: Any) -> Any:
-        began_s = time.monotonic()
-        try:
-            return await behave(_decoded(request), context)
-        except RefusalError as refusal:
-            await abort(context, refusal)
-        except NotImplementedError:
-            # What the generated base class does for the protocol's methods that are not served.
-            text = "this server does not implement this method"
-            await context.abort(grpc.StatusCode.UNIMPLEMENTED, text)
-        except Exception as error:
-            if _is_of_grpc(error):
-                raise
-            await fault.end(context, began_s)
-
-    return checked
-
-
-def _checked_responses(behave: Any, decoded: Callable[[Any], Any], fault: _Fault) -> Any:
-    """A handler of several responses. ``decoded`` takes its request, or the iterator of its requests."""
-
-    @functools.wraps(behave)
-    async def checked(request: Any, context: Any) -> None:
-        began_s = time.monotonic()
-        # A stream's requests are refused here and not where they are read: answers to earlier ones may
-        # be on their way.
-        try:
-            await _write(behave(decoded(request), context), context)
-        except RefusalError as refusal:
-            await abort(context, refusal)
-        except Exception as error:
-            if _is_of_grpc(error):
-                raise
-            await fault.end(context, began_s)
-
-    return checked
 
 
 async def _write(result: Any, context: Any) -> None:
@@ -213,14 +205,15 @@ async def _write(result: Any, context: Any) -> None:
                 raise RefusalError(Reason.CANCELLED, text) from None
 
 
-class _Decoded:
-    """The requests of a stream; raises RefusalError at one that could not be decoded."""
+class _Requests(AsyncIterator[Any]):
+    """The messages of a stream. No generator: one of those is over after its first error."""
 
-    def __init__(self, requests: AsyncIterator[Any]) -> None:
-        self._requests = aiter(requests)
-
-    def __aiter__(self) -> _Decoded:
-        return self
+    def __init__(self, receiver: Receiver, context: Any, name: str, decode: Any) -> None:
+        self._next: Callable[[], Awaitable[Any]]
+        self._next = functools.partial(receiver.receive, context, name, decode)
 
     async def __anext__(self) -> Any:
-        return _decoded(await anext(self._requests))
+        message = await self._next()
+        if message is None:
+            raise StopAsyncIteration
+        return message

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -14,13 +13,14 @@ from server.dispatcher import InferenceRequest
 from server.models import (
     ENCODED_NAME,
     INPUT_NAME,
-    LOGITS_NAME,
-    PROBABILITIES_NAME,
     VERSION,
     Model,
     ModelCard,
     Models,
 )
+from server.wire.parse_outputs import Output, RequestLimits, invalid, parse_number, parse_outputs
+from server.wire.shared_memory import REGION, Regions, Span
+from server.wire.words import listing, quote
 from server.workers import encoding
 from server.workers.handle import Part
 from server.workers.messages import Datatype
@@ -33,15 +33,31 @@ _TYPED_CONTENTS: dict[Datatype, str] = {
 }
 # FP32 images are 0..1; conversions elsewhere may round a little past the ends.
 _FP32_TOLERANCE = 1e-3
+_NO_REGIONS = Regions()
 # Years: no deadline at all. gRPC gives calls without a timeout centuries.
 _LONGEST_WAIT_S = 1e8
 
 
+_LONGEST_ID = 4096
+
+
+class Asked(NamedTuple):
+    """What of a request its response repeats; cut where no answer can be meant by it."""
+
+    model: str
+    id: str
+
+    @staticmethod
+    def of(message: oip.ModelInferRequest) -> Asked:
+        """Of ``message``, valid or not."""
+        return Asked(message.model_name[:_LONGEST_ID], message.id[:_LONGEST_ID])
+
+
 class ParsedRequest(NamedTuple):
-    """A valid request and the names of the outputs it wants, in the order it wants them."""
+    """A valid request and the outputs it wants, in the order it wants them."""
 
     inference: InferenceRequest
-    outputs: tuple[str, ...]
+    outputs: tuple[Output, ...]
 
 
 def find_model(models: Models, name: str, version: str) -> Model:
@@ -54,22 +70,12 @@ def find_model(models: Models, name: str, version: str) -> Model:
     if model is None or not model.served:
         served = ", ".join(model.card.name for model in models.served())
         what = "no model is called" if model is None else "known but not served is"
-        raise RefusalError(Reason.UNKNOWN_MODEL, f"{what} {name!r}; served: {served}")
+        text = f"{what} {quote(name)}; {f'served: {served}' if served else 'no model is served'}"
+        raise RefusalError(Reason.UNKNOWN_MODEL, text)
     if version not in ("", VERSION):
-        text = f"model {name} has no version {version!r}; it has version {VERSION!r}"
+        text = f"model {name} has no version {quote(version)}; it has version {VERSION!r}"
         raise RefusalError(Reason.UNKNOWN_MODEL, text)
     return model
-
-
-@dataclass(frozen=True, slots=True)
-class RequestLimits:
-    """What a request may ask for."""
-
-    max_rows: int
-    priority_levels: int
-    default_priority: int
-    max_image_bytes: int = 8 * 2**20
-    """Of one picture that comes encoded."""
 
 
 def parse_request(
@@ -78,13 +84,16 @@ def parse_request(
     limits: RequestLimits,
     arrived_s: float,
     timeout_s: float | None,
+    regions: Regions = _NO_REGIONS,
 ) -> ParsedRequest:
     """Check ``message`` against ``card``; ``timeout_s`` is what gRPC leaves it from ``arrived_s``.
 
     Raises:
-        RefusalError: INVALID_REQUEST, naming the tensor, what came and what was expected.
+        RefusalError: INVALID_REQUEST, naming the tensor, what came and what was expected, or
+            UNKNOWN_REGION.
     """
-    outputs = _parse_outputs(message)
+    if len(message.id) > _LONGEST_ID:
+        raise invalid(f"id: {len(message.id)} characters came, expected at most {_LONGEST_ID}")
     priority = limits.default_priority
     wait_s = math.inf if timeout_s is None else timeout_s
     if message.parameters:
@@ -95,37 +104,27 @@ def parse_request(
             _parse_time(message, "deadline_ms", 1e-3),
         )
     deadline_s = arrived_s + wait_s if wait_s < _LONGEST_WAIT_S else math.inf
-    part = _parse_input(message, card, limits, deadline_s)
+    part = _parse_input(message, card, limits, deadline_s, regions)
+    outputs = parse_outputs(message, card, part.rows, limits, regions)
     inference = InferenceRequest(card.name, part, arrived_s, deadline_s, priority)
     return ParsedRequest(inference, outputs)
 
 
-def _invalid(text: str) -> RefusalError:
-    return RefusalError(Reason.INVALID_REQUEST, text)
-
-
-def _parse_outputs(message: oip.ModelInferRequest) -> tuple[str, ...]:
-    if not message.outputs:
-        return (LOGITS_NAME,)
-    names = tuple(output.name for output in message.outputs)
-    for name in names:
-        if name not in (LOGITS_NAME, PROBABILITIES_NAME):
-            raise _invalid(
-                f"output {name!r} is unknown; expected {LOGITS_NAME} or {PROBABILITIES_NAME}"
-            )
-    return names
-
-
 def _parse_input(
-    message: oip.ModelInferRequest, card: ModelCard, limits: RequestLimits, deadline_s: float
+    message: oip.ModelInferRequest,
+    card: ModelCard,
+    limits: RequestLimits,
+    deadline_s: float,
+    regions: Regions,
 ) -> Part:
     position = _choose_input(message)
     tensor = message.inputs[position]
     deadline_ns = 0 if deadline_s == math.inf else max(1, int(deadline_s * 1e9))
+    shared = regions.span(tensor.name, tensor.parameters)
     if tensor.name == INPUT_NAME:
-        rows, datatype, content = _parse_images(message, position, card, limits.max_rows)
+        rows, datatype, content = _parse_images(message, position, card, limits.max_rows, shared)
         return Part(rows, datatype, content, deadline_ns)
-    rows, content = _parse_encoded(message, position, limits)
+    rows, content = _parse_encoded(message, position, limits, shared)
     return Part(rows, "BYTES", content, deadline_ns)
 
 
@@ -137,32 +136,35 @@ def _choose_input(message: oip.ModelInferRequest) -> int:
     names = [tensor.name for tensor in message.inputs]
     for name in names:
         if name not in (INPUT_NAME, ENCODED_NAME):
-            raise _invalid(
-                f"input {name!r} is unknown; expected {INPUT_NAME!r} or {ENCODED_NAME!r}"
+            raise invalid(
+                f"input {quote(name)} is unknown; expected {INPUT_NAME!r} or {ENCODED_NAME!r}"
             )
     if not names or len(set(names)) < len(names):
-        came = ", ".join(map(repr, names)) or "none"
-        raise _invalid(f"inputs: {came} came, expected one, {INPUT_NAME!r} or {ENCODED_NAME!r}")
+        came = listing(map(repr, names)) or "none"
+        raise invalid(f"inputs: {came} came, expected one, {INPUT_NAME!r} or {ENCODED_NAME!r}")
     return names.index(INPUT_NAME if INPUT_NAME in names else ENCODED_NAME)
 
 
 def _parse_images(
-    message: oip.ModelInferRequest, position: int, card: ModelCard, max_rows: int
+    message: oip.ModelInferRequest,
+    position: int,
+    card: ModelCard,
+    max_rows: int,
+    shared: Span | None,
 ) -> tuple[int, Datatype, bytes]:
     tensor = message.inputs[position]
     if tensor.datatype not in _VALUE_BYTES:
-        raise _invalid(
-            f"tensor {INPUT_NAME}: datatype {tensor.datatype!r} came, expected UINT8 (0..255) or "
+        raise invalid(
+            f"tensor {INPUT_NAME}: datatype {quote(tensor.datatype)} came, expected UINT8 (0..255) or "
             "FP32 (0..1)"
         )
     datatype: Datatype = tensor.datatype
     rows = _parse_rows(tuple(tensor.shape), card, max_rows)
-    raw = _raw_content(message, position)
-    content = _typed_content(tensor, datatype) if raw is None else raw
     expected = rows * card.pixels * _VALUE_BYTES[datatype]
-    if len(content) != expected:
-        raise _invalid(
-            f"tensor {INPUT_NAME}: {len(content)} bytes came, expected {expected} for {datatype} "
+    size, content = _content(message, position, datatype, shared, expected)
+    if size != expected:
+        raise invalid(
+            f"tensor {INPUT_NAME}: {size} bytes came, expected {expected} for {datatype} "
             f"{list(tensor.shape)}"
         )
     if datatype == "FP32":
@@ -170,29 +172,58 @@ def _parse_images(
     return rows, datatype, content
 
 
+def _content(
+    message: oip.ModelInferRequest,
+    position: int,
+    datatype: Datatype,
+    shared: Span | None,
+    most_shared: int,
+) -> tuple[int, bytes]:
+    """The size of an input's content and the content, which is not read from shared memory beyond a size."""
+    tensor = message.inputs[position]
+    raw = _raw_content(message, position)
+    if shared is None:
+        content = _typed_content(tensor, datatype) if raw is None else raw
+        return len(content), content
+    if raw is not None or _filled(tensor):
+        raise invalid(f"tensor {tensor.name}: both shared memory and data came, expected one")
+    return shared.size, shared.read() if shared.size <= most_shared else b""
+
+
 def _raw_content(message: oip.ModelInferRequest, position: int) -> bytes | None:
-    """The entry of raw_input_contents for this input; None if the tensor's contents are typed."""
+    """The entry of raw_input_contents for this input; None if its contents are typed, or in shared memory."""
     raw = message.raw_input_contents
     if len(raw) == 0:
         return None
-    if len(raw) != len(message.inputs):
-        raise _invalid(
-            f"raw_input_contents has {len(raw)} entries, expected one per input: {len(message.inputs)}"
+    inputs = message.inputs
+    has_entry = [not (one.parameters and REGION in one.parameters) for one in inputs]
+    if len(raw) != sum(has_entry):
+        raise invalid(
+            f"raw_input_contents has {len(raw)} entries, expected one per input: {sum(has_entry)}"
         )
-    tensor = message.inputs[position]
-    if tensor.HasField("contents"):
-        raise _invalid(
+    if not has_entry[position]:
+        return None
+    tensor = inputs[position]
+    if _filled(tensor):
+        raise invalid(
             f"tensor {tensor.name}: both raw_input_contents and typed contents came, expected one"
         )
-    content: bytes = raw[position]  # each access copies: once
+    content: bytes = raw[sum(has_entry[:position])]  # each access copies: once
     return content
+
+
+def _filled(tensor: oip.ModelInferRequest.InferInputTensor) -> list[str]:
+    """The fields of typed contents in which there is something."""
+    if not tensor.HasField("contents"):
+        return []
+    return [descriptor.name for descriptor, _ in tensor.contents.ListFields()]
 
 
 def _parse_rows(shape: tuple[int, ...], card: ModelCard, max_rows: int) -> int:
     if len(shape) != 4 or shape[1:] != card.image:
         wanted = ", ".join(map(str, card.image))
-        raise _invalid(
-            f"tensor {INPUT_NAME}: shape {list(shape)} came, expected [rows, {wanted}] for {card.name}"
+        raise invalid(
+            f"tensor {INPUT_NAME}: shape [{listing(shape)}] came, expected [rows, {wanted}] for {card.name}"
         )
     _check_rows(INPUT_NAME, shape[0], max_rows)
     return shape[0]
@@ -200,33 +231,37 @@ def _parse_rows(shape: tuple[int, ...], card: ModelCard, max_rows: int) -> int:
 
 def _check_rows(tensor: str, rows: int, max_rows: int) -> None:
     if not 1 <= rows <= max_rows:
-        raise _invalid(f"tensor {tensor}: {rows} rows came, expected 1 to {max_rows}")
+        raise invalid(f"tensor {tensor}: {rows} rows came, expected 1 to {max_rows}")
 
 
 def _parse_encoded(
-    message: oip.ModelInferRequest, position: int, limits: RequestLimits
+    message: oip.ModelInferRequest, position: int, limits: RequestLimits, shared: Span | None
 ) -> tuple[int, bytes]:
     """Rows, and the files as they lie in a raw BYTES tensor; what is in them, the worker sees."""
     tensor = message.inputs[position]
     if tensor.datatype != "BYTES":
-        raise _invalid(
-            f"tensor {ENCODED_NAME}: datatype {tensor.datatype!r} came, expected BYTES (JPEG or PNG)"
+        raise invalid(
+            f"tensor {ENCODED_NAME}: datatype {quote(tensor.datatype)} came, expected BYTES (JPEG or PNG)"
         )
     shape = tuple(tensor.shape)
     if len(shape) not in (1, 2) or shape[1:] not in ((), (1,)):
-        raise _invalid(
-            f"tensor {ENCODED_NAME}: shape {list(shape)} came, expected [rows] or [rows, 1]"
+        raise invalid(
+            f"tensor {ENCODED_NAME}: shape [{listing(shape)}] came, expected [rows] or [rows, 1]"
         )
     rows = shape[0]
     _check_rows(ENCODED_NAME, rows, limits.max_rows)
-    raw = _raw_content(message, position)
-    content = _typed_content(tensor, "BYTES") if raw is None else raw
+    most = rows * (encoding.LENGTH_BYTES + limits.max_image_bytes)
+    size, content = _content(message, position, "BYTES", shared, most)
+    if size != len(content):
+        raise invalid(
+            f"tensor {ENCODED_NAME}: {size} bytes came, expected at most {most} for {rows} rows"
+        )
     elements = 0
     try:
         for start, end in encoding.spans(content, 0, len(content)):
             _check_file(elements, content[start : min(end, start + len(encoding.PNG_SIGNATURE))])
             if end - start > limits.max_image_bytes:
-                raise _invalid(
+                raise invalid(
                     f"tensor {ENCODED_NAME}: row {elements}: {end - start} bytes came, expected at "
                     f"most {limits.max_image_bytes}"
                 )
@@ -234,11 +269,11 @@ def _parse_encoded(
             if elements > rows:
                 break
     except ValueError as error:
-        raise _invalid(f"tensor {ENCODED_NAME}: row {elements}: {error}") from None
+        raise invalid(f"tensor {ENCODED_NAME}: row {elements}: {error}") from None
     if elements != rows:
-        raise _invalid(
+        raise invalid(
             f"tensor {ENCODED_NAME}: {'fewer' if elements < rows else 'more'} elements came than the "
-            f"{rows} of shape {list(shape)}"
+            f"{rows} of shape [{listing(shape)}]"
         )
     return rows, content
 
@@ -246,15 +281,15 @@ def _parse_encoded(
 def _check_file(row: int, beginning: bytes) -> None:
     if not beginning.startswith((encoding.JPEG_SIGNATURE, encoding.PNG_SIGNATURE)):
         came = f"a file that begins with {beginning.hex(' ')}" if beginning else "no bytes"
-        raise _invalid(f"tensor {ENCODED_NAME}: row {row}: {came} came, expected JPEG or PNG")
+        raise invalid(f"tensor {ENCODED_NAME}: row {row}: {came} came, expected JPEG or PNG")
 
 
 def _typed_content(tensor: oip.ModelInferRequest.InferInputTensor, datatype: Datatype) -> bytes:
     field = _TYPED_CONTENTS[datatype]
-    filled = [descriptor.name for descriptor, _ in tensor.contents.ListFields()]
+    filled = _filled(tensor)
     if filled != [field]:
         came = ", ".join(filled) or "no data"
-        raise _invalid(
+        raise invalid(
             f"tensor {tensor.name}: {came} came, expected raw_input_contents or {field} for {datatype}"
         )
     if datatype == "BYTES":
@@ -263,7 +298,7 @@ def _typed_content(tensor: oip.ModelInferRequest.InferInputTensor, datatype: Dat
         return np.asarray(tensor.contents.fp32_contents, "<f4").tobytes()
     values = np.asarray(tensor.contents.uint_contents, np.uint32)
     if values.max(initial=0) > 255:
-        raise _invalid(f"tensor {INPUT_NAME}: value {values.max()} came, expected 0..255 for UINT8")
+        raise invalid(f"tensor {INPUT_NAME}: value {values.max()} came, expected 0..255 for UINT8")
     return values.astype(np.uint8).tobytes()
 
 
@@ -272,9 +307,9 @@ def _check_range(content: bytes) -> None:
     low, high = float(values.min()), float(values.max())
     if math.isnan(low):  # the minimum of values with a NaN is NaN
         count = int(np.isnan(values).sum())
-        raise _invalid(f"tensor {INPUT_NAME}: {count} values are NaN, expected 0..1 for FP32")
+        raise invalid(f"tensor {INPUT_NAME}: {count} values are NaN, expected 0..1 for FP32")
     if low < -_FP32_TOLERANCE or high > 1 + _FP32_TOLERANCE:
-        raise _invalid(
+        raise invalid(
             f"tensor {INPUT_NAME}: values from {low:g} to {high:g} came, expected 0..1 for FP32 "
             "(the model normalises them itself)"
         )
@@ -282,29 +317,18 @@ def _check_range(content: bytes) -> None:
 
 def _parse_time(message: oip.ModelInferRequest, name: str, unit_s: float) -> float:
     """The parameter ``name`` in seconds; infinite when it is absent or, as in Triton, 0."""
-    value = _parse_number(message, name)
+    value = parse_number(message.parameters, name)
     return value * unit_s if value else math.inf
 
 
 def _parse_priority(message: oip.ModelInferRequest, limits: RequestLimits) -> int:
     """The parameter ``priority``; the default when it is absent or, as in Triton, 0."""
-    value = _parse_number(message, "priority")
+    value = parse_number(message.parameters, "priority")
     if not value:
         return limits.default_priority
     if value != int(value) or value > limits.priority_levels:
-        raise _invalid(
+        raise invalid(
             f"parameter priority: {value:g} came, expected a whole number from 1, the highest, to "
             f"{limits.priority_levels}, or 0 for the default"
         )
     return int(value)
-
-
-def _parse_number(message: oip.ModelInferRequest, name: str) -> float:
-    if name not in message.parameters:
-        return 0.0
-    parameter = message.parameters[name]
-    choice = parameter.WhichOneof("parameter_choice")
-    value = getattr(parameter, choice) if choice else None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise _invalid(f"parameter {name}: {value!r} came, expected a number that is not negative")
-    return value

@@ -146,7 +146,6 @@ def test_bytes_that_are_no_message_end_a_stream(
 @pytest.mark.parametrize(
     ("method", "request_message"),
     [
-        ("ModelReady", oip.ModelReadyRequest(name="nope")),
         ("ModelMetadata", oip.ModelMetadataRequest(name="nope")),
         ("ModelConfig", oip.ModelConfigRequest(name="nope")),
         ("ModelStatistics", oip.ModelStatisticsRequest(name="nope")),

@@ -46,11 +46,9 @@ def test_health_and_metadata(client: triton.InferenceServerClient) -> None:
     metadata = client.get_model_metadata("nin-root-4")
     assert [(t.name, t.datatype, list(t.shape)) for t in metadata.inputs] == [
         ("images", "UINT8", [-1, 3, 32, 32]),
-        ("encoded", "BYTES", [-1, 1]),
     ]
     assert [(t.name, t.datatype, list(t.shape)) for t in metadata.outputs] == [
         ("logits", "FP32", [-1, 10]),
-        ("probabilities", "FP32", [-1, 10]),
     ]
 
 
@@ -164,8 +162,7 @@ def test_a_stream_answers_in_order_and_goes_on_after_an_error(
             assert error is None
             assert result.get_response().id == str(value)
             assert result.as_numpy("logits").tolist() == expected(value)
-            final = result.get_response().parameters["triton_final_response"].bool_param
-            assert final == (value == 7)
+            assert result.get_response().parameters["triton_final_response"].bool_param
 
 
 async def test_an_aio_stream(server: ServerProcess) -> None:

@@ -128,6 +128,12 @@ class ServerProcess:
         children = Path(f"/proc/{pid}/task/{pid}/children")
         return [int(child) for child in children.read_text().split()] if children.exists() else []
 
+    def peak_kb(self) -> int:
+        """The most memory that it held so far, without its workers'."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+        return int(line.split()[1])
+
     def infer(
         self, model: str, images: NDArray[np.generic], timeout_s: float = 30.0
     ) -> NDArray[np.float32]:

@@ -24,9 +24,13 @@ from server.observers.events import Observer
 from server.observers.statistics import Statistics
 from server.observers.traces import current_trace_id
 from server.observers.traces_otel import OtelTraces
+from server.wire.describe import Tensors
 from server.wire.handling import CheckedServer
 from server.wire.inference import InferenceService, ServerIdentity
-from server.wire.parse import RequestLimits
+from server.wire.memory_guard import MemoryGuard
+from server.wire.parse_outputs import RequestLimits
+from server.wire.requests import Requests
+from server.wire.shared_memory import Regions
 from server.workers.handle import Part
 from server.workers.pool import BatchReport
 from tests.support.server_process import infer_request, plain_images
@@ -94,13 +98,21 @@ class TracedService:
             traces,
         )
         self.dispatcher.worker_ready("w", frozenset([NAME]))
-        identity = ServerIdentity("rootserve", "1.2.3", RequestLimits(4, 3, 2))
+        identity = ServerIdentity("rootserve", "1.2.3", Tensors())
+        regions, memory = Regions(), MemoryGuard(2**30, lambda: 0)
+        requests = Requests(
+            models,
+            self.dispatcher,
+            self.observer,
+            RequestLimits(4, 3, 2),
+            regions,
+            memory,
+            traces,
+        )
         self.server = grpc.aio.server()
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
-            InferenceService(
-                identity, models, self.dispatcher, Statistics(), self.observer, None, traces
-            ),
-            CheckedServer(self.server, self.observer),  # type: ignore[arg-type]
+            InferenceService(identity, models, limits, Statistics(), None, regions, requests),
+            CheckedServer(self.server, self.observer, memory, 2**22),  # type: ignore[arg-type]
         )
         port = self.server.add_insecure_port("127.0.0.1:0")
         self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")

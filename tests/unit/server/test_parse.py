@@ -11,7 +11,8 @@ from rootmodels.cost import network_cost
 from rootmodels.variants import get_variant
 from server.core.reasons import Reason, RefusalError
 from server.models import ModelCard, Models
-from server.wire.parse import ParsedRequest, RequestLimits, find_model, parse_request
+from server.wire.parse import ParsedRequest, find_model, parse_request
+from server.wire.parse_outputs import Output, RequestLimits
 
 VARIANT = get_variant("nin-root-16")
 CARD = ModelCard(VARIANT, network_cost(VARIANT), weights=None, info=None)
@@ -38,7 +39,7 @@ def test_a_good_request_keeps_its_rows_and_bytes(datatype: str) -> None:
     part = parsed.inference.part
     assert (part.rows, part.datatype) == (3, datatype)
     assert len(part.content) == 3 * 3072 * (1 if datatype == "UINT8" else 4)
-    assert parsed.outputs == ("logits",)
+    assert parsed.outputs == (Output("logits"),)
     assert parsed.inference.deadline_s == math.inf
 
 
@@ -210,7 +211,7 @@ def test_outputs_come_in_the_order_they_were_asked_for() -> None:
     made = message()
     made.outputs.add(name="probabilities")
     made.outputs.add(name="logits")
-    assert parse(made).outputs == ("probabilities", "logits")
+    assert parse(made).outputs == (Output("probabilities"), Output("logits"))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from rootmodels.cost import network_cost
 from rootmodels.variants import get_variant
 from server.core.reasons import Reason, RefusalError
 from server.models import ModelCard
-from server.wire.parse import RequestLimits, parse_request
+from server.wire.parse import parse_request
+from server.wire.parse_outputs import RequestLimits
 from server.workers import encoding
 from server.workers.handle import Part
 

@@ -1,12 +1,15 @@
 import numpy as np
 import pytest
-from tritonclient.grpc import service_pb2 as oip
+from tritonclient.utils import deserialize_bytes_tensor
 
-from server.core.reasons import Reason
+from server.core.reasons import Reason, RefusalError
 from server.dispatcher import Answer
 from server.observers.events import Timeline
-from server.wire.reply import STATUS_CODES, build_response, softmax
+from server.wire.parse import Asked
+from server.wire.parse_outputs import Output
+from server.wire.reply import STATUS_CODES, build_response, error_in_stream, softmax
 
+CLASSES = tuple("abcdefghij")
 TIMELINE = Timeline(1, 2, 3, 10, 4, "cpu-0", "torch", "fp32")
 
 
@@ -16,10 +19,9 @@ def test_every_reason_has_a_code() -> None:
 
 def test_the_response_is_raw_and_tells_its_timeline() -> None:
     logits = np.arange(20, dtype=np.float32)
-    request = oip.ModelInferRequest(model_name="m", id="abc")
-    response = build_response(
-        request, ("logits", "probabilities"), Answer(logits.tobytes(), TIMELINE), 10
-    )
+    outputs = (Output("logits"), Output("probabilities"))
+    answer = Answer(logits.tobytes(), TIMELINE)
+    response = build_response(Asked("m", "abc"), outputs, answer, CLASSES)
     assert (response.id, response.model_name, response.model_version) == ("abc", "m", "1")
     assert [tuple(output.shape) for output in response.outputs] == [(2, 10), (2, 10)]
     assert response.raw_output_contents[0] == logits.tobytes()
@@ -35,3 +37,29 @@ def test_the_response_is_raw_and_tells_its_timeline() -> None:
 def test_softmax_does_not_overflow() -> None:
     logits = np.array([1e4, 0.0, -1e4], np.float32)
     assert np.frombuffer(softmax(logits.tobytes(), 3), np.float32) == pytest.approx([1, 0, 0])
+
+
+def test_classes_are_written_as_triton_writes_them_the_first_of_equals_first() -> None:
+    rows = np.zeros((2, 10), np.float32)
+    rows[0, 3], rows[0, 7], rows[1, 9] = 2.5, -1, 1e6
+    outputs = (Output("logits", classes=2),)
+    response = build_response(Asked("m", ""), outputs, Answer(rows.tobytes(), TIMELINE), CLASSES)
+    (output,) = response.outputs
+    assert (output.datatype, list(output.shape)) == ("BYTES", [2, 2])
+    assert deserialize_bytes_tensor(response.raw_output_contents[0]).tolist() == [
+        b"2.500000:3:d",
+        b"0.000000:0:a",
+        b"1000000.000000:9:j",
+        b"0.000000:0:a",
+    ]
+
+
+def test_an_error_in_a_stream_is_small_final_and_tells_when_to_try_again() -> None:
+    refusal = RefusalError(Reason.QUEUE_FULL, "\x00é" * 100_000, retry_after_s=0.25)
+    message = error_in_stream(Asked("m", "id"), refusal)
+    assert message.ByteSize() < 2000
+    assert message.error_message.startswith("[RESOURCE_EXHAUSTED] ")
+    parameters = message.infer_response.parameters
+    assert message.infer_response.id == "id"
+    assert parameters["triton_final_response"].bool_param
+    assert parameters["retry_after_ns"].int64_param == 250_000_000
