@@ -167,6 +167,20 @@ def _analyses(settings: Settings, pool: WorkerPool, observer: Observers) -> Anal
     return analyses
 
 
+def _control(
+    settings: Settings,
+    models: Models,
+    pool: WorkerPool,
+    dispatcher: Dispatcher,
+    observer: Observers,
+) -> ModelControl | None:
+    """Who loads and unloads models on request, if that is asked for."""
+    if settings.model_control != "explicit":
+        return None
+    untrained = settings.untrained == "any"
+    return ModelControl(models, pool, dispatcher, observer, settings.weights, untrained=untrained)
+
+
 async def serve(settings: Settings) -> NoReturn:
     """Serve until SIGTERM or SIGINT, then end the process; a second signal ends it at once.
 
@@ -201,12 +215,7 @@ async def serve(settings: Settings) -> NoReturn:
     checked: Any = CheckedServer(
         server, observer, Guard(authorizer, observer) if authorizer else None
     )
-    control = None
-    if settings.model_control == "explicit":
-        untrained = settings.untrained == "any"
-        control = ModelControl(
-            models, pool, dispatcher, observer, settings.weights, untrained=untrained
-        )
+    control = _control(settings, models, pool, dispatcher, observer)
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
         InferenceService(
             _identity(settings), models, dispatcher, statistics, observer, control, traces
@@ -377,6 +386,14 @@ def _server_options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", size),
         ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
         ("grpc.so_reuseport", 0),
+        # Clients ping to find dead connections, and networks forget idle ones: neither is an attack.
+        (
+            "grpc.http2.min_ping_interval_without_data_ms",
+            round(
+                settings.min_ping_interval_s * 900
+            ),  # a ping may be on its way longer than the next
+        ),
+        ("grpc.keepalive_permit_without_calls", 1),
     ]
     if settings.max_connection_age_s:
         age_ms = max(1, round(settings.max_connection_age_s * 1000))

@@ -24,8 +24,8 @@ def network_plan(
     """The plan for ``pairs`` and further ``layers``; without both, for all adjacent pairs.
 
     ``graph`` is that of the very network whose responses will be summed: the plan tells how the sums lie in
-    memory, and weights may have other classes and images than their family. Layers may be named as the paper does or by their path in the torch module; the plan has the paper's
-    names.
+    memory, and weights may have other classes and images than their family. Layers may be named as the paper
+    does or by their path in the torch module; the plan has the paper's names.
 
     Raises:
         UnknownLayerError, AnalysisError: see :func:`rootmodels.analysis.sums.make_plan`.
