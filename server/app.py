@@ -165,6 +165,20 @@ def _analyses(settings: Settings, pool: WorkerPool, observer: Observers) -> Anal
     return analyses
 
 
+def _control(
+    settings: Settings,
+    models: Models,
+    pool: WorkerPool,
+    dispatcher: Dispatcher,
+    observer: Observers,
+) -> ModelControl | None:
+    """Who loads and unloads models on request, if that is asked for."""
+    if settings.model_control != "explicit":
+        return None
+    untrained = settings.untrained == "any"
+    return ModelControl(models, pool, dispatcher, observer, settings.weights, untrained=untrained)
+
+
 async def serve(settings: Settings) -> NoReturn:
     """Serve until SIGTERM or SIGINT, then end the process; a second signal ends it at once.
 
@@ -200,12 +214,7 @@ async def serve(settings: Settings) -> NoReturn:
     checked: Any = CheckedServer(
         server, observer, guard, settings.max_message_mb * 2**20, authorizer
     )
-    control = None
-    if settings.model_control == "explicit":
-        untrained = settings.untrained == "any"
-        control = ModelControl(
-            models, pool, dispatcher, observer, settings.weights, untrained=untrained
-        )
+    control = _control(settings, models, pool, dispatcher, observer)
     inference = services.inference(
         settings, models, dispatcher, statistics, observer, control, guard, traces
     )
@@ -349,6 +358,13 @@ def _server_options(settings: Settings) -> list[tuple[str, int]]:
         # What a call may send before its handler asks for it. Left to itself, gRPC makes it many MiB.
         ("grpc.http2.bdp_probe", 0),
         ("grpc.http2.lookahead_bytes", 2**18),
+        # Clients ping to find dead connections, and networks forget idle ones: neither is an attack. A ping
+        # may be on its way for longer than the next.
+        (
+            "grpc.http2.min_ping_interval_without_data_ms",
+            round(settings.min_ping_interval_s * 900),
+        ),
+        ("grpc.keepalive_permit_without_calls", 1),
     ]
     if settings.max_connection_age_s:
         age_ms = max(1, round(settings.max_connection_age_s * 1000))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +25,15 @@ and the environment over the file.
 """
 
 
+_PREFIX = "ROOTSERVE_"
+_OTHER_VARIABLES = ("ROOTSERVE_CONFIG", "ROOTSERVE_SERVER", "ROOTSERVE_TOKEN", "ROOTSERVE_DATA")
+"""Those that are no setting of the service: the file with settings, and what client and tests read."""
+_OF_KUBERNETES = re.compile(
+    r"ROOTSERVE_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
+
+
 class OptionError(ValueError):
     """An option has a value that cannot be used; names the option, the value and what was expected."""
 
@@ -38,17 +49,19 @@ def read_settings(
         SystemExit: for ``--help``, ``--version`` and unknown arguments.
     """
     flags = vars(_parser().parse_args(arguments))
-    config = flags.pop("config") or environment.get("ROOTSERVE_CONFIG")
+    config = flags.pop("config") or environment.get(f"{_PREFIX}CONFIG")
     values: dict[str, object] = {}
     sources: dict[str, str] = {}
     if config is not None:
         for key, value in _read_toml(Path(config)).items():
             values[key] = value
             sources[key] = f"{key} in {config}"
+    variables = own_variables(environment)
+    _refuse_unknown(variables)
     for key in Settings.model_fields:
-        variable = f"ROOTSERVE_{key.upper()}"
-        if variable in environment:
-            values[key] = environment[variable]
+        variable = f"{_PREFIX}{key.upper()}"
+        if variable in variables:
+            values[key] = variables[variable]
             sources[key] = variable
         if flags[key] is not None:
             values[key] = flags[key]
@@ -57,6 +70,38 @@ def read_settings(
         return Settings.model_validate(values)
     except ValidationError as error:
         raise OptionError("\n".join(_explain(error, values, sources))) from None
+
+
+def own_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that are meant for this program.
+
+    In every pod beside a Service called ``rootserve``, Kubernetes sets ROOTSERVE_PORT=tcp://10.0.0.1:8001,
+    ROOTSERVE_SERVICE_HOST, ROOTSERVE_PORT_8001_TCP_ADDR and so on; one called ``rootserve-metrics`` gives
+    ROOTSERVE_METRICS_PORT=tcp://... and the like.
+    """
+    return {
+        name: value
+        for name, value in environment.items()
+        if name.startswith(_PREFIX)
+        and not _OF_KUBERNETES.fullmatch(name)
+        and not (name.endswith("_PORT") and _ADDRESS.match(value))
+    }
+
+
+def _refuse_unknown(variables: Mapping[str, str]) -> None:
+    """A variable that is misspelt must not be without effect, and without a word.
+
+    Raises:
+        OptionError: naming those that are none of this program's, or its client's, and the nearest that is.
+    """
+    known = [key.upper() for key in Settings.model_fields]
+    lines = []
+    for name in sorted(variables.keys() - {*(_PREFIX + key for key in known), *_OTHER_VARIABLES}):
+        near = difflib.get_close_matches(name.removeprefix(_PREFIX), known, 1)
+        hint = f"; did you mean {_PREFIX}{near[0]}?" if near else ""
+        lines.append(f"{name}: there is no such setting{hint}")
+    if lines:
+        raise OptionError("\n".join(lines))
 
 
 def _read_toml(path: Path) -> dict[str, object]:

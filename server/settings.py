@@ -31,6 +31,14 @@ class Settings(BaseModel):
     metrics_port: Port = _option("network", "port of /metrics; 0 picks a free one", 8002)
     max_message_mb: int = _option("network", "largest gRPC message, in MiB", 64, ge=1, le=2047)
 
+    min_ping_interval_s: float = _option(
+        "network",
+        "how often a client may ping a connection, also one without calls; more often closes it",
+        5.0,
+        ge=0,
+        le=86_400,
+    )
+
     tls_cert: Path | None = _option(
         "security", "PEM file with the server's certificate chain; turns TLS on", None
     )
@@ -169,6 +177,15 @@ class Settings(BaseModel):
         "batching", "priority of a request that names none, or 0", 2, ge=1
     )
 
+    priority_age_s: float = _option(
+        "batching",
+        "a request goes before those of the next higher priority that came so much later, so that none "
+        "waits for ever; 0 makes priorities of no effect",
+        10.0,
+        ge=0,
+        le=1_000_000,
+    )
+
     datasets: tuple[str, ...] = _option(
         "analysis",
         "data sets that can be analysed without being sent, as NAME=PATH, separated by commas; a path is "
@@ -240,6 +257,12 @@ class Settings(BaseModel):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
+    @field_validator("host")
+    @classmethod
+    def _bare_host(cls, value: str) -> str:
+        """As addresses are printed, IPv6 is in brackets."""
+        return value[1:-1] if value.startswith("[") and value.endswith("]") else value
+
     @field_validator("traces_endpoint")
     @classmethod
     def _check_endpoint(cls, value: str | None) -> str | None:
@@ -304,6 +327,14 @@ class Settings(BaseModel):
             names.add(name)
         return value
 
+    def changed(self) -> dict[str, object]:
+        """The settings that have another value than their default, for people."""
+        return {
+            key: str(value) if isinstance(value, Path) else value
+            for key, value in self
+            if value != type(self).model_fields[key].default
+        }
+
     def dataset_paths(self) -> dict[str, Path]:
         """Where each data set is."""
         parts = (part.partition("=") for part in self.datasets)
@@ -316,5 +347,6 @@ class Settings(BaseModel):
             max_delay_s=self.max_delay_us * 1e-6,
             preferred_rows=self.preferred_rows,
             max_queue_rows=self.max_queue_rows,
+            priority_age_s=self.priority_age_s,
             hang_s=self.hang_s,
         )

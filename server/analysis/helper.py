@@ -218,7 +218,7 @@ class HelperJob:
         self._helper.closed()
 
     async def ask(
-        self, request: messages.Message, content: bytes = b""
+        self, request: messages.Request, content: bytes = b""
     ) -> tuple[messages.Reply, bytes]:
         """The reply to ``request`` with ``content`` as input, and all of the output.
 

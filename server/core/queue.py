@@ -1,7 +1,13 @@
-"""What waits for one model: requests by priority, and then in order of arrival."""
+"""What waits for one model: requests by priority, and then in order of arrival.
+
+A priority is worth a head start of ``age_s``: a request goes before those of the next higher priority that
+came so much later, so that none waits for ever behind those of higher ones. Up to then, priorities are
+strict.
+"""
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -38,13 +44,20 @@ class _Level:
 class Queue:
     """Requests of one model that wait, by priority. Levels at which nothing waits are left out."""
 
+    age_s: float = math.inf
     levels: dict[int, _Level] = field(default_factory=dict)
     rows: int = 0
 
     def __iter__(self) -> Iterator[Request]:
         """All requests in the order in which they are to be computed."""
-        for priority in sorted(self.levels):
-            yield from self.levels[priority].requests.values()
+        levels = [level.requests.values() for level in self.levels.values()]
+        return iter(levels[0]) if len(levels) == 1 else heapq.merge(*levels, key=self.rank)
+
+    def rank(self, request: Request) -> tuple[float, int, float]:
+        """What is smaller is to be computed first; also among the requests of several queues."""
+        if math.isinf(self.age_s):
+            return 0.0, request.priority, request.arrived_s
+        return request.arrived_s + request.priority * self.age_s, request.priority, 0.0
 
     def __len__(self) -> int:
         return sum(len(level.requests) for level in self.levels.values())
@@ -58,7 +71,8 @@ class Queue:
     @property
     def head(self) -> Request:
         """The request that is to be computed next."""
-        return next(iter(self.levels[min(self.levels)].requests.values()))
+        heads = [next(iter(level.requests.values())) for level in self.levels.values()]
+        return heads[0] if len(heads) == 1 else min(heads, key=self.rank)
 
     @property
     def oldest_s(self) -> float:

@@ -1,9 +1,9 @@
 """The queue and the batcher: a pure state machine that is told what happened and when.
 
-Requests wait per model, by priority and then in order of arrival. A batch is closed late, only when a
-worker can take it: at once when it is full or has a preferred size, else when its oldest request has
-waited the maximal delay. From how many rows on it is full was measured when the model was loaded
-(:mod:`server.core.batch_size`). A busy worker may be given one batch ahead, which hides the hand-over, when
+Requests wait per model, by priority and then in order of arrival (:mod:`server.core.queue`). A batch is
+closed late, only when a worker can take it: at once when it is full or has a preferred size, else when its
+oldest request has waited the maximal delay. From how many rows on it is full was measured when the model was
+loaded (:mod:`server.core.batch_size`). A busy worker may be given one batch ahead, which hides the hand-over, when
 that batch is full or, where asked for, the running one is about to end. A batch is no larger than its
 deadlines allow. Limits count rows (images), not requests.
 """
@@ -33,6 +33,8 @@ class Limits:
     preferred_rows: tuple[int, ...] = ()
     max_queue_rows: int = 1024
     """Rows that may wait per model and priority."""
+    priority_age_s: float = math.inf
+    """A request goes before those of the next higher priority that came so much later."""
     batches_ahead: int = 1
     """Batches a worker may hold besides the one it computes."""
     lead_s: float | None = 0.002
@@ -121,7 +123,7 @@ class Scheduler:
             return Reason.DEADLINE_LOST
         queue = self._queues.get(request.model)
         if queue is None:
-            queue = self._queues[request.model] = Queue()
+            queue = self._queues[request.model] = Queue(self.limits.priority_age_s)
         if queue.rows_at(request.priority) + request.rows > self.limits.max_queue_rows:
             return Reason.QUEUE_FULL
         queue.append(request)
@@ -311,7 +313,7 @@ class Scheduler:
     def _next_dispatch(self, now: float) -> tuple[Batch | None, float]:
         """The next batch that can go, or None and when one could without anything else happening.
 
-        Queues go by the priority of their heads and then by age. A slot that a queue may take goes to
+        Queues go by the priority and the age of their heads. A slot that a queue may take goes to
         one before it that may be closed, if there is one: a full queue must not keep the others from
         the slots ahead of busy workers.
         """
@@ -319,7 +321,7 @@ class Scheduler:
         passed: list[tuple[Queue, str, int]] = []
         waiting = [queue for queue in self._queues.values() if queue]
         if len(waiting) > 1:
-            waiting.sort(key=lambda queue: (queue.head.priority, queue.head.arrived_s))
+            waiting.sort(key=lambda queue: queue.rank(queue.head))
         for queue in waiting:
             found: tuple[_Worker, int] | None = None
             for kind in self._kinds:

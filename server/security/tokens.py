@@ -152,8 +152,8 @@ class TokenStore:
 
     A file that cannot be used leaves the last good tokens in force for `STALE_S`, in which it is tried again
     at every look: an editor, or a volume that is mounted anew, may be about to put it right. After that no
-    token is known, and only what needs none is answered, until the file can be used: whoever takes tokens away
-    by deleting the file, or damages it in doing so, must not keep them.
+    token is known, and only what needs none is answered, until the file can be used: whoever takes tokens
+    away by deleting the file, or damages it in doing so, must not keep them.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float]) -> None:

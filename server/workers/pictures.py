@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rootmodels.pictures import PictureError, centre, opened, to_rgb
-
 from rootmodels.families import FamilyFacts
+from rootmodels.pictures import PictureError, centre, opened, to_rgb
 
 # Pillow's own limit, which only warns at first: here every picture is checked against the setting.
 Image.MAX_IMAGE_PIXELS = None

@@ -214,7 +214,9 @@ class WorkerPool:
         for state in self.workers.values():
             state.failed.pop(name, None)
             # One that loads has its models put right before it is ready.
-            if state.ready and state.loaded.pop(name, None) and state.handle is not None:
+            if not state.ready or state.handle is None:
+                continue
+            if state.loaded.pop(name, None) is not None:
                 state.handle.discard(name, running=True)
                 self._tell_ready(state)
         self.on_models_changed()

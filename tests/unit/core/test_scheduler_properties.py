@@ -20,6 +20,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         workers=st.integers(1, 3),
         ahead=st.integers(0, 2),
         lead_s=st.sampled_from([None, None, 0.002]),
+        priority_age_s=st.sampled_from([math.inf, math.inf, 0.0137, 0.0]),
     )
     def set_up(
         self,
@@ -28,6 +29,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         workers: int,
         ahead: int,
         lead_s: float | None,
+        priority_age_s: float,
     ) -> None:
         self.limits = Limits(
             max_batch_rows=6,
@@ -36,6 +38,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             max_queue_rows=12,
             batches_ahead=ahead,
             lead_s=lead_s,
+            priority_age_s=priority_age_s,
             hang_s=1e9,
         )
         self.scheduler = Scheduler(self.limits)
@@ -55,6 +58,13 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.settled = False
         self.running[f"w{index}"] = []
         self.scheduler.worker_ready(f"w{index}", MODELS)
+
+    def rank(self, request: Request) -> tuple[float, float]:
+        """A priority is worth so much time; infinitely much, it goes before all else."""
+        age_s = self.limits.priority_age_s
+        if math.isinf(age_s):
+            return request.priority, request.arrived_s
+        return request.arrived_s + request.priority * age_s, 0.0
 
     def finish(self, request_id: int) -> None:
         assert request_id not in self.finished, "answered twice"
@@ -98,8 +108,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         for batch in decisions.dispatches:
             assert 0 < batch.rows <= self.limits.max_batch_rows
             assert {request.model for request in batch.requests} == {batch.model}
-            order = [(request.priority, request.id) for request in batch.requests]
+            order = [self.rank(request) for request in batch.requests]
             assert order == sorted(order), "by priority, then in order of arrival"
+            for priority in (1, 2):
+                ids = [each.id for each in batch.requests if each.priority == priority]
+                assert ids == sorted(ids), "in order of arrival"
             if any(request.attempts for request in batch.requests):
                 assert len(batch.requests) == 1, "computed again alone"
             for request in batch.requests:
@@ -110,27 +123,23 @@ class SchedulerMachine(RuleBasedStateMachine):
             held.append(batch)
             assert len(held) <= 1 + self.limits.batches_ahead
         for batch in decisions.dispatches:
-            oldest = min(request.arrived_s for request in batch.requests)
-            highest = min(request.priority for request in batch.requests)
+            first = min(map(self.rank, batch.requests))
             for request in batch.requests:
                 del remaining[request.id]
             overtaken = [
                 request
                 for request in remaining.values()
-                if request.model == batch.model and request.priority < highest
+                if request.model == batch.model and self.rank(request) < first
             ]
             # One with a deadline may be too late even alone, and go when nothing else of its model waits.
             assert all(request.deadline_s < math.inf for request in overtaken), (
-                "a lower priority went first"
+                "one that comes later went first"
             )
             for request in self.waiting.values():
                 due = request.arrived_s + self.limits.max_delay_s <= self.now
                 if overtaken or request.model == batch.model:
                     continue
-                if due and request.priority < highest:
-                    raise AssertionError("a model with a lower priority went first")
-                if due and request.priority == highest:
-                    assert oldest <= request.arrived_s, "a younger queue went first"
+                assert not due or first <= self.rank(request), "a queue that comes later went first"
         idle = [worker for worker, batches in self.running.items() if not batches]
         for request in self.waiting.values():
             overdue = request.arrived_s + self.limits.max_delay_s <= self.now

@@ -74,6 +74,53 @@ def test_a_file_with_unknown_keys_or_no_toml_is_refused(
         read_settings(["--config", str(config)], {})
 
 
+KUBERNETES = {
+    "ROOTSERVE_PORT": "tcp://10.96.3.4:8001",
+    "ROOTSERVE_PORT_8001_TCP": "tcp://10.96.3.4:8001",
+    "ROOTSERVE_PORT_8001_TCP_PROTO": "tcp",
+    "ROOTSERVE_PORT_8001_TCP_PORT": "8001",
+    "ROOTSERVE_PORT_8001_TCP_ADDR": "10.96.3.4",
+    "ROOTSERVE_SERVICE_HOST": "10.96.3.4",
+    "ROOTSERVE_SERVICE_PORT": "8001",
+    "ROOTSERVE_SERVICE_PORT_GRPC": "8001",
+    "ROOTSERVE_METRICS_PORT": "tcp://10.96.3.5:8002",
+    "ROOTSERVE_METRICS_SERVICE_HOST": "10.96.3.5",
+    "ROOTSERVE_METRICS_PORT_8002_TCP_ADDR": "10.96.3.5",
+}
+
+
+def test_what_kubernetes_sets_for_services_called_so_is_not_ours() -> None:
+    assert read_settings([], KUBERNETES) == read_settings([], {})
+    assert read_settings([], {**KUBERNETES, "ROOTSERVE_PORT": "9001"}).port == 9001
+
+
+@pytest.mark.parametrize(
+    ("variable", "words"),
+    [
+        (
+            "ROOTSERVE_MODLES",
+            "ROOTSERVE_MODLES: there is no such setting; did you mean ROOTSERVE_MODELS?",
+        ),
+        ("ROOTSERVE_XYZZY", "ROOTSERVE_XYZZY: there is no such setting"),
+    ],
+)
+def test_a_variable_nobody_knows_is_refused_with_the_nearest_name(
+    variable: str, words: str
+) -> None:
+    with pytest.raises(OptionError) as caught:
+        read_settings([], {variable: "x", "ROOTSERVE_TOKEN": "t"})
+    assert str(caught.value) == words
+
+
+def test_an_address_may_be_given_as_it_is_printed() -> None:
+    assert read_settings(["--host", "[::1]"], {}).host == "::1"
+
+
+def test_the_settings_that_differ_from_the_defaults_can_be_told() -> None:
+    settings = read_settings(["--port", "1", "--weights", "/w"], {"ROOTSERVE_MODELS": "nin-orig"})
+    assert settings.changed() == {"port": 1, "weights": "/w", "models": ("nin-orig",)}
+
+
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
         read_settings([], {}).port = 1  # type: ignore[misc]
