@@ -311,13 +311,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if content["failed"] else 0
 
 
+def winners(choices: dict[str, dict[str, float]]) -> str:
+    """The fastest way of each layer."""
+    return ", ".join(f"{name}: {min(us, key=us.__getitem__)}" for name, us in choices.items())
+
+
 def short(result: dict[str, Any]) -> str:
     """A result in a line or two, without the parts that are long."""
     if "rows" in result:
         return "; ".join(
             f"{rows} rows {max(one['images_per_s']):,}/s"
             + (f", device {one['device_images_per_s']:,}/s" if "device_us" in one else "")
-            + (f", {one['choices']}" if "choices" in one else "")
+            + (f", {winners(one['choices'])}" if "choices" in one else "")
             for rows, one in result["rows"].items()
         )
     return json.dumps(result, default=str)[:1500]

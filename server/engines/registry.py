@@ -39,10 +39,10 @@ def preferred_engines(device: str) -> tuple[str, ...]:
     """What "auto" tries on ``device``; it takes the first engine that computes the model.
 
     On the CPU torch is slower at the same precision (docs/engines.md), and to try it would cost each worker
-    its import, seconds and some 200 MB: it is for where OpenVINO does not work. On a GPU, cuda-graphs has
-    to be asked for until it has run on one.
+    its import, seconds and some 200 MB: it is for where OpenVINO does not work. On a GPU, cuda-kernels is the
+    fastest (docs/gpu.md) and does without fp32; torch as it comes is for where nothing can be captured.
     """
-    return ("openvino", "torch") if device == "cpu" else ("torch", "cuda-graphs")
+    return ("openvino", "torch") if device == "cpu" else ("cuda-kernels", "cuda-graphs", "torch")
 
 
 def get_loader(name: str) -> Loader:

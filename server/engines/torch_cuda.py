@@ -40,6 +40,15 @@ def parts(rows: int, row_bytes: int) -> list[slice]:
     return [slice(0, middle), slice(middle, rows)]
 
 
+def timing_events() -> tuple[torch.cuda.Event, torch.cuda.Event]:
+    """Two events between which time is measured."""
+    first, last = (
+        torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        for _ in range(2)
+    )
+    return first, last
+
+
 class ReducedNetwork(Network):
     """Normalises in fp32, whose digits pixels less their mean need, and computes in its weights' type."""
 
@@ -88,7 +97,7 @@ class _Graph:
 
     def device_s(self, times: int) -> float:
         """Seconds of one batch on the device, without the copies: the mean of ``times`` in a row."""
-        began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        began, ended = timing_events()
         with torch.cuda.stream(self._stream):
             self._graph.replay()
             began.record()

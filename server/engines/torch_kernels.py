@@ -8,6 +8,7 @@ the log.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -20,7 +21,12 @@ from torch.nn import functional
 from rootmodels.layer import IMAGES, Layer
 from rootmodels.network import Network
 from server.engines.base import Images, LoadSpec
-from server.engines.torch_cuda import CudaGraphsEngine, ReducedNetwork, load_module
+from server.engines.torch_cuda import (
+    CudaGraphsEngine,
+    ReducedNetwork,
+    load_module,
+    timing_events,
+)
 
 _LOG = logging.getLogger(__name__)
 _ALLOWED_ERROR = 0.02
@@ -134,10 +140,10 @@ class TunedNetwork(ReducedNetwork):
                 kernels.merge_groups(weight, layer.groups, merged).contiguous(), merged
             )
             for block in blocks(layer.in_channels // merged, layer.out_channels // merged):
-                yield (
-                    f"triton g{merged} {'x'.join(map(str, block))}",
-                    lambda x, p=packed, b=block: kernels.conv(x, p, wide, shape, b),
+                way = functools.partial(
+                    kernels.conv, packed=packed, bias=wide, shape=shape, block=block
                 )
+                yield f"triton g{merged} {'x'.join(map(str, block))}", way
 
     def _pair_ways(self, first: Layer, second: Layer) -> Iterator[tuple[str, Way]]:
         if self.kernels is None or next(self.parameters()).dtype == torch.float32:
@@ -150,10 +156,8 @@ class TunedNetwork(ReducedNetwork):
             weight = conv.weight.detach()[:, :, 0, 0].t().contiguous()
             weights.append((weight, conv.bias.detach().float()))
         for block in ((128, 64, 64, 8, 3), (64, 64, 64, 4, 3)):
-            yield (
-                f"triton pair {'x'.join(map(str, block))}",
-                lambda x, b=block: kernels.pair(x, weights[0], weights[1], b),
-            )
+            way = functools.partial(kernels.pair, first=weights[0], second=weights[1], block=block)
+            yield f"triton pair {'x'.join(map(str, block))}", way
 
 
 def merges(groups: int, channels: int) -> list[int]:
@@ -181,8 +185,6 @@ def _is_pair(layer: Layer, after: Layer) -> bool:
             for one in (layer, after)
         )
         and after.out_channels <= _WIDEST_PAIR
-        and layer.name.startswith("conv")
-        and layer.name.endswith("b")
     )
 
 
@@ -201,7 +203,7 @@ def _seconds(way: Way, x: Tensor) -> float:
     graph.replay()
     took = []
     for _ in range(3):
-        began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        began, ended = timing_events()
         began.record()
         graph.replay()
         ended.record()
