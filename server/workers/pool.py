@@ -301,10 +301,12 @@ class WorkerPool:
                 self.libraries |= message.libraries
                 self._load_next(state)
             case messages.Loaded():
-                # What computes instead of the engine for this device is slower, and works: nobody would look.
-                usual = (preferred_engines(state.spec.device)[0], state.spec.engine)
+                # The last resort is slower, and works: nobody would look.
+                resort = preferred_engines(state.spec.device)[-1]
                 _log.log(
-                    logging.INFO if message.engine in usual else logging.WARNING,
+                    logging.WARNING
+                    if message.engine == resort != state.spec.engine
+                    else logging.INFO,
                     "worker %s: %s is warm (%s %s, %.1f s)%s",
                     name,
                     message.model,
