@@ -63,10 +63,15 @@ def accuracy_table(infos: dict[str, WeightsInfo]) -> str:
             continue
         difference = f"{info.accuracy - variant.paper.accuracy:+.4f}" if variant.paper else "-"
         row += [f"{info.accuracy:.4f}", difference, seeds(info), str(info.epochs), beginning(info)]
-        rows.append(
-            [*row, info.hardware or "-", f"{info.seconds / 60:.0f}" if info.seconds else "-"]
-        )
+        rows.append([*row, info.hardware or "-", minutes(info.seconds)])
     return table(head, rows)
+
+
+def minutes(seconds: float) -> str:
+    """Wall time; one that is shared by variants trained side by side is short."""
+    if not seconds:
+        return "-"
+    return f"{seconds / 60:.0f}" if seconds >= 60 else f"{seconds / 60:.1f}"
 
 
 def paper_accuracy(variant: Variant) -> str:
@@ -108,9 +113,11 @@ def served_table() -> str:
     return table(["model", "network in fp32", *map(" ".join, columns)], lines)
 
 
-def with_section(text: str, name: str, body: str) -> str:
+def with_section(
+    text: str, name: str, body: str, writer: str = "scripts/accuracy_tables.py"
+) -> str:
     """``text`` with ``body`` between the comments that begin and end the section ``name``."""
-    before, begin, rest = text.partition(f"<!-- {name}: written by scripts/accuracy_tables.py -->")
+    before, begin, rest = text.partition(f"<!-- {name}: written by {writer} -->")
     _, end, after = rest.partition(f"<!-- end of {name} -->")
     if not (begin and end):
         raise ValueError(f"the section {name!r} is not there")
