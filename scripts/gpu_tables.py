@@ -1,7 +1,7 @@
 """Write the tables of docs/gpu.md from docs/figures/gpu-*.json: ``python -m scripts.gpu_tables``.
 
-benchmarks/training.py and benchmarks/gpu.py measured them. ``--check`` writes nothing, and ends with status 1 if
-the page is stale.
+benchmarks/training.py and benchmarks/gpu.py measured them. ``--check`` writes nothing, and ends with status 1
+if the page is stale.
 """
 
 from __future__ import annotations

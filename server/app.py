@@ -21,7 +21,7 @@ from rootserve.v1 import analysis_pb2_grpc
 from tritonclient.grpc import service_pb2_grpc
 
 from rootmodels.data_error import DataError
-from server import version
+from server import logs, version
 from server.analysis.datasets import Dataset, find_datasets
 from server.analysis.helper import Helper
 from server.analysis.jobs import Analyses, AnalysisLimits
@@ -245,6 +245,7 @@ async def serve(settings: Settings) -> NoReturn:
         stack.push_async_callback(analyses.close)
         await server.start()
         _spare_the_collector()
+        logs.tell_settings(settings)
         # Scripts read this line; it stays as it is.
         announce(
             f"listening grpc={_authority(settings.host, port)} "
@@ -401,7 +402,7 @@ def _metrics_endpoint(settings: Settings, monitoring: Monitoring) -> MetricsEndp
             raise StartError(f"host: {settings.host} is no address of this machine") from error
         raise StartError(
             f"metrics_port: cannot listen on {_authority(settings.host, settings.metrics_port)}: "
-            f"{error.strerror}"
+            f"{os.strerror(error.errno or 0)}"
         ) from error
 
 

@@ -11,7 +11,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import Enum
 
+from server import version
 from server.settings import Settings
+
+_log = logging.getLogger(__name__)
 
 # What every record has; all else came as ``extra``. Python 3.12 added taskName.
 _RECORD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -121,3 +124,11 @@ def _one_line(text: str) -> str:
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
+
+
+def tell_settings(settings: Settings) -> None:
+    """Log what the service runs with: what differs from the defaults, which ``--help`` tells."""
+    changed = settings.changed()
+    text = ", ".join(f"{key}={value}" for key, value in changed.items()) or "all defaults"
+    fields = {"settings": changed}
+    _log.info("rootserve %s, settings: %s", version(), text, extra=fields)

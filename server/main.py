@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import resource
 import sys
 from collections.abc import Sequence
@@ -11,22 +10,12 @@ from collections.abc import Sequence
 import uvloop
 
 from rootmodels.weights_info import WeightsError
-from server import logs, version
+from server import logs
 from server.app import StartError, serve
 from server.models import ModelSelectionError
 from server.options import OptionError, read_settings
 from server.security import SecurityError
-from server.settings import Settings
 from server.streams import open_closed_streams
-
-_log = logging.getLogger(__name__)
-
-
-def _tell(settings: Settings) -> None:
-    """Log what the service runs with: what differs from the defaults, which ``--help`` tells."""
-    changed = settings.changed()
-    text = ", ".join(f"{key}={value}" for key, value in changed.items()) or "all defaults"
-    _log.info("rootserve %s starts; settings: %s", version(), text, extra={"settings": changed})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,7 +25,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = read_settings(sys.argv[1:] if arguments is None else arguments)
         logs.configure(settings)
-        _tell(settings)
         uvloop.run(serve(settings))
     except (
         OptionError,

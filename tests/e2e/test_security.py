@@ -320,7 +320,7 @@ def test_a_failed_handshake_is_one_line(secured: Secured, name: str | None) -> N
     result = rootserve("models", "--server", secured.server.address, *trust)
     assert (result.returncode, result.stdout) == (3, "")
     assert result.stderr.count("\n") == 1
-    assert ("no TLS connection" if name else "no gRPC server answers") in result.stderr
+    assert ("no TLS connection" if name else "wants TLS") in result.stderr
 
 
 def test_mutual_tls_is_for_clients_with_a_certificate(certificates: Certificates) -> None:

@@ -13,6 +13,8 @@ import urllib.request
 import pytest
 import yaml
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from tritonclient.grpc import service_pb2 as oip
+from tritonclient.grpc import service_pb2_grpc
 
 from server.observers.metrics_catalog import CATALOG, PROCESS_METRICS, Kind
 from tests.support.mixed_load import MixedLoad
@@ -90,8 +92,11 @@ def test_a_server_exposes_the_whole_catalogue_and_nothing_else(
 ) -> None:
     fake_gpus = str(ROOT / "tests" / "support" / "fake_nvml")
     monkeypatch.setenv("PYTHONPATH", f"{fake_gpus}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    with running_server(*FAKE) as server, MixedLoad(server, MODELS) as load:
+    arguments = (*FAKE, "--model-control", "explicit")
+    with running_server(*arguments) as server, MixedLoad(server, MODELS) as load:
         wait_until(lambda: load.answered > 5)
+        request = oip.RepositoryModelLoadRequest(model_name=MODELS[0])
+        service_pb2_grpc.GRPCInferenceServiceStub(server.channel).RepositoryModelLoad(request)
         families = {
             family.name: family for family in text_string_to_metric_families(scrape(server))
         }

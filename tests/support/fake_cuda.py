@@ -24,6 +24,11 @@ class Stream:
     def __init__(self, device: object = None) -> None:
         self.work: list[Callable[[], object]] = []
 
+    def wait_stream(self, other: Stream | None) -> None:
+        """Nothing here runs by itself: what another stream was given before is done when it is waited for."""
+        if other is not None:
+            other.synchronize()
+
     def synchronize(self) -> None:
         """Do all that was given."""
         for step in self.work:
@@ -122,6 +127,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
         return zeros(*args, **kwargs)
 
     monkeypatch.setattr(torch, "zeros", not_pinned)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: _Current.stream)
     for name, fake in {
         "Stream": Stream,
         "Event": Event,

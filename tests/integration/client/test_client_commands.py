@@ -275,7 +275,6 @@ LOAD = ("load", "--model", "nin-orig")
         ((*LOAD, "-c", 1, "--html", "/nowhere/page.html"), ["/nowhere/page.html", "folder"]),
         (("compare", "/nowhere.json", "/nowhere.json"), ["/nowhere.json"]),
         ((*LOAD, "-c", "many"), ["--concurrency many", "no number"]),
-        (("load", "-c", 1), ["--model"]),
         ((*LOAD, "-c", 1, "--data", "/nowhere"), ["/nowhere: no such file", "parquet"]),
         ((*LOAD, "-c", 1, "--json", "/nowhere/report.json"), ["/nowhere/report.json", "folder"]),
         (("infer", "/nowhere.png", "--model", "nin-orig"), ["/nowhere.png: no such file", "PNG"]),

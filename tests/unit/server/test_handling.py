@@ -12,6 +12,7 @@ import pytest
 from server.core.reasons import Reason
 from server.observers.events import Observer, Refusal
 from server.wire import handling
+from server.wire.memory_guard import MemoryGuard
 
 
 class Noting(Observer):
@@ -23,15 +24,28 @@ class Noting(Observer):
 
 
 class Context:
-    """A call whose caller takes ``takes`` responses and then no more."""
+    """A call with one message, whose caller takes ``takes`` responses and then no more."""
 
     def __init__(self, takes: float = float("inf")) -> None:
         self.takes = takes
         self.status: tuple[grpc.StatusCode, str] | None = None
+        self._code = grpc.StatusCode.OK
 
     async def abort(self, code: grpc.StatusCode, text: str, details: object = ()) -> None:
         self.status = code, text
         raise grpc.aio.AbortError
+
+    def set_code(self, code: grpc.StatusCode) -> None:
+        self._code = code
+
+    def set_details(self, text: str) -> None:
+        self.status = self._code, text
+
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:1"
+
+    async def read(self) -> bytes:
+        return b""
 
     async def write(self, response: object) -> None:
         self.takes -= 1
@@ -46,10 +60,11 @@ def identity(content: Any) -> Any:
 async def run(handler: Any, observer: Observer, context: Context, *, streams: bool) -> None:
     """Call ``handler`` as the server does."""
     make = grpc.unary_stream_rpc_method_handler if streams else grpc.unary_unary_rpc_method_handler
-    wrapped: Any = handling._wrap(make(handler, identity, identity), "Method", observer)
-    behave = wrapped.unary_stream if streams else wrapped.unary_unary
+    door = handling._Door(observer, MemoryGuard(2**30, lambda: 0), 2**20, None)
+    wrapped: Any = handling._wrap(make(handler, identity, identity), "Method", door)
+    behave = wrapped.stream_stream if streams else wrapped.stream_unary
     with contextlib.suppress(grpc.aio.AbortError):
-        await behave(b"", context)
+        await behave(None, context)
 
 
 @pytest.mark.parametrize("streams", [False, True])
