@@ -19,6 +19,12 @@ def test_the_tables_in_readme_and_docs_are_current() -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+def test_the_tables_of_what_a_gpu_gave_are_current() -> None:
+    command = [sys.executable, "-m", "scripts.gpu_tables", "--check"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
 def test_what_was_served_are_the_shipped_weights() -> None:
     rows = json.loads(SERVED.read_text())["rows"]
     assert rows
