@@ -1,7 +1,8 @@
 """What waits for one model: requests by priority, and then in order of arrival.
 
 A priority is worth a head start of ``age_s``: a request goes before those of the next higher priority that
-came so much later, so that none waits for ever behind those of higher ones. Up to then, priorities are strict.
+came so much later, so that none waits for ever behind those of higher ones. Up to then, priorities are
+strict.
 """
 
 from __future__ import annotations

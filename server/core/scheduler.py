@@ -2,10 +2,10 @@
 
 Requests wait per model, by priority and then in order of arrival (:mod:`server.core.queue`). A batch is
 closed late, only when a worker can take it: at once when it is full or has a preferred size, else when its
-oldest request has waited the maximal delay. From how many rows on it is full was measured when the model was loaded
-(:mod:`server.core.batch_size`). A busy worker may be given one batch ahead, which hides the hand-over, when
-that batch is full or, where asked for, the running one is about to end. A batch is no larger than its
-deadlines allow. Limits count rows (images), not requests.
+oldest request has waited the maximal delay. From how many rows on it is full was measured when the model was
+loaded (:mod:`server.core.batch_size`). A busy worker may be given one batch ahead, which hides the
+hand-over, when that batch is full or, where asked for, the running one is about to end. A batch is no larger
+than its deadlines allow. Limits count rows (images), not requests.
 """
 
 from __future__ import annotations

@@ -150,7 +150,7 @@ def test_weights_with_other_classes_give_their_own_sums_and_overflow_is_refused(
     with running_server(*arguments, "--weights", str(tmp_path)) as started:
         answer = analyze(started, spec(), chunk(images[:9]))
         with torch.no_grad():
-            model.body.conv2a.conv.weight *= 1e30
+            model.body.conv2a.norm.weight *= 1e38
         save_weights(weights_path(MODEL, tmp_path), model, info)
         code, text = refusal(started, spec(), chunk(images[:9]))
     assert code is grpc.StatusCode.INVALID_ARGUMENT, text
