@@ -45,7 +45,8 @@ def encoded_request(*files: bytes, request_id: str = "") -> oip.ModelInferReques
 @pytest.fixture(scope="module")
 def fake() -> Iterator[ServerProcess]:
     options = ("--engine", "fake", "--models", MODEL, "--max-batch-rows", "16", "--threads", "2")
-    with running_server(*options, "--max-image-mb", "1", "--max-image-megapixels", "1") as made:
+    options += ("--listed-tensors", "all", "--max-image-mb", "1", "--max-image-megapixels", "1")
+    with running_server(*options) as made:
         yield made
 
 

@@ -186,7 +186,7 @@ async def test_malformed_requests_get_codes_of_the_table_and_the_server_lives() 
         assert logits(answer)[0][0] == 3.0
 
 
-@pytest.mark.parametrize("method", ["TraceSetting", "SystemSharedMemoryStatus", "LogSettings"])
+@pytest.mark.parametrize("method", ["TraceSetting", "CudaSharedMemoryRegister", "LogSettings"])
 def test_methods_that_are_not_served_say_so(method: str) -> None:
     with running_server("--models", MODEL, "--engine", "fake") as server:
         call = server.channel.unary_unary(f"/inference.GRPCInferenceService/{method}")
