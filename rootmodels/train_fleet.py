@@ -112,7 +112,7 @@ class Fleet:
         Compilation and the choice of kernels must be over before the capture: hence the steps on a
         stream of their own, as torch's notes on CUDA graphs ask for.
         """
-        before = [{key: value.clone() for key, value in run.state().items()} for run in self.runs]
+        before = self._copies()
         stream = torch.cuda.Stream(self.computing.device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(self.computing.device))
         with torch.cuda.stream(stream), warnings.catch_warnings():
@@ -128,14 +128,13 @@ class Fleet:
         for run in self.runs:
             captured.add(run, self._rate)
         gc.unfreeze()
-        for run, state in zip(self.runs, before, strict=True):
-            run.set_state(state)
+        self.set_state(before)
         return captured
 
     def epochs_within(self, seconds: float) -> int:
         """How many epochs fit, at least 1, by timing some steps of each image size; those are undone."""
         recipe = self.batches.recipe
-        before = [{key: value.clone() for key, value in run.state().items()} for run in self.runs]
+        before = self._copies()
         spent = 0.0
         for share, step in ((recipe.small_share, 0), (1 - recipe.small_share, self.steps - 1)):
             if share == 0:
@@ -150,8 +149,7 @@ class Fleet:
             self._wait()
             spent += share * (time.monotonic() - began) / _TIMED_STEPS
         self.step = 0
-        for run, state in zip(self.runs, before, strict=True):
-            run.set_state(state)
+        self.set_state(before)
         return max(1, int(seconds / (spent * self.steps_per_epoch)))
 
     def _wait(self) -> None:
@@ -161,6 +159,10 @@ class Fleet:
     def state(self) -> list[dict[str, Tensor]]:
         """Of each run, all tensors that a step changes; not copies."""
         return [run.state() for run in self.runs]
+
+    def _copies(self) -> list[dict[str, Tensor]]:
+        """What :meth:`state` has, in memory of its own."""
+        return [{key: value.clone() for key, value in state.items()} for state in self.state()]
 
     def set_state(self, states: Sequence[dict[str, Tensor]]) -> None:
         """Give the tensors of :meth:`state` these values."""
