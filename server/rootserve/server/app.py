@@ -183,7 +183,8 @@ async def serve(settings: Settings) -> NoReturn:
     """Serve until SIGTERM or SIGINT, then end the process; a second signal ends it at once.
 
     Raises:
-        StartError, SecurityError, ModelSelectionError, WeightsError: if the service cannot start.
+        FamilyError, ModelSelectionError, SecurityError, StartError, WeightsError: if the service cannot
+            start.
     """
     credentials, authorizer = _protection(settings)
     models = find_models(settings.weights)
