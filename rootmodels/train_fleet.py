@@ -16,6 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from rootmodels.cifar10 import LabelledImages
+from rootmodels.data_error import DataError
+from rootmodels.family import FamilyError
+from rootmodels.layers import network_layers
 from rootmodels.network import Network
 from rootmodels.train_batches import Batch, Batches
 from rootmodels.train_dense import DenseForm, dense_form, dense_twin
@@ -232,7 +235,8 @@ def variants_fleet(  # noqa: PLR0913 - each is said once, by whoever begins a tr
 
     Raises:
         UnknownVariantError: There is no such variant.
-        DataError: The training set is smaller than one batch.
+        DataError: The training set is smaller than one batch, or a variant cannot take the smaller images
+            that the recipe begins with.
     """
     variants = [get_variant(name) for name in names]
     family = FAMILIES[variants[0].family]
@@ -246,6 +250,14 @@ def variants_fleet(  # noqa: PLR0913 - each is said once, by whoever begins a tr
     )
     runs = []
     for variant in variants:
+        for side in batches.sides:
+            try:
+                network_layers(variant, side, classes)
+            except FamilyError as error:
+                text = (
+                    f"the recipe has images of {side} pixels: {error}; expected another small_size"
+                )
+                raise DataError(text) from error
         torch.manual_seed(seed)
         model = Network(variant, image_size, classes).to(computing.device)
         forward = None
