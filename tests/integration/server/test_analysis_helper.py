@@ -18,9 +18,9 @@ from rootmodels.analysis.sums import LayerShape, Sums, make_plan
 from rootserve.server.analysis import derived, helper, messages
 from rootserve.server.analysis.helper import Helper, HelperJob, HelperLostError
 from rootserve.server.analysis.jobs import Analyses, AnalysisLimits, Chunk, PixelChunk
-from rootserve.server.core.reasons import Reason, RefusalError
 from rootserve.server.models import ModelCard, find_models
 from rootserve.server.observers.events import Observers
+from rootserve.server.refusals import Reason, RefusalError
 
 PLAN = make_plan([LayerShape("a", 6, 4, 4), LayerShape("b", 4, 2, 2, groups=2)])
 

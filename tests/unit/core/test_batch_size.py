@@ -52,7 +52,7 @@ def dispatched(
     scheduler.model_measured("m", latency)
     scheduler.worker_ready("w", ["m"])
     for number in range(requests):
-        assert scheduler.offer(Request(number, "m", 1, 100.0), 100.0) is None
+        assert scheduler.offer(Request(number, "m", 1, 100.0), 100.0).declined is None
     decisions = scheduler.poll(100.0)
     return [batch.rows for batch in decisions.dispatches], decisions.wake_s
 
@@ -96,7 +96,7 @@ def test_each_kind_of_worker_gets_batches_of_its_own_size_and_its_own_time_to_ha
     scheduler.worker_ready("s", ["m"], "slow")
     scheduler.worker_ready("f", ["m"], "fast")
     for number in range(64):
-        assert scheduler.offer(Request(number, "m", 1, 100.0), 100.0) is None
+        assert scheduler.offer(Request(number, "m", 1, 100.0), 100.0).declined is None
     rows = {batch.worker: batch.rows for batch in scheduler.poll(100.0).dispatches}
     assert rows == {"s": 4, "f": 32}
     # Four rows take 32 ms on the slow one, 32 rows 2.3 ms on the fast one; both times 20, or 0.1 s.
