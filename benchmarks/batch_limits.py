@@ -17,14 +17,14 @@ from pathlib import Path
 
 from benchmarks.rounds import machine, spread
 from benchmarks.server_process import serving
-from server.machine import cpu_count
+from rootserve.server.machine import cpu_count
 
 
 def loads(model: str, options: list[str], cache: Path) -> Iterator[tuple[int, float]]:
     """Start a server once: for each worker, rows of its batches, and seconds that it took to load ``model``."""
     log = cache / "log"
     log.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "server", "--port", "0", "--metrics-port", "0"]
+    command = [sys.executable, "-m", "rootserve.server", "--port", "0", "--metrics-port", "0"]
     command += ["--models", model, "--cache", str(cache), "--log-format", "json", *options]
     with serving(command, log):
         pass
