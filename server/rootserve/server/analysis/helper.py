@@ -103,7 +103,7 @@ class Helper:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        except OSError:
+        except BaseException:
             link.close()
             raise
         finally:
