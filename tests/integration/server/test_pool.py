@@ -272,3 +272,24 @@ async def test_whatever_a_start_fails_of_it_is_tried_again(room: Room) -> None:
     await asyncio.wait_for(room.replaced("a", before), 30)
     room.get_ready("a")
     assert room.weights() == {"a": "old"}
+
+
+async def test_a_replacement_that_fails_in_any_other_way_is_logged_and_tried_again(
+    room: Room, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    room.get_ready("a")
+    before = room.handle("a")
+    waits = [RuntimeError("can't start new thread")]
+
+    async def wait() -> int:
+        if waits:
+            raise waits.pop()
+        return -9
+
+    monkeypatch.setattr(before, "wait", wait)
+    before.dies()
+    await asyncio.wait_for(room.replaced("a", before), 60)
+    room.get_ready("a")
+    assert room.weights() == {"a": "old"}
+    assert "the replacement of worker a failed and goes on" in caplog.text
+    assert "RuntimeError: can't start new thread" in caplog.text

@@ -127,13 +127,14 @@ class WorkerHandle:
                 # In a group of its own: a Ctrl-C at the terminal is the service's to handle.
                 start_new_session=True,
             )
+            asyncio.get_running_loop().add_reader(self._link, self._on_readable)
         except BaseException:
+            self.kill()
             self._release()
             raise
         finally:
             os.close(memory_fd)
             theirs.close()
-        asyncio.get_running_loop().add_reader(self._link, self._on_readable)
 
     def load(self, card: ModelCard, *, behind: bool = False) -> None:
         """Tell it to load a model; ``behind``, while it goes on computing."""

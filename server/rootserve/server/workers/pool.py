@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from rootserve.server.background import keep_going
 from rootserve.server.core.batch_size import Latency
 from rootserve.server.core.scheduler import Batch
 from rootserve.server.engines.registry import preferred_engines
@@ -408,7 +410,9 @@ class WorkerPool:
         state = self.workers[handle.spec.name]
         self._unwatch(state)
         if not self._stopping:
-            task = asyncio.get_running_loop().create_task(self._replace(state, handle))
+            replacing = functools.partial(self._replace, state, handle)
+            name = f"the replacement of worker {handle.spec.name}"
+            task = asyncio.get_running_loop().create_task(keep_going(name, replacing))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         if state.behind is not None and not state.behind.done():
