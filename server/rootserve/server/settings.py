@@ -153,9 +153,6 @@ class Settings(BaseModel):
         ge=1,
         le=1000,
     )
-    preferred_rows: tuple[int, ...] = _option(
-        "batching", "batch sizes that are closed without waiting longer, separated by commas", ()
-    )
     max_queue_rows: int = _option(
         "batching",
         "rows that may wait per model and priority; further ones are refused",
@@ -250,7 +247,7 @@ class Settings(BaseModel):
         le=1,
     )
 
-    @field_validator("models", "preferred_rows", "datasets", mode="before")
+    @field_validator("models", "datasets", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -292,11 +289,6 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _fit_together(self) -> Settings:
-        for size in self.preferred_rows:
-            if not 1 <= size <= self.max_batch_rows:
-                raise ValueError(
-                    f"preferred_rows: {size} is not between 1 and max_batch_rows, {self.max_batch_rows}"
-                )
         if self.max_queue_rows < self.max_batch_rows:
             raise ValueError(
                 f"max_queue_rows: {self.max_queue_rows} is less than max_batch_rows, "
@@ -345,7 +337,6 @@ class Settings(BaseModel):
         return Limits(
             max_batch_rows=self.max_batch_rows,
             max_delay_s=self.max_delay_us * 1e-6,
-            preferred_rows=self.preferred_rows,
             max_queue_rows=self.max_queue_rows,
             priority_age_s=self.priority_age_s,
             hang_s=self.hang_s,
