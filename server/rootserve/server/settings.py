@@ -100,12 +100,10 @@ class Settings(BaseModel):
         "auto",
         pattern=r"^(auto|cpu|cuda|cuda:\d+(,cuda:\d+)*)$",
     )
-    engine: Literal[
-        "auto", "openvino", "torch", "torch-compiled", "cuda-graphs", "cuda-kernels", "fake"
-    ] = _option(
+    engine: Literal["auto", "openvino", "torch", "cuda-graphs", "cuda-kernels", "fake"] = _option(
         "workers",
-        "what computes: auto (the fastest that is correct), openvino, torch, torch-compiled (the "
-        "first time needs a C++ compiler), cuda-graphs or cuda-kernels (on a GPU), or fake (for tests)",
+        "what computes: auto (the fastest that is correct), openvino, torch, cuda-graphs or cuda-kernels "
+        "(on a GPU), or fake (for tests)",
         "auto",
     )
     precision: PrecisionSetting = _option(
@@ -116,8 +114,8 @@ class Settings(BaseModel):
     )
     cache: Path | None = _option(
         "workers",
-        "folder where choices of engines are remembered and compiled networks kept (default: rootserve in "
-        "$XDG_CACHE_HOME, else in ~/.cache)",
+        "folder where choices of engines are remembered (default: rootserve in $XDG_CACHE_HOME, else in "
+        "~/.cache)",
         None,
     )
     optimize_for: OptimizeFor = _option(

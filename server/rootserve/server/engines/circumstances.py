@@ -1,4 +1,4 @@
-"""What decides whether something that was found out, or compiled, at an earlier start still holds."""
+"""What decides whether something that was found out at an earlier start still holds."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ class WorkerProcess:
         began = time.monotonic()
         weights = None if load.weights is None else Path(load.weights)
         options = self._options
-        spec = LoadSpec(load.model, weights, options.device, options.threads, cache=options.cache)
+        spec = LoadSpec(load.model, weights, options.device, options.threads)
         try:
             check_sha256(weights, load.weights_sha256)
             chosen = load_best(spec, load.engine, load.precision, self._choices)
