@@ -28,9 +28,10 @@ from prometheus_client.openmetrics.exposition import generate_latest
 from tritonclient.grpc import service_pb2_grpc
 
 from benchmarks.server_process import Server, serving
+from rootmodels.processor import cpu_name
 from rootserve.server import monitoring
 from rootserve.server.core.scheduler import Batch
-from rootserve.server.machine import cpu_count, cpu_name
+from rootserve.server.machine import cpu_count
 from rootserve.server.main import main as serve
 from rootserve.server.observers.events import Observer
 from rootserve.server.observers.metrics import Metrics

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import grpc
 from tritonclient.grpc import service_pb2_grpc
 
-from rootmodels.data_error import DataError
+from rootserve.pictures import DataError
 from rootserve.server import logs, version
 from rootserve.server.analysis.datasets import Dataset, find_datasets
 from rootserve.server.analysis.helper import Helper

@@ -146,10 +146,6 @@ def test_batches_are_no_larger_than_pays() -> None:
     assert dispatched(STEEP, 20, Limits())[0] == [20]
 
 
-def test_sizes_that_the_operator_prefers_go_before_what_was_measured() -> None:
-    assert dispatched(SLOW, 20, Limits(preferred_rows=(16,)))[0][0] == 20
-
-
 def test_a_request_larger_than_pays_goes_alone() -> None:
     scheduler = Scheduler(Limits())
     scheduler.model_measured("m", SLOW)

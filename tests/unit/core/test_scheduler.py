@@ -58,15 +58,6 @@ def test_a_full_batch_does_not_wait() -> None:
     assert s.rows_queued("m") == 4
 
 
-def test_a_preferred_size_is_closed_without_waiting_longer() -> None:
-    s = scheduler(max_delay_s=1.0, preferred_rows=(2, 4))
-    for number in range(5):
-        s.offer(request(number), 0.0)
-    (batch,) = s.poll(0.0).dispatches
-    assert ids(batch) == [0, 1, 2, 3]
-    assert s.rows_queued("m") == 1
-
-
 def test_a_request_is_never_split_and_none_overtakes() -> None:
     s = scheduler(batches_ahead=0)
     s.offer(request(1, rows=5), 0.0)
@@ -278,13 +269,6 @@ def test_deadlines_of_requests_that_wait_no_more_are_forgotten() -> None:
     assert s.poll(0.0).wake_s == 5.0
     assert [r.id for r in s.poll(5.0).expired] == [0]
     assert s.poll(5.0).wake_s == math.inf
-
-
-def test_preferred_sizes_are_sums_of_whole_requests() -> None:
-    s = scheduler(max_delay_s=1.0, preferred_rows=(4,))
-    s.offer(request(1, rows=3), 0.0)
-    s.offer(request(2, rows=3), 0.0)
-    assert s.poll(0.0).dispatches == (), "3 and 6 rows are there, 4 are not"
 
 
 def test_higher_priorities_go_first_and_share_batches_with_lower_ones() -> None:

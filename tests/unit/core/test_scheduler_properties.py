@@ -16,7 +16,6 @@ MODELS = ("a", "b")
 class SchedulerMachine(RuleBasedStateMachine):
     @initialize(
         max_delay_s=st.sampled_from([0.0, 0.0, 0.005, 0.1]),
-        preferred_rows=st.sampled_from([(), (), (2,), (2, 4)]),
         workers=st.integers(1, 3),
         ahead=st.integers(0, 2),
         lead_s=st.sampled_from([None, None, 0.002]),
@@ -25,7 +24,6 @@ class SchedulerMachine(RuleBasedStateMachine):
     def set_up(
         self,
         max_delay_s: float,
-        preferred_rows: tuple[int, ...],
         workers: int,
         ahead: int,
         lead_s: float | None,
@@ -34,7 +32,6 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.limits = Limits(
             max_batch_rows=6,
             max_delay_s=max_delay_s,
-            preferred_rows=preferred_rows,
             max_queue_rows=12,
             batches_ahead=ahead,
             lead_s=lead_s,

@@ -1,11 +1,11 @@
 """The queue and the batcher: a pure state machine that is told what happened and when.
 
 Requests wait per model, by priority and then in order of arrival (:mod:`rootserve.server.core.queue`). A
-batch is closed late, only when a worker can take it: at once when it is full or has a preferred size, else
-when its oldest request has waited the maximal delay. From how many rows on it is full was measured when the
-model was loaded (:mod:`rootserve.server.core.batch_size`). A busy worker may be given one batch ahead, which
-hides the hand-over, when that batch is full or, where asked for, the running one is about to end. A batch is
-no larger than its deadlines allow. Limits count rows (images), not requests.
+batch is closed late, only when a worker can take it: at once when it is full, else when its oldest request
+has waited the maximal delay. From how many rows on it is full was measured when the model was loaded
+(:mod:`rootserve.server.core.batch_size`). A busy worker may be given one batch ahead, which hides the
+hand-over, when that batch is full or, where asked for, the running one is about to end. A batch is no larger
+than its deadlines allow. Limits count rows (images), not requests.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
-from itertools import accumulate
 from typing import NamedTuple
 
 from rootserve.server.core.batch_size import BatchSize, Latency, choose
@@ -30,7 +29,6 @@ class Limits:
 
     max_batch_rows: int = 32
     max_delay_s: float = 0.0
-    preferred_rows: tuple[int, ...] = ()
     max_queue_rows: int = 1024
     """Rows that may wait per model and priority."""
     priority_age_s: float = math.inf
@@ -132,8 +130,6 @@ class Scheduler:
         for rows, seconds in latency:
             self.durations.learn(model, rows, seconds, kind)
         size = choose(latency)
-        if self.limits.preferred_rows:
-            size = BatchSize(self.limits.max_batch_rows, waits=True)
         self._sizes[model, kind] = size
         return size
 
@@ -247,7 +243,7 @@ class Scheduler:
 
     def _must_wait(self, model: str) -> bool:
         """Whether what waits for ``model`` does so until a worker is done, whatever the time."""
-        if self.limits.lead_s is not None or self.limits.preferred_rows:
+        if self.limits.lead_s is not None:
             return False
         rows = self.rows_queued(model)
         for worker in self._workers.values():
@@ -378,21 +374,16 @@ class Scheduler:
 
     def _closable(self, queue: Queue, kind: str, now: float) -> tuple[int, float]:
         """The most rows of a batch closed now for a worker of ``kind``, or 0 and when one may be closed."""
-        limits = self.limits
         head = queue.head
         if head.attempts > 0:
             return head.rows, now
         size = self._sizes.get((head.model, kind))
         max_rows = self._full_rows(head.model, kind)
         waits = size is None or size.waits
-        due_s = queue.oldest_s + (limits.max_delay_s if waits else 0.0)
+        due_s = queue.oldest_s + (self.limits.max_delay_s if waits else 0.0)
         if queue.rows >= max_rows or due_s <= now:
             return max_rows, now
-        if not limits.preferred_rows:
-            return 0, due_s
-        sizes = accumulate(request.rows for request in queue)
-        preferred = max((size for size in sizes if size in limits.preferred_rows), default=0)
-        return preferred, (now if preferred else due_s)
+        return 0, due_s
 
     def _full_rows(self, model: str, kind: str) -> int:
         """From how many rows on a batch for a worker of ``kind`` is full."""
