@@ -24,15 +24,15 @@ from pathlib import Path
 import grpc
 import numpy as np
 from numpy.typing import NDArray
-from rootserve.v1 import analysis_pb2 as pb
-from rootserve.v1 import analysis_pb2_grpc
 
-from client.load.options import LoadOptions
-from client.load.runner import run_load
 from rootmodels.parquet_images import ParquetImages
 from rootmodels.weights_info import PRETRAINED_DIR, weights_path
-from server.engines.base import LoadSpec
-from server.machine import cpu_count, cpu_name
+from rootserve.client.load.options import LoadOptions
+from rootserve.client.load.runner import run_load
+from rootserve.server.engines.base import LoadSpec
+from rootserve.server.machine import cpu_count, cpu_name
+from rootserve.v1 import analysis_pb2 as pb
+from rootserve.v1 import analysis_pb2_grpc
 from tests.support.server_process import ServerProcess, running_server
 
 ANALYSED = "nin-orig"
@@ -54,7 +54,7 @@ def pace(data: Path, images: int) -> dict[str, object]:
     from rootmodels.analysis.capture import Capture  # noqa: PLC0415
     from rootmodels.analysis.layers import analysable_layers  # noqa: PLC0415
     from rootmodels.analysis.sums import make_plan  # noqa: PLC0415
-    from server.engines.torch_eager import build_module  # noqa: PLC0415
+    from rootserve.server.engines.torch_eager import build_module  # noqa: PLC0415
 
     torch.set_num_threads(cpu_count())
     spec = LoadSpec(ANALYSED, weights_path(ANALYSED, PRETRAINED_DIR), "cpu", cpu_count())
@@ -113,7 +113,7 @@ def sum_up(data: Path, images: int) -> None:
     from rootmodels.analysis.derived import Kind, derive  # noqa: PLC0415
     from rootmodels.analysis.layers import analysable_layers  # noqa: PLC0415
     from rootmodels.analysis.sums import make_plan  # noqa: PLC0415
-    from server.engines.torch_eager import build_module  # noqa: PLC0415
+    from rootserve.server.engines.torch_eager import build_module  # noqa: PLC0415
 
     spec = LoadSpec(ANALYSED, weights_path(ANALYSED, PRETRAINED_DIR), "cpu", cpu_count())
     module = build_module(spec)
@@ -129,7 +129,7 @@ def store_all(data: Path, images: int) -> None:
 
     from rootmodels.analysis.layers import Stage, analysable_layers  # noqa: PLC0415
     from rootmodels.analysis.responses import responses  # noqa: PLC0415
-    from server.engines.torch_eager import build_module  # noqa: PLC0415
+    from rootserve.server.engines.torch_eager import build_module  # noqa: PLC0415
 
     spec = LoadSpec(ANALYSED, weights_path(ANALYSED, PRETRAINED_DIR), "cpu", cpu_count())
     module = build_module(spec)

@@ -79,7 +79,7 @@ def variants_table(rates: Rates) -> str:
 
 
 def accuracy_table() -> str:
-    """Accuracy by precision of the shipped weights, as ``python -m server.calibrate`` measured it."""
+    """Accuracy by precision of the shipped weights, as ``rootserve.server.calibrate`` measured it."""
     found = [read_calibration(path) for name in VARIANTS if (path := weights_path(name)).exists()]
     precisions = list(dict.fromkeys(key for measured in found for key in measured.accuracy))
     lines = [

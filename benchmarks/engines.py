@@ -25,9 +25,9 @@ from rootmodels.ranges import measure_ranges
 from rootmodels.variants import NIN_VARIANTS, get_variant
 from rootmodels.weights import save_weights
 from rootmodels.weights_info import WeightsInfo, weights_path
-from server.engines.base import Engine, LoadSpec, Precision
-from server.engines.registry import PRECISIONS, get_loader
-from server.machine import cache_folder, cpu_count
+from rootserve.server.engines.base import Engine, LoadSpec, Precision
+from rootserve.server.engines.registry import PRECISIONS, get_loader
+from rootserve.server.machine import cache_folder, cpu_count
 
 Key = tuple[str, Precision, str, int]
 """Engine, precision, variant, rows of a batch."""
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add(
         "table",
         choices=["engines", "variants", "accuracy"],
-        help="engines compared, variants compared, or what python -m server.calibrate measured",
+        help="engines compared, variants compared, or what python -m rootserve.server.calibrate measured",
     )
     add("--device", default="cpu")
     add("--engines", default="openvino,torch,torch-compiled")

@@ -25,8 +25,8 @@ import grpc
 from tritonclient.grpc import service_pb2 as oip
 from tritonclient.grpc import service_pb2_grpc
 
-from server.machine import cpu_count, cpu_name
-from server.observers.metrics_state import process_usage
+from rootserve.server.machine import cpu_count, cpu_name
+from rootserve.server.observers.metrics_state import process_usage
 from tests.support.server_process import (
     ServerProcess,
     command_image,

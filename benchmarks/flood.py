@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--mb", type=float, default=1.5, help="MiB of each message")
     parser.add_argument("server", nargs="*", help="more options of the server, behind --")
     options = parser.parse_args()
-    command = [sys.executable, "-m", "server", "--port", "0", "--metrics-port", "0"]
+    command = [sys.executable, "-m", "rootserve.server", "--port", "0", "--metrics-port", "0"]
     command += ["--models", MODEL, "--engine", "fake", *options.server]
     print(
         f"{options.calls} calls at once of {options.mb:g} MiB: {options.calls * options.mb:,.0f} MiB"

@@ -29,10 +29,10 @@ from benchmarks.rounds import machine
 from benchmarks.server_process import Server, serving
 from rootmodels.variants import NIN_VARIANTS
 from rootmodels.weights_info import weights_path
-from server.engines.base import LoadSpec, Precision
-from server.engines.profiling import measure as measure_layers
-from server.engines.registry import PRECISIONS, get_loader, get_profiler_loader
-from server.observers.metrics_state import process_usage
+from rootserve.server.engines.base import LoadSpec, Precision
+from rootserve.server.engines.profiling import measure as measure_layers
+from rootserve.server.engines.registry import PRECISIONS, get_loader, get_profiler_loader
+from rootserve.server.observers.metrics_state import process_usage
 from tests.support.server_process import infer_request
 
 PARTS = ("bare", "layers", "variants", "served", "start", "resnet50")
@@ -129,7 +129,7 @@ def layers(spec: LoadSpec, rows: int) -> dict[str, Any]:
 
 def server_command(settings: Settings, models: str, engine: str, precision: str) -> list[str]:
     """What starts a server."""
-    command = [sys.executable, "-m", "server", "--port", "0", "--metrics-port", "0"]
+    command = [sys.executable, "-m", "rootserve.server", "--port", "0", "--metrics-port", "0"]
     command += ["--models", models, "--device", settings.device, "--engine", engine]
     return [
         *command,

@@ -19,9 +19,9 @@ from benchmarks.rounds import machine
 from rootmodels.cost import network_cost
 from rootmodels.variants import get_variant
 from rootmodels.weights_info import weights_path
-from server.engines import openvino_profile
-from server.engines.base import LoadSpec, Precision
-from server.engines.profiling import PassTimes
+from rootserve.server.engines import openvino_profile
+from rootserve.server.engines.base import LoadSpec, Precision
+from rootserve.server.engines.profiling import PassTimes
 
 
 def layer_times(specs: Sequence[LoadSpec], rounds: int) -> list[dict[str, float]]:

@@ -39,10 +39,10 @@ from tritonclient.grpc import InferInput
 from tritonclient.grpc import service_pb2 as oip
 
 from benchmarks import closed_loop, perf_analyzer
-from client.load import LoadOptions, LoadResult, run_load
-from client.load.result import Stages
-from client.load.statistics import Ratio, paired_ratio
-from client.machine import describe_machine
+from rootserve.client.load import LoadOptions, LoadResult, run_load
+from rootserve.client.load.result import Stages
+from rootserve.client.load.statistics import Ratio, paired_ratio
+from rootserve.client.machine import describe_machine
 from tests.support.server_process import running_server
 
 METHOD = "ModelInfer"

@@ -28,11 +28,11 @@ from prometheus_client.openmetrics.exposition import generate_latest
 from tritonclient.grpc import service_pb2_grpc
 
 from benchmarks.server_process import Server, serving
-from server import monitoring
-from server.machine import cpu_count, cpu_name
-from server.main import main as serve
-from server.observers.events import Observer, Timeline
-from server.observers.metrics import Metrics
+from rootserve.server import monitoring
+from rootserve.server.machine import cpu_count, cpu_name
+from rootserve.server.main import main as serve
+from rootserve.server.observers.events import Observer, Timeline
+from rootserve.server.observers.metrics import Metrics
 from tests.support.server_process import infer_request, plain_images
 
 MODEL = "nin-root-16"
@@ -41,7 +41,7 @@ SCRAPE_S = 5.0
 
 
 class Silent(Observer):
-    """Takes the place of :class:`server.observers.metrics.Metrics`."""
+    """Takes the place of :class:`rootserve.server.observers.metrics.Metrics`."""
 
     def __init__(self, registry: CollectorRegistry, trace_id: object = None) -> None:
         pass

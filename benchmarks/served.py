@@ -39,9 +39,9 @@ from benchmarks.closed_loop import Load, random_images
 from benchmarks.rounds import machine, spread
 from benchmarks.server_process import Server, serving
 from rootmodels.weights_info import weights_path
-from server.engines.base import LoadSpec, Precision
-from server.engines.registry import get_loader
-from server.machine import cpu_count
+from rootserve.server.engines.base import LoadSpec, Precision
+from rootserve.server.engines.registry import get_loader
+from rootserve.server.machine import cpu_count
 
 LOADS = (Load(1, 1), Load(8, 1), Load(32, 1), Load(64, 1), Load(4, 16))
 RAW_LOADS = (Load(1, 1), Load(4, 16))
@@ -113,7 +113,7 @@ class Contender:
         if self.kind in OTHERS:
             script = REFERENCE / f"{self.kind.lower()}_server.py"
             return [str(self._python()), str(script), *model, "--precision", self.precision]
-        start = [sys.executable, "-m", "server", "--port", "0", "--metrics-port", "0"]
+        start = [sys.executable, "-m", "rootserve.server", "--port", "0", "--metrics-port", "0"]
         start += ["--models", self.model, "--device", "cpu", "--engine", "openvino"]
         start += ["--precision", self.precision]
         start += ["--max-batch-rows", self.max_rows] if self.max_rows else []

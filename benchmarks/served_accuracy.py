@@ -19,15 +19,15 @@ from pathlib import Path
 
 import torch
 
-from client.dataset import Dataset, read_dataset
-from client.evaluate import accuracy as served_accuracy
-from client.inference import Client
 from rootmodels.cifar10 import LabelledImages
 from rootmodels.train_run import accuracy
 from rootmodels.variants import VARIANTS
 from rootmodels.weights import load_weights
 from rootmodels.weights_info import weights_path
-from server.machine import cpu_count, cpu_name
+from rootserve.client.dataset import Dataset, read_dataset
+from rootserve.client.evaluate import accuracy as served_accuracy
+from rootserve.client.inference import AsyncClient
+from rootserve.server.machine import cpu_count, cpu_name
 from tests.support.server_process import running_server
 
 ALLOWED = {"int8": 0.003}
@@ -63,7 +63,7 @@ class Row:
 
 async def measure(address: str, model: str, fp32: float, data: Dataset, rows: int) -> Row:
     """Send all of ``data`` to one served model. Engine and precision are those that its answers name."""
-    async with Client(address) as client:
+    async with AsyncClient(address) as client:
         timeline = (await client.infer(model, data.images[:1])).timeline
         assert timeline, "the server told no timeline"
         reached = await served_accuracy(client, model, data.images, data.labels, rows=rows)

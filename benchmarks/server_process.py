@@ -18,7 +18,7 @@ import grpc
 from tritonclient.grpc import service_pb2 as oip
 from tritonclient.grpc import service_pb2_grpc
 
-from server.observers.metrics_state import process_usage
+from rootserve.server.observers.metrics_state import process_usage
 
 _PATIENCE_S = 60.0
 

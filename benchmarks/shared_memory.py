@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each turn")
     options = parser.parse_args()
-    command = [sys.executable, "-m", "server", "--port", "0", "--metrics-port", "0"]
+    command = [sys.executable, "-m", "rootserve.server", "--port", "0", "--metrics-port", "0"]
     command += ["--models", MODEL, "--engine", options.engine, "--shared-memory", "system"]
     ways = {"messages": (), "shared memory": ("--shared-memory", "system")}
     print(machine("cpu", 0))

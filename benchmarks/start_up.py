@@ -20,10 +20,10 @@ from pathlib import Path
 
 from benchmarks.rounds import machine, spread
 from benchmarks.server_process import serving
-from client.address import parse_address
-from client.top.source import fetch
 from rootmodels.variants import NIN_VARIANTS
-from server.machine import cpu_count
+from rootserve.client.address import parse_address
+from rootserve.client.top.source import fetch
+from rootserve.server.machine import cpu_count
 
 SETS = {"nin-root-16": ("nin-root-16",), "all 14 NiN": tuple(one.name for one in NIN_VARIANTS)}
 
@@ -39,7 +39,7 @@ class Start:
 
 def start(models: Sequence[str], cache: str) -> Start:
     """Start a server on the CPU, look at it, and end it."""
-    command = [sys.executable, "-m", "server", "--port", "0", "--metrics-port", "0"]
+    command = [sys.executable, "-m", "rootserve.server", "--port", "0", "--metrics-port", "0"]
     command += ["--device", "cpu", "--models", ",".join(models), "--cache", cache]
     began_s = time.perf_counter()
     with serving(command) as server:

@@ -20,11 +20,11 @@ from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.terminal_theme import MONOKAI
 
-from client.credentials import PLAINTEXT, Connection
-from client.errors import RootserveError
-from client.top.rates import compare
-from client.top.screen import render
-from client.top.source import Source
+from rootserve.client.credentials import PLAINTEXT, Connection
+from rootserve.client.errors import RootserveError
+from rootserve.client.top.rates import compare
+from rootserve.client.top.screen import render
+from rootserve.client.top.source import Source
 
 FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "top.svg"
 MODELS = ("nin-orig", "nin-root-4", "nin-root-16")
@@ -36,7 +36,7 @@ INTERVAL_S = 5.0
 @contextlib.contextmanager
 def server_under_load() -> Iterator[str]:
     """The address of a server whose models each have callers."""
-    command = [sys.executable, "-m", "server", "--port", "0", "--metrics-port", "0"]
+    command = [sys.executable, "-m", "rootserve.server", "--port", "0", "--metrics-port", "0"]
     command += ["--models", ",".join(MODELS)]
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
@@ -46,7 +46,16 @@ def server_under_load() -> Iterator[str]:
         assert found, "the server did not start"
         wait_until_ready(found[1])
         for callers, model in zip((1, 4, 8), MODELS, strict=True):
-            load = [sys.executable, "-m", "client", "load", "-m", model, "-c", str(callers)]
+            load = [
+                sys.executable,
+                "-m",
+                "rootserve.client",
+                "load",
+                "-m",
+                model,
+                "-c",
+                str(callers),
+            ]
             load += ["--server", found[1], "--duration", "600"]
             process = stack.enter_context(
                 subprocess.Popen(load, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

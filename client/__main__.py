@@ -1,6 +1,6 @@
-"""Lets `python -m client` do what `rootserve` does."""
+"""``python -m client`` in a checkout is ``rootserve``."""
 
-from client.cli import main
+from rootserve.client.cli import main
 
 if __name__ == "__main__":
     main()

@@ -23,12 +23,12 @@ from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.table import Table
 
-from client.catalog import Model
-from client.dataset import read_dataset
-from client.evaluate import accuracy
-from client.images import read_image
-from client.inference import Client
-from client.load import LoadOptions, LoadResult, run_load
+from rootserve.client.catalog import Model
+from rootserve.client.dataset import read_dataset
+from rootserve.client.evaluate import accuracy
+from rootserve.client.images import read_image
+from rootserve.client.inference import AsyncClient
+from rootserve.client.load import LoadOptions, LoadResult, run_load
 
 HERE = Path(__file__).parent
 VARIANTS = ("nin-orig", "nin-root-4", "nin-root-16")
@@ -63,7 +63,7 @@ class Measured:
 @contextmanager
 def server() -> Iterator[str]:
     """A service on free ports, for as long as the block runs; gives its gRPC address."""
-    command = [sys.executable, "-m", "server", "--device", "cpu", "--port", "0"]
+    command = [sys.executable, "-m", "rootserve.server", "--device", "cpu", "--port", "0"]
     command += ["--metrics-port", "0", "--models", ",".join(VARIANTS), "--log-level", "warning"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
@@ -81,7 +81,7 @@ def server() -> Iterator[str]:
             raise
 
 
-async def wait_serving(client: Client) -> None:
+async def wait_serving(client: AsyncClient) -> None:
     """Wait until every variant is loaded and warm."""
     deadline = time.monotonic() + 120
     while await client.health() != "SERVING":
@@ -90,7 +90,7 @@ async def wait_serving(client: Client) -> None:
         await asyncio.sleep(0.1)
 
 
-async def classify_pictures(client: Client) -> None:
+async def classify_pictures(client: AsyncClient) -> None:
     """Show what the last variant sees in a few single pictures."""
     name = VARIANTS[-1]
     model = await client.model(name)
@@ -105,7 +105,7 @@ async def classify_pictures(client: Client) -> None:
 async def measure(address: str) -> list[Measured]:
     """Accuracy of every variant, then rounds of load."""
     data = read_dataset(HERE / "cifar10-sample.parquet")
-    async with Client(address) as client:
+    async with AsyncClient(address) as client:
         began = time.monotonic()
         await wait_serving(client)
         say(f"[bold]ready[/] after {time.monotonic() - began:.1f} s of loading and warming up")

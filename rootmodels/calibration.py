@@ -59,7 +59,7 @@ def read_calibration(weights: Path) -> Calibration:
         CalibrationError: if there is none, it cannot be read, or it is of other weights.
     """
     path = calibration_path(weights)
-    remedy = f"run python -m server.calibrate {weights.stem} --data DIR"
+    remedy = f"run python -m rootserve.server.calibrate {weights.stem} --data DIR"
     try:
         content = json.loads(path.read_text())
         ranges = {key: (float(low), float(high)) for key, (low, high) in content["ranges"].items()}

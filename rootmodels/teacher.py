@@ -1,13 +1,15 @@
-"""The teacher: a residual network whose logits the variants learn from, and its file.
+"""Whom the variants learn from: a residual network made for that, trained variants, or several of them.
 
-It is trained once, on the images alone, and never served. Its first layers and its end are those of
-Network-in-Network, a convolution for each class and a global average, so that the same optimisers train both.
+The residual network is trained once, on the images alone, and never served. Its first layers and its end are
+those of Network-in-Network, a convolution for each class and a global average, so that the same optimisers
+train both.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rootmodels.families import FAMILIES
-from rootmodels.weights_info import WeightsError, publish
+from rootmodels.weights import load_weights
+from rootmodels.weights_info import WeightsError, class_names, publish, read_info
 
 WIDTHS = (64, 128, 256, 512)
 """Filters of the first convolution, and of the three stages."""
@@ -124,3 +127,51 @@ def load_teacher(path: Path) -> tuple[Teacher, TeacherInfo]:
             "python -m rootmodels.train_teacher"
         ) from error
     return teacher.eval(), info
+
+
+class Teachers(nn.Module):
+    """Several networks as one: the mean of their logits."""
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """RGB images [N, 3, H, W] in 0..255 -> logits [N, classes]."""
+        total: Tensor = sum(network(images).float() for network in self.networks)
+        return total / len(self.networks)
+
+
+def load_teachers(paths: Sequence[Path], classes: int) -> tuple[nn.Module, str]:
+    """The teacher that the files at ``paths`` are together, in ``eval`` mode, and what it is, in words.
+
+    Each is a file of :func:`save_teacher`, or the weights of a variant.
+
+    Raises:
+        WeightsError: if a file is neither, or has another number of classes.
+    """
+    networks: list[nn.Module] = []
+    words = []
+    for path in paths:
+        network: nn.Module
+        if _holds_variant(path):
+            network, info = load_weights(path)
+            network.fold()
+            known, accuracy = len(class_names(network.variant, info)), info.accuracy or 0.0
+        else:
+            network, about = load_teacher(path)
+            known, accuracy = about.classes, about.accuracy
+        if known != classes:
+            raise WeightsError(f"{path} tells {known} classes apart, expected {classes}")
+        networks.append(network)
+        words.append(f"{path.stem}, {accuracy:.4f}")
+    teacher = networks[0] if len(networks) == 1 else Teachers(networks)
+    return teacher.eval(), "; ".join(words)
+
+
+def _holds_variant(path: Path) -> bool:
+    try:
+        read_info(path)
+    except WeightsError:
+        return False
+    return True

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rootmodels.cifar10 import LabelledImages
 from rootmodels.data_error import DataError
 from rootmodels.families import FAMILIES
-from rootmodels.teacher import load_teacher
+from rootmodels.teacher import load_teachers
 from rootmodels.train_data import read_training_data
 from rootmodels.train_fleet import Fleet
 from rootmodels.train_job import Options, OutOfTimeError, Training, init_path, new_fleet, say
@@ -229,7 +229,13 @@ def parser() -> argparse.ArgumentParser:
     add("--init", type=Path, metavar="PATH", help="start from these weights, a folder or a file")
     add("--minutes", type=float, help="save and stop after this time, with exit status 3")
     add("--fill-minutes", type=float, help="as many epochs as fit into this time, for all variants")
-    add("--teacher", type=Path, metavar="FILE", help="learn from this teacher as well")
+    add(
+        "--teacher",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="learn as well from this teacher or these weights; from the mean of several",
+    )
     add("--side-by-side", type=int, help="variants at a time (default: on a GPU all, else one)")
     add("--set", nargs="+", default=[], metavar="NAME=VALUE", help="other numbers of the recipe")
     add_computing(result)
@@ -273,9 +279,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         data = read_training_data(args.data, image_size)
         teacher, teacher_name = None, ""
         if args.teacher:
-            teacher, about = load_teacher(args.teacher)
+            teacher, teacher_name = load_teachers(args.teacher, len(data.classes))
             teacher.to(computing.device)
-            teacher_name = f"{args.teacher.stem}, {about.accuracy:.4f}"
         options = Options(
             work=args.work,
             out=args.out,

@@ -49,7 +49,7 @@ class Options:
     """Seconds into which as many epochs go as fit, instead of the recipe's."""
     teacher: nn.Module | None = None
     teacher_name: str = ""
-    """What the metadata says of the teacher: the hash of its file."""
+    """What the metadata says of the teacher: the names of its files, and their accuracies."""
 
 
 def init_path(name: str, init: Path) -> Path:

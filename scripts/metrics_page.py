@@ -7,8 +7,8 @@ import math
 import sys
 from pathlib import Path
 
-from server.core.reasons import Reason
-from server.observers.metrics_catalog import (
+from rootserve.server.core.reasons import Reason
+from rootserve.server.observers.metrics_catalog import (
     CATALOG,
     LABELS,
     PROCESS_METRICS,
@@ -16,14 +16,14 @@ from server.observers.metrics_catalog import (
     Kind,
     Metric,
 )
-from server.observers.metrics_endpoint import MAX_CONNECTIONS, PAGE_INTERVAL_S
+from rootserve.server.observers.metrics_endpoint import MAX_CONNECTIONS, PAGE_INTERVAL_S
 
 TARGET = Path(__file__).parents[1] / "docs" / "metrics.md"
 
 HEAD = """\
 # Metrics
 
-<!-- Written by scripts/metrics_page.py from server/observers/metrics_catalog.py: change that, not this. -->
+<!-- Written by scripts/metrics_page.py from observers/metrics_catalog.py: change that, not this. -->
 
 `http://127.0.0.1:8002/metrics` (`metrics_port`) serves them as OpenMetrics to those who ask for it, as
 Prometheus does, and else in Prometheus's text format. `/ready` beside it answers 200 while health says

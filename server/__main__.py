@@ -1,7 +1,7 @@
-"""``python -m server`` is ``rootserve-server``."""
+"""``python -m server`` in a checkout is ``rootserve-server``."""
 
 import sys
 
-from server.main import main
+from rootserve.server.main import main
 
 sys.exit(main())

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-import server.engines  # noqa: F401 - before a test imports openvino, which would report it to its makers
+import rootserve.server.engines  # noqa: F401 - before a test imports openvino, which would report it to its makers
 from tests.support.time_limit import time_limit
 
 # Where a failure must mean that the change is at fault, the examples are the same every time.

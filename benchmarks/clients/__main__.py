@@ -36,7 +36,16 @@ def main() -> None:
     options = parser.parse_args()
     outcomes: list[Outcome] = []
     chosen = [one for one in CLIENTS if re.search(options.only, one.name)]
-    command = [sys.executable, "-m", "server", "--port", "0", "--metrics-port", "0", *_SERVER]
+    command = [
+        sys.executable,
+        "-m",
+        "rootserve.server",
+        "--port",
+        "0",
+        "--metrics-port",
+        "0",
+        *_SERVER,
+    ]
     with (
         tempfile.TemporaryDirectory() as folder,
         serving(command) as first,

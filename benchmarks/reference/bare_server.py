@@ -16,8 +16,8 @@ import uvloop
 
 from benchmarks.reference.protocol import Described, logits_response, serve_until_killed
 from benchmarks.reference.same_engine import LARGEST_BATCH, read_spec
-from server.engines.base import Engine, LoadSpec
-from server.engines.openvino_cpu import load
+from rootserve.server.engines.base import Engine, LoadSpec
+from rootserve.server.engines.openvino_cpu import load
 
 _Waiting = tuple[bytes, asyncio.Future[Any]]
 

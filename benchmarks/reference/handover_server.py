@@ -23,9 +23,9 @@ from tritonclient.grpc import service_pb2 as oip
 from benchmarks.reference.protocol import Described, logits_response, serve_until_killed
 from benchmarks.reference.same_engine import LARGEST_BATCH
 from rootmodels.weights_info import weights_path
-from server.engines.base import LoadSpec
-from server.engines.registry import get_loader
-from server.machine import cpu_count
+from rootserve.server.engines.base import LoadSpec
+from rootserve.server.engines.registry import get_loader
+from rootserve.server.machine import cpu_count
 
 _IMAGE_BYTES = 3 * 32 * 32
 _LOGITS_BYTES = 10 * 4

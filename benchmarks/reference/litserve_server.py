@@ -14,10 +14,11 @@ from typing import Any
 import litserve  # type: ignore[import-not-found]
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "server"))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from benchmarks.reference.same_engine import LARGEST_BATCH, free_port, read_spec
-from server.engines.base import LoadSpec
-from server.engines.openvino_cpu import load
+from rootserve.server.engines.base import LoadSpec
+from rootserve.server.engines.openvino_cpu import load
 
 
 class Service(litserve.LitAPI):  # type: ignore[misc]

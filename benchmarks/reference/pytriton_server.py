@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "server"))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from pytriton.decorators import batch  # type: ignore[import-not-found]
 from pytriton.model_config import (  # type: ignore[import-not-found]
@@ -25,7 +26,7 @@ from pytriton.triton import (  # type: ignore[import-not-found]
 )
 
 from benchmarks.reference.same_engine import LARGEST_BATCH, free_port, read_spec
-from server.engines.openvino_cpu import load
+from rootserve.server.engines.openvino_cpu import load
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "server"))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 import ray  # type: ignore[import-not-found]
 from ray import serve
@@ -20,8 +21,8 @@ from ray.serve.config import HTTPOptions, gRPCOptions  # type: ignore[import-not
 
 from benchmarks.reference.protocol import Described, logits_response
 from benchmarks.reference.same_engine import LARGEST_BATCH, free_port, read_spec
-from server.engines.base import LoadSpec
-from server.engines.openvino_cpu import load
+from rootserve.server.engines.base import LoadSpec
+from rootserve.server.engines.openvino_cpu import load
 
 SERVICER = "tritonclient.grpc.service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server"
 
@@ -54,7 +55,7 @@ def main() -> None:
     spec = read_spec(__doc__)
     # All of Ray's processes inherit these.
     os.environ["PYTHONPATH"] = os.pathsep.join(
-        (sys.path[0], str(Path(__file__).parent / "ray_path"))
+        (*sys.path[:2], str(Path(__file__).parent / "ray_path"))
     )
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     ray.init(include_dashboard=False, _node_ip_address="127.0.0.1", log_to_driver=False)

@@ -6,8 +6,8 @@ import argparse
 import socket
 
 from rootmodels.weights_info import weights_path
-from server.engines.base import LoadSpec
-from server.machine import cpu_count
+from rootserve.server.engines.base import LoadSpec
+from rootserve.server.machine import cpu_count
 
 LARGEST_BATCH = 32
 

@@ -10,7 +10,6 @@ import grpc
 import numpy as np
 import pytest
 import torch
-from rootserve.v1 import analysis_pb2 as pb
 
 from rootmodels.analysis.derived import Kind, derive
 from rootmodels.analysis.layers import Stage, analysable_layers
@@ -23,6 +22,7 @@ from rootmodels.network import Network
 from rootmodels.variants import get_variant
 from rootmodels.weights import load_weights, save_weights
 from rootmodels.weights_info import PRETRAINED_DIR, WeightsInfo, weights_path
+from rootserve.v1 import analysis_pb2 as pb
 from tests.support.analysis_calls import Answer, stub
 from tests.support.server_process import (
     ServerProcess,
@@ -330,7 +330,7 @@ def test_a_cancelled_analysis_gives_its_place_back(
 
 def analysis_pid(server: ServerProcess) -> int:
     for pid in server.worker_pids():
-        if "server.analysis.launch" in Path(f"/proc/{pid}/cmdline").read_text():
+        if "rootserve.server.analysis.launch" in Path(f"/proc/{pid}/cmdline").read_text():
             return pid
     return 0
 
@@ -396,7 +396,7 @@ def test_no_data_set_is_configured_and_a_shutdown_ends_an_analysis(images: np.nd
     ],
 )
 def test_bad_data_set_options_are_refused(value: str, text: str) -> None:
-    from server.options import OptionError, read_settings  # noqa: PLC0415
+    from rootserve.server.options import OptionError, read_settings  # noqa: PLC0415
 
     with pytest.raises(OptionError, match=text):
         read_settings(["--datasets", value], {})

@@ -12,8 +12,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from client.dataset import read_dataset
 from rootmodels.weights import load_weights
+from rootserve.client.dataset import read_dataset
 from tests.support.server_process import ServerProcess, plain_images, running_server
 
 MODEL = "nin-root-16"
@@ -30,7 +30,15 @@ def server(sample_path: Path) -> Iterator[ServerProcess]:
 
 
 def start(server: ServerProcess, command: str, *arguments: object) -> subprocess.Popen[str]:
-    line = [sys.executable, "-m", "client", "analyze", command, "--server", server.address]
+    line = [
+        sys.executable,
+        "-m",
+        "rootserve.client",
+        "analyze",
+        command,
+        "--server",
+        server.address,
+    ]
     return subprocess.Popen(
         [*line, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

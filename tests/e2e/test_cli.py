@@ -21,7 +21,7 @@ def server() -> Iterator[ServerProcess]:
 
 
 def rootserve(server: ServerProcess, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "client", *arguments, "--server", server.address]
+    command = [sys.executable, "-m", "rootserve.client", *arguments, "--server", server.address]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 import grpc
 import numpy as np
 import pytest
-from rootserve.v1 import analysis_pb2 as pb
 
+from rootserve.v1 import analysis_pb2 as pb
 from tests.support.analysis_calls import Answer, stub
 from tests.support.server_process import ServerProcess, running_server
 

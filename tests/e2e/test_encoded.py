@@ -13,7 +13,7 @@ import tritonclient.grpc.aio as triton_aio
 from PIL import Image
 from tritonclient.grpc import service_pb2 as oip
 
-from server.workers import encoding
+from rootserve.server.workers import encoding
 from tests.support.server_process import (
     ServerProcess,
     command_image,

@@ -200,7 +200,7 @@ async def test_a_hanging_worker_is_replaced_and_only_the_request_that_hangs_it_i
 
 
 def health(server: ServerProcess) -> str:
-    command = [sys.executable, "-m", "client", "health", "--server", server.address]
+    command = [sys.executable, "-m", "rootserve.client", "health", "--server", server.address]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
@@ -262,7 +262,7 @@ def test_workers_end_when_their_server_is_killed() -> None:
 
 
 def start(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "server", "--metrics-port", "0", *arguments]
+    command = [sys.executable, "-m", "rootserve.server", "--metrics-port", "0", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 

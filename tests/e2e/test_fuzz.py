@@ -11,9 +11,9 @@ import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2
-from rootserve.v1 import catalog_pb2
 from tritonclient.grpc import service_pb2 as oip
 
+from rootserve.v1 import catalog_pb2
 from tests.support.server_process import (
     ServerProcess,
     infer_request,

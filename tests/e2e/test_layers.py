@@ -11,13 +11,13 @@ import grpc
 import numpy as np
 import pytest
 from PIL import Image
-from rootserve.v1 import analysis_pb2 as pb
-from rootserve.v1 import analysis_pb2_grpc
 
 from rootmodels.cost import network_cost
 from rootmodels.parameters import load_network, random_network
 from rootmodels.variants import VARIANTS, get_variant
 from rootmodels.weights_info import PRETRAINED_DIR, weights_path
+from rootserve.v1 import analysis_pb2 as pb
+from rootserve.v1 import analysis_pb2_grpc
 from tests.support.server_process import ServerProcess, running_server
 
 MODEL = "nin-root-4"
@@ -162,7 +162,14 @@ def test_filters_take_part_in_the_limit_of_analyses(fake: ServerProcess) -> None
 
 
 def rootserve(server: ServerProcess, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "client", *map(str, arguments), "--server", server.address]
+    command = [
+        sys.executable,
+        "-m",
+        "rootserve.client",
+        *map(str, arguments),
+        "--server",
+        server.address,
+    ]
     return subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
 
 

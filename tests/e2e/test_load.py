@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.errors import ServerError
-from client.load import LoadOptions, run_load
+from rootserve.client.errors import ServerError
+from rootserve.client.load import LoadOptions, run_load
 from tests.support.server_process import (
     ServerProcess,
     command_image,
@@ -42,7 +42,7 @@ def server() -> Iterator[ServerProcess]:
 
 def command(address: str, *arguments: object) -> list[str]:
     words = ["load", "--model", MODEL, "--server", address, *map(str, arguments)]
-    return [sys.executable, "-m", "client", *words]
+    return [sys.executable, "-m", "rootserve.client", *words]
 
 
 def rootserve(server: ServerProcess, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -190,7 +190,7 @@ def test_pairs_take_turns(server: ServerProcess, tmp_path: Path) -> None:
     ratio = report["pairs"]["ratios"]["throughput_rows_per_s"]
     assert ratio["low"] < ratio["ratio"] < ratio["high"]
     again = subprocess.run(
-        [sys.executable, "-m", "client", "compare", str(path), str(path), "--json"],
+        [sys.executable, "-m", "rootserve.client", "compare", str(path), str(path), "--json"],
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert again.returncode == 0, again.stderr

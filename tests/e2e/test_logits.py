@@ -14,8 +14,8 @@ from tritonclient.grpc import service_pb2_grpc
 from rootmodels.cifar10 import read_cifar10
 from rootmodels.variants import NIN_VARIANTS
 from rootmodels.weights_info import weights_path
-from server.engines.base import LoadSpec
-from server.engines.torch_eager import build_module
+from rootserve.server.engines.base import LoadSpec
+from rootserve.server.engines.torch_eager import build_module
 from tests.support.server_process import ServerProcess, infer_request, logits, running_server
 
 NIN = [variant.name for variant in NIN_VARIANTS]

@@ -10,11 +10,11 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
-from rootserve.v1 import catalog_pb2, catalog_pb2_grpc
 
 from rootmodels.variants import VARIANTS
-from server.machine import usable_processors
-from server.placement import place
+from rootserve.server.machine import usable_processors
+from rootserve.server.placement import place
+from rootserve.v1 import catalog_pb2, catalog_pb2_grpc
 from tests.support.server_process import ServerProcess, plain_images, running_server
 
 MODELS = ("nin-orig", "nin-col-16")

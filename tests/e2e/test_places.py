@@ -16,8 +16,8 @@ import grpc
 import pytest
 from tritonclient.grpc import service_pb2_grpc
 
-from server.machine import usable_processors
-from tests.support.confinement import NEEDS_CONFINEMENT, confined_to
+from rootserve.server.machine import usable_processors
+from tests.support.confinement import IMPORT_PATH, NEEDS_CONFINEMENT, confined_to
 from tests.support.server_process import (
     PATIENCE_S,
     ServerProcess,
@@ -53,7 +53,7 @@ def folder() -> Iterator[Path]:
 @NEEDS_CONFINEMENT
 def test_an_unknown_user_without_a_home_and_with_nothing_to_write_to(folder: Path) -> None:
     assert subprocess.run(["getent", "passwd", str(NOBODY)], check=False).returncode != 0
-    within = ["env", "-i", f"PYTHONPATH={ROOT}:{ROOT / 'proto'}"]
+    within = ["env", "-i", f"PYTHONPATH={IMPORT_PATH}"]
     command = [*confined_to(folder, NOBODY), "bash", "-c", 'cd / && exec "$@"', "bash", *within]
     path = {"PATH": os.environ["PATH"]}
     with ServerProcess(*SERVED, within=command, environment=path) as server:
@@ -191,7 +191,16 @@ def test_without_standard_streams(closed: str) -> None:
 def test_nobody_reads_where_it_listens(target: str) -> None:
     """It serves all the same: a supervisor may have closed its end of the pipe."""
     within = ["bash", "-c", f'exec "$@" >{target}', "bash"]
-    command = [*within, sys.executable, "-m", "server", "--port", "0", "--metrics-port", "0"]
+    command = [
+        *within,
+        sys.executable,
+        "-m",
+        "rootserve.server",
+        "--port",
+        "0",
+        "--metrics-port",
+        "0",
+    ]
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen([*command, *SERVED], stderr=log, cwd=ROOT)
         try:

@@ -6,8 +6,8 @@ from typing import Literal
 import pytest
 from PIL import Image
 
-from client.report import write_html
-from client.report.reading import read_report
+from rootserve.client.report import write_html
+from rootserve.client.report.reading import read_report
 from tests.support.browser import show
 
 DATA = Path(__file__).parents[1] / "data"

@@ -1,6 +1,6 @@
 """No process of the service reports to anyone, or leaves anything in the home directory.
 
-OpenVINO's Python package would: see :mod:`server.engines`.
+OpenVINO's Python package would: see :mod:`rootserve.server.engines`.
 """
 
 import ast
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support.confinement import IMPORT_PATH
 from tests.support.server_process import running_server
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +47,7 @@ class Audit:
         hook.mkdir()
         text = AUDIT.replace("FILE", repr(str(self._notes)))
         (hook / "sitecustomize.py").write_text(text)
-        monkeypatch.setenv("PYTHONPATH", f"{hook}:{ROOT}")
+        monkeypatch.setenv("PYTHONPATH", f"{hook}:{IMPORT_PATH}")
         monkeypatch.setenv("HOME", str(self.home))
         # OpenVINO itself does not report where one of these is set.
         for name in ("CI", "TF_BUILD", "JENKINS_URL"):
@@ -73,7 +74,9 @@ def test_a_service_reports_to_nobody(audit: Audit) -> None:
     assert audit.check() >= {server.process.pid, *workers}
 
 
-@pytest.mark.parametrize("module", ["server.calibrate", "server.analysis.process"])
+@pytest.mark.parametrize(
+    "module", ["rootserve.server.calibrate", "rootserve.server.analysis.process"]
+)
 def test_nor_does_what_else_imports_engines(audit: Audit, module: str) -> None:
     program = f"import {module}; import openvino; assert openvino.Core().available_devices"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=100)
@@ -93,4 +96,4 @@ def test_every_import_of_openvino_comes_after_that_of_the_engines() -> None:
                     names = [node.module or ""]
                 if any(name.partition(".")[0] == "openvino" for name in names):
                     found.add(path.relative_to(ROOT).parent.as_posix())
-    assert found == {"server/engines"}
+    assert found == {"server/rootserve/server/engines"}

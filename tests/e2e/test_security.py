@@ -14,9 +14,9 @@ from pathlib import Path
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from rootserve.v1 import catalog_pb2, catalog_pb2_grpc
 from tritonclient.grpc import service_pb2 as oip
 
+from rootserve.v1 import catalog_pb2, catalog_pb2_grpc
 from tests.support.certificates import Certificates, make_certificates
 from tests.support.server_process import (
     ServerProcess,
@@ -255,7 +255,7 @@ def rootserve(
     if token:
         clean["ROOTSERVE_TOKEN"] = token
     result = subprocess.run(
-        [sys.executable, "-m", "client", *arguments],
+        [sys.executable, "-m", "rootserve.client", *arguments],
         capture_output=True, text=True, timeout=60, check=False, env={**clean, **environment},
     )  # fmt: skip
     assert_nothing_secret(result.stdout + result.stderr)
@@ -365,7 +365,16 @@ def assert_cut_off_by_age(server: ServerProcess) -> None:
 
 
 def start(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "server", "--port", "0", "--metrics-port", "0", *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "rootserve.server",
+        "--port",
+        "0",
+        "--metrics-port",
+        "0",
+        *arguments,
+    ]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 

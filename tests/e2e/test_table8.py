@@ -34,7 +34,7 @@ def test_the_table_of_a_real_server(tmp_path: Path, sample_path: Path) -> None:
     ) as server:
         result = subprocess.run(
             [
-                sys.executable, "-m", "client", "table8", "--rounds", "2", "--data", sample_path,
+                sys.executable, "-m", "rootserve.client", "table8", "--rounds", "2", "--data", sample_path,
                 "--json", file, "--figure", picture, "--server", server.address,
             ],
             capture_output=True, text=True, timeout=60, check=False,
@@ -67,7 +67,7 @@ def test_the_table_of_the_other_family(tmp_path: Path) -> None:
     with running_server("--models", served, "--engine", "fake") as server:
         result = subprocess.run(
             [
-                sys.executable, "-m", "client", "table8", "--family", "resnet50", "--rounds", "1",
+                sys.executable, "-m", "rootserve.client", "table8", "--family", "resnet50", "--rounds", "1",
                 "--json", file, "--markdown", page, "--server", server.address,
             ],
             capture_output=True, text=True, timeout=60, check=False,

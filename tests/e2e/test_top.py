@@ -15,7 +15,7 @@ from tests.support.server_process import ServerProcess, plain_images, running_se
 
 MODEL = "nin-root-16"
 FAKE = ("--models", MODEL, "--engine", "fake", "--device", "cpu")
-TOP = (sys.executable, "-m", "client", "top")
+TOP = (sys.executable, "-m", "rootserve.client", "top")
 
 
 @pytest.fixture(scope="module")

@@ -128,5 +128,5 @@ def test_nothing_of_opentelemetry_is_loaded_when_traces_are_off(
     with running_server(*FAKE) as server:
         ask(server, CALLER)
         log = server.log()
-    assert "server.observers.traces\n" in log  # imports are told
+    assert "rootserve.server.observers.traces\n" in log  # imports are told
     assert "opentelemetry" not in log

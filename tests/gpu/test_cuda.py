@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rootserve.v1 import analysis_pb2 as pb
-from rootserve.v1 import analysis_pb2_grpc
 
 from rootmodels.analysis.capture import Capture
 from rootmodels.analysis.layers import analysable_layers
@@ -17,11 +15,13 @@ from rootmodels.analysis.sums import make_plan
 from rootmodels.cifar10 import read_cifar10
 from rootmodels.variants import VARIANTS
 from rootmodels.weights_info import weights_path
-from server.engines.base import LoadSpec, Precision
-from server.engines.choice import check_logits
-from server.engines.profiling import measure
-from server.engines.registry import PRECISIONS, get_loader, get_profiler_loader
-from server.engines.torch_eager import build_module
+from rootserve.server.engines.base import LoadSpec, Precision
+from rootserve.server.engines.choice import check_logits
+from rootserve.server.engines.profiling import measure
+from rootserve.server.engines.registry import PRECISIONS, get_loader, get_profiler_loader
+from rootserve.server.engines.torch_eager import build_module
+from rootserve.v1 import analysis_pb2 as pb
+from rootserve.v1 import analysis_pb2_grpc
 from tests.support.server_process import running_server
 
 

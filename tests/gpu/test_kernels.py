@@ -8,11 +8,11 @@ from torch.nn import functional
 
 from rootmodels.cifar10 import read_cifar10
 from rootmodels.weights_info import weights_path
-from server.engines.base import LoadSpec, Precision
-from server.engines.choice import check_logits
-from server.engines.registry import get_loader
-from server.engines.torch_eager import build_module
-from server.engines.torch_kernels import blocks, merges
+from rootserve.server.engines.base import LoadSpec, Precision
+from rootserve.server.engines.choice import check_logits
+from rootserve.server.engines.registry import get_loader
+from rootserve.server.engines.torch_eager import build_module
+from rootserve.server.engines.torch_kernels import blocks, merges
 
 pytestmark = [pytest.mark.quick, pytest.mark.filterwarnings("default")]
 
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.quick, pytest.mark.filterwarnings("default")]
     ("channels", "groups", "kernel", "stride"), [(96, 16, 5, 1), (192, 1, 3, 1), (64, 4, 3, 2)]
 )
 def test_a_convolution_is_torchs(channels: int, groups: int, kernel: int, stride: int) -> None:
-    from server.engines import triton_kernels  # noqa: PLC0415 - needs Triton
+    from rootserve.server.engines import triton_kernels  # noqa: PLC0415 - needs Triton
 
     torch.manual_seed(0)
     x = torch.randn(4, channels, 17, 17, device="cuda").bfloat16()

@@ -18,10 +18,10 @@ from rootmodels.calibration import (
 from rootmodels.check_images import check_images
 from rootmodels.processor import cpu_computes_bf16, int8_weight_bits
 from rootmodels.weights_info import PRETRAINED_DIR, weights_path
-from server import calibrate
-from server.engines.base import EngineError, LoadSpec
-from server.engines.openvino_convolution import merge_groups
-from server.engines.registry import get_loader
+from rootserve.server import calibrate
+from rootserve.server.engines.base import EngineError, LoadSpec
+from rootserve.server.engines.openvino_convolution import merge_groups
+from rootserve.server.engines.registry import get_loader
 
 NAME = "nin-root-16"
 

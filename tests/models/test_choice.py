@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from rootmodels.calibration import Calibration, read_calibration
 from rootmodels.processor import cpu_computes_bf16
 from rootmodels.weights_info import weights_path
-from server.engines import choice
-from server.engines.base import Engine, EngineError, LoadSpec, Precision
-from server.engines.choice import allowed_precisions, best_times, check_logits, load_best
-from server.engines.choice_cache import Candidate, ChoiceCache
+from rootserve.server.engines import choice
+from rootserve.server.engines.base import Engine, EngineError, LoadSpec, Precision
+from rootserve.server.engines.choice import allowed_precisions, best_times, check_logits, load_best
+from rootserve.server.engines.choice_cache import Candidate, ChoiceCache
 
 SPEC = LoadSpec("nin-root-16", weights_path("nin-root-16"), "cpu", threads=1)
 UNTRAINED = LoadSpec("nin-col-4", None, "cpu", threads=1)

@@ -12,13 +12,13 @@ import torch
 
 from rootmodels.processor import cpu_computes_bf16
 from rootmodels.weights_info import PRETRAINED_DIR, WeightsError, weights_path
-from server.engines import base, openvino_cpu
-from server.engines.base import EngineError, LoadSpec, Precision
-from server.engines.fake import FakeEngine
-from server.engines.openvino_convolution import FloatArithmetic
-from server.engines.openvino_cpu import build_network
-from server.engines.registry import LOADERS, PRECISIONS, get_loader, preferred_engines
-from server.engines.torch_eager import build_module
+from rootserve.server.engines import base, openvino_cpu
+from rootserve.server.engines.base import EngineError, LoadSpec, Precision
+from rootserve.server.engines.fake import FakeEngine
+from rootserve.server.engines.openvino_convolution import FloatArithmetic
+from rootserve.server.engines.openvino_cpu import build_network
+from rootserve.server.engines.registry import LOADERS, PRECISIONS, get_loader, preferred_engines
+from rootserve.server.engines.torch_eager import build_module
 
 SPEC = LoadSpec("nin-root-16", weights_path("nin-root-16"), "cpu", threads=1)
 
@@ -114,8 +114,9 @@ def test_int8_computes_in_fp32_between_where_the_processor_has_no_bf16(
 
 def test_openvino_needs_no_torch() -> None:
     program = (
-        "import sys; from server.engines import openvino_cpu; from server.engines.base import LoadSpec;"
-        "openvino_cpu.load(LoadSpec('nin-col-16', None, 'cpu', 1)); import server.workers.process;"
+        "import sys; from rootserve.server.engines import openvino_cpu;"
+        "from rootserve.server.engines.base import LoadSpec;"
+        "openvino_cpu.load(LoadSpec('nin-col-16', None, 'cpu', 1)); import rootserve.server.workers.process;"
         "sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

@@ -12,10 +12,10 @@ from rootmodels.calibration import accuracy_key
 from rootmodels.cifar10 import read_cifar10
 from rootmodels.processor import cpu_computes_bf16, int8_weight_bits
 from rootmodels.weights_info import weights_path
-from server.engines import openvino_cpu
-from server.engines.base import EngineError, LoadSpec, Precision
-from server.engines.registry import get_loader
-from server.engines.torch_eager import build_module
+from rootserve.server.engines import openvino_cpu
+from rootserve.server.engines.base import EngineError, LoadSpec, Precision
+from rootserve.server.engines.registry import get_loader
+from rootserve.server.engines.torch_eager import build_module
 
 IMAGES = 200
 MODELS = ("nin-orig", "nin-root-16")

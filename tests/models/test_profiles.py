@@ -5,9 +5,9 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from server.engines.base import LoadSpec
-from server.engines.profiling import PassTimes, Quartiles, measure
-from server.engines.registry import PROFILERS, get_loader, get_profiler_loader
+from rootserve.server.engines.base import LoadSpec
+from rootserve.server.engines.profiling import PassTimes, Quartiles, measure
+from rootserve.server.engines.registry import PROFILERS, get_loader, get_profiler_loader
 
 
 @pytest.mark.parametrize("engine", PROFILERS)

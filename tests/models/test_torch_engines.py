@@ -12,18 +12,18 @@ from rootmodels.processor import cpu_computes_bf16
 from rootmodels.weights_info import weights_path
 
 # Imported before a test changes CXX, which the compiler reads when it is imported.
-from server.engines import torch_compiled, torch_cuda
-from server.engines.base import EngineError, LoadSpec, Precision
-from server.engines.choice import check_logits
-from server.engines.registry import get_loader
-from server.engines.torch_cuda import (
+from rootserve.server.engines import torch_compiled, torch_cuda
+from rootserve.server.engines.base import EngineError, LoadSpec, Precision
+from rootserve.server.engines.choice import check_logits
+from rootserve.server.engines.registry import get_loader
+from rootserve.server.engines.torch_cuda import (
     HALVED_BYTES,
     CudaGraphsEngine,
     ReducedNetwork,
     bucket,
     parts,
 )
-from server.engines.torch_eager import build_module
+from rootserve.server.engines.torch_eager import build_module
 from tests.support import fake_cuda
 
 SPEC = LoadSpec("nin-root-16", weights_path("nin-root-16"), "cpu", threads=2)

@@ -14,7 +14,7 @@ from torch.nn import functional
 from rootmodels.cifar10 import LabelledImages, read_cifar10
 from rootmodels.families import FAMILIES
 from rootmodels.network import Network
-from rootmodels.teacher import Teacher, TeacherInfo, load_teacher, save_teacher
+from rootmodels.teacher import Teacher, TeacherInfo, load_teacher, load_teachers, save_teacher
 from rootmodels.train_batches import Batch
 from rootmodels.train_dense import DenseForm, dense_twin, dense_weight
 from rootmodels.train_fleet import Computing, variants_fleet
@@ -23,7 +23,7 @@ from rootmodels.train_recipe import Recipe
 from rootmodels.train_run import Run, accuracy
 from rootmodels.train_teacher import held_out, train_teacher
 from rootmodels.variants import NIN_VARIANTS, VARIANTS
-from rootmodels.weights_info import WeightsError
+from rootmodels.weights_info import PRETRAINED_DIR, WeightsError, read_info
 
 RECIPE = Recipe(epochs=2, batch_size=16, small_share=0.0)
 CPU = Computing(torch.device("cpu"))
@@ -213,6 +213,28 @@ def test_what_is_no_teacher_is_refused(tmp_path: Path) -> None:
     save_teacher(path, Teacher(4), TeacherInfo(0.5, 1, 2, 3, 5, "", {}))
     with pytest.raises(WeightsError, match=r"is no teacher \(.*size mismatch"):
         load_teacher(path)
+
+
+def test_several_teachers_teach_the_mean_of_their_logits(tmp_path: Path) -> None:
+    path = tmp_path / "teacher.safetensors"
+    torch.manual_seed(0)
+    save_teacher(path, Teacher(), TeacherInfo(0.5, 1, 2, 3, 10, "", {}))
+    shipped = PRETRAINED_DIR / f"{NAMES[0]}.safetensors"
+    both, words = load_teachers([path, shipped], 10)
+    images = torch.randint(0, 256, (2, 3, 32, 32), generator=torch.manual_seed(1)).float()
+    alone = [load_teachers([one], 10)[0](images) for one in (path, shipped)]
+    torch.testing.assert_close(both(images), (alone[0] + alone[1]) / 2)
+    assert not both.training
+    accuracy = read_info(shipped).accuracy
+    assert words == f"teacher, 0.5000; {NAMES[0]}, {accuracy:.4f}"
+
+
+def test_a_teacher_of_other_classes_is_refused(tmp_path: Path) -> None:
+    shipped = PRETRAINED_DIR / f"{NAMES[0]}.safetensors"
+    with pytest.raises(WeightsError, match="tells 10 classes apart, expected 4"):
+        load_teachers([shipped], 4)
+    with pytest.raises(WeightsError, match="is no teacher"):
+        load_teachers([tmp_path / "nothing"], 10)
 
 
 def test_the_teacher_sees_what_the_networks_see() -> None:

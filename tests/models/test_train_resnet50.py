@@ -23,8 +23,8 @@ from rootmodels.train_run import accuracy
 from rootmodels.variants import get_variant
 from rootmodels.weights import load_weights
 from rootmodels.weights_info import WeightsError, read_info, weights_path
-from server.engines.base import LoadSpec
-from server.engines.registry import get_loader
+from rootserve.server.engines.base import LoadSpec
+from rootserve.server.engines.registry import get_loader
 
 NAME = "resnet50-root-64"
 RECIPE = Recipe(epochs=1, batch_size=8)

@@ -17,9 +17,9 @@ import yaml
 from hatchling.builders.wheel import WheelBuilder
 from tritonclient.grpc import service_pb2_grpc
 
-from server.options import read_settings
-from server.settings import Settings
-from tests.support.confinement import NEEDS_CONFINEMENT, confined_to
+from rootserve.server.options import read_settings
+from rootserve.server.settings import Settings
+from tests.support.confinement import IMPORT_PATH, NEEDS_CONFINEMENT, confined_to
 from tests.support.server_process import PATIENCE_S, infer_request, logits, plain_images, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -136,7 +136,7 @@ def environment_of(folder: Path) -> dict[str, str]:
         "ROOTSERVE_METRICS_PORT": "0",
         "ROOTSERVE_DEVICE": "cpu",
         "ROOTSERVE_MODELS": MODEL,
-        "PYTHONPATH": f"{ROOT}:{ROOT / 'proto'}",
+        "PYTHONPATH": IMPORT_PATH,
     }
     return {**image_environment(), **own}
 

@@ -16,7 +16,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from tritonclient.grpc import service_pb2 as oip
 from tritonclient.grpc import service_pb2_grpc
 
-from server.observers.metrics_catalog import CATALOG, PROCESS_METRICS, Kind
+from rootserve.server.observers.metrics_catalog import CATALOG, PROCESS_METRICS, Kind
 from tests.support.mixed_load import MixedLoad
 from tests.support.prometheus import DASHBOARD, ROOT, RULES, dashboard_panels
 from tests.support.server_process import ServerProcess, running_server, wait_until
@@ -129,7 +129,16 @@ def test_a_draining_server_is_scraped_and_says_that_it_drains() -> None:
 def test_a_metrics_port_that_is_taken_ends_the_start_with_a_clear_word() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        command = [sys.executable, "-m", "server", "--port", "0", "--metrics-port", port, *FAKE]
+        command = [
+            sys.executable,
+            "-m",
+            "rootserve.server",
+            "--port",
+            "0",
+            "--metrics-port",
+            port,
+            *FAKE,
+        ]
         result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1] == (

@@ -31,8 +31,8 @@ def test_the_client_is_installed_without_torch() -> None:
 
 def test_the_programs_have_their_names() -> None:
     programs = {entry.name: entry.value for entry in metadata.entry_points(group="console_scripts")}
-    assert programs["rootserve"] == "client.cli:main"
-    assert programs["rootserve-server"] == "server.main:main"
+    assert programs["rootserve"] == "rootserve.client.cli:main"
+    assert programs["rootserve-server"] == "rootserve.server.main:main"
 
 
 @pytest.fixture(scope="module")
@@ -44,23 +44,23 @@ def wheel_names(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 
 def test_the_wheel_has_the_packages_the_stubs_and_the_weights(wheel_names: set[str]) -> None:
     for name in (
-        "client/cli.py",
-        "client/report/page.css",
+        "rootserve/client/cli.py",
+        "rootserve/client/report/page.css",
         "rootmodels/pretrained/check-images.npz",
         "rootmodels/pretrained/nin-root-16.calibration.json",
         "rootmodels/pretrained/nin-root-16.safetensors",
         "rootserve/v1/catalog.proto",
         "rootserve/v1/catalog_pb2.py",
         "rootserve/v1/catalog_pb2_grpc.py",
-        "server/main.py",
+        "rootserve/server/main.py",
     ):
         assert name in wheel_names
     tops = {name.partition("/")[0] for name in wheel_names}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"rootmodels", "rootserve"}
+    assert {name.split("/")[1] for name in wheel_names if name.startswith("rootserve/")} == {
         "client",
-        "rootmodels",
-        "rootserve",
         "server",
+        "v1",
     }
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 
 import numpy as np
-from rootserve.v1 import analysis_pb2 as pb
-from rootserve.v1 import analysis_pb2_grpc
 
 from rootmodels.analysis.moments import Array
+from rootserve.v1 import analysis_pb2 as pb
+from rootserve.v1 import analysis_pb2_grpc
 from tests.support.server_process import (
     ServerProcess,
 )

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+IMPORT_PATH = os.pathsep.join(str(ROOT / part) for part in ("", "client", "proto", "server"))
+"""As PYTHONPATH: what an editable installation puts there."""
 
 # Nothing can be written but in the folder $1, no capability is left.
 CONFINED = r"""

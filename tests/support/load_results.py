@@ -2,10 +2,10 @@
 
 from datetime import UTC, datetime
 
-from client.load import LoadOptions, LoadResult, Mix
-from client.load.recording import Recorder
-from client.load.requests import plan_for
-from client.load.result import RunFacts, result_of
+from rootserve.client.load import LoadOptions, LoadResult, Mix
+from rootserve.client.load.recording import Recorder
+from rootserve.client.load.requests import plan_for
+from rootserve.client.load.result import RunFacts, result_of
 
 OPTIONS = LoadOptions(model="nin-orig", concurrency=2, rows=4, warmup_s=1.0, duration_s=10.0)
 MIXED = LoadOptions(

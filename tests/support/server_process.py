@@ -45,7 +45,7 @@ class ServerProcess:
         self.metadata = [("authorization", f"Bearer {token}")] if token else []
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by __exit__
         self.process = subprocess.Popen(
-            [*within, sys.executable, "-m", "server", *FREE_PORTS, *arguments],
+            [*within, sys.executable, "-m", "rootserve.server", *FREE_PORTS, *arguments],
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,

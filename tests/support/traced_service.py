@@ -17,22 +17,22 @@ from tritonclient.grpc import service_pb2_grpc
 
 from rootmodels.cost import network_cost
 from rootmodels.variants import get_variant
-from server.core.scheduler import Limits, Scheduler
-from server.dispatcher import Dispatcher
-from server.models import ModelCard, Models
-from server.observers.events import Observer
-from server.observers.statistics import Statistics
-from server.observers.traces import current_trace_id
-from server.observers.traces_otel import OtelTraces
-from server.wire.describe import Tensors
-from server.wire.handling import CheckedServer
-from server.wire.inference import InferenceService, ServerIdentity
-from server.wire.memory_guard import MemoryGuard
-from server.wire.parse_outputs import RequestLimits
-from server.wire.requests import Requests
-from server.wire.shared_memory import Regions
-from server.workers.handle import Part
-from server.workers.pool import BatchReport
+from rootserve.server.core.scheduler import Limits, Scheduler
+from rootserve.server.dispatcher import Dispatcher
+from rootserve.server.models import ModelCard, Models
+from rootserve.server.observers.events import Observer
+from rootserve.server.observers.statistics import Statistics
+from rootserve.server.observers.traces import current_trace_id
+from rootserve.server.observers.traces_otel import OtelTraces
+from rootserve.server.wire.describe import Tensors
+from rootserve.server.wire.handling import CheckedServer
+from rootserve.server.wire.inference import InferenceService, ServerIdentity
+from rootserve.server.wire.memory_guard import MemoryGuard
+from rootserve.server.wire.parse_outputs import RequestLimits
+from rootserve.server.wire.requests import Requests
+from rootserve.server.wire.shared_memory import Regions
+from rootserve.server.workers.handle import Part
+from rootserve.server.workers.pool import BatchReport
 from tests.support.server_process import infer_request, plain_images
 
 NAME = "nin-root-16"

@@ -11,7 +11,7 @@ IMPURE = {"asyncio", "datetime", "logging", "os", "random", "socket", "threading
 
 
 @pytest.mark.parametrize(
-    "path", sorted((ROOT / "server/core").glob("*.py")), ids=lambda path: path.name
+    "path", sorted((ROOT / "server/rootserve/server/core").glob("*.py")), ids=lambda path: path.name
 )
 def test_the_core_imports_only_itself_and_pure_parts_of_the_standard_library(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text())):
@@ -23,7 +23,9 @@ def test_the_core_imports_only_itself_and_pure_parts_of_the_standard_library(pat
         for name in names:
             top = name.partition(".")[0]
             allowed = top in sys.stdlib_module_names and top not in IMPURE
-            assert allowed or name.startswith("server.core"), f"{path.name} imports {name}"
+            assert allowed or name.startswith("rootserve.server.core"), (
+                f"{path.name} imports {name}"
+            )
 
 
 @pytest.mark.parametrize("folder", ["client", "rootmodels", "server"])

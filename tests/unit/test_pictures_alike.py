@@ -13,14 +13,14 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from client.dataset import read_dataset
-from client.images import encode_pictures, read_image
-from client.images import short_side as shorter_in_client
 from rootmodels.families import FAMILIES
 from rootmodels.image_folder import read_image_folder
 from rootmodels.parquet_images import ParquetImages
 from rootmodels.variants import get_variant
-from server.workers.pictures import decode_picture, short_side
+from rootserve.client.dataset import read_dataset
+from rootserve.client.images import encode_pictures, read_image
+from rootserve.client.images import short_side as shorter_in_client
+from rootserve.server.workers.pictures import decode_picture, short_side
 
 Pixels = NDArray[np.uint8]
 SIDE = 32

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from client.cli import main
+from rootserve.client.cli import main
 from tests.integration.client.fake_rootserve import FakeRootserve
 
 

@@ -4,9 +4,9 @@ import threading
 
 import grpc
 import numpy as np
+
 from rootserve.v1 import analysis_pb2 as pb
 from rootserve.v1 import analysis_pb2_grpc
-
 from tests.integration.client.fake_rootserve import FakeRootserve
 
 LAYERS = {"conv1c": (96, 8, 1), "conv2a": (192, 4, 16), "conv2b": (192, 4, 1)}

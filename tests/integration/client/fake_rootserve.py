@@ -14,8 +14,9 @@ from google.protobuf import duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from PIL import Image
-from rootserve.v1 import catalog_pb2, catalog_pb2_grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from rootserve.v1 import catalog_pb2, catalog_pb2_grpc
 
 CLASSES = [f"label-{n}" for n in range(10)]
 QUEUE_S, BATCH_WAIT_S, COMPUTE_S, TOTAL_S = 0.0001, 0.0002, 0.0003, 0.0007

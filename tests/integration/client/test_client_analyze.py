@@ -12,9 +12,9 @@ import grpc
 import numpy as np
 import pytest
 from PIL import Image
-from rootserve.v1 import analysis_pb2 as pb
 
-from client.dataset import read_dataset
+from rootserve.client.dataset import read_dataset
+from rootserve.v1 import analysis_pb2 as pb
 from tests.integration.client.fake_analysis import DEAD, FakeAnalysis, matrix
 
 Rootserve = Callable[..., tuple[int, str, str]]

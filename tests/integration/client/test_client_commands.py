@@ -14,7 +14,7 @@ import grpc
 import pytest
 from PIL import Image
 
-from client.images import read_image
+from rootserve.client.images import read_image
 from tests.integration.client.fake_rootserve import FakeRootserve
 
 Rootserve = Callable[..., tuple[int, str, str]]
@@ -356,7 +356,7 @@ def test_no_arguments_print_the_help(rootserve: Rootserve) -> None:
 
 
 def test_output_that_cannot_be_written_is_one_line(fake: FakeRootserve) -> None:
-    command = [sys.executable, "-m", "client", "models", "--server", fake.address]
+    command = [sys.executable, "-m", "rootserve.client", "models", "--server", fake.address]
     with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)  # noqa: PLW1510
     words = "rootserve: the output cannot be written (No space left on device)\n"
@@ -366,7 +366,7 @@ def test_output_that_cannot_be_written_is_one_line(fake: FakeRootserve) -> None:
 def test_a_reader_who_goes_is_no_missed_objective(fake: FakeRootserve) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, "-m", "client", "models", "--server", fake.address]
+    command = [sys.executable, "-m", "rootserve.client", "models", "--server", fake.address]
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)  # noqa: PLW1510
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, "")
@@ -378,7 +378,7 @@ def test_a_fault_of_its_own_is_no_missed_objective(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("a slip of ours")
 
-    monkeypatch.setattr("client.commands.models.print_models", broken)
+    monkeypatch.setattr("rootserve.client.commands.models.print_models", broken)
     code, out, err = rootserve("models", "--server", fake.address)
     assert (code, out) == (70, "")
     assert "ZeroDivisionError: a slip of ours" in err
@@ -459,7 +459,7 @@ def test_many_pictures_are_sent_in_several_requests(
 
     fake.requests.clear()
     sent = [file.read_bytes() for file in files]
-    monkeypatch.setattr("client.commands.infer._MOST_BYTES", 3 * max(map(len, sent)))
+    monkeypatch.setattr("rootserve.client.commands.infer._MOST_BYTES", 3 * max(map(len, sent)))
     fake.words = "tensor encoded: row 1: is damaged: so the test says"
     fake.fail = lambda number: grpc.StatusCode.INVALID_ARGUMENT if number == 1 else None
     code, _, err = rootserve("infer", *files[:8], "-m", "nin-orig", "--server", fake.address)

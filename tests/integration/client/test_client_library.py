@@ -10,10 +10,10 @@ import grpc
 import numpy as np
 import pytest
 
-from client.blocking import BlockingClient
-from client.errors import InputError, ServerError, Unreachable
-from client.inference import Client
-from client.retry import NO_RETRIES, RetryPolicy
+from rootserve.client.blocking import Client
+from rootserve.client.errors import InputError, ServerError, Unreachable
+from rootserve.client.inference import AsyncClient
+from rootserve.client.retry import NO_RETRIES, RetryPolicy
 from tests.integration.client.fake_rootserve import FakeRootserve
 
 IMAGES = np.full((2, 3, 32, 32), 7, np.uint8)
@@ -27,7 +27,7 @@ def first_fail(fake: FakeRootserve, times: int, code: grpc.StatusCode) -> None:
 async def test_a_full_queue_is_tried_again_as_the_server_asks(fake: FakeRootserve) -> None:
     first_fail(fake, 2, grpc.StatusCode.RESOURCE_EXHAUSTED)
     fake.retry_after_s = 0.01
-    async with Client(fake.address) as client:
+    async with AsyncClient(fake.address) as client:
         answer = await client.infer("nin-orig", IMAGES)
     assert list(answer.logits.argmax(axis=1)) == [7, 7]
     assert len(fake.requests) == 3
@@ -36,7 +36,7 @@ async def test_a_full_queue_is_tried_again_as_the_server_asks(fake: FakeRootserv
 def test_threads_have_the_same(fake: FakeRootserve) -> None:
     first_fail(fake, 2, grpc.StatusCode.UNAVAILABLE)
     answers = []
-    with BlockingClient(fake.address, retry=RetryPolicy(first_s=0.01)) as client:
+    with Client(fake.address, retry=RetryPolicy(first_s=0.01)) as client:
         assert client.health() == "SERVING"
         assert client.model("nin-orig").image_size == 32
         assert client.server_info().version == "9.8.7"
@@ -62,11 +62,11 @@ def files(cat_path: Path) -> list[bytes]:
 async def test_files_are_sent_for_the_server_to_decode(
     fake: FakeRootserve, files: list[bytes]
 ) -> None:
-    async with Client(fake.address) as client:
+    async with AsyncClient(fake.address) as client:
         answer = await client.infer_encoded("nin-orig", files, priority=1, deadline_s=2.0)
         with pytest.raises(InputError, match="no pictures"):
             await client.infer_encoded("nin-orig", [])
-    with BlockingClient(fake.address) as client:
+    with Client(fake.address) as client:
         again = client.infer_encoded("nin-orig", files, outputs=["probabilities"])
     assert answer.logits.shape == again.probabilities.shape == (3, 10)
     assert (answer.logits.argmax(axis=1) == again.probabilities.argmax(axis=1)).all()
@@ -75,14 +75,14 @@ async def test_files_are_sent_for_the_server_to_decode(
 
 async def test_what_is_not_to_be_tried_again_is_not(fake: FakeRootserve) -> None:
     first_fail(fake, 9, grpc.StatusCode.INTERNAL)
-    async with Client(fake.address) as client:
+    async with AsyncClient(fake.address) as client:
         with pytest.raises(ServerError, match="INTERNAL"):
             await client.infer("nin-orig", IMAGES)
     assert len(fake.requests) == 1
     first_fail(fake, 9, grpc.StatusCode.RESOURCE_EXHAUSTED)
     fake.retry_after_s = 0.25
     with (
-        BlockingClient(fake.address, retry=NO_RETRIES) as client,
+        Client(fake.address, retry=NO_RETRIES) as client,
         pytest.raises(ServerError) as refused,
     ):
         client.infer("nin-orig", IMAGES)
@@ -94,7 +94,7 @@ async def test_tries_end_with_the_deadline(fake: FakeRootserve) -> None:
     first_fail(fake, 99, grpc.StatusCode.RESOURCE_EXHAUSTED)
     fake.retry_after_s = 0.4
     policy = RetryPolicy(attempts=50)
-    async with Client(fake.address, timeout_s=0.5, retry=policy) as client:
+    async with AsyncClient(fake.address, timeout_s=0.5, retry=policy) as client:
         with pytest.raises(ServerError, match="RESOURCE_EXHAUSTED"):
             await client.infer("nin-orig", IMAGES)
     assert len(fake.requests) <= 2
@@ -102,7 +102,7 @@ async def test_tries_end_with_the_deadline(fake: FakeRootserve) -> None:
 
 def test_threads_learn_at_once_that_nobody_is_there(nobody: str) -> None:
     with pytest.raises(Unreachable, match="is rootserve-server running there"):
-        BlockingClient(nobody).__enter__()
+        Client(nobody).__enter__()
 
 
 def test_the_example_of_the_documentation_runs(fake: FakeRootserve, tmp_path: Path) -> None:

@@ -7,11 +7,11 @@ import grpc
 import numpy as np
 import pytest
 
-from client.errors import InputError, ServerError, Unreachable
-from client.load import Distribution, LoadOptions, Snapshot, run_load
-from client.load.agent import LocalAgent, Task
-from client.load.processes import RemoteAgent
-from client.load.requests import plan_for
+from rootserve.client.errors import InputError, ServerError, Unreachable
+from rootserve.client.load import Distribution, LoadOptions, Snapshot, run_load
+from rootserve.client.load.agent import LocalAgent, Task
+from rootserve.client.load.processes import RemoteAgent
+from rootserve.client.load.requests import plan_for
 from tests.integration.client.fake_rootserve import BATCH_ROWS, COMPUTE_S, FakeRootserve
 
 
@@ -220,7 +220,7 @@ async def test_an_error_of_the_clients_own_is_not_lost(
     def broken(_: object) -> None:
         raise ZeroDivisionError("a slip of ours")
 
-    monkeypatch.setattr("client.load.caller.read_timeline", broken)
+    monkeypatch.setattr("rootserve.client.load.caller.read_timeline", broken)
     with pytest.raises(ZeroDivisionError, match="a slip of ours"):
         await run_load(options(fake, **loop))
     assert asyncio.all_tasks() == {asyncio.current_task()}
@@ -256,7 +256,7 @@ async def test_a_process_that_cannot_be_started_leaves_none_behind(
             closed.append(self)
             await super().close()
 
-    monkeypatch.setattr("client.load.runner.RemoteAgent", Agent)
+    monkeypatch.setattr("rootserve.client.load.runner.RemoteAgent", Agent)
     with pytest.raises(OSError, match="no more processes"):
         await run_load(options(fake, concurrency=2, processes=2))
     assert len(closed) == 1

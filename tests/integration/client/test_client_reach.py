@@ -9,12 +9,12 @@ from pathlib import Path
 import grpc
 import pytest
 
-from client.address import Address, parse_address
-from client.blocking import BlockingClient
-from client.channel import _channel_options
-from client.errors import Unreachable
-from client.inference import Client
-from client.reach import is_this_machine
+from rootserve.client.address import Address, parse_address
+from rootserve.client.blocking import Client
+from rootserve.client.channel import _channel_options
+from rootserve.client.errors import Unreachable
+from rootserve.client.inference import AsyncClient
+from rootserve.client.reach import is_this_machine
 from tests.integration.client.fake_rootserve import FakeRootserve
 from tests.support.certificates import make_certificates
 
@@ -33,18 +33,18 @@ def tls_port(tmp_path: Path) -> Iterator[str]:
 
 async def test_a_port_that_wants_tls_is_called_one(tls_port: str) -> None:
     with pytest.raises(Unreachable, match=r"wants TLS, and was spoken to without it: give --tls"):
-        await Client(tls_port).__aenter__()
+        await AsyncClient(tls_port).__aenter__()
     with pytest.raises(Unreachable, match="wants TLS"):
-        await asyncio.to_thread(BlockingClient(tls_port).__enter__)
+        await asyncio.to_thread(Client(tls_port).__enter__)
 
 
 async def test_a_port_where_nobody_listens_is_not(nobody: str) -> None:
     with pytest.raises(Unreachable, match="no gRPC server answers"):
-        await Client(nobody).__aenter__()
+        await AsyncClient(nobody).__aenter__()
 
 
 def test_a_client_may_be_made_before_there_is_an_event_loop(fake: FakeRootserve) -> None:
-    client = Client(fake.address)
+    client = AsyncClient(fake.address)
 
     async def state() -> str:
         async with client:
@@ -61,7 +61,7 @@ def test_the_machines_own_names_need_no_proxy(monkeypatch: pytest.MonkeyPatch) -
             raise socket.gaierror
         return [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", (addresses[host], 0))]
 
-    monkeypatch.setattr("client.reach.socket.getaddrinfo", resolve)
+    monkeypatch.setattr("rootserve.client.reach.socket.getaddrinfo", resolve)
     assert is_this_machine(Address("this-very-host", 8001))
     assert not is_this_machine(Address("elsewhere", 8001))
     assert not is_this_machine(Address("nowhere", 8001))
@@ -78,4 +78,4 @@ async def test_a_proxy_on_the_way_is_named(nobody: str, monkeypatch: pytest.Monk
     with pytest.raises(
         Unreachable, match=r"the proxy that \$http_proxy names: put server\.invalid"
     ):
-        await Client(parse_address("server.invalid:8001"), connect_timeout_s=2).__aenter__()
+        await AsyncClient(parse_address("server.invalid:8001"), connect_timeout_s=2).__aenter__()

@@ -10,8 +10,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from client.inference import Client
-from client.table8.measure import Plan, measure, survey
+from rootserve.client.inference import AsyncClient
+from rootserve.client.table8.measure import Plan, measure, survey
 from tests.integration.client.fake_rootserve import BATCH_ROWS, COMPUTE_S, FakeRootserve
 
 Rootserve = Callable[..., tuple[int, str, str]]
@@ -192,7 +192,7 @@ def test_what_was_measured_is_kept_when_the_server_fails(
 
 async def test_the_time_that_remains_is_told(fake: FakeRootserve) -> None:
     told: list[str] = []
-    async with Client(fake.address) as client:
+    async with AsyncClient(fake.address) as client:
         table = await survey(client)
         await measure(client, table, Plan(rounds=3, rows=2), told.append)
     assert [re.sub(r"\d+ s left", "N s left", each) for each in told] == [

@@ -15,12 +15,12 @@ from rootmodels.analysis.derived import derive as derive_here
 from rootmodels.analysis.layers import Stage
 from rootmodels.analysis.moments import Moments
 from rootmodels.analysis.sums import LayerShape, Sums, make_plan
-from server.analysis import derived, helper, messages
-from server.analysis.helper import Helper, HelperJob, HelperLostError
-from server.analysis.jobs import Analyses, AnalysisLimits, Chunk, PixelChunk
-from server.core.reasons import Reason, RefusalError
-from server.models import ModelCard, find_models
-from server.observers.events import Observers
+from rootserve.server.analysis import derived, helper, messages
+from rootserve.server.analysis.helper import Helper, HelperJob, HelperLostError
+from rootserve.server.analysis.jobs import Analyses, AnalysisLimits, Chunk, PixelChunk
+from rootserve.server.core.reasons import Reason, RefusalError
+from rootserve.server.models import ModelCard, find_models
+from rootserve.server.observers.events import Observers
 
 PLAN = make_plan([LayerShape("a", 6, 4, 4), LayerShape("b", 4, 2, 2, groups=2)])
 

@@ -9,13 +9,13 @@ import pytest
 
 from rootmodels.cost import network_cost
 from rootmodels.variants import get_variant
-from server.core.reasons import Reason, RefusalError
-from server.core.scheduler import Limits, Scheduler
-from server.dispatcher import Answer, Dispatcher, InferenceRequest
-from server.models import ModelCard, Models
-from server.observers.events import Observer, Refusal, Timeline
-from server.workers.handle import Part
-from server.workers.pool import BatchReport
+from rootserve.server.core.reasons import Reason, RefusalError
+from rootserve.server.core.scheduler import Limits, Scheduler
+from rootserve.server.dispatcher import Answer, Dispatcher, InferenceRequest
+from rootserve.server.models import ModelCard, Models
+from rootserve.server.observers.events import Observer, Refusal, Timeline
+from rootserve.server.workers.handle import Part
+from rootserve.server.workers.pool import BatchReport
 
 NAME = "nin-root-16"
 ROW_BYTES = 40

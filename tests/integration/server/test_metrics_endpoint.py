@@ -15,8 +15,8 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import GaugeMetricFamily
 
-from server.observers import metrics_endpoint
-from server.observers.metrics_endpoint import MAX_CONNECTIONS, MetricsEndpoint
+from rootserve.server.observers import metrics_endpoint
+from rootserve.server.observers.metrics_endpoint import MAX_CONNECTIONS, MetricsEndpoint
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 

@@ -10,11 +10,11 @@ import pytest
 
 from rootmodels.cost import network_cost
 from rootmodels.variants import get_variant
-from server.core.batch_size import Latency
-from server.models import ModelCard, Models
-from server.workers import messages, pool
-from server.workers.handle import Part, WorkerHandle, WorkerSpec
-from server.workers.pool import BatchReport, LoadError, WorkerPool
+from rootserve.server.core.batch_size import Latency
+from rootserve.server.models import ModelCard, Models
+from rootserve.server.workers import messages, pool
+from rootserve.server.workers.handle import Part, WorkerHandle, WorkerSpec
+from rootserve.server.workers.pool import BatchReport, LoadError, WorkerPool
 
 NAME = "nin-root-16"
 

@@ -9,8 +9,8 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import StatusCode
 
-from server.core.reasons import Reason
-from server.workers.pool import BatchReport
+from rootserve.server.core.reasons import Reason
+from rootserve.server.workers.pool import BatchReport
 from tests.support.server_process import infer_request, plain_images
 from tests.support.traced_service import (
     CALLER,

@@ -12,17 +12,17 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
-from rootserve.v1 import analysis_pb2 as pb
 
-from client.analysis import figures
-from client.analysis.heatmap import Blocks, Scale, draw
-from client.analysis.messages import Assembler, matrix_chunks
-from client.analysis.progress import ProgressBar, progress_text
-from client.analysis.report import print_pairs
-from client.analysis.results import Analysis, Layer, Matrix, Pair, Score
-from client.analysis.service import Progress
-from client.analysis.sources import local_images
-from client.errors import InputError, MalformedAnswer
+from rootserve.client.analysis import figures
+from rootserve.client.analysis.heatmap import Blocks, Scale, draw
+from rootserve.client.analysis.messages import Assembler, matrix_chunks
+from rootserve.client.analysis.progress import ProgressBar, progress_text
+from rootserve.client.analysis.report import print_pairs
+from rootserve.client.analysis.results import Analysis, Layer, Matrix, Pair, Score
+from rootserve.client.analysis.service import Progress
+from rootserve.client.analysis.sources import local_images
+from rootserve.client.errors import InputError, MalformedAnswer
+from rootserve.v1 import analysis_pb2 as pb
 
 NAN = float("nan")
 

@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.errors import InputError, ServerError
-from client.load import LatencySummary, LoadOptions, LoadResult
-from client.load.campaign import Campaign
-from client.load.comparison import compare, differences
-from client.load.report import to_json
-from client.load.result import Trial
-from client.load.search import Search
-from client.load.stability import is_stable
-from client.load.statistics import paired_ratio, student_t, unpaired_ratio
+from rootserve.client.errors import InputError, ServerError
+from rootserve.client.load import LatencySummary, LoadOptions, LoadResult
+from rootserve.client.load.campaign import Campaign
+from rootserve.client.load.comparison import compare, differences
+from rootserve.client.load.report import to_json
+from rootserve.client.load.result import Trial
+from rootserve.client.load.search import Search
+from rootserve.client.load.stability import is_stable
+from rootserve.client.load.statistics import paired_ratio, student_t, unpaired_ratio
 
 OPTIONS = LoadOptions(model="a", rate=100.0)
 EXAMPLES = Path(__file__).parents[2] / "data"

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from client.credentials import PLAINTEXT, CredentialFiles, Credentials
-from client.errors import InputError
-from client.load.options import LoadOptions
+from rootserve.client.credentials import PLAINTEXT, CredentialFiles, Credentials
+from rootserve.client.errors import InputError
+from rootserve.client.load.options import LoadOptions
 
 TOKEN = "0123456789-token"
 

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from tritonclient.grpc import service_pb2
 
-from client.address import Address, parse_address
-from client.analysis.sources import local_images
-from client.dataset import count_images, iterate_images, read_dataset
-from client.errors import InputError, MalformedAnswer
-from client.images import encode_pictures, read_image
-from client.wire import build_request, decode_response
+from rootserve.client.address import Address, parse_address
+from rootserve.client.analysis.sources import local_images
+from rootserve.client.dataset import count_images, iterate_images, read_dataset
+from rootserve.client.errors import InputError, MalformedAnswer
+from rootserve.client.images import encode_pictures, read_image
+from rootserve.client.wire import build_request, decode_response
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_what_a_server_would_find_too_large_is_made_smaller(
     sizes = []
     for name, limit in (("_MOST_BYTES", 300_000), ("_MOST_PIXELS", 200_000), ("_MOST_BYTES", 9**9)):
         with monkeypatch.context() as patch:
-            patch.setattr(f"client.images.{name}", limit)
+            patch.setattr(f"rootserve.client.images.{name}", limit)
             (content,) = encode_pictures([tmp_path / "noise.png"], 32)
         with Image.open(io.BytesIO(content)) as sent:
             sizes.append(sent.size)

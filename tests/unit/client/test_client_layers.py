@@ -10,10 +10,17 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from rich.console import Console
 
-from client.analysis.filters_figure import filters_figure
-from client.analysis.layers import Filters, Layer, Measurement, Profile, Time, median_profile
-from client.analysis.profile_figure import profile_figure
-from client.analysis.profile_report import print_profile, to_json
+from rootserve.client.analysis.filters_figure import filters_figure
+from rootserve.client.analysis.layers import (
+    Filters,
+    Layer,
+    Measurement,
+    Profile,
+    Time,
+    median_profile,
+)
+from rootserve.client.analysis.profile_figure import profile_figure
+from rootserve.client.analysis.profile_report import print_profile, to_json
 
 TIME = Time(0.002, 0.001, 0.004)
 

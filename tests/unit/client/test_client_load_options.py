@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from client.errors import InputError
-from client.load import LoadOptions, Mix, Ramp, Steps, read_trace
-from client.load.arrivals import parse_arrivals
-from client.load.series import parse_series
-from client.load.specify import (
+from rootserve.client.errors import InputError
+from rootserve.client.load import LoadOptions, Mix, Ramp, Steps, read_trace
+from rootserve.client.load.arrivals import parse_arrivals
+from rootserve.client.load.series import parse_series
+from rootserve.client.load.specify import (
     deadlines_of,
     integers_of,
     loads_of,

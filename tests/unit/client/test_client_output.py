@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from client.catalog import Model
-from client.load import LatencySummary, LoadOptions, LoadResult
-from client.load.doubts import doubts
-from client.load.result import StageDetail, Stages
-from client.load.tally import STAGES
-from client.load_tables import print_load
-from client.tables import print_health, print_models, print_top
-from client.units import count, duration, millions, percent
+from rootserve.client.catalog import Model
+from rootserve.client.load import LatencySummary, LoadOptions, LoadResult
+from rootserve.client.load.doubts import doubts
+from rootserve.client.load.result import StageDetail, Stages
+from rootserve.client.load.tally import STAGES
+from rootserve.client.load_tables import print_load
+from rootserve.client.tables import print_health, print_models, print_top
+from rootserve.client.units import count, duration, millions, percent
 
 
 def screen(*, terminal: bool = False) -> Console:
@@ -179,13 +179,13 @@ print(sorted((heavy - set({allowed!r}.split())) & set(sys.modules)))
 @pytest.mark.parametrize(
     ("module", "allowed"),
     [
-        ("client.cli", ""),
-        ("client.inference", "numpy grpc"),
-        ("client.load", "numpy grpc hdrh"),
-        ("client.commands.load", "numpy grpc hdrh rich"),
-        ("client.commands.infer", "numpy grpc hdrh rich"),
-        ("client.analysis.service", "numpy grpc"),
-        ("client.commands.analyze", "numpy grpc hdrh rich"),
+        ("rootserve.client.cli", ""),
+        ("rootserve.client.inference", "numpy grpc"),
+        ("rootserve.client.load", "numpy grpc hdrh"),
+        ("rootserve.client.commands.load", "numpy grpc hdrh rich"),
+        ("rootserve.client.commands.infer", "numpy grpc hdrh rich"),
+        ("rootserve.client.analysis.service", "numpy grpc"),
+        ("rootserve.client.commands.analyze", "numpy grpc hdrh rich"),
     ],
 )
 def test_importing_is_light(module: str, allowed: str) -> None:

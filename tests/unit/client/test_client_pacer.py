@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.load import Distribution
-from client.load.arrivals import schedule_for
-from client.load.pacer import (
+from rootserve.client.load import Distribution
+from rootserve.client.load.arrivals import schedule_for
+from rootserve.client.load.pacer import (
     ConstantSchedule,
     Departure,
     PoissonSchedule,

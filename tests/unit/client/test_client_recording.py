@@ -11,16 +11,16 @@ from hdrh.histogram import HdrHistogram
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.errors import InputError
-from client.files import check_writable
-from client.load import LatencySummary
-from client.load.histogram import LatencyHistogram
-from client.load.recording import Recorder
-from client.load.report import to_json, write
-from client.load.requests import plan_for
-from client.load.result import RunFacts, result_of
-from client.load.snapshot import snapshot_of
-from client.wire import Timeline
+from rootserve.client.errors import InputError
+from rootserve.client.files import check_writable
+from rootserve.client.load import LatencySummary
+from rootserve.client.load.histogram import LatencyHistogram
+from rootserve.client.load.recording import Recorder
+from rootserve.client.load.report import to_json, write
+from rootserve.client.load.requests import plan_for
+from rootserve.client.load.result import RunFacts, result_of
+from rootserve.client.load.snapshot import snapshot_of
+from rootserve.client.wire import Timeline
 from tests.support.load_results import MIXED, OPTIONS, STARTED, measured, recorder_of
 
 TIMELINE = Timeline(0.001, 0.002, 0.003, 0.007, 8, "cpu-0", "fake", "fp32")

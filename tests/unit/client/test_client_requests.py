@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from client.errors import InputError
-from client.load import LoadOptions, Mix, Trace
-from client.load.requests import Kind, RequestPool, images_needed, plan_for
-from client.load.trace import TraceEntry
+from rootserve.client.errors import InputError
+from rootserve.client.load import LoadOptions, Mix, Trace
+from rootserve.client.load.requests import Kind, RequestPool, images_needed, plan_for
+from rootserve.client.load.trace import TraceEntry
 from tests.support.load_results import MIXED, OPTIONS
 
 

@@ -4,8 +4,8 @@ import pickle
 
 import pytest
 
-from client.errors import ServerError
-from client.retry import NO_RETRIES, RetryPolicy
+from rootserve.client.errors import ServerError
+from rootserve.client.retry import NO_RETRIES, RetryPolicy
 
 POLICY = RetryPolicy(attempts=4, first_s=0.1, longest_s=1.0)
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from client.errors import MalformedAnswer
-from client.top.rates import compare, quantile
-from client.top.sample import Histogram, ModelSample, Sample, WorkerSample, read_sample
-from client.top.screen import render
+from rootserve.client.errors import MalformedAnswer
+from rootserve.client.top.rates import compare, quantile
+from rootserve.client.top.sample import Histogram, ModelSample, Sample, WorkerSample, read_sample
+from rootserve.client.top.screen import render
 
 BOUNDS = (0.001, 0.01, 0.1, math.inf)
 

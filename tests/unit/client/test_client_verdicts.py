@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from client.load.doubts import client_limited, doubts
-from client.load.objective import judge
-from client.load.result import Trial
+from rootserve.client.load.doubts import client_limited, doubts
+from rootserve.client.load.objective import judge
+from rootserve.client.load.result import Trial
 from tests.support.load_results import OPTIONS, measured, recorder_of
 
 

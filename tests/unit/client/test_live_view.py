@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from client.load.snapshot import Snapshot
-from client.report.live import LiveView
+from rootserve.client.load.snapshot import Snapshot
+from rootserve.client.report.live import LiveView
 
 WARM_UP = Snapshot(
     elapsed_s=1.0, warming_up=True, requests=0, failed=0, rows_per_s=90.0, p99_s=None,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.report.axes import linear, logarithmic, of_times
+from rootserve.client.report.axes import linear, logarithmic, of_times
 
 VALUES = st.lists(st.floats(1e-6, 1e5), min_size=1, max_size=20)
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from client.errors import InputError
-from client.report import write_csv, write_html
-from client.report.csv_rows import to_csv
-from client.report.page import render
-from client.report.reading import read_report
+from rootserve.client.errors import InputError
+from rootserve.client.report import write_csv, write_html
+from rootserve.client.report.csv_rows import to_csv
+from rootserve.client.report.page import render
+from rootserve.client.report.reading import read_report
 
 Report = dict[str, Any]
 DATA = Path(__file__).parents[2] / "data"

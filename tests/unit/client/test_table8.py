@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from client.catalog import PaperFigures
-from client.errors import InputError
-from client.table8.figure import draw
-from client.table8.measure import Plan
-from client.table8.rows import CATALOGUE, Row, Table, Timing, read_table
-from client.table8.text import markdown, print_table
+from rootserve.client.catalog import PaperFigures
+from rootserve.client.errors import InputError
+from rootserve.client.table8.figure import draw
+from rootserve.client.table8.measure import Plan
+from rootserve.client.table8.rows import CATALOGUE, Row, Table, Timing, read_table
+from rootserve.client.table8.text import markdown, print_table
 
 
 def timing(*rounds_ms: float, device: str = "cpu") -> Timing:

@@ -1,8 +1,8 @@
 import pytest
 
-from server.core.batch_size import BatchSize, choose
-from server.core.queue import Request
-from server.core.scheduler import Limits, Scheduler
+from rootserve.server.core.batch_size import BatchSize, choose
+from rootserve.server.core.queue import Request
+from rootserve.server.core.scheduler import Limits, Scheduler
 
 # Twice the rows, twice the time: a processor that is full with one image.
 FLAT = tuple((rows, 0.001 * rows) for rows in (1, 2, 4, 8, 16, 32))

@@ -1,6 +1,6 @@
 import pytest
 
-from server.core.durations import Durations
+from rootserve.server.core.durations import Durations
 
 
 def test_knows_nothing_of_a_model_it_never_saw() -> None:

@@ -5,8 +5,8 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.core.queue import Queue, Request
-from server.core.scheduler import Limits, Scheduler
+from rootserve.server.core.queue import Queue, Request
+from rootserve.server.core.scheduler import Limits, Scheduler
 
 arrivals = st.lists(st.tuples(st.floats(0, 10), st.integers(1, 5)), max_size=20)
 

@@ -2,9 +2,9 @@ import math
 
 import pytest
 
-from server.core.queue import Request
-from server.core.reasons import Reason
-from server.core.scheduler import Batch, Limits, Scheduler
+from rootserve.server.core.queue import Request
+from rootserve.server.core.reasons import Reason
+from rootserve.server.core.scheduler import Batch, Limits, Scheduler
 
 
 def request(

@@ -7,8 +7,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from server.core.queue import Request
-from server.core.scheduler import Batch, Limits, Scheduler
+from rootserve.server.core.queue import Request
+from rootserve.server.core.scheduler import Batch, Limits, Scheduler
 
 MODELS = ("a", "b")
 

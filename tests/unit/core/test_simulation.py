@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from server.core.queue import Request
-from server.core.scheduler import Batch, Decisions, Limits, Scheduler
+from rootserve.server.core.queue import Request
+from rootserve.server.core.scheduler import Batch, Decisions, Limits, Scheduler
 
 FIXED_S = 0.002
 PER_ROW_S = 0.001

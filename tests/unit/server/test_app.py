@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 
 from rootmodels.weights_info import PRETRAINED_DIR, WeightsError, weights_path
-from server.app import StartError, scheduler_limits, worker_specs
-from server.machine import Processors
-from server.models import Models, ModelSelectionError, State, find_models
-from server.options import read_settings
+from rootserve.server.app import StartError, scheduler_limits, worker_specs
+from rootserve.server.machine import Processors
+from rootserve.server.models import Models, ModelSelectionError, State, find_models
+from rootserve.server.options import read_settings
 
 
 @pytest.fixture
@@ -31,7 +31,9 @@ def test_auto_takes_every_gpu_else_the_cpu(models: Models) -> None:
 
 
 def test_cpu_workers_share_the_processors(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.app.usable_processors", lambda: Processors(tuple(range(8)), 8))
+    monkeypatch.setattr(
+        "rootserve.server.app.usable_processors", lambda: Processors(tuple(range(8)), 8)
+    )
     made = specs(models, "--device", "cpu", "--cpu-workers", "4", "--engine", "torch", cuda=1)
     assert made == [(f"cpu-{index}", "cpu", "torch", 2) for index in range(4)]
 
@@ -45,7 +47,7 @@ def test_workers_stay_on_processors_that_are_theirs_alone(
 ) -> None:
     """A container that is given the time of two of eight processors has none of its own."""
     processors = Processors(tuple(range(8)), available)
-    monkeypatch.setattr("server.app.usable_processors", lambda: processors)
+    monkeypatch.setattr("rootserve.server.app.usable_processors", lambda: processors)
     arguments = ("--device", "cpu", "--optimize-for", "throughput", "--threads", "1")
     made = worker_specs(read_settings(arguments, {}), models, 0)
     assert [spec.processors for spec in made[:2]] == pinned

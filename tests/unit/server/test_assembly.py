@@ -5,10 +5,10 @@ import io
 import numpy as np
 from PIL import Image
 
-from server.workers import messages
-from server.workers.assembly import PictureSize, decode_segments
-from server.workers.encoding import join
-from server.workers.pictures import Decoder
+from rootserve.server.workers import messages
+from rootserve.server.workers.assembly import PictureSize, decode_segments
+from rootserve.server.workers.encoding import join
+from rootserve.server.workers.pictures import Decoder
 
 SIZE = PictureSize((3, 4, 4), 4)
 RAW = 3 * 4 * 4
@@ -62,7 +62,7 @@ def test_as_many_refusals_as_a_batch_can_have_fit_a_datagram() -> None:
 
 
 def test_it_says_that_it_is_at_work(monkeypatch) -> None:
-    monkeypatch.setattr("server.workers.assembly._BEAT_NS", -1)
+    monkeypatch.setattr("rootserve.server.workers.assembly._BEAT_NS", -1)
     beats = []
     slot = join([picture(1), picture(2)])
     decoder = Decoder(threads=1, max_pixels=100)

@@ -9,10 +9,10 @@ from typing import Any
 import grpc
 import pytest
 
-from server.core.reasons import Reason
-from server.observers.events import Observer, Refusal
-from server.wire import handling
-from server.wire.memory_guard import MemoryGuard
+from rootserve.server.core.reasons import Reason
+from rootserve.server.observers.events import Observer, Refusal
+from rootserve.server.wire import handling
+from rootserve.server.wire.memory_guard import MemoryGuard
 
 
 class Noting(Observer):

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.core.reasons import Reason
-from server.logs import HumanFormatter, JsonFormatter
-from server.observers.events import Refusal
-from server.observers.refusal_log import INTERVAL_S, MAX_ID_LENGTH, RefusalLog
+from rootserve.server.core.reasons import Reason
+from rootserve.server.logs import HumanFormatter, JsonFormatter
+from rootserve.server.observers.events import Refusal
+from rootserve.server.observers.refusal_log import INTERVAL_S, MAX_ID_LENGTH, RefusalLog
 
 CYCLE: list[object] = []
 CYCLE.append(CYCLE)
@@ -183,7 +183,7 @@ def told() -> Iterator[Told]:
             seen.lines.append((seen.now_s, str(fields["message"]), fields))
 
     handler = Notes()
-    logger = logging.getLogger("server.observers.refusal_log")
+    logger = logging.getLogger("rootserve.server.observers.refusal_log")
     level, propagate = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from server import machine
+from rootserve.server import machine
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from server.core.reasons import Reason, RefusalError
-from server.wire import memory_guard
-from server.wire.memory_guard import Memory, MemoryGuard
+from rootserve.server.core.reasons import Reason, RefusalError
+from rootserve.server.wire import memory_guard
+from rootserve.server.wire.memory_guard import Memory, MemoryGuard
 
 LIMIT = 100
 

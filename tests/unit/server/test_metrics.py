@@ -9,13 +9,13 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from server.core.reasons import Reason
-from server.observers.events import Refusal, Timeline
-from server.observers.metrics import Metrics
-from server.observers.metrics_catalog import CATALOG, LABELS, REQUEST, Kind
-from server.observers.metrics_figures import Distributions
-from server.observers.metrics_gpu import gpu_collector
-from server.observers.metrics_state import process_usage
+from rootserve.server.core.reasons import Reason
+from rootserve.server.observers.events import Refusal, Timeline
+from rootserve.server.observers.metrics import Metrics
+from rootserve.server.observers.metrics_catalog import CATALOG, LABELS, REQUEST, Kind
+from rootserve.server.observers.metrics_figures import Distributions
+from rootserve.server.observers.metrics_gpu import gpu_collector
+from rootserve.server.observers.metrics_state import process_usage
 
 FAKE_NVML = Path(__file__).parents[2] / "support" / "fake_nvml"
 MODEL = "nin-orig"

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from server.options import OptionError, read_settings
-from server.settings import Settings
+from rootserve.server.options import OptionError, read_settings
+from rootserve.server.settings import Settings
 
 
 def test_defaults_are_loopback_and_the_fixed_ports() -> None:

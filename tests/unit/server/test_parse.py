@@ -9,10 +9,10 @@ from tritonclient.grpc import service_pb2 as oip
 
 from rootmodels.cost import network_cost
 from rootmodels.variants import get_variant
-from server.core.reasons import Reason, RefusalError
-from server.models import ModelCard, Models
-from server.wire.parse import ParsedRequest, find_model, parse_request
-from server.wire.parse_outputs import Output, RequestLimits
+from rootserve.server.core.reasons import Reason, RefusalError
+from rootserve.server.models import ModelCard, Models
+from rootserve.server.wire.parse import ParsedRequest, find_model, parse_request
+from rootserve.server.wire.parse_outputs import Output, RequestLimits
 
 VARIANT = get_variant("nin-root-16")
 CARD = ModelCard(VARIANT, network_cost(VARIANT), weights=None, info=None)

@@ -12,12 +12,12 @@ from tritonclient.utils import serialize_byte_tensor
 
 from rootmodels.cost import network_cost
 from rootmodels.variants import get_variant
-from server.core.reasons import Reason, RefusalError
-from server.models import ModelCard
-from server.wire.parse import parse_request
-from server.wire.parse_outputs import RequestLimits
-from server.workers import encoding
-from server.workers.handle import Part
+from rootserve.server.core.reasons import Reason, RefusalError
+from rootserve.server.models import ModelCard
+from rootserve.server.wire.parse import parse_request
+from rootserve.server.wire.parse_outputs import RequestLimits
+from rootserve.server.workers import encoding
+from rootserve.server.workers.handle import Part
 
 VARIANT = get_variant("nin-root-16")
 CARD = ModelCard(VARIANT, network_cost(VARIANT), weights=None, info=None)

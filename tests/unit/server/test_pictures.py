@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from rootmodels.families import FAMILIES, FamilyFacts
-from server.workers.pictures import Decoder, PictureError, decode_picture, short_side
+from rootserve.server.workers.pictures import Decoder, PictureError, decode_picture, short_side
 
 MEGAPIXEL = 1_000_000
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.placement import MOST_WORKERS, OptimizeFor, Placement, place
+from rootserve.server.placement import MOST_WORKERS, OptimizeFor, Placement, place
 
 OPTIMIZE_FOR: tuple[OptimizeFor, ...] = ("latency", "throughput")
 

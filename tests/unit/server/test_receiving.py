@@ -7,8 +7,8 @@ import zlib
 import pytest
 from tritonclient.grpc import service_pb2 as oip
 
-from server.core.reasons import Reason, RefusalError
-from server.wire.receiving import is_packed, unpack
+from rootserve.server.core.reasons import Reason, RefusalError
+from rootserve.server.wire.receiving import is_packed, unpack
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, zlib.compress])

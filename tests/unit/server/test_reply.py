@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 from tritonclient.utils import deserialize_bytes_tensor
 
-from server.core.reasons import Reason, RefusalError
-from server.dispatcher import Answer
-from server.observers.events import Timeline
-from server.wire.parse import Asked
-from server.wire.parse_outputs import Output
-from server.wire.reply import STATUS_CODES, build_response, error_in_stream, softmax
+from rootserve.server.core.reasons import Reason, RefusalError
+from rootserve.server.dispatcher import Answer
+from rootserve.server.observers.events import Timeline
+from rootserve.server.wire.parse import Asked
+from rootserve.server.wire.parse_outputs import Output
+from rootserve.server.wire.reply import STATUS_CODES, build_response, error_in_stream, softmax
 
 CLASSES = tuple("abcdefghij")
 TIMELINE = Timeline(1, 2, 3, 10, 4, "cpu-0", "torch", "fp32")

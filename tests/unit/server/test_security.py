@@ -4,12 +4,12 @@ from pathlib import Path
 import grpc
 import pytest
 
-from server.app import _server_options
-from server.core.reasons import Reason
-from server.options import OptionError, read_settings
-from server.security import SecurityError
-from server.security.exposure import exposure_warning, is_loopback
-from server.security.tls import server_credentials
+from rootserve.server.app import _server_options
+from rootserve.server.core.reasons import Reason
+from rootserve.server.options import OptionError, read_settings
+from rootserve.server.security import SecurityError
+from rootserve.server.security.exposure import exposure_warning, is_loopback
+from rootserve.server.security.tls import server_credentials
 
 
 def test_pem_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_a_key_that_is_none_or_encrypted_is_refused(
     cert, key = tmp_path / "c.pem", tmp_path / "k.pem"
     cert.write_text("-----BEGIN CERTIFICATE-----\n")
     key.write_text("-----BEGIN ENCRYPTED PRIVATE KEY-----\n")
-    monkeypatch.setattr("server.security.tls._check_certificates", lambda *_: None)
+    monkeypatch.setattr("rootserve.server.security.tls._check_certificates", lambda *_: None)
 
     def load(self: ssl.SSLContext, certfile: object, keyfile: object, password: object) -> None:
         assert callable(password)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from tritonclient.grpc import service_pb2 as oip
 
-from server.core.reasons import Reason, RefusalError
-from server.wire import shared_memory
-from server.wire.shared_memory import Regions
+from rootserve.server.core.reasons import Reason, RefusalError
+from rootserve.server.wire import shared_memory
+from rootserve.server.wire.shared_memory import Regions
 
 SHM = Path("/dev/shm")
 

@@ -10,10 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 
-from server.core.reasons import Reason, RefusalError
-from server.security import SecurityError
-from server.security.authorize import Authorizer, bearer_token, group_of
-from server.security.tokens import CHECK_EVERY_S, STALE_S, Group, Tokens, TokenStore, parse_tokens
+from rootserve.server.core.reasons import Reason, RefusalError
+from rootserve.server.security import SecurityError
+from rootserve.server.security.authorize import Authorizer, bearer_token, group_of
+from rootserve.server.security.tokens import (
+    CHECK_EVERY_S,
+    STALE_S,
+    Group,
+    Tokens,
+    TokenStore,
+    parse_tokens,
+)
 
 SECRET = "correct-horse-battery"
 OTHER = "staple-correct-horse"
@@ -124,7 +131,7 @@ def test_every_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatc
         compared.append(right)
         return real(left, right)
 
-    monkeypatch.setattr("server.security.tokens.hmac.compare_digest", compare)
+    monkeypatch.setattr("rootserve.server.security.tokens.hmac.compare_digest", compare)
     for presented in ("a" * 20, "c" * 20, "x"):
         compared.clear()
         tokens.find(presented)
@@ -184,7 +191,9 @@ def test_an_unchanged_file_is_not_read_again(path: Path, monkeypatch: pytest.Mon
     clock = Clock()
     store = TokenStore(path, clock)
     before = store.current()
-    monkeypatch.setattr("server.security.tokens._read", lambda _: pytest.fail("read again"))
+    monkeypatch.setattr(
+        "rootserve.server.security.tokens._read", lambda _: pytest.fail("read again")
+    )
     clock.now_s += 10
     assert store.current() is before
 
@@ -239,10 +248,10 @@ def test_an_error_that_passes_does_not_keep_what_was_taken_away(
     def fail(*args: object) -> int:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr("server.security.tokens.os.open", fail)
+    monkeypatch.setattr("rootserve.server.security.tokens.os.open", fail)
     clock.now_s += CHECK_EVERY_S
     assert knows(store, SECRET)
-    monkeypatch.setattr("server.security.tokens.os.open", real_open)
+    monkeypatch.setattr("rootserve.server.security.tokens.os.open", real_open)
     clock.now_s += CHECK_EVERY_S
     assert not knows(store, SECRET)
     assert knows(store, OTHER)

@@ -7,11 +7,11 @@ import threading
 import pytest
 from opentelemetry.sdk.trace import SpanProcessor
 
-from server.app import StartError, _open_traces
-from server.observers import traces_otel
-from server.observers.traces import TracesError
-from server.observers.traces_otel import OtelTraces, open_traces
-from server.options import OptionError, read_settings
+from rootserve.server.app import StartError, _open_traces
+from rootserve.server.observers import traces_otel
+from rootserve.server.observers.traces import TracesError
+from rootserve.server.observers.traces_otel import OtelTraces, open_traces
+from rootserve.server.options import OptionError, read_settings
 
 
 class StuckProcessor(SpanProcessor):
@@ -68,7 +68,7 @@ def test_options_that_make_no_sense_are_named(arguments: list[str], text: str) -
 
 
 def test_traces_without_opentelemetry_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "server.observers.traces_otel")
+    monkeypatch.delitem(sys.modules, "rootserve.server.observers.traces_otel")
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     with pytest.raises(StartError, match=r"is not installed; pip install 'rootserve\[traces\]'"):
         _open_traces(read_settings(["--traces", "otlp"], {}))
@@ -76,7 +76,8 @@ def test_traces_without_opentelemetry_say_what_to_install(monkeypatch: pytest.Mo
 
 def test_the_service_knows_nothing_of_opentelemetry_until_traces_are_on() -> None:
     code = (
-        "import sys, server.main; print([n for n in sys.modules if n.startswith('opentelemetry')])"
+        "import sys, rootserve.server.main;"
+        "print([n for n in sys.modules if n.startswith('opentelemetry')])"
     )
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from server.core.reasons import Reason, RefusalError
-from server.turns import Turns
+from rootserve.server.core.reasons import Reason, RefusalError
+from rootserve.server.turns import Turns
 
 
 class Queue:

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.workers import messages
-from server.workers.memory import SlotLayout, SlotMemory
+from rootserve.server.workers import messages
+from rootserve.server.workers.memory import SlotLayout, SlotMemory
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,0 @@
-"""What each command of `rootserve` does; the arguments are in `client.cli`."""

@@ -1,0 +1,170 @@
+"""gRPC channels to a server, and its failures as the client's own exceptions."""
+
+import asyncio
+import queue
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import cast
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
+
+from rootserve.client.address import Address
+from rootserve.client.bearer import BearerChannel
+from rootserve.client.credentials import PLAINTEXT, Credentials
+from rootserve.client.errors import ServerError, Unreachable
+from rootserve.client.reach import is_this_machine, proxy, speaks_tls, through_proxy
+
+# gRPC's own limit of 4 MiB is passed by some 1,400 CIFAR images.
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+CONNECT_TIMEOUT_S = 5.0
+
+# States after which waiting for a connection tells nothing new. A refused one is no reason to try on:
+# a person who mistyped a port should not wait to learn it.
+_DECIDED = frozenset({grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE})
+
+
+def _channel_options(address: Address) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        # A restarted server is found again within a second instead of after gRPC's two minutes.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1000),
+        # Otherwise a second channel would inherit the first one's connection and its backoff.
+        ("grpc.use_local_subchannel_pool", 1),
+        # An http_proxy meant for the outside world must not catch calls to this very machine.
+        ("grpc.enable_http_proxy", 0 if proxy() is None or is_this_machine(address) else 1),
+    ]
+
+
+def _tls_credentials(credentials: Credentials) -> grpc.ChannelCredentials:
+    return grpc.ssl_channel_credentials(credentials.roots, credentials.key, credentials.certificate)
+
+
+def open_aio_channel(address: Address, credentials: Credentials = PLAINTEXT) -> grpc.aio.Channel:
+    """Open a channel for asyncio. It connects at its first call and sends the token with each."""
+    options = _channel_options(address)
+    if credentials.tls:
+        tls = _tls_credentials(credentials)
+        channel = grpc.aio.secure_channel(str(address), tls, options=options)
+    else:
+        channel = grpc.aio.insecure_channel(str(address), options=options)
+    if credentials.token is None:
+        return channel
+    return BearerChannel(channel, credentials.token)
+
+
+def open_channel(address: Address, credentials: Credentials = PLAINTEXT) -> grpc.Channel:
+    """Open a channel for threads. It connects at its first call; the token is the caller's to send."""
+    options = _channel_options(address)
+    if credentials.tls:
+        return grpc.secure_channel(str(address), _tls_credentials(credentials), options=options)
+    return grpc.insecure_channel(str(address), options=options)
+
+
+async def connect(
+    channel: grpc.aio.Channel,
+    address: Address,
+    timeout_s: float = CONNECT_TIMEOUT_S,
+    *,
+    tls: bool = False,
+) -> None:
+    """Wait until the channel is connected.
+
+    A refused connection fails at once instead of being tried until the timeout.
+
+    Raises:
+        Unreachable: Nothing listens there, what listens does not speak gRPC, or with `tls`, it
+            and this side do not accept each other's certificates.
+    """
+    state = channel.get_state(try_to_connect=True)
+    try:
+        async with asyncio.timeout(timeout_s):
+            while state not in _DECIDED:
+                await channel.wait_for_state_change(state)
+                state = channel.get_state(try_to_connect=True)
+    except TimeoutError:
+        pass
+    # Looks into what is wrong may take a second.
+    await asyncio.to_thread(_check_connected, state, address, timeout_s, tls=tls)
+
+
+def connect_blocking(
+    channel: grpc.Channel,
+    address: Address,
+    timeout_s: float = CONNECT_TIMEOUT_S,
+    *,
+    tls: bool = False,
+) -> None:
+    """The same for a thread that waits.
+
+    Raises:
+        Unreachable: As `connect`.
+    """
+    states: queue.SimpleQueue[grpc.ChannelConnectivity] = queue.SimpleQueue()
+    channel.subscribe(states.put, try_to_connect=True)
+    state = grpc.ChannelConnectivity.IDLE
+    deadline_s = time.monotonic() + timeout_s
+    try:
+        while state not in _DECIDED:
+            state = states.get(timeout=max(0.0, deadline_s - time.monotonic()))
+    except queue.Empty:
+        pass
+    finally:
+        channel.unsubscribe(states.put)
+    _check_connected(state, address, timeout_s, tls=tls)
+
+
+def _check_connected(
+    state: grpc.ChannelConnectivity, address: Address, timeout_s: float, *, tls: bool
+) -> None:
+    if state is grpc.ChannelConnectivity.READY:
+        return
+    through = through_proxy(address)
+    if state is not grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+        raise Unreachable(f"no gRPC server answers at {address} (waited {timeout_s:g} s){through}")
+    if tls:
+        raise Unreachable(
+            f"no TLS connection to {address}: expected rootserve-server there, with TLS, a "
+            "certificate for that name from a trusted authority (--tls-ca), and if it asks for "
+            "client certificates, one from its own (--tls-cert){through}"
+        )
+    if not through and speaks_tls(address):
+        raise Unreachable(
+            f"what listens at {address} wants TLS, and was spoken to without it: give --tls, or "
+            "--tls-ca FILE with the authority of its certificate"
+        )
+    raise Unreachable(
+        f"no gRPC server answers at {address}; is rootserve-server running there?{through}"
+    )
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Turn gRPC's exception into `ServerError`."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        # Every error of a call is a call as well, in both of gRPC's libraries.
+        call = cast("grpc.Call", error)
+        retry_after_s = _retry_after_s(call.trailing_metadata())
+        raise ServerError(call.code().name, call.details() or "", retry_after_s) from error
+
+
+def _retry_after_s(metadata: Iterable[tuple[str, str | bytes]] | None) -> float | None:
+    """What `google.rpc.RetryInfo` in a status asks for; None without one that can be read."""
+    for key, value in metadata or ():
+        if key != "grpc-status-details-bin" or not isinstance(value, bytes):
+            continue
+        status, info = status_pb2.Status(), error_details_pb2.RetryInfo()
+        try:
+            status.ParseFromString(value)
+            if any(detail.Unpack(info) for detail in status.details):
+                return max(0.0, float(info.retry_delay.ToNanoseconds()) / 1e9)
+        except DecodeError:
+            return None
+    return None

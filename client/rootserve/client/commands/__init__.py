@@ -1,0 +1,1 @@
+"""What each command of `rootserve` does; the arguments are in `rootserve.client.cli`."""

@@ -1,0 +1,273 @@
+"""`rootserve load`: puts models under load and reports what came of it."""
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from rootserve.client.catalog import Model, ServerInfo
+from rootserve.client.dataset import read_dataset
+from rootserve.client.errors import InputError, RootserveError, ServerError, Unreachable
+from rootserve.client.files import check_writable
+from rootserve.client.inference import AsyncClient
+from rootserve.client.load import LoadOptions, LoadResult, run_load
+from rootserve.client.load.campaign import Campaign, Kind
+from rootserve.client.load.doubts import silent_since
+from rootserve.client.load.mix import mix_of
+from rootserve.client.load.objective import LEAST_REQUESTS, Verdict, judge
+from rootserve.client.load.report import to_json, write
+from rootserve.client.load.requests import POOL_SIZE
+from rootserve.client.load_tables import print_campaign, print_load
+from rootserve.client.report import write_csv, write_html
+from rootserve.client.report.live import LiveView
+from rootserve.client.stopping import stop_on_signals, unless_stopped
+from rootserve.client.tables import console
+
+# The search for the highest rate ends when a rate that misses is this close above one that holds.
+_PRECISION = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What is to be measured.
+
+    Attributes:
+        levels: One run, or those of a sweep; for a search, its first run.
+        versus: The other side of pairs.
+        rounds: Runs of each side.
+        slo_p99_s: Objective for the p99, in seconds.
+        find_max: Whether to search for the highest rate that holds it.
+        command: The command line, for the report.
+    """
+
+    levels: tuple[LoadOptions, ...]
+    versus: LoadOptions | None = None
+    rounds: int = 5
+    slo_p99_s: float | None = None
+    find_max: bool = False
+    command: str | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """What the runs are for."""
+        if self.find_max:
+            return "find_max"
+        if self.versus is not None:
+            return "pairs"
+        return "sweep" if len(self.levels) > 1 else "run"
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """Files to write the report to."""
+
+    json: Path | None = None
+    html: Path | None = None
+    csv: Path | None = None
+
+    def write(self, report: dict[str, Any], screen: Console) -> None:
+        """Write all of them; one that fails does not cost the others.
+
+        Raises:
+            InputError: One could not be written; the message tells where the report is instead.
+        """
+        writers: list[tuple[Path | None, Callable[[dict[str, Any], Path], None]]] = [
+            (self.json, write),
+            (self.html, write_html),
+            (self.csv, write_csv),
+        ]
+        failures = []
+        for path, write_it in writers:
+            if path is None:
+                continue
+            try:
+                write_it(report, path)
+            except InputError as error:
+                failures.append(str(error))
+            else:
+                screen.print(f"report in {path}", markup=False, soft_wrap=True)
+        if failures:
+            rescue = Path(tempfile.gettempdir()) / f"rootserve-load-{os.getpid()}.json"
+            write(report, rescue)
+            raise InputError(f"{'; '.join(failures)}; the report is in {rescue}")
+
+
+class Outcome(Enum):
+    """How a measurement ended."""
+
+    DONE = "done"
+    MISSED = "missed"
+    INTERRUPTED = "interrupted"
+
+
+def run(measurement: Measurement, data: Path | None, outputs: Outputs) -> Outcome:
+    """Measure, print the figures and write the report.
+
+    Raises:
+        ServerError: Every single request was refused or failed, or the server went away.
+        InputError: Something given cannot be used, or a file cannot be written.
+    """
+    # All that can be wrong is found out before time is spent on measuring.
+    for path in (outputs.json, outputs.html, outputs.csv):
+        if path:
+            check_writable(path)
+    most_rows = max(max(mix_of(options.rows).values) for options in measurement.levels)
+    images = read_dataset(data, limit=POOL_SIZE * most_rows).images if data else None
+    return asyncio.run(_run(measurement, images, outputs))
+
+
+async def _run(
+    measurement: Measurement, images: NDArray[np.uint8] | None, outputs: Outputs
+) -> Outcome:
+    with stop_on_signals() as stop:
+        first = measurement.levels[0]
+        described = await unless_stopped(stop, _describe(first))
+        campaign = Campaign(measurement.kind, _runner(images, stop), stop)
+        failure: RootserveError | None = None
+        try:
+            await _measure(measurement, campaign)
+        except RootserveError as error:
+            if not campaign.runs:
+                raise
+            # What was measured before is told first.
+            failure = error
+        # Still within, so that Ctrl-C does not cut off the writing.
+        verdict = _report(measurement, campaign, described or (None, None), outputs, console())
+    if failure is not None:
+        raise failure
+    return await _outcome(campaign, verdict)
+
+
+async def _measure(measurement: Measurement, campaign: Campaign) -> None:
+    first = measurement.levels[0]
+    if measurement.find_max:
+        assert measurement.slo_p99_s is not None  # the arguments ask for it
+        start = first.rate if isinstance(first.rate, int | float) else None
+        await campaign.find_max(first, measurement.slo_p99_s, _PRECISION, start)
+    elif measurement.versus is not None:
+        await campaign.pairs(first, measurement.versus, measurement.rounds)
+    else:
+        await campaign.sweep(measurement.levels)
+
+
+def _runner(
+    images: NDArray[np.uint8] | None, stop: asyncio.Event
+) -> Callable[[LoadOptions], Awaitable[LoadResult]]:
+    screen = console(stderr=True)
+
+    async def run_one(options: LoadOptions) -> LoadResult:
+        title = f"{options.model}, {options.label}"
+        with LiveView(screen, options.longest_s, title) as live:
+            return await run_load(options, images, stop=stop, watch=live.show)
+
+    return run_one
+
+
+def _report(
+    measurement: Measurement,
+    campaign: Campaign,
+    described: tuple[ServerInfo | None, Model | None],
+    outputs: Outputs,
+    screen: Console,
+) -> Verdict | None:
+    """Print and write what was measured; gives the verdict on the objective, if there is one."""
+    verdict = _verdict(measurement, campaign)
+    if campaign.kind == "run":
+        print_load(screen, campaign.head)
+    else:
+        print_campaign(screen, campaign, measurement.slo_p99_s)
+    if verdict is not None:
+        sure = "green" if verdict.met else "bold red"
+        screen.print(verdict.text, style=sure if verdict.decided else "yellow")
+    objective = None
+    if measurement.slo_p99_s is not None and verdict is not None:
+        objective = (measurement.slo_p99_s, verdict)
+    report = to_json(
+        campaign.head,
+        *described,
+        campaign=campaign,
+        objective=objective,
+        command=measurement.command,
+    )
+    outputs.write(report, screen)
+    return verdict
+
+
+def _verdict(measurement: Measurement, campaign: Campaign) -> Verdict | None:
+    p99_s = measurement.slo_p99_s
+    if p99_s is None:
+        return None
+    if campaign.found is not None:
+        text = campaign.found.text(p99_s)
+        if campaign.limited_by_client():
+            text += ". This client was the bottleneck in runs that missed: try --processes"
+        return Verdict(campaign.found.rate is not None, text, decided=campaign.found.complete)
+    if campaign.kind == "find_max":
+        text = "the search was interrupted before it could begin: no rate is known"
+        return Verdict(False, text, decided=False)
+    if campaign.kind == "run":
+        return judge(campaign.head, p99_s)
+    verdicts = [judge(result, p99_s) for result in campaign.runs]
+    met, few = sum(each.met for each in verdicts), sum(not each.decided for each in verdicts)
+    text = f"objective of {p99_s * 1e3:g} ms met by {met} of {len(verdicts)} runs"
+    if few:
+        text += (
+            f"; {few} had fewer than {LEAST_REQUESTS} requests, too few to judge: measure longer"
+        )
+    return Verdict(met > 0, text, decided=met > 0 or not few)
+
+
+async def _outcome(campaign: Campaign, verdict: Verdict | None) -> Outcome:
+    last = campaign.runs[-1]
+    since_s = silent_since(last)
+    if since_s is not None and last.succeeded and (gone := await _gone(last.options)):
+        raise ServerError(
+            "UNAVAILABLE",
+            f"the server at {gone} went away: its last answer came {since_s:.1f} s after the start "
+            "of the run; what was measured is reported above",
+        )
+    if campaign.interrupted:
+        return Outcome.INTERRUPTED
+    if not any(result.requests for result in campaign.runs):
+        raise InputError(
+            f"no request was due in the {last.window_s:g} s that were measured: expected a longer "
+            "--duration, or more load"
+        )
+    if verdict is not None:
+        return Outcome.DONE if verdict.met else Outcome.MISSED
+    if all(result.errors and not result.succeeded for result in campaign.runs):
+        code = max(last.errors, key=lambda code: last.errors[code])
+        raise ServerError(code, f"none of the {last.requests:,} requests succeeded")
+    return Outcome.DONE
+
+
+async def _gone(options: LoadOptions) -> str:
+    """The first server that cannot be reached any more; empty if all can."""
+    for server in options.servers:
+        try:
+            async with AsyncClient(server, credentials=options.credentials, connect_timeout_s=1.0):
+                pass
+        except Unreachable:
+            return server
+    return ""
+
+
+async def _describe(options: LoadOptions) -> tuple[ServerInfo | None, Model | None]:
+    """What the report tells of the first server; nothing if it has no catalogue of ours."""
+    async with AsyncClient(
+        options.servers[0], credentials=options.credentials, timeout_s=options.timeout_s
+    ) as client:
+        try:
+            return await client.server_info(), await client.model(options.models[0])
+        except ServerError as error:
+            if error.code == "UNIMPLEMENTED":
+                return None, None
+            raise

@@ -1,0 +1,170 @@
+"""Several runs that belong together: a sweep, the search for the highest rate, pairs."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from rootserve.client.errors import ServerError
+from rootserve.client.load.doubts import client_limited
+from rootserve.client.load.objective import LEAST_REQUESTS, judge
+from rootserve.client.load.options import LoadOptions
+from rootserve.client.load.result import LoadResult
+from rootserve.client.load.search import Found, Search
+from rootserve.client.load.statistics import Ratio, paired_ratio
+
+Kind = Literal["run", "sweep", "find_max", "pairs"]
+RunOne = Callable[[LoadOptions], Awaitable[LoadResult]]
+
+# Without a rate to begin with, the search begins at a share of what a closed loop got.
+_FIRST_CALLERS = 16
+_FIRST_SHARE = 0.7
+# At low rates the runs of a search are longer, so that enough requests come to judge: half as many more
+# than needed, as they come by chance. Rates at which that takes longer than this are not tried.
+_ENOUGH = 1.5 * LEAST_REQUESTS
+_MOST_TIMES_LONGER = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One run of a search: its rate, whether it held the objective, and its p99 (of all).
+
+    `held` is None if too few requests came to judge.
+    """
+
+    rate: float
+    held: bool | None
+    p99_s: float | None
+    level: int
+
+
+class Campaign:
+    """Runs made one after the other. What was measured is in `runs` whatever happens.
+
+    Attributes:
+        kind: What the runs are for.
+        runs: Their results, in order.
+        steps: Of a search.
+        found: Of a search: what it found so far.
+        objective_p99_s: Of a search, in seconds.
+    """
+
+    def __init__(self, kind: Kind, run: RunOne, stop: asyncio.Event) -> None:
+        """Runs are made with `run` until the work is done or `stop` is set."""
+        self.kind = kind
+        self.runs: list[LoadResult] = []
+        self.steps: list[Step] = []
+        self.found: Found | None = None
+        self.objective_p99_s: float | None = None
+        self._run = run
+        self._stop = stop
+
+    @property
+    def head(self) -> LoadResult:
+        """The run whose figures stand for all; see docs/load.md."""
+        if self.kind == "sweep":
+            return max(self.runs, key=lambda each: each.throughput_rows_per_s)
+        if self.kind == "find_max":
+            held = [step.level for step in self.steps if step.held]
+            at_rate = [
+                step.level
+                for step in self.steps
+                if step.held and self.found and step.rate == self.found.rate
+            ]
+            return self.runs[(at_rate or held or [-1])[-1]]
+        if self.kind == "pairs":
+            return self.runs[(len(self.runs) - 1) // 2 * 2]
+        return self.runs[-1]
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a run was stopped before its time, or not begun."""
+        return self._stop.is_set()
+
+    async def sweep(self, levels: Iterable[LoadOptions]) -> None:
+        """Make one run of each."""
+        for options in levels:
+            if await self._one(options) is None:
+                return
+
+    async def pairs(self, a: LoadOptions, b: LoadOptions, rounds: int) -> None:
+        """Make runs of A and B in turn, `rounds` of each."""
+        for _ in range(rounds):
+            for name, options in (("A", a), ("B", b)):
+                if await self._one(options, f"{name}: {_what(options, a, b)}") is None:
+                    return
+
+    async def find_max(
+        self, options: LoadOptions, p99_s: float, precision: float, start: float | None
+    ) -> None:
+        """Search for the highest rate whose p99, failed requests being endless, is within `p99_s`.
+
+        Raises:
+            ServerError: Nothing was answered that would tell where to begin.
+        """
+        self.objective_p99_s = p99_s
+        if start is None:
+            callers = max(_FIRST_CALLERS, options.processes)
+            first = await self._one(replace(options, rate=None, concurrency=callers))
+            if first is None or first.interrupted:
+                return
+            start = first.throughput_requests_per_s * _FIRST_SHARE
+            if start <= 0:
+                code = max(first.errors, key=lambda code: first.errors[code], default="CANCELLED")
+                raise ServerError(
+                    code,
+                    f"none of {first.requests:,} requests succeeded; there is nothing to search",
+                )
+        longest_s = _MOST_TIMES_LONGER * options.duration_s
+        search = Search(round(start, 3), precision=precision, lowest=_ENOUGH / longest_s)
+        self.found = search.found()
+        while (rate := search.next_rate()) is not None:
+            duration_s = max(options.duration_s, _ENOUGH / rate)
+            result = await self._one(
+                replace(options, rate=rate, concurrency=None, duration_s=duration_s)
+            )
+            if result is None or result.interrupted:
+                break
+            verdict = judge(result, p99_s)
+            held = verdict.met if verdict.decided else None
+            search.tell(rate, held=held)
+            self.steps.append(Step(rate, held, result.p99_of_all_s, len(self.runs) - 1))
+            self.found = search.found()
+
+    def limited_by_client(self) -> bool:
+        """Whether a run that missed the objective did so because this client was too slow."""
+        return any(
+            client_limited(self.runs[step.level]) for step in self.steps if step.held is False
+        )
+
+    def ratios(self) -> dict[str, Ratio | None]:
+        """Of pairs: B over A for throughput, p50 and p99."""
+        rounds = list(zip(self.runs[::2], self.runs[1::2], strict=False))
+        rounds = [(a, b) for a, b in rounds if not (a.interrupted or b.interrupted)]
+        figures: dict[str, Callable[[LoadResult], Any]] = {
+            "throughput_rows_per_s": lambda each: each.throughput_rows_per_s,
+            "p50_s": lambda each: each.response_time.p50,
+            "p99_s": lambda each: each.response_time.p99,
+        }
+        return {
+            name: paired_ratio([(figure(a), figure(b)) for a, b in rounds])
+            for name, figure in figures.items()
+        }
+
+    async def _one(self, options: LoadOptions, label: str = "") -> LoadResult | None:
+        """Make one run; None when there is to be no other."""
+        if self._stop.is_set() and self.runs:
+            return None
+        result = await self._run(options)
+        self.runs.append(replace(result, label=label) if label else result)
+        return result
+
+
+def _what(options: LoadOptions, a: LoadOptions, b: LoadOptions) -> str:
+    """What distinguishes A and B."""
+    different = [
+        str(getattr(options, name))
+        for name in ("model", "server")
+        if getattr(a, name) != getattr(b, name)
+    ]
+    return " at ".join(different) or str(options.model)

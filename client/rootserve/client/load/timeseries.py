@@ -1,0 +1,124 @@
+"""What happened in each second of a run, or in each few seconds of a long one."""
+
+import math
+from collections import Counter
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rootserve.client.load.histogram import BUCKETS, bucket_of, seconds_of
+
+# More steps than a page is wide tell nothing, and each keeps a histogram.
+_MOST_STEPS = 600
+
+
+class TimeSeries:
+    """Counts by step of time since the start. Those of several processes add up exactly."""
+
+    def __init__(self, longest_s: float) -> None:
+        """A series for a run of at most `longest_s` seconds."""
+        self.step_s = max(1, math.ceil(longest_s / _MOST_STEPS))
+        self._due: Counter[int] = Counter()
+        self._sent: Counter[int] = Counter()
+        self._late: Counter[int] = Counter()
+        self._answered: Counter[int] = Counter()
+        self._rows: Counter[int] = Counter()
+        self._errors: dict[int, Counter[str]] = {}
+        # By step * BUCKETS + bucket: the step's histogram, sparse.
+        self._times: Counter[int] = Counter()
+
+    def add_departed(
+        self, due_s: NDArray[np.float64], sent_s: NDArray[np.float64], late_s: float
+    ) -> None:
+        """Add departures [N]; those that left more than `late_s` after they were due are late."""
+        _count(self._due, self._steps(due_s))
+        _count(self._sent, self._steps(sent_s))
+        _count(self._late, self._steps(due_s[sent_s - due_s > late_s]))
+
+    def add_answered(
+        self,
+        done_s: NDArray[np.float64],
+        response_s: NDArray[np.float64],
+        rows: NDArray[np.float64],
+    ) -> None:
+        """Add answers [N]: when they came, their response times and rows."""
+        steps = self._steps(done_s)
+        _count(self._answered, steps)
+        for step in np.unique(steps):
+            self._rows[int(step)] += int(rows[steps == step].sum())
+        _count(self._times, steps * BUCKETS + bucket_of(response_s))
+
+    def add_failed(self, done_s: float, code: str) -> None:
+        """Add a failure."""
+        step = int(done_s // self.step_s)
+        self._errors.setdefault(step, Counter())[code] += 1
+
+    def merge(self, other: Self) -> None:
+        """Add what another one counted."""
+        for name in ("_due", "_sent", "_late", "_answered", "_rows", "_times"):
+            getattr(self, name).update(getattr(other, name))
+        for step, errors in other._errors.items():
+            self._errors.setdefault(step, Counter()).update(errors)
+
+    def to_json(self, start_s: float, end_s: float) -> list[dict[str, Any]]:
+        """One object per step, as docs/load.md describes it; measured from start_s to end_s."""
+        used = [*self._due, *self._sent, *self._answered, *self._errors]
+        times: dict[int, list[tuple[int, int]]] = {}
+        for key, count in sorted(self._times.items()):
+            times.setdefault(key // BUCKETS, []).append((key % BUCKETS, count))
+        steps = []
+        in_flight = 0
+        for step in range(max(used, default=-1) + 1):
+            second = step * self.step_s
+            errors = self._errors.get(step, Counter())
+            in_flight += self._sent[step] - self._answered[step] - errors.total()
+            steps.append(
+                {
+                    "second": second,
+                    "phase": _phase(second, self.step_s, start_s, end_s),
+                    "due": self._due[step],
+                    "sent": self._sent[step],
+                    "late": self._late[step],
+                    "answered": self._answered[step],
+                    "rows": self._rows[step],
+                    "failed": errors.total(),
+                    "errors": dict(sorted(errors.items())),
+                    "in_flight": in_flight,
+                    **_percentiles(times.get(step, [])),
+                }
+            )
+        return steps
+
+    def _steps(self, instants_s: NDArray[np.float64]) -> NDArray[np.int64]:
+        steps: NDArray[np.int64] = np.maximum(instants_s / self.step_s, 0).astype(np.int64)
+        return steps
+
+
+def _count(counter: Counter[int], keys: NDArray[np.int64]) -> None:
+    values, counts = np.unique(keys, return_counts=True)
+    for value, count in zip(values.tolist(), counts.tolist(), strict=True):
+        counter[value] += count
+
+
+def _phase(second: float, step_s: float, start_s: float, end_s: float) -> str:
+    middle_s = second + step_s / 2
+    if middle_s < start_s:
+        return "warm-up"
+    return "measured" if middle_s < end_s or second < end_s < second + step_s else "after"
+
+
+def _percentiles(histogram: list[tuple[int, int]]) -> dict[str, float | None]:
+    """Of a sparse histogram, sorted: pairs (bucket, count)."""
+    if not histogram:
+        return {"p50_s": None, "p99_s": None, "max_s": None}
+    total = sum(count for _, count in histogram)
+    figures: dict[str, float | None] = {}
+    for name, share in (("p50_s", 0.5), ("p99_s", 0.99), ("max_s", 1.0)):
+        rank, seen = max(1, math.ceil(share * total)), 0
+        for bucket, count in histogram:
+            seen += count
+            if seen >= rank:
+                figures[name] = seconds_of(bucket)
+                break
+    return figures

@@ -1,0 +1,30 @@
+"""A load report for people and spreadsheets: one HTML page, CSV, and the live view of a run.
+
+Both writers take the report as `docs/load.md` describes it, fresh or read from its JSON file.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rootserve.client.files import write_text
+from rootserve.client.report.csv_rows import to_csv
+from rootserve.client.report.page import render
+
+
+def write_html(report: Mapping[str, Any], path: Path) -> None:
+    """Write the report as one self-contained page.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    write_text(render(report), path)
+
+
+def write_csv(report: Mapping[str, Any], path: Path) -> None:
+    """Write one row for each run of the report.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    write_text(to_csv(report), path)

@@ -1,0 +1,208 @@
+"""The Open Inference Protocol's messages to and from numpy."""
+
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tritonclient.grpc import service_pb2
+
+from rootserve.client.errors import InputError, MalformedAnswer
+
+INPUT_NAME = "images"
+ENCODED_NAME = "encoded"
+METHOD = "/inference.GRPCInferenceService/ModelInfer"
+STREAM_METHOD = "/inference.GRPCInferenceService/ModelStreamInfer"
+
+_DATATYPES = {"FP32": "<f4", "FP64": "<f8", "UINT8": "|u1", "INT32": "<i4", "INT64": "<i8"}
+_NS = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """Where the server spent a request's time, as the server measured it, in seconds."""
+
+    queue_s: float
+    batch_wait_s: float
+    compute_s: float
+    total_s: float
+    batch_rows: int
+    worker: str
+    engine: str
+    precision: str
+
+    @property
+    def rest_s(self) -> float:
+        """What none of the named stages took: parsing, hand-over, reply."""
+        return max(0.0, self.total_s - self.queue_s - self.batch_wait_s - self.compute_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A server's answer: its outputs by name, each [N, ...], and its timeline where it gave one."""
+
+    model: str
+    outputs: Mapping[str, NDArray[Any]]
+    timeline: Timeline | None
+
+    @property
+    def logits(self) -> NDArray[np.float32]:
+        """Output `logits`, float32 [N, classes]."""
+        return self._output("logits")
+
+    @property
+    def probabilities(self) -> NDArray[np.float32]:
+        """Output `probabilities`, float32 [N, classes]; only if the request asked for it."""
+        return self._output("probabilities")
+
+    def _output(self, name: str) -> NDArray[np.float32]:
+        try:
+            return self.outputs[name]
+        except KeyError:
+            raise MalformedAnswer(
+                f"the answer of {self.model} has no output '{name}', only {sorted(self.outputs)}"
+            ) from None
+
+
+def build_request(
+    model: str,
+    images: NDArray[np.uint8] | NDArray[np.float32],
+    *,
+    outputs: Sequence[str] = (),
+    priority: int | None = None,
+    deadline_s: float | None = None,
+) -> service_pb2.ModelInferRequest:
+    """Build a ModelInferRequest for images [N, 3, H, W].
+
+    Args:
+        model: Name of the model.
+        images: RGB, uint8 0..255 or float32 0..1.
+        outputs: Names of the outputs wanted; the server's default (`logits`) when empty.
+        priority: 1 is the highest; None leaves it to the server.
+        deadline_s: Time the server has for it, sent in whole milliseconds, at least one.
+
+    Raises:
+        InputError: The images have another shape or type.
+    """
+    if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
+        raise InputError(f"images of shape {list(images.shape)}: expected [N, 3, H, W], N >= 1")
+    if images.dtype not in (np.uint8, np.float32):
+        raise InputError(f"images of type {images.dtype}: expected uint8 or float32")
+    tensor = service_pb2.ModelInferRequest.InferInputTensor(
+        name=INPUT_NAME,
+        datatype="UINT8" if images.dtype == np.uint8 else "FP32",
+        shape=images.shape,
+    )
+    content = np.ascontiguousarray(images).tobytes()
+    return _request(model, tensor, content, outputs, priority, deadline_s)
+
+
+def build_encoded_request(
+    model: str,
+    pictures: Sequence[bytes],
+    *,
+    outputs: Sequence[str] = (),
+    priority: int | None = None,
+    deadline_s: float | None = None,
+) -> service_pb2.ModelInferRequest:
+    """Build a ModelInferRequest for JPEG and PNG files, which the server decodes.
+
+    Args:
+        model: Name of the model.
+        pictures: What is in each file.
+        outputs: As for `build_request`.
+        priority: As for `build_request`.
+        deadline_s: As for `build_request`.
+
+    Raises:
+        InputError: There are no pictures.
+    """
+    if not pictures:
+        raise InputError("no pictures: expected at least one")
+    tensor = service_pb2.ModelInferRequest.InferInputTensor(
+        name=ENCODED_NAME, datatype="BYTES", shape=[len(pictures)]
+    )
+    # As the protocol lays out BYTES: the length of each element before it.
+    content = b"".join(part for one in pictures for part in (struct.pack("<I", len(one)), one))
+    return _request(model, tensor, content, outputs, priority, deadline_s)
+
+
+def _request(
+    model: str,
+    tensor: service_pb2.ModelInferRequest.InferInputTensor,
+    content: bytes,
+    outputs: Sequence[str],
+    priority: int | None,
+    deadline_s: float | None,
+) -> service_pb2.ModelInferRequest:
+    request = service_pb2.ModelInferRequest(
+        model_name=model,
+        inputs=[tensor],
+        outputs=[
+            service_pb2.ModelInferRequest.InferRequestedOutputTensor(name=name) for name in outputs
+        ],
+        raw_input_contents=[content],
+    )
+    if priority is not None:
+        request.parameters["priority"].int64_param = priority
+    if deadline_s is not None:
+        request.parameters["deadline_ms"].int64_param = max(1, round(deadline_s * 1000))
+    return request
+
+
+def decode_response(response: service_pb2.ModelInferResponse) -> Answer:
+    """Read a ModelInferResponse.
+
+    Raises:
+        MalformedAnswer: Its tensors and bytes do not fit together.
+    """
+    # Each access of the repeated field copies the bytes of its items: taken once.
+    raw = list(response.raw_output_contents)
+    if len(raw) != len(response.outputs):
+        raise MalformedAnswer(
+            f"the answer of {response.model_name} describes {len(response.outputs)} outputs "
+            f"and brings the bytes of {len(raw)}"
+        )
+    outputs = {
+        tensor.name: _decode_tensor(tensor, data)
+        for tensor, data in zip(response.outputs, raw, strict=True)
+    }
+    return Answer(response.model_name, outputs, read_timeline(response))
+
+
+def _decode_tensor(
+    tensor: service_pb2.ModelInferResponse.InferOutputTensor, data: bytes
+) -> NDArray[Any]:
+    if tensor.datatype not in _DATATYPES:
+        raise MalformedAnswer(
+            f"output '{tensor.name}' is of type {tensor.datatype}: expected one of "
+            f"{', '.join(_DATATYPES)}"
+        )
+    dtype = np.dtype(_DATATYPES[tensor.datatype])
+    shape = tuple(tensor.shape)
+    if math.prod(shape) * dtype.itemsize != len(data):
+        raise MalformedAnswer(
+            f"output '{tensor.name}' of type {tensor.datatype} and shape {list(shape)} "
+            f"came with {len(data)} bytes"
+        )
+    return np.frombuffer(data, dtype).reshape(shape)
+
+
+def read_timeline(response: service_pb2.ModelInferResponse) -> Timeline | None:
+    """Read the server's timeline from the parameters; None when the server sent none."""
+    parameters = response.parameters
+    if "total_ns" not in parameters:
+        return None
+    return Timeline(
+        queue_s=parameters["queue_ns"].int64_param * _NS,
+        batch_wait_s=parameters["batch_wait_ns"].int64_param * _NS,
+        compute_s=parameters["compute_ns"].int64_param * _NS,
+        total_s=parameters["total_ns"].int64_param * _NS,
+        batch_rows=parameters["batch_rows"].int64_param,
+        worker=parameters["worker"].string_param,
+        engine=parameters["engine"].string_param,
+        precision=parameters["precision"].string_param,
+    )

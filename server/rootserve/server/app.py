@@ -1,0 +1,443 @@
+"""The service put together: what there is, in which order it starts and in which it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import errno
+import functools
+import gc
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, NoReturn
+
+import grpc
+from tritonclient.grpc import service_pb2_grpc
+
+from rootmodels.data_error import DataError
+from rootserve.server import logs, version
+from rootserve.server.analysis.datasets import Dataset, find_datasets
+from rootserve.server.analysis.helper import Helper
+from rootserve.server.analysis.jobs import Analyses, AnalysisLimits
+from rootserve.server.control import ModelControl
+from rootserve.server.core.scheduler import Limits, Scheduler
+from rootserve.server.dispatcher import Dispatcher
+from rootserve.server.engines.registry import preferred_engines
+from rootserve.server.health import Health
+from rootserve.server.machine import cache_folder, cpu_count, cuda_device_count, usable_processors
+from rootserve.server.models import Models, find_models
+from rootserve.server.monitoring import Monitoring
+from rootserve.server.observers.events import Observers
+from rootserve.server.observers.metrics_endpoint import MetricsEndpoint
+from rootserve.server.observers.refusal_log import RefusalLog
+from rootserve.server.observers.statistics import Statistics
+from rootserve.server.observers.traces import Traces, TracesError, current_trace_id
+from rootserve.server.placement import place
+from rootserve.server.security.authorize import Authorizer
+from rootserve.server.security.exposure import exposure_warning
+from rootserve.server.security.tls import server_credentials
+from rootserve.server.security.tokens import TokenStore
+from rootserve.server.settings import Settings
+from rootserve.server.streams import announce, flush_streams
+from rootserve.server.wire import services
+from rootserve.server.wire.analysis import AnalysisService, ServingDefaults
+from rootserve.server.wire.catalog import CatalogService
+from rootserve.server.wire.handling import CheckedServer
+from rootserve.server.workers.handle import WorkerSpec
+from rootserve.server.workers.pool import WorkerPool
+from rootserve.v1 import analysis_pb2_grpc
+
+_log = logging.getLogger(__name__)
+
+# The last answers are on their way for so long, before the connections close.
+_LAST_WORDS_S = 0.1
+
+
+class StartError(RuntimeError):
+    """The service cannot start; one line that says why."""
+
+
+def worker_specs(settings: Settings, models: Models, cuda_devices: int) -> list[WorkerSpec]:
+    """The workers that ``settings`` ask for on a machine with ``cuda_devices``.
+
+    Raises:
+        StartError: if a GPU is asked for that is not there.
+    """
+    match settings.device:
+        case "auto":
+            devices = [f"cuda:{index}" for index in range(cuda_devices)]
+        case "cpu":
+            devices = []
+        case "cuda":
+            devices = [f"cuda:{index}" for index in range(cuda_devices)]
+            if not devices:
+                raise StartError("device: cuda came, but torch sees no CUDA device; use cpu")
+        case names:
+            devices = names.split(",")
+            for device in devices:
+                if int(device.removeprefix("cuda:")) >= cuda_devices:
+                    raise StartError(
+                        f"device: {device} came, but torch sees {cuda_devices} CUDA devices"
+                    )
+    limits = settings.limits()
+    # With explicit control, each model may be asked for.
+    explicit = settings.model_control == "explicit"
+    cards = [model.card for model in (models if explicit else models.served())]
+    max_pixels = max(card.pixels for card in cards)
+    max_classes = max(len(card.classes) for card in cards)
+
+    def spec(name: str, device: str, threads: int, processors: tuple[int, ...] = ()) -> WorkerSpec:
+        return WorkerSpec(
+            name=name,
+            device=device,
+            engine=settings.engine,
+            precision=settings.precision,
+            threads=threads,
+            processors=processors,
+            max_batch_rows=limits.max_batch_rows,
+            max_pixels=max_pixels,
+            max_classes=max_classes,
+            slots=1 + limits.batches_ahead,
+            max_picture_bytes=settings.max_image_mb * 2**20,
+            max_picture_pixels=settings.max_image_megapixels * 1_000_000,
+            cache=settings.cache or cache_folder(),
+        )
+
+    if devices:
+        return [spec(device.replace(":", "-"), device, 0) for device in devices]
+    processors = usable_processors()
+    own = processors.numbers if processors.are_ours else ()
+    placements = place(
+        processors.available, own, settings.optimize_for, settings.cpu_workers, settings.threads
+    )
+    return [spec(f"cpu-{index}", "cpu", *placement) for index, placement in enumerate(placements)]
+
+
+def scheduler_limits(settings: Settings, specs: list[WorkerSpec]) -> Limits:
+    """What the scheduler keeps to with workers of ``specs``.
+
+    On a CPU the service has its turn on the processors that compute: to wake up before the end of a batch
+    costs more than it saves.
+    """
+    limits = settings.limits()
+    on_cpu = all(spec.device == "cpu" for spec in specs)
+    return dataclasses.replace(limits, lead_s=None) if on_cpu else limits
+
+
+def _serving_defaults(spec: WorkerSpec) -> ServingDefaults:
+    """What the times of a model are told of that is not served: there, nothing was chosen yet."""
+    engine = preferred_engines(spec.device)[0] if spec.engine == "auto" else spec.engine
+    precision = "fp32" if spec.precision == "auto" else spec.precision
+    return ServingDefaults(engine, precision, spec.max_batch_rows)
+
+
+def _find_datasets(settings: Settings) -> dict[str, Dataset]:
+    """The data sets that ``settings`` name.
+
+    Raises:
+        StartError: if one of them cannot be read.
+    """
+    try:
+        return find_datasets(settings.dataset_paths())
+    except DataError as error:
+        raise StartError(f"datasets: {error}") from error
+
+
+def _analyses(settings: Settings, pool: WorkerPool, observer: Observers) -> Analyses:
+    """Analyses with one process per device, which stands still while the workers there compute.
+
+    On the CPU it may use what all workers use.
+    """
+    threads: dict[str, int] = {}
+    for spec in (state.spec for state in pool.workers.values()):
+        threads[spec.device] = threads.get(spec.device, 0) + spec.threads
+    helpers = [Helper(device, min(count, cpu_count())) for device, count in threads.items()]
+    limits = AnalysisLimits(
+        settings.analysis_max_jobs, settings.analysis_max_images, settings.analysis_max_mb * 2**20
+    )
+    analyses = Analyses(helpers, limits, observer)
+    pool.on_busy = analyses.set_busy
+    return analyses
+
+
+def _control(
+    settings: Settings,
+    models: Models,
+    pool: WorkerPool,
+    dispatcher: Dispatcher,
+    observer: Observers,
+) -> ModelControl | None:
+    """Who loads and unloads models on request, if that is asked for."""
+    if settings.model_control != "explicit":
+        return None
+    untrained = settings.untrained == "any"
+    return ModelControl(models, pool, dispatcher, observer, settings.weights, untrained=untrained)
+
+
+async def serve(settings: Settings) -> NoReturn:
+    """Serve until SIGTERM or SIGINT, then end the process; a second signal ends it at once.
+
+    Raises:
+        StartError, SecurityError, ModelSelectionError, WeightsError: if the service cannot start.
+    """
+    credentials, authorizer = _protection(settings)
+    models = find_models(settings.weights)
+    models.select(settings.models)
+    cuda_devices = 0 if settings.device == "cpu" else cuda_device_count()
+    specs = worker_specs(settings, models, cuda_devices)
+
+    traces = _open_traces(settings)
+    trace_id = current_trace_id if traces else None
+    monitoring = Monitoring(models, trace_id)
+    statistics = Statistics()
+    refusal_log = RefusalLog(trace_id=trace_id)
+    observer = Observers([monitoring.metrics, statistics, refusal_log])
+    scheduler = Scheduler(scheduler_limits(settings, specs))
+    pool = WorkerPool(specs, models, settings.load_timeout_s)
+    dispatcher = Dispatcher(
+        scheduler, pool, models, observer, traces, max_bytes=settings.max_queue_mb * 2**20
+    )
+    analyses = _analyses(settings, pool, observer)
+    health = Health(models, [services.INFERENCE], [services.ANALYSIS, services.CATALOG])
+    pool.events = dispatcher
+    pool.on_models_changed = functools.partial(_models_changed, health, monitoring)
+    monitoring.follow(scheduler, pool)
+
+    server = grpc.aio.server(options=_server_options(settings))
+    guard = services.memory_guard(settings)
+    # Stands in for the server while services are added.
+    checked: Any = CheckedServer(
+        server, observer, guard, settings.max_message_mb * 2**20, authorizer
+    )
+    control = _control(settings, models, pool, dispatcher, observer)
+    inference = services.inference(
+        settings, models, dispatcher, statistics, observer, control, guard, traces
+    )
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, checked)
+    analysis_pb2_grpc.add_AnalysisServiceServicer_to_server(
+        AnalysisService(
+            models,
+            _find_datasets(settings),
+            analyses,
+            _serving_defaults(specs[0]),
+        ),
+        checked,
+    )
+    catalog = CatalogService(version(), models, pool, settings.limits())
+    services.add_operations(checked, catalog, health)
+
+    stop = _stop_on_signals()
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(_closing(traces))
+        endpoint = stack.enter_context(_metrics_endpoint(settings, monitoring))
+        catalog.metrics_port = endpoint.port
+        stack.callback(refusal_log.close)
+        await stack.enter_async_context(_background(refusal_log.follow()))
+        port = _bind(server, _authority(settings.host, settings.port), credentials)
+        pool.start()
+        stack.push_async_callback(pool.stop)
+        stack.callback(dispatcher.close)
+        stack.push_async_callback(analyses.close)
+        await server.start()
+        _spare_the_collector()
+        logs.tell_settings(settings)
+        # Scripts read this line; it stays as it is.
+        announce(
+            f"listening grpc={_authority(settings.host, port)} "
+            f"metrics={_authority(settings.host, endpoint.port)}"
+        )
+        await stop.wait()
+        await _finish(settings, models, health, dispatcher, analyses)
+    # All else is closed; whoever still asks is refused until the end.
+    await asyncio.sleep(_LAST_WORDS_S)
+    _log.info("stopped")
+    _end()
+
+
+def _end() -> NoReturn:
+    """End the process with status 0, and with it the connections.
+
+    Not by ``server.stop``: requests that arrive while it runs are cancelled, and whoever sent them sees
+    CANCELLED, which is not tried again. One whose connection closes sees UNAVAILABLE.
+    """
+    flush_streams()
+    os._exit(0)
+
+
+def _spare_the_collector() -> None:
+    """Have the garbage collector look no more at what is there by now, and stays.
+
+    A full collection stops the event loop: for some 50 ms if it goes through the objects of all modules.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def _models_changed(health: Health, monitoring: Monitoring) -> None:
+    health.models_changed()
+    monitoring.models_changed()
+
+
+async def _finish(
+    settings: Settings,
+    models: Models,
+    health: Health,
+    dispatcher: Dispatcher,
+    analyses: Analyses,
+) -> None:
+    """Let load balancers look away, then refuse what comes and answer what was admitted.
+
+    An analysis may have an hour to go: it is refused as well.
+    """
+    models.draining = True
+    health.models_changed()
+    if settings.grace_s > 0:
+        _log.info("shutting down: requests are still served for %g s", settings.grace_s)
+        await asyncio.sleep(settings.grace_s)
+    _log.info("shutting down: finishing what was admitted")
+    await analyses.close()
+    try:
+        await asyncio.wait_for(dispatcher.drain(), settings.drain_s)
+    except TimeoutError:
+        _log.warning("some requests were not finished within %g s", settings.drain_s)
+
+
+def _protection(settings: Settings) -> tuple[grpc.ServerCredentials | None, Authorizer | None]:
+    """TLS and tokens as asked for, and a word to the operator where they are missing."""
+    credentials = authorizer = None
+    if settings.tls_cert and settings.tls_key:
+        credentials = server_credentials(
+            settings.tls_cert, settings.tls_key, settings.tls_client_ca
+        )
+    if settings.token_file:
+        authorizer = Authorizer(TokenStore(settings.token_file, time.monotonic))
+    warning = exposure_warning(
+        settings.host,
+        has_tls=credentials is not None,
+        has_client_ca=settings.tls_client_ca is not None,
+        has_tokens=authorizer is not None,
+    )
+    if warning:
+        _log.warning("%s", warning)
+    return credentials, authorizer
+
+
+def _open_traces(settings: Settings) -> Traces | None:
+    """Who writes traces, if any are asked for; only then is OpenTelemetry imported.
+
+    Raises:
+        StartError: if it is not installed, or its settings make no sense.
+    """
+    if settings.traces == "off":
+        return None
+    try:
+        from rootserve.server.observers.traces_otel import open_traces  # noqa: PLC0415 - see above
+    except ModuleNotFoundError as error:
+        raise StartError(
+            f"traces: otlp came, but {error.name} is not installed; pip install 'rootserve[traces]'"
+        ) from error
+    try:
+        return open_traces(version(), settings.traces_endpoint, settings.traces_ratio)
+    except TracesError as error:
+        raise StartError(str(error)) from error
+
+
+def _server_options(settings: Settings) -> list[tuple[str, int]]:
+    size = settings.max_message_mb * 2**20
+    options = [
+        ("grpc.max_receive_message_length", size),
+        ("grpc.max_send_message_length", size),
+        ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
+        ("grpc.so_reuseport", 0),
+        # The core would unpack whatever is in a message; wire/receiving.py keeps to the limit.
+        ("grpc.per_message_decompression", 0),
+        # What a call may send before its handler asks for it. Left to itself, gRPC makes it many MiB.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", 2**18),
+        # Clients ping to find dead connections, and networks forget idle ones: neither is an attack. A ping
+        # may be on its way for longer than the next.
+        (
+            "grpc.http2.min_ping_interval_without_data_ms",
+            round(settings.min_ping_interval_s * 900),
+        ),
+        ("grpc.keepalive_permit_without_calls", 1),
+    ]
+    if settings.max_connection_age_s:
+        age_ms = max(1, round(settings.max_connection_age_s * 1000))
+        grace_ms = min(round(settings.drain_s * 1000), 2**31 - 1)
+        options.append(("grpc.max_connection_age_ms", age_ms))
+        options.append(("grpc.max_connection_age_grace_ms", grace_ms))
+    return options
+
+
+def _stop_on_signals() -> asyncio.Event:
+    stop = asyncio.Event()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            _log.warning("second signal: ending at once")
+            os._exit(1)
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    return stop
+
+
+def _metrics_endpoint(settings: Settings, monitoring: Monitoring) -> MetricsEndpoint:
+    try:
+        return monitoring.endpoint(settings.host, settings.metrics_port)
+    except socket.gaierror as error:
+        raise StartError(
+            f"host: {settings.host} is no address of this machine: {error.strerror}"
+        ) from error
+    except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise StartError(f"host: {settings.host} is no address of this machine") from error
+        raise StartError(
+            f"metrics_port: cannot listen on {_authority(settings.host, settings.metrics_port)}: "
+            f"{os.strerror(error.errno or 0)}"
+        ) from error
+
+
+@contextlib.asynccontextmanager
+async def _closing(traces: Traces | None) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        if traces is not None:
+            await asyncio.to_thread(traces.close)
+
+
+@contextlib.asynccontextmanager
+async def _background(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def _authority(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _bind(
+    server: grpc.aio.Server, authority: str, credentials: grpc.ServerCredentials | None
+) -> int:
+    try:
+        if credentials:
+            return server.add_secure_port(authority, credentials)
+        return server.add_insecure_port(authority)
+    except RuntimeError as error:
+        raise StartError(
+            f"port: cannot listen on {authority}; is it in use, or the address not of this machine?"
+        ) from error

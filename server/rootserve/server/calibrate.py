@@ -1,0 +1,125 @@
+"""Measure what int8 and the choice of a precision need: ``python -m rootserve.server.calibrate --data DIR``.
+
+Writes NAME.calibration.json beside each weights file: the ranges of the responses over some training images,
+the accuracy in each precision over all test images, and logits by which an engine is checked when it loads.
+To be run again when weights have changed. Exit status 2 if something could not be read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rootmodels.calibration import Calibration, accuracy_key, file_sha256, write_calibration
+from rootmodels.check_images import check_images
+from rootmodels.cifar10 import LabelledImages, find_files, read_cifar10
+from rootmodels.data_error import DataError
+from rootmodels.parquet_images import ParquetImages
+from rootmodels.processor import int8_weight_bits
+from rootmodels.ranges import measure_ranges
+from rootmodels.variants import VARIANTS, UnknownVariantError, get_variant
+from rootmodels.weights_info import (
+    PRETRAINED_DIR,
+    WeightsError,
+    image_size,
+    read_info,
+    weights_path,
+)
+from rootserve.server.engines import openvino_cpu
+from rootserve.server.engines.base import Engine, EngineError, LoadSpec, Precision
+from rootserve.server.engines.torch_eager import build_module
+from rootserve.server.machine import cpu_count
+
+_BATCH = 32
+
+_MEASURED: tuple[tuple[Precision, int], ...] = (("fp32", 0), ("bf16", 0), ("int8", 8), ("int8", 7))
+"""Precisions, and bits of a weight where that matters: int8 with weights as any processor needs them."""
+
+
+def calibrate(spec: LoadSpec, training: NDArray[np.uint8], test: LabelledImages) -> Calibration:
+    """Measure the weights of ``spec``, write what was found beside them, and return it.
+
+    Raises:
+        WeightsError: if the weights cannot be used.
+    """
+    assert spec.weights is not None
+    module = build_module(spec)
+    with torch.inference_mode():
+        logits = module(torch.from_numpy(check_images(test.images.shape[2])))
+    measured = Calibration(
+        variant=spec.model,
+        weights_sha256=file_sha256(spec.weights),
+        range_images=len(training),
+        ranges=measure_ranges(module, training),
+        test_images=len(test),
+        check_logits=[[round(value, 5) for value in row] for row in logits.tolist()],
+    )
+    # int8 reads the ranges from there.
+    write_calibration(spec.weights, measured)
+    for precision, weight_bits in _MEASURED:
+        key = accuracy_key(precision, weight_bits)
+        try:
+            if weight_bits > int8_weight_bits():
+                raise EngineError("on this processor, sums of products of 8-bit weights overflow")
+            engine = openvino_cpu.load(replace(spec, precision=precision), weight_bits)
+        except EngineError as error:
+            print(f"{spec.model}: {key} was not measured: {error}", flush=True)
+            continue
+        measured.accuracy[key] = round(_accuracy(engine, test), 6)
+    write_calibration(spec.weights, measured)
+    return measured
+
+
+def _accuracy(engine: Engine, data: LabelledImages) -> float:
+    """Top-1 accuracy, 0..1."""
+    correct = 0
+    for start in range(0, len(data), _BATCH):
+        logits = engine.run(data.images[start : start + _BATCH])
+        correct += int((logits.argmax(1) == data.labels[start : start + _BATCH]).sum())
+    return correct / len(data)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m rootserve.server.calibrate", description=__doc__
+    )
+    add = parser.add_argument
+    add("variants", nargs="*", metavar="VARIANT", help="default: all that have weights")
+    add("--data", type=Path, required=True, help="folder with CIFAR-10 in parquet")
+    add("--weights", type=Path, default=PRETRAINED_DIR, metavar="DIR", help="default: the shipped")
+    add("--images", type=int, default=512, help="training images for the ranges (512)")
+    add("--threads", type=int, default=cpu_count(), help="default: all processors")
+    args = parser.parse_args(arguments)
+    torch.set_num_threads(args.threads)
+    try:
+        there = [name for name in VARIANTS if weights_path(name, args.weights).exists()]
+        names = [get_variant(name).name for name in args.variants] or there
+        if not names:
+            raise WeightsError(f"{args.weights} holds no weights of a known variant")
+        images = ParquetImages(find_files(args.data, "train")[0])
+        training = images.read(0, min(args.images, images.images))
+        test = read_cifar10(args.data, "test")
+        for name in names:
+            path = weights_path(name, args.weights)
+            if image_size(get_variant(name), read_info(path)) != test.images.shape[2]:
+                raise DataError(f"{name} takes other images than those at {args.data}")
+            spec = LoadSpec(name, path, "cpu", args.threads)
+            measured = calibrate(spec, training, test)
+            figures = ", ".join(f"{key} {value:.4f}" for key, value in measured.accuracy.items())
+            print(f"{name:12} accuracy over {len(test)} images: {figures}", flush=True)
+    except (DataError, UnknownVariantError, WeightsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+"""Engine ``openvino``: the network built from its layer table and compiled by OpenVINO for the CPU.
+
+Built without torch, because a worker that does not import torch is there in a third of the time
+(docs/adr/0007-openvino-from-the-layer-table.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+from openvino import opset14 as ops
+
+from rootmodels.families import FAMILIES
+from rootmodels.layer import IMAGES, Layer
+from rootmodels.parameters import FoldedNetwork, LayerParameters
+from rootmodels.processor import cpu_computes_bf16, int8_weight_bits
+from rootserve.server.engines.base import EngineError, Images, LoadSpec, Precision
+from rootserve.server.engines.openvino_convolution import Arithmetic, FloatArithmetic, convolution
+from rootserve.server.engines.openvino_int8 import Int8Arithmetic
+
+PRECISIONS: dict[Precision, str] = {"fp32": "FP32", "bf16": "BF16", "int8": "INT8"}
+"""What it computes in, and what OpenVINO calls it."""
+
+_SPATIAL_AXES = np.array([2, 3])
+_MOST_STREAMS = 16
+"""Images computed at a time; with more processors than that, each image gets several."""
+
+
+class OpenVinoEngine:
+    """A model compiled for one image: once for all threads together, and once for some threads per image.
+
+    A batch is computed image by image: the maps of one image fit into a core's own cache, those of a batch
+    do not, and threads that have an image each need not wait for one another after every layer.
+    """
+
+    name = "openvino"
+
+    def __init__(
+        self,
+        together: ov.CompiledModel,
+        apart: ov.CompiledModel | None,
+        streams: int,
+        precision: Precision,
+    ) -> None:
+        self.precision = precision
+        self._together = together
+        self._apart = apart
+        self._streams = streams
+        self._images = np.empty((0, *together.input(0).shape[1:]), np.float32)
+        self._logits = np.empty((0, *together.output(0).shape[1:]), np.float32)
+        self._alone: list[ov.InferRequest] = []
+        self._beside: list[ov.InferRequest] = []
+
+    def run(self, images: Images) -> NDArray[np.float32]:
+        """See :class:`rootserve.server.engines.base.Engine`."""
+        rows = len(images)
+        if rows > len(self._images):
+            self._make_room(rows)
+        np.copyto(self._images[:rows], images)
+        # An image that would have the last round for itself gets all threads instead.
+        first_alone = rows - (rows % self._streams == 1) if self._apart else 0
+        for request in self._beside[:first_alone]:
+            request.start_async()
+        for request in self._beside[:first_alone]:
+            request.wait()
+        for request in self._alone[first_alone:rows]:
+            request.infer()
+        return self._logits[:rows].copy()
+
+    def _make_room(self, rows: int) -> None:
+        """Requests for ``rows`` images, which read and write the engine's own arrays."""
+        self._images = np.empty((rows, *self._images.shape[1:]), np.float32)
+        self._logits = np.empty((rows, *self._logits.shape[1:]), np.float32)
+        self._alone = [self._request(self._together, row) for row in range(rows)]
+        if self._apart:
+            self._beside = [self._request(self._apart, row) for row in range(rows)]
+
+    def _request(self, compiled: ov.CompiledModel, row: int) -> ov.InferRequest:
+        request = compiled.create_infer_request()
+        one = slice(row, row + 1)
+        request.set_input_tensor(ov.Tensor(self._images[one], shared_memory=True))
+        request.set_output_tensor(ov.Tensor(self._logits[one], shared_memory=True))
+        return request
+
+
+def load(spec: LoadSpec, weight_bits: int | None = None) -> OpenVinoEngine:
+    """Build and compile ``spec``; in int8 with weights of ``weight_bits``, or as this processor needs them.
+
+    Raises:
+        EngineError: if the device is not a CPU, the CPU cannot compute in the precision asked for, or
+            int8 is asked for and nobody measured the ranges of these weights.
+        WeightsError: if the weights cannot be used.
+    """
+    if spec.device != "cpu":
+        raise EngineError(f"engine openvino runs on the cpu, not on {spec.device}; use torch")
+    core = ov.Core()
+    options = compile_options(core, spec)
+    model = network_graph(spec, weight_bits)
+    streams = min(spec.threads, _MOST_STREAMS)
+    together = core.compile_model(model, "CPU", options | {"NUM_STREAMS": 1})
+    apart = None
+    if streams > 1:
+        apart = core.compile_model(model, "CPU", options | {"NUM_STREAMS": streams})
+    return OpenVinoEngine(together, apart, streams, spec.precision)
+
+
+def compile_options(core: ov.Core, spec: LoadSpec) -> dict[str, object]:
+    """How OpenVINO is to compile ``spec``, but for the number of streams.
+
+    Raises:
+        EngineError: if the processor does not compute in that precision.
+    """
+    spec.check_processor()
+    capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if PRECISIONS[spec.precision] not in capabilities:
+        raise EngineError(
+            f"this processor does not compute in {spec.precision}; use precision fp32"
+        )
+    # Without a hint, OpenVINO chooses by itself, and takes bf16 on processors that can. In int8, it is for
+    # what lies between integer kernels. What OpenVINO says of the processor is blind to oneDNN's limit.
+    is_exact = spec.precision == "fp32" or "BF16" not in capabilities or not cpu_computes_bf16()
+    return {
+        "INFERENCE_PRECISION_HINT": "f32" if is_exact else "bf16",
+        "INFERENCE_NUM_THREADS": spec.threads,
+        "ENABLE_CPU_PINNING": False,
+    }
+
+
+def network_graph(spec: LoadSpec, weight_bits: int | None = None) -> ov.Model:
+    """The network of ``spec`` in its precision; ``weight_bits`` as for :func:`load`.
+
+    Raises:
+        EngineError: if int8 is asked for and nobody measured the ranges of these weights.
+        WeightsError: if the weights cannot be used.
+    """
+    network = spec.network()
+    arithmetic: Arithmetic = FloatArithmetic()
+    if spec.precision == "int8":
+        ranges = spec.calibration().ranges
+        arithmetic = Int8Arithmetic(network.layers, ranges, weight_bits or int8_weight_bits())
+    return build_network(network, arithmetic)
+
+
+def build_network(network: FoldedNetwork, arithmetic: Arithmetic) -> ov.Model:
+    """The network: one float32 image [1, 3, H, W] in 0..255 to logits [1, classes].
+
+    The node that does a layer's work has the layer's name, and those of its bias and its ReLU that name with
+    "/" after it: by these a profile tells its time.
+    """
+    facts, size = FAMILIES[network.variant.family], network.image_size
+    images = ops.parameter([1, 3, size, size], np.float32, "images")
+    mean, std = (
+        np.array(values, np.float32).reshape(1, 3, 1, 1) for values in (facts.mean, facts.std)
+    )
+    normalised = ops.divide(ops.subtract(images, mean), std)
+    outputs = {IMAGES: arithmetic.responses(IMAGES, normalised)}
+    for layer in network.layers:
+        inputs = [outputs[name] for name in layer.inputs]
+        node = _node(layer, inputs, network.parameters.get(layer.name), arithmetic)
+        node.set_friendly_name(layer.name)
+        if layer.name in network.parameters:
+            bias = network.parameters[layer.name].bias
+            shape = (1, -1, 1, 1) if layer.kind == "conv" else (1, -1)
+            node = ops.add(node, ops.constant(bias.reshape(shape)))
+            node.set_friendly_name(f"{layer.name}/bias")
+        if layer.relu:
+            node = ops.relu(node)
+            node.set_friendly_name(f"{layer.name}/relu")
+        outputs[layer.name] = arithmetic.responses(layer.name, node.output(0))
+    return ov.Model([outputs[network.layers[-1].name]], [images], network.variant.name)
+
+
+def _node(
+    layer: Layer,
+    inputs: Sequence[ov.Node],
+    parameters: LayerParameters | None,
+    arithmetic: Arithmetic,
+) -> ov.Node:
+    """``layer`` without its bias and its ReLU."""
+    x = inputs[0]
+    kernel, strides, padding = ([n, n] for n in (layer.kernel, layer.stride, layer.padding))
+    rounding = "ceil" if layer.ceil else "floor"
+    match layer.kind:
+        case "conv":
+            assert parameters is not None
+            return convolution(layer, x, parameters.weight, arithmetic)
+        case "linear":
+            assert parameters is not None
+            # [N, in] x [out, in] transposed
+            return ops.matmul(x, ops.constant(parameters.weight), False, True)
+        case "add":
+            return ops.add(x, inputs[1])
+        case "max_pool":
+            return ops.max_pool(x, strides, [1, 1], padding, padding, kernel, rounding)
+        case "avg_pool":
+            # exclude_pad: what lies outside the map is not counted.
+            return ops.avg_pool(x, strides, padding, padding, kernel, True, rounding)
+        case "global_avg_pool":
+            return ops.reduce_mean(x, ops.constant(_SPATIAL_AXES), keep_dims=False)

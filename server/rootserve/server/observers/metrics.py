@@ -1,0 +1,174 @@
+"""Turns events into the counters and histograms of the catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.registry import Collector
+
+from rootserve.server.core.reasons import Reason
+from rootserve.server.observers import metrics_catalog as catalog
+from rootserve.server.observers.events import Observer, Refusal, Timeline
+from rootserve.server.observers.metrics_figures import Distribution, Distributions, Number, Numbers
+
+# The stage at which a refusal for this reason was a missed deadline.
+_MISSED = {Reason.DEADLINE_LOST: "arrival", Reason.DEADLINE_EXPIRED: "waiting"}
+_ANALYSIS_OUTCOMES = ("ok", "failed", "cancelled")
+_NO_MODEL_REASONS = (
+    Reason.UNAUTHENTICATED,
+    Reason.PERMISSION_DENIED,
+    Reason.INVALID_REQUEST,
+    Reason.UNKNOWN_MODEL,
+)
+_MODEL_REASONS = tuple(
+    reason
+    for reason in Reason
+    if reason
+    not in {
+        Reason.UNAUTHENTICATED,
+        Reason.PERMISSION_DENIED,
+        Reason.UNKNOWN_MODEL,
+        Reason.CONTROL_OFF,
+        Reason.LOAD_FAILED,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _OfModel:
+    """The figures of one model, looked up once: every request needs them."""
+
+    answered: Distribution
+    queue: Distribution
+    batch_wait: Distribution
+    compute: Distribution
+    batch_rows: Distribution
+    rows: Number
+
+
+class Metrics(Observer, Collector):
+    """An observer. Only names of models of the table become label values, or "".
+
+    ``trace_id`` tells the trace of the request that is being answered or refused, as 32 hexadecimal
+    digits, or "" when it is in none; it becomes the exemplar of the request's latency.
+    """
+
+    def __init__(
+        self, registry: CollectorRegistry, trace_id: Callable[[], str] | None = None
+    ) -> None:
+        self._trace_id = trace_id
+        self._request = Distributions(catalog.REQUEST)
+        self._queue = Distributions(catalog.QUEUE)
+        self._batch_wait = Distributions(catalog.BATCH_WAIT)
+        self._compute = Distributions(catalog.COMPUTE)
+        self._batch_rows = Distributions(catalog.BATCH_ROWS)
+        self._rows = Numbers(catalog.ROWS)
+        self._refusals = Numbers(catalog.REFUSALS)
+        self._deadline_misses = Numbers(catalog.DEADLINE_MISSES)
+        self._received = Numbers(catalog.RECEIVED)
+        self._sent = Numbers(catalog.SENT)
+        self._worker_restarts = Numbers(catalog.WORKER_RESTARTS)
+        self._worker_busy = Numbers(catalog.WORKER_BUSY)
+        self._analysis_jobs = Numbers(catalog.ANALYSIS_JOBS)
+        self._analysis_images = Numbers(catalog.ANALYSIS_IMAGES)
+        self._analyses = Numbers(catalog.ANALYSES)
+        self._loads = Numbers(catalog.MODEL_LOADS)
+        self._of_model: dict[str, _OfModel] = {}
+        self._analysis_jobs.of()
+        for reason in _NO_MODEL_REASONS:
+            self._refusals.of("", reason.value)
+        registry.register(self)
+
+    def describe(self) -> Iterable[Family]:
+        """Nothing: the names are those of the catalogue, each once."""
+        return []
+
+    def collect(self) -> Iterator[Family]:
+        """All families as they are now; called from the thread of a scrape."""
+        for figures in vars(self).values():
+            if isinstance(figures, Numbers | Distributions):
+                yield figures.family()
+
+    def show_model(self, model: str) -> None:
+        """Show a model's series from the start, at zero: a rate misses the first event otherwise."""
+        self._find(model)
+        self._analysis_images.of(model)
+        for outcome in _ANALYSIS_OUTCOMES:
+            self._analyses.of(model, outcome)
+        for reason in _MODEL_REASONS:
+            self._refusals.of(model, reason.value)
+        for stage in _MISSED.values():
+            self._deadline_misses.of(model, stage)
+
+    def show_worker(self, worker: str) -> None:
+        """Show a worker's series from the start."""
+        self._worker_restarts.of(worker)
+        self._worker_busy.of(worker)
+
+    def answered(self, model: str, rows: int, timeline: Timeline) -> None:
+        """See :class:`rootserve.server.observers.events.Observer`."""
+        figures = self._find(model)
+        trace_id = self._trace_id() if self._trace_id else ""
+        figures.answered.observe(timeline.total_ns * 1e-9, trace_id)
+        figures.queue.observe(timeline.queue_ns * 1e-9)
+        figures.batch_wait.observe(timeline.batch_wait_ns * 1e-9)
+        figures.rows.add(rows)
+
+    def refused(self, refusal: Refusal) -> None:
+        """See :class:`rootserve.server.observers.events.Observer`."""
+        model, reason = refusal.model, refusal.reason
+        trace_id = self._trace_id() if self._trace_id else ""
+        self._request.of(model, reason.value).observe(refusal.seconds, trace_id)
+        self._refusals.of(model, reason.value).add()
+        if reason in _MISSED:
+            self._deadline_misses.of(model, _MISSED[reason]).add()
+
+    def computed(self, worker: str, model: str, rows: int, seconds: float) -> None:
+        """See :class:`rootserve.server.observers.events.Observer`."""
+        figures = self._find(model)
+        figures.compute.observe(seconds)
+        figures.batch_rows.observe(rows)
+        self._worker_busy.of(worker).add(seconds)
+
+    def worker_lost(self, worker: str) -> None:
+        """See :class:`rootserve.server.observers.events.Observer`."""
+        self._worker_restarts.of(worker).add()
+
+    def transferred(self, method: str, received: int, sent: int) -> None:
+        """See :class:`rootserve.server.observers.events.Observer`."""
+        self._received.of(method).add(received)
+        self._sent.of(method).add(sent)
+
+    def analysis_began(self, model: str) -> None:
+        """See :class:`rootserve.server.observers.events.Observer`."""
+        self._analysis_jobs.of().add()
+
+    def model_loaded(self, model: str, outcome: str) -> None:
+        """See :class:`rootserve.server.observers.events.Observer`."""
+        self._loads.of(model, outcome).add()
+
+    def analysed(self, model: str, images: int) -> None:
+        """See :class:`rootserve.server.observers.events.Observer`."""
+        self._analysis_images.of(model).add(images)
+
+    def analysis_ended(self, model: str, outcome: str) -> None:
+        """See :class:`rootserve.server.observers.events.Observer`."""
+        self._analysis_jobs.of().add(-1)
+        self._analyses.of(model, outcome).add()
+
+    def _find(self, model: str) -> _OfModel:
+        found = self._of_model.get(model)
+        if found is None:
+            found = _OfModel(
+                answered=self._request.of(model, "ok"),
+                queue=self._queue.of(model),
+                batch_wait=self._batch_wait.of(model),
+                compute=self._compute.of(model),
+                batch_rows=self._batch_rows.of(model),
+                rows=self._rows.of(model),
+            )
+            self._of_model[model] = found
+        return found

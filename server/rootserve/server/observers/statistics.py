@@ -1,0 +1,69 @@
+"""Counts and sums per model, as the ModelStatistics RPC reports them."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from rootserve.server.observers.events import Observer, Refusal, Timeline
+
+
+@dataclass(slots=True)
+class Total:
+    """How often something happened and how long it took in all."""
+
+    count: int = 0
+    ns: int = 0
+
+    def add(self, ns: int) -> None:
+        """Count once more."""
+        self.count += 1
+        self.ns += ns
+
+
+@dataclass(slots=True)
+class ModelStatistics:
+    """What happened to one model's requests since the server started."""
+
+    rows: int = 0
+    batches: int = 0
+    last_answer_ms: int = 0
+    """Unix time of the last answer."""
+    success: Total = field(default_factory=Total)
+    fail: Total = field(default_factory=Total)
+    queue: Total = field(default_factory=Total)
+    hand_over: Total = field(default_factory=Total)
+    compute: Total = field(default_factory=Total)
+    rest: Total = field(default_factory=Total)
+    by_batch_rows: dict[int, Total] = field(default_factory=lambda: defaultdict(Total))
+
+
+class Statistics(Observer):
+    """Keeps :class:`ModelStatistics` for every model that had a request."""
+
+    def __init__(self) -> None:
+        self.by_model: dict[str, ModelStatistics] = defaultdict(ModelStatistics)
+
+    def answered(self, model: str, rows: int, timeline: Timeline) -> None:
+        """See :class:`rootserve.server.observers.events.Observer`."""
+        statistics = self.by_model[model]
+        statistics.rows += rows
+        statistics.last_answer_ms = time.time_ns() // 1_000_000
+        statistics.success.add(timeline.total_ns)
+        statistics.queue.add(timeline.queue_ns)
+        statistics.hand_over.add(timeline.batch_wait_ns)
+        statistics.compute.add(timeline.compute_ns)
+        spent_ns = timeline.queue_ns + timeline.batch_wait_ns + timeline.compute_ns
+        statistics.rest.add(timeline.total_ns - spent_ns)
+
+    def refused(self, refusal: Refusal) -> None:
+        """See :class:`rootserve.server.observers.events.Observer`."""
+        if refusal.model:
+            self.by_model[refusal.model].fail.add(int(refusal.seconds * 1e9))
+
+    def computed(self, worker: str, model: str, rows: int, seconds: float) -> None:
+        """See :class:`rootserve.server.observers.events.Observer`."""
+        statistics = self.by_model[model]
+        statistics.batches += 1
+        statistics.by_batch_rows[rows].add(int(seconds * 1e9))

@@ -1,0 +1,352 @@
+"""Every setting of the server: one frozen, validated object; the fields are the documentation."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from rootmodels.weights_info import PRETRAINED_DIR
+from rootserve.server.core.scheduler import Limits
+from rootserve.server.engines.base import PrecisionSetting
+from rootserve.server.placement import OptimizeFor
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+def _option(group: str, text: str, default: object, **constraints: Any) -> Any:
+    """A field that stands under ``group`` in the help."""
+    return Field(default, description=text, json_schema_extra={"group": group}, **constraints)
+
+
+class Settings(BaseModel):
+    """Each field is an option ``--like-this``, a variable ``ROOTSERVE_LIKE_THIS`` and a TOML key."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = _option("network", "address to listen on", "127.0.0.1")
+    port: Port = _option("network", "gRPC port; 0 picks a free one", 8001)
+    metrics_port: Port = _option("network", "port of /metrics; 0 picks a free one", 8002)
+    max_message_mb: int = _option("network", "largest gRPC message, in MiB", 64, ge=1, le=2047)
+
+    min_ping_interval_s: float = _option(
+        "network",
+        "how often a client may ping a connection, also one without calls; more often closes it",
+        5.0,
+        ge=0,
+        le=86_400,
+    )
+
+    tls_cert: Path | None = _option(
+        "security", "PEM file with the server's certificate chain; turns TLS on", None
+    )
+    tls_key: Path | None = _option("security", "PEM file with its private key", None)
+    tls_client_ca: Path | None = _option(
+        "security",
+        "PEM file with certificate authorities; only clients with a certificate of theirs connect",
+        None,
+    )
+    token_file: Path | None = _option(
+        "security", "TOML file with bearer tokens; only calls with a token of it are answered", None
+    )
+    max_concurrent_streams: int = _option(
+        "security", "calls one connection may have under way", 4096, ge=1, le=2**31 - 1
+    )
+    max_connection_age_s: float = _option(
+        "security",
+        "a connection is closed after this time, and then has drain_s to finish; 0 never closes it",
+        0.0,
+        ge=0,
+        le=1_000_000,
+    )
+
+    models: tuple[str, ...] = _option(
+        "models", "models to serve, separated by commas (default: every trained one)", ()
+    )
+    weights: Path = _option(
+        "models", "folder with NAME.safetensors files (default: those shipped)", PRETRAINED_DIR
+    )
+
+    listed_tensors: Literal["basic", "all"] = _option(
+        "models",
+        "tensors that metadata and configuration list: basic is one input, images, and one output, logits, "
+        "as many clients want it; all adds encoded and probabilities, which are served either way",
+        "basic",
+    )
+    shared_memory: Literal["none", "system"] = _option(
+        "network",
+        "system lets callers on this machine register regions under /dev/shm for inputs and outputs",
+        "none",
+    )
+
+    model_control: Literal["none", "explicit"] = _option(
+        "models",
+        "explicit lets callers load and unload models (RepositoryModelLoad, RepositoryModelUnload)",
+        "none",
+    )
+
+    untrained: Literal["named", "any"] = _option(
+        "models",
+        "which models may have random weights: those without a weights file that are named in models, or any "
+        "that callers load",
+        "named",
+    )
+
+    device: str = _option(
+        "workers",
+        "auto (every GPU, else the CPU), cpu, cuda (every GPU), or cuda:N,...; one worker process per GPU",
+        "auto",
+        pattern=r"^(auto|cpu|cuda|cuda:\d+(,cuda:\d+)*)$",
+    )
+    engine: Literal[
+        "auto", "openvino", "torch", "torch-compiled", "cuda-graphs", "cuda-kernels", "fake"
+    ] = _option(
+        "workers",
+        "what computes: auto (the fastest that is correct), openvino, torch, torch-compiled (the "
+        "first time needs a C++ compiler), cuda-graphs or cuda-kernels (on a GPU), or fake (for tests)",
+        "auto",
+    )
+    precision: PrecisionSetting = _option(
+        "workers",
+        "what it computes in: auto (the fastest of those in which these weights were measured to lose less "
+        "than 0.002 of accuracy), fp32, bf16, fp16 (on a GPU) or int8",
+        "auto",
+    )
+    cache: Path | None = _option(
+        "workers",
+        "folder where choices of engines are remembered and compiled networks kept (default: rootserve in "
+        "$XDG_CACHE_HOME, else in ~/.cache)",
+        None,
+    )
+    optimize_for: OptimizeFor = _option(
+        "workers",
+        "on the CPU, latency computes one batch at a time on all processors; throughput computes batches "
+        "side by side, each on processors of its own",
+        "latency",
+    )
+    cpu_workers: int = _option(
+        "workers", "worker processes on the CPU; 0 chooses by optimize_for", 0, ge=0, le=256
+    )
+    threads: int = _option(
+        "workers", "threads per CPU worker; 0 shares the processors among them", 0, ge=0, le=1024
+    )
+
+    max_batch_rows: int = _option(
+        "batching", "most rows (images) in a batch, and in a request", 32, ge=1, le=1024
+    )
+    max_delay_us: int = _option(
+        "batching",
+        "longest time a request waits for others to share its batch while a worker is idle, in microseconds",
+        0,
+        ge=0,
+        le=10_000_000,
+    )
+    max_image_mb: int = _option(
+        "batching", "largest JPEG or PNG file in the input encoded, in MiB", 8, ge=1, le=2047
+    )
+    max_image_megapixels: int = _option(
+        "batching",
+        "most pixels of such a picture, in millions; one with more is refused before it is decoded",
+        25,
+        ge=1,
+        le=1000,
+    )
+    preferred_rows: tuple[int, ...] = _option(
+        "batching", "batch sizes that are closed without waiting longer, separated by commas", ()
+    )
+    max_queue_rows: int = _option(
+        "batching",
+        "rows that may wait per model and priority; further ones are refused",
+        1024,
+        ge=1,
+    )
+    max_queue_mb: int = _option(
+        "batching",
+        "bytes of the requests that are admitted and not answered yet, in MiB; further ones are refused. "
+        "With room for three of the largest messages more it bounds all that callers send",
+        1024,
+        ge=1,
+    )
+
+    priority_levels: int = _option(
+        "batching", "priorities a request may have, 1 being the highest", 3, ge=1, le=100
+    )
+    default_priority: int = _option(
+        "batching", "priority of a request that names none, or 0", 2, ge=1
+    )
+
+    priority_age_s: float = _option(
+        "batching",
+        "a request goes before those of the next higher priority that came so much later, so that none "
+        "waits for ever; 0 makes priorities of no effect",
+        10.0,
+        ge=0,
+        le=1_000_000,
+    )
+
+    datasets: tuple[str, ...] = _option(
+        "analysis",
+        "data sets that can be analysed without being sent, as NAME=PATH, separated by commas; a path is "
+        "a parquet file, or a folder with test-*.parquet",
+        (),
+    )
+    analysis_max_jobs: int = _option(
+        "analysis", "analyses that may run at a time; 0 allows none", 2, ge=0, le=64
+    )
+    analysis_max_images: int = _option("analysis", "most images of an analysis", 1_000_000, ge=1)
+    analysis_max_mb: int = _option(
+        "analysis", "most bytes of images, or of sums, that one call may send, in MiB", 4096, ge=1
+    )
+
+    hang_s: float = _option(
+        "operation",
+        "a batch that takes longer than this, and than 20 times what is expected, hangs: its worker "
+        "is replaced",
+        10.0,
+        gt=0,
+    )
+    load_timeout_s: float = _option(
+        "operation",
+        "a worker that takes longer than this to start, or to load and warm up one model, hangs and is "
+        "replaced",
+        120.0,
+        gt=0,
+    )
+    grace_s: float = _option(
+        "operation",
+        "seconds after SIGTERM in which health says NOT_SERVING but requests are still served, so that "
+        "load balancers can look away first",
+        0.0,
+        ge=0,
+        le=3600,
+    )
+    drain_s: float = _option(
+        "operation", "longest time a shutdown waits for admitted requests, in seconds", 30.0, ge=0
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = _option(
+        "operation", "least severe log lines shown", "info"
+    )
+    log_format: Literal["human", "json"] = _option(
+        "operation", "how log lines look: human, or json (one object per line)", "human"
+    )
+
+    traces: Literal["off", "otlp"] = _option(
+        "traces", "otlp sends a trace of each request to an OpenTelemetry collector", "off"
+    )
+    traces_endpoint: str | None = _option(
+        "traces",
+        "where to, by OTLP over gRPC: http://HOST:PORT, or https:// for TLS (default: "
+        "OTEL_EXPORTER_OTLP_ENDPOINT, else http://localhost:4317)",
+        None,
+    )
+    traces_ratio: float | None = _option(
+        "traces",
+        "share of the requests that are traced unless their caller decided, 0 to 1 (default: "
+        "OTEL_TRACES_SAMPLER, else all)",
+        None,
+        ge=0,
+        le=1,
+    )
+
+    @field_validator("models", "preferred_rows", "datasets", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("host")
+    @classmethod
+    def _bare_host(cls, value: str) -> str:
+        """As addresses are printed, IPv6 is in brackets."""
+        return value[1:-1] if value.startswith("[") and value.endswith("]") else value
+
+    @field_validator("traces_endpoint")
+    @classmethod
+    def _check_endpoint(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"https?://[^/\s]+/?", value):
+            raise ValueError("expected http://HOST:PORT or https://HOST:PORT")
+        return value
+
+    @model_validator(mode="after")
+    def _files_fit_together(self) -> Settings:
+        if self.tls_cert and not self.tls_key:
+            raise ValueError("tls_cert: came without tls_key; expected both")
+        if self.tls_key and not self.tls_cert:
+            raise ValueError("tls_key: came without tls_cert; expected both")
+        if self.tls_client_ca and not self.tls_cert:
+            raise ValueError("tls_client_ca: came without tls_cert; expected both, and tls_key")
+        for key in ("tls_cert", "tls_key", "tls_client_ca", "token_file"):
+            path = getattr(self, key)
+            if path is None:
+                continue
+            try:
+                path.stat()
+            except OSError as error:
+                raise ValueError(
+                    f"{key}: {path} cannot be read: {error.strerror}; expected a file"
+                ) from None
+        return self
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Settings:
+        for size in self.preferred_rows:
+            if not 1 <= size <= self.max_batch_rows:
+                raise ValueError(
+                    f"preferred_rows: {size} is not between 1 and max_batch_rows, {self.max_batch_rows}"
+                )
+        if self.max_queue_rows < self.max_batch_rows:
+            raise ValueError(
+                f"max_queue_rows: {self.max_queue_rows} is less than max_batch_rows, "
+                f"{self.max_batch_rows}: a full request could never wait"
+            )
+        if self.max_queue_mb < self.max_message_mb:
+            raise ValueError(
+                f"max_queue_mb: {self.max_queue_mb} is less than max_message_mb, "
+                f"{self.max_message_mb}: the largest request could never be admitted"
+            )
+        if self.default_priority > self.priority_levels:
+            raise ValueError(
+                f"default_priority: {self.default_priority} is more than priority_levels, "
+                f"{self.priority_levels}"
+            )
+        return self
+
+    @field_validator("datasets")
+    @classmethod
+    def _name_paths(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        names = set()
+        for part in value:
+            name, equals, path = part.partition("=")
+            if not (name and equals and path):
+                raise ValueError(f"{part!r} is not NAME=PATH")
+            if name in names:
+                raise ValueError(f"the name {name!r} comes twice")
+            names.add(name)
+        return value
+
+    def changed(self) -> dict[str, object]:
+        """The settings that have another value than their default, for people."""
+        return {
+            key: str(value) if isinstance(value, Path) else value
+            for key, value in self
+            if value != type(self).model_fields[key].default
+        }
+
+    def dataset_paths(self) -> dict[str, Path]:
+        """Where each data set is."""
+        parts = (part.partition("=") for part in self.datasets)
+        return {name: Path(path) for name, _, path in parts}
+
+    def limits(self) -> Limits:
+        """What the scheduler keeps to."""
+        return Limits(
+            max_batch_rows=self.max_batch_rows,
+            max_delay_s=self.max_delay_us * 1e-6,
+            preferred_rows=self.preferred_rows,
+            max_queue_rows=self.max_queue_rows,
+            priority_age_s=self.priority_age_s,
+            hang_s=self.hang_s,
+        )

@@ -1,0 +1,294 @@
+"""A worker process: loads models, computes batches, one after the other, until its service is gone."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import socket
+import sys
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rootmodels.families import FAMILIES
+from rootmodels.variants import get_variant
+from rootmodels.weights_info import WeightsError, file_sha256
+from rootserve.server.core.batch_size import Latency
+from rootserve.server.engines.base import Engine, Images, LoadSpec
+from rootserve.server.engines.choice import load_best
+from rootserve.server.engines.choice_cache import ChoiceCache
+from rootserve.server.machine import cpu_count, cpu_name
+from rootserve.server.workers import messages
+from rootserve.server.workers.assembly import Decoded, PictureSize, decode_segments
+from rootserve.server.workers.child import leave_ending_to_the_service
+from rootserve.server.workers.memory import SlotLayout, SlotMemory
+from rootserve.server.workers.pictures import Decoder, short_side
+
+_LONGEST_REASON = 2000
+
+_WARM_UP_RUNS = 3
+"""Of each batch size; the fastest tells how long it takes."""
+
+_WARM_UP_S = 1.0
+"""About how long that may take: no larger batch is tried once a share of it is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """What a worker is told on its command line.
+
+    ``max_picture_pixels`` is the size of the largest picture that is decoded.
+    """
+
+    device: str
+    threads: int
+    max_batch_rows: int
+    max_picture_pixels: int
+    cache: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _LoadedModel:
+    """A model ready to compute: ``image`` is C, H, W."""
+
+    engine: Engine
+    image: tuple[int, int, int]
+    classes: int
+
+    def run(self, images: Images) -> NDArray[np.float32]:
+        """Logits [rows, classes].
+
+        Raises:
+            ValueError: if the engine gave something else.
+        """
+        logits = self.engine.run(images)
+        expected = (len(images), self.classes)
+        if logits.shape != expected:
+            raise ValueError(f"the engine gave logits {logits.shape}, expected {expected}")
+        return logits
+
+    def warm_up(self, max_rows: int) -> Latency:
+        """Run batch sizes that double, and the largest: first runs allocate. Gives how long they take.
+
+        Those are left out that would take long: what they allocate is little beside what they compute.
+        The sizes take turns, so that a moment in which others compute is not one size's alone.
+        """
+        began, rows = time.monotonic(), 1
+        shortest = {rows: self._seconds(rows)}
+        while rows < max_rows and time.monotonic() - began <= _WARM_UP_S / _WARM_UP_RUNS:
+            rows = min(2 * rows, max_rows)
+            shortest[rows] = self._seconds(rows)
+        for _ in range(_WARM_UP_RUNS - 1):
+            shortest = {rows: min(s, self._seconds(rows)) for rows, s in shortest.items()}
+        return tuple(shortest.items())
+
+    def _seconds(self, rows: int) -> float:
+        images = np.zeros((rows, *self.image), np.uint8)
+        began = time.perf_counter()
+        self.run(images)
+        return time.perf_counter() - began
+
+
+class WorkerProcess:
+    """The loop of one worker."""
+
+    def __init__(self, options: WorkerOptions, memory: SlotMemory, link: socket.socket) -> None:
+        self._options = options
+        self._memory = memory
+        self._link = link
+        self._decoder = Decoder(options.threads or cpu_count(), options.max_picture_pixels)
+        self._choices: ChoiceCache
+        self._models: dict[str, _LoadedModel] = {}
+        self._behind: dict[str, _LoadedModel] = {}
+
+    def serve(self) -> None:
+        """Obey messages until the other end is closed."""
+        device_name, libraries = _describe(self._options.device)
+        self._choices = ChoiceCache(self._options.cache, device_name)
+        self._send(messages.Started(device_name, libraries))
+        while datagram := self._link.recv(messages.MAX_BYTES):
+            match messages.decode(datagram):
+                case messages.Load(behind=True) as load:
+                    threading.Thread(target=self._load_behind, args=[load], daemon=True).start()
+                case messages.Load() as load:
+                    self._send(self._load(load, self._models))
+                case messages.Swap(model):
+                    self._models[model] = self._behind.pop(model)
+                case messages.Discard(model, running):
+                    self._behind.pop(model, None)
+                    if running:
+                        self._models.pop(model, None)
+                case messages.Run() as run:
+                    self._send(self._run(run))
+                case other:
+                    raise AssertionError(f"a worker is not told {other}")
+
+    def _load_behind(self, load: messages.Load) -> None:
+        # A datagram is sent as a whole: the loop may send as well.
+        self._send(self._load(load, self._behind))
+
+    def _load(
+        self, load: messages.Load, models: dict[str, _LoadedModel]
+    ) -> messages.Loaded | messages.LoadFailed:
+        began = time.monotonic()
+        weights = None if load.weights is None else Path(load.weights)
+        options = self._options
+        spec = LoadSpec(load.model, weights, options.device, options.threads, cache=options.cache)
+        try:
+            check_sha256(weights, load.weights_sha256)
+            chosen = load_best(spec, load.engine, load.precision, self._choices)
+            engine = chosen.engine
+            model = _LoadedModel(engine, load.image, load.classes)
+            check_sha256(weights, load.weights_sha256)  # nor was it replaced while it was read
+            latency = model.warm_up(options.max_batch_rows)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the service must be told
+            return messages.LoadFailed(load.model, _one_line(error))
+        models[load.model] = model
+        seconds = time.monotonic() - began
+        reason = chosen.reason[:_LONGEST_REASON]
+        return messages.Loaded(load.model, engine.name, engine.precision, seconds, latency, reason)
+
+    def _run(self, run: messages.Run) -> messages.Done | messages.Failed:
+        began_ns = time.monotonic_ns()
+        expired = tuple(
+            position
+            for position, (_, _, deadline_ns) in enumerate(run.segments)
+            if 0 < deadline_ns <= began_ns
+        )
+        try:
+            decoded = self._decode(run, expired)
+            left_out = (*expired, *(position for position, _ in decoded.refused))
+            if len(left_out) < len(run.segments):
+                self._memory.write_output(run.slot, self._logits(run, left_out, decoded))
+        except Exception as error:  # noqa: BLE001 - a failing model must not take the worker along
+            return messages.Failed(run.batch, _one_line(error))
+        ended_ns = time.monotonic_ns()
+        return messages.Done(
+            run.batch, began_ns, ended_ns, expired, decoded.refused, decoded.decode_ns
+        )
+
+    def _decode(self, run: messages.Run, expired: tuple[int, ...]) -> Decoded:
+        """The pictures of the batch that came encoded; most batches have none."""
+        if all(datatype != "BYTES" for _, datatype, _ in run.segments):
+            return Decoded()
+        image = self._models[run.model].image
+        size = PictureSize(image, short_side(FAMILIES[get_variant(run.model).family], image[1]))
+        return decode_segments(
+            self._memory.input_content(run.slot),
+            run.segments,
+            expired,
+            size,
+            self._decoder,
+            beat=lambda: self._send(messages.Decoding(run.batch)),
+        )
+
+    def _logits(
+        self, run: messages.Run, left_out: tuple[int, ...], decoded: Decoded
+    ) -> NDArray[np.float32]:
+        """Logits of the whole batch, [rows, classes]; zeros where the segment is ``left_out``."""
+        model = self._models[run.model]
+        images = self._images(run, model.image, decoded)
+        if not left_out:
+            return model.run(images)
+        alive = np.repeat(
+            [position not in left_out for position in range(len(run.segments))],
+            [rows for rows, _, _ in run.segments],
+        )
+        logits = np.zeros((len(images), model.classes), np.float32)
+        logits[alive] = model.run(images[alive])
+        return logits
+
+    def _images(self, run: messages.Run, image: tuple[int, int, int], decoded: Decoded) -> Images:
+        """The batch's images in 0..255, as uint8 or float32: as they lie there if all are UINT8."""
+        pixels = image[0] * image[1] * image[2]
+        if all(datatype == "UINT8" for _, datatype, _ in run.segments):
+            rows = sum(rows for rows, _, _ in run.segments)
+            view = self._memory.input_view(run.slot, 0, rows * pixels, np.uint8)
+            return view.reshape(rows, *image)  # type: ignore[return-value]
+        parts: list[Images] = []
+        offset = 0
+        for position, (rows, datatype, _) in enumerate(run.segments):
+            if datatype == "BYTES":
+                parts.append(decoded.images[position])
+                offset = decoded.ends[position]
+                continue
+            dtype = np.uint8 if datatype == "UINT8" else np.float32
+            view = self._memory.input_view(run.slot, offset, rows * pixels, dtype)
+            offset += view.nbytes
+            values = view.reshape(rows, *image)
+            parts.append(values if datatype == "UINT8" else values * np.float32(255))  # type: ignore[arg-type, operator]
+        # As float32 if any of them is.
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)  # type: ignore[return-value]
+
+    def _send(self, message: messages.Message) -> None:
+        self._link.send(messages.encode(message))
+
+
+def check_sha256(weights: Path | None, expected: str) -> None:
+    """Refuse a file that is not the one that is served: workers must not compute different things.
+
+    Raises:
+        WeightsError: if it has another hash.
+    """
+    if weights is not None and (found := file_sha256(weights)) != expected:
+        raise WeightsError(
+            f"{weights} was replaced: its SHA-256 begins with {found[:12]}, that of what is served with "
+            f"{expected[:12]}; load the model again, or restart the service"
+        )
+
+
+def _describe(device: str) -> tuple[str, dict[str, str]]:
+    libraries = {"python": platform.python_version()}
+    for name in ("torch", "openvino"):
+        with suppress(metadata.PackageNotFoundError):  # a GPU machine may do without OpenVINO
+            libraries[name] = metadata.version(name)
+    if device == "cpu":
+        return cpu_name(), libraries
+    import torch  # noqa: PLC0415 - takes longer than all else a CPU worker does before it is ready
+
+    libraries["cuda"] = str(torch.version.cuda)
+    return torch.cuda.get_device_name(device), libraries
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:2000]
+
+
+def main() -> int:
+    """Entry point: ``python -m rootserve.server.workers.process``, started by the service alone."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--device", required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--processors", type=int, nargs="+")
+    parser.add_argument("--max-batch-rows", type=int, required=True)
+    parser.add_argument("--max-picture-pixels", type=int, required=True)
+    parser.add_argument("--cache", type=Path)
+    parser.add_argument("--slots", type=int, nargs=3, required=True)
+    parser.add_argument("--memory-fd", type=int, required=True)
+    parser.add_argument("--link-fd", type=int, required=True)
+    args = parser.parse_args()
+    leave_ending_to_the_service()
+    if args.processors:
+        os.sched_setaffinity(0, args.processors)  # of every thread that this one starts
+    options = WorkerOptions(
+        args.device, args.threads, args.max_batch_rows, args.max_picture_pixels, args.cache
+    )
+    memory = SlotMemory(SlotLayout(*args.slots), args.memory_fd)
+    with socket.socket(fileno=args.link_fd) as link:
+        try:
+            WorkerProcess(options, memory, link).serve()
+        except (BrokenPipeError, ConnectionResetError):
+            return 0  # the service is gone
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
