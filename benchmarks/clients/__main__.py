@@ -47,7 +47,7 @@ def main() -> None:
         *_SERVER,
     ]
     with (
-        tempfile.TemporaryDirectory() as folder,
+        tempfile.TemporaryDirectory(prefix="clients-") as folder,
         serving(command) as first,
         serving(command) as second,
     ):
@@ -86,7 +86,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
     """A row for each client."""
     rows = ["| client | version | what was called | outcome |", "|---|---|---|---|"]
     for one in outcomes:
-        outcome = "works" if one.fault is None else f"does not: {one.fault}"
+        outcome = "works" if one.fault is None else f"does not: {one.fault}".replace("|", "\\|")
         rows.append(f"| {one.client.name} | {one.version} | {one.client.called} | {outcome} |")
     return "\n".join(rows)
 

@@ -49,18 +49,22 @@ def main(address: str) -> None:
         index = client.get_model_repository_index().models
         print("index", len(index), "models,", sum(m.state == "READY" for m in index), "ready")
 
-        for name, call in {
-            "unknown model": lambda: client.infer("nobody", [images]),
-            "version 2": lambda: client.infer(MODEL, [images], model_version="2"),
-            "sequence": lambda: client.infer(MODEL, [images], sequence_id=1, sequence_start=True),
-            "load_model": lambda: client.load_model(MODEL),
-            "trace settings": lambda: client.get_trace_settings(MODEL),
-            "log settings": client.get_log_settings,
-        }.items():
+        client.infer(MODEL, [images], sequence_id=1, sequence_start=True)
+        print("sequence_id is taken")
+        client.load_model(MODEL)
+        print("load_model is taken, ready", client.is_model_ready(MODEL))
+        for name, status, call in (
+            ("unknown model", "NOT_FOUND", lambda: client.infer("nobody", [images])),
+            ("version 2", "NOT_FOUND", lambda: client.infer(MODEL, [images], model_version="2")),
+            ("trace settings", "UNIMPLEMENTED", client.get_trace_settings),
+            ("log settings", "UNIMPLEMENTED", client.get_log_settings),
+        ):
             try:
                 call()
-                print(f"{name}: taken")
+                raise AssertionError(f"{name}: an answer came, expected {status}")
             except InferenceServerException as error:
+                if error.status() != f"StatusCode.{status}":
+                    raise
                 print(f"{name}: {error}")
 
 
