@@ -6,6 +6,7 @@ python -m benchmarks.shared_memory --perf-analyzer PROGRAM [--model resnet50-ori
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
 
@@ -29,7 +30,7 @@ def main() -> None:
     command = [sys.executable, "-m", "rootserve.server", "--port", "0", "--metrics-port", "0"]
     command += ["--models", options.model, "--engine", options.engine, "--shared-memory", "system"]
     ways = {"messages": (), "shared memory": ("--shared-memory", "system")}
-    print(machine("cpu", 0))
+    print(machine("cpu", len(os.sched_getaffinity(0))))
     print("| rows of a request | messages, requests/s | shared memory, requests/s | ratio |")
     print("|---|---|---|---|")
     with serving(command) as server:
