@@ -32,6 +32,7 @@ from rootserve.server.wire.inference import InferenceService, ServerIdentity
 from rootserve.server.wire.memory_guard import MemoryGuard
 from rootserve.server.wire.parse_outputs import RequestLimits
 from rootserve.server.wire.shared_memory import Regions
+from tests.support.held import hold
 from tests.support.server_process import infer_request, plain_images
 
 NAME = "nin-root-16"
@@ -82,9 +83,7 @@ class TracedService:
         variant = get_variant(NAME)
         models = Models([ModelCard(variant, network_cost(variant), None, None)])
         models.select([NAME])
-        model = models.get(NAME)
-        assert model is not None
-        model.ready_on.add("w")
+        hold(models, "w", NAME)
         self.exporter = InMemorySpanExporter()
         self.pool = FakePool()
         self.observer = TraceIds()

@@ -155,7 +155,7 @@ def _analyses(settings: Settings, pool: WorkerPool, observer: Observers) -> Anal
     On the CPU it may use what all workers use.
     """
     threads: dict[str, int] = {}
-    for spec in (state.spec for state in pool.workers.values()):
+    for spec in (worker.spec for worker in pool.workers.values()):
         threads[spec.device] = threads.get(spec.device, 0) + spec.threads
     helpers = [Helper(device, min(count, cpu_count())) for device, count in threads.items()]
     limits = AnalysisLimits(

@@ -93,9 +93,8 @@ class ModelControl:
                 # A worker that dies meanwhile is replaced by one that has the model as well.
                 await self._dispatcher.drain_model(name)
             finally:
-                model.retiring = False
-                self._pool.unload(name)
-                model.was_ready = False
+                model.retiring, model.last = False, None
+                self._pool.reconcile()
             fields = {"model": name, "caller": caller}
             _log.info("model %s was unloaded", name, extra=fields)
 

@@ -34,10 +34,10 @@ class Monitoring:
         """From now on read at each scrape, from its thread, what is not counted by events."""
 
         def workers() -> Iterator[WorkerView]:
-            for state in pool.workers.values():
-                handle = state.handle
+            for worker in pool.workers.values():
+                handle, spec = worker.handle, worker.spec
                 pid = handle.pid if handle else 0
-                yield WorkerView(state.spec.name, state.spec.device, state.ready, pid)
+                yield WorkerView(spec.name, spec.device, worker.state.ready, pid)
 
         for worker in pool.workers:
             self.metrics.show_worker(worker)

@@ -15,6 +15,7 @@ from rootserve.server.models import ModelCard, Models
 from rootserve.server.observers.events import Observer, Refusal
 from rootserve.server.pending import Answer, Pending, Report
 from rootserve.server.refusals import Reason, RefusalError
+from tests.support.held import hold
 from tests.support.pending import pending
 
 NAME = "nin-root-16"
@@ -65,9 +66,7 @@ class Room:
         self.dispatcher = Dispatcher(scheduler, self.pool, self.models, self.observer)  # type: ignore[arg-type]
 
     def worker_ready(self, name: str = "w") -> None:
-        model = self.models.get(NAME)
-        assert model is not None
-        model.ready_on.add(name)
+        hold(self.models, name, NAME)
         self.dispatcher.worker_ready(name, frozenset([NAME]))
 
     def ask(self, rows: int = 1, patience_s: float = math.inf) -> asyncio.Task[Answer]:
@@ -225,11 +224,10 @@ async def test_what_waits_for_a_model_that_fails_is_refused(room: Room) -> None:
     room.worker_ready()
     call = room.ask()
     await settle()
-    model = room.models.get(NAME)
-    assert model is not None
-    model.ready_on.clear()
     room.dispatcher.worker_lost("w")
-    model.failures["w"] = "weights are gone"
+    state = room.models.workers["w"]
+    state.reset()
+    state.failed[NAME] = room.models[NAME].card, "weights are gone"
     room.dispatcher.model_failed(NAME)
     with pytest.raises(RefusalError, match="w: weights are gone") as caught:
         await call

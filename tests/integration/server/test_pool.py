@@ -218,7 +218,7 @@ async def test_what_retires_is_loaded_by_a_replacement_until_it_is_unloaded(room
     room.get_ready("a")
     assert room.events.models["a"] == {NAME}
     model.retiring = False
-    room.pool.unload(NAME)
+    room.pool.reconcile()
     assert room.events.models == {"a": frozenset(), "b": frozenset()}
     assert not room.handle("a").has
 
@@ -242,7 +242,7 @@ async def test_a_model_that_was_unloaded_while_a_worker_loaded_it_is_forgotten(r
     model = room.models.get(NAME)
     assert model is not None
     model.served = False
-    room.pool.unload(NAME)
+    room.pool.reconcile()
     room.handle("b").loaded()
     assert room.events.models["b"] == frozenset()
     assert not room.handle("b").has
