@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rootmodels.cifar10 import decode_image, find_files
-from rootmodels.data_error import DataError
-from rootmodels.parquet_rows import Row, iterate_rows, row_count
+from rootserve.pictures import DataError
+from rootserve.pictures.parquet import Row, find_files, iterate_rows, row_count
 
 
 class ParquetImages:
@@ -31,8 +30,7 @@ class ParquetImages:
             raise DataError(f"{path} holds no images")
         self._position = 0
         self._rows = self._iterate()
-        row = self._next()
-        first = decode_image(row.name, row.content)
+        first = self._next().pixels()
         self.size: tuple[int, int] = (first.shape[1], first.shape[2])
         """Height and width of the first image; all others have to have them too."""
 
@@ -53,7 +51,7 @@ class ParquetImages:
         images = np.empty((rows, 3, *self.size), np.uint8)
         for number in range(rows):
             row = self._next()
-            image = decode_image(row.name, row.content)
+            image = row.pixels()
             if image.shape[1:] != self.size:
                 height, width = self.size
                 raise DataError(f"{row.name} is {image.shape[1:]}, expected {height}x{width}")

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
-from types import TracebackType
 from typing import Self
 
 from rootserve.server.analysis import messages
+from rootserve.server.background import keep_going
 from rootserve.server.workers.child import environment
 from rootserve.server.workers.memory import SlotLayout, SlotMemory
 
@@ -44,7 +45,7 @@ class Helper:
         self._jobs = 0
         self._paused = False
         self._idle: asyncio.TimerHandle | None = None
-        self._ending: set[asyncio.Task[int]] = set()
+        self._ending: set[asyncio.Task[None]] = set()
         self.generation = 0
         """Rises with each start, so that jobs know that they are to be begun again."""
 
@@ -101,7 +102,7 @@ class Helper:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        except OSError:
+        except BaseException:
             link.close()
             raise
         finally:
@@ -182,7 +183,9 @@ class Helper:
         link.close()
         process.kill()
         # Even to end, it needs a processor that nobody else wants.
-        task = asyncio.get_running_loop().create_task(asyncio.to_thread(process.wait))
+        name = f"waiting for analysis process {process.pid}"
+        waiting = functools.partial(asyncio.to_thread, process.wait)
+        task = asyncio.get_running_loop().create_task(keep_going(name, waiting))
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
         _log.info("analysis process on %s ended: %s", self.device, why, extra={"pid": process.pid})
@@ -204,12 +207,7 @@ class HelperJob:
         self._helper.opened()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._generation == self._helper.generation:
             with contextlib.suppress(HelperLostError):
                 self._helper.tell(messages.End(self._begin.job))

@@ -21,8 +21,8 @@ from rootmodels.analysis.derived import Kind, derive
 from rootmodels.analysis.errors import AnalysisError
 from rootmodels.analysis.layers import Stage
 from rootmodels.analysis.sums import Sums
-from rootmodels.data_error import DataError
 from rootmodels.weights_info import file_sha256
+from rootserve.pictures import DataError
 from rootserve.server.analysis import derived, messages
 from rootserve.server.engines.base import LoadSpec, Precision
 from rootserve.server.engines.profiling import measure

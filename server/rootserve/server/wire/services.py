@@ -17,11 +17,11 @@ from rootserve.server.observers.traces import Traces
 from rootserve.server.settings import Settings
 from rootserve.server.wire.catalog import CatalogService
 from rootserve.server.wire.describe import Tensors
+from rootserve.server.wire.infer import Inference
 from rootserve.server.wire.inference import InferenceService, ServerIdentity
 from rootserve.server.wire.memory_guard import Memory, MemoryGuard
 from rootserve.server.wire.parse_outputs import RequestLimits
 from rootserve.server.wire.reflection import add_reflection
-from rootserve.server.wire.requests import Requests
 from rootserve.server.wire.shared_memory import Regions
 from rootserve.v1 import analysis_pb2, catalog_pb2, catalog_pb2_grpc
 
@@ -61,11 +61,9 @@ def inference(  # noqa: PLR0913, PLR0917 - one for each room it speaks to
         tensors.outputs,
     )
     regions = Regions(enabled=settings.shared_memory == "system")
-    requests = Requests(models, dispatcher, observer, limits, regions, memory, traces)
+    rooms = Inference(models, dispatcher, observer, limits, regions, memory, traces)
     identity = ServerIdentity("rootserve", version(), tensors)
-    return InferenceService(
-        identity, models, dispatcher.limits, statistics, control, regions, requests
-    )
+    return InferenceService(identity, dispatcher.limits, statistics, control, rooms)
 
 
 def add_operations(

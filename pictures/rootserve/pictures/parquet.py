@@ -7,12 +7,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from rootmodels.data_error import DataError
+from rootserve.pictures import DataError, PictureError
+from rootserve.pictures.decode import opened, pixels_of, to_rgb
 
 _BATCH_ROWS = 256
+_EXPECTED = {
+    False: "expected parquet with the column img (struct with binary bytes)",
+    True: "expected parquet with the columns img (struct with binary bytes) and label (integer)",
+}
+"""By whether labels are wanted."""
 
 
 class Row(NamedTuple):
@@ -21,6 +29,35 @@ class Row(NamedTuple):
     name: str
     content: bytes
     label: int
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """The image as uint8 [3, H, W], RGB.
+
+        Raises:
+            DataError: if it cannot be decoded.
+        """
+        try:
+            with opened(self.content) as file:
+                return pixels_of(to_rgb(file))
+        except PictureError as error:
+            raise DataError(f"{self.name} {error}") from error
+
+
+def find_files(path: Path, split: str, *, labels: bool = False) -> list[Path]:
+    """The files of a split at ``path``: itself, or a folder's ``SPLIT-*.parquet``, also below ``plain_text``.
+
+    Raises:
+        DataError: if there are none.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise DataError(f"{path}: no such file or folder; {_EXPECTED[labels]}")
+    patterns = (f"{split}-*.parquet", f"plain_text/{split}-*.parquet")
+    files = next(filter(None, (sorted(path.glob(pattern)) for pattern in patterns)), None)
+    if files is None:
+        raise DataError(f"{path}: holds neither {' nor '.join(patterns)}")
+    return files
 
 
 def row_count(file: Path, *, labels: bool = False) -> int:
@@ -47,14 +84,12 @@ def iterate_rows(file: Path, *, labels: bool = False) -> Iterator[Row]:
             marks = batch.column("label").to_pylist() if labels else [-1] * len(cells)
             for cell, label in zip(cells, marks, strict=True):
                 name = f"{file}: image {number}"
-                content = (cell or {}).get("bytes")
+                content, path = (cell or {}).get("bytes"), (cell or {}).get("path")
                 if not content:
-                    path = (cell or {}).get("path")
-                    raise DataError(
-                        f"{name} has no bytes" + (f", only the path {path[:80]!r}" if path else "")
-                    )
+                    only = f", only the path {path[:80]!r}" if path else ""
+                    raise DataError(f"{name} has no bytes{only}; {_EXPECTED[labels]}")
                 if label is None:
-                    raise DataError(f"{name} has no label")
+                    raise DataError(f"{name} has no label; {_EXPECTED[labels]}")
                 yield Row(name, content, label)
                 number += 1
 
@@ -67,7 +102,7 @@ def _opened(file: Path, *, labels: bool) -> Iterator[pq.ParquetFile]:
             yield parquet
     except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise DataError(f"{file} is not a readable parquet file: {reason}") from error
+        raise DataError(f"{file}: cannot be read ({reason}); {_EXPECTED[labels]}") from error
 
 
 def _check_columns(file: Path, schema: pa.Schema, *, labels: bool) -> None:
@@ -77,10 +112,8 @@ def _check_columns(file: Path, schema: pa.Schema, *, labels: bool) -> None:
     fits = content is not None and (
         pa.types.is_binary(content) or pa.types.is_large_binary(content)
     )
-    wanted = "img (struct with the binary field bytes)"
     if labels:
-        wanted += " and label (integer)"
         fits = fits and "label" in schema.names and pa.types.is_integer(schema.field("label").type)
     if not fits:
         found = ", ".join(f"{field.name} ({field.type})" for field in schema)[:200] or "none"
-        raise DataError(f"{file} has the columns {found}; expected {wanted}")
+        raise DataError(f"{file}: has the columns {found}; {_EXPECTED[labels]}")
