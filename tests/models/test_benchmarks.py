@@ -16,5 +16,6 @@ def test_every_benchmark_can_be_imported() -> None:
         capture_output=True,
         text=True,
         timeout=300,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
