@@ -17,7 +17,7 @@ import numpy as np
 from tritonclient.grpc import service_pb2 as oip
 
 from benchmarks.server_process import Server, serving
-from rootserve.server.machine import cpu_name
+from rootmodels.processor import cpu_name
 
 MODEL = "nin-root-16"
 METHODS = ("ModelInfer", "ModelStreamInfer")
