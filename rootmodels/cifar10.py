@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rootmodels.data_error import DataError
 from rootmodels.parquet_rows import iterate_rows, row_count
-from rootmodels.pictures import PictureError, opened, pixels_of, to_rgb
+from rootmodels.pictures import MOST_PIXELS, PictureError, opened, pixels_of, to_rgb
 
 Split = Literal["train", "test"]
 _CLASSES = 10
@@ -76,23 +76,32 @@ def _read_file(path: Path) -> LabelledImages:
     images = np.empty((row_count(path, labels=True), 3, 32, 32), np.uint8)
     labels = np.empty(len(images), np.int64)
     for number, row in enumerate(iterate_rows(path, labels=True)):
-        image = decode_image(row.name, row.content)
-        if image.shape != (3, 32, 32):
-            raise DataError(f"{row.name} is {image.shape[1:]}, expected 32x32")
+        image = decode_image(row.name, row.content, (32, 32))
         if not 0 <= row.label < _CLASSES:
             raise DataError(f"{row.name} has the label {row.label}, expected 0 to {_CLASSES - 1}")
         images[number], labels[number] = image, row.label
     return LabelledImages(images, labels)
 
 
-def decode_image(name: str, data: bytes) -> NDArray[np.uint8]:
+def decode_image(
+    name: str, data: bytes, size: tuple[int, int] | None = None, *, max_pixels: int = MOST_PIXELS
+) -> NDArray[np.uint8]:
     """An encoded image as uint8 [3, H, W], RGB. ``name`` is what an error calls it.
 
+    What its header says is looked at first: one that is too large is not decoded.
+
     Raises:
-        DataError: if it cannot be decoded.
+        DataError: if it cannot be decoded, has more than ``max_pixels``, or another height and width.
     """
     try:
-        with opened(data) as file:
-            return pixels_of(to_rgb(file))
+        with opened(data, max_pixels=max_pixels) as file:
+            # Not upright yet: height and width may still change places.
+            came: tuple[int, ...] = (file.size[1], file.size[0])
+            if size is None or sorted(came) == sorted(size):
+                image = pixels_of(to_rgb(file))
+                came = image.shape[1:]
     except PictureError as error:
         raise DataError(f"{name} cannot be decoded: it {error}") from error
+    if size is not None and came != size:
+        raise DataError(f"{name} is {came}, expected {size[0]}x{size[1]}")
+    return image

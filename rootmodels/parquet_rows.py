@@ -30,7 +30,10 @@ def row_count(file: Path, *, labels: bool = False) -> int:
         DataError: if it cannot be read, or has other columns; one line that names the file.
     """
     with _opened(file, labels=labels) as parquet:
-        return int(parquet.metadata.num_rows)
+        count = int(parquet.metadata.num_rows)
+    if count < 0:
+        raise DataError(f"{file} is not a readable parquet file: it says that it has {count} rows")
+    return count
 
 
 def iterate_rows(file: Path, *, labels: bool = False) -> Iterator[Row]:
@@ -39,10 +42,9 @@ def iterate_rows(file: Path, *, labels: bool = False) -> Iterator[Row]:
     Raises:
         DataError: as :func:`row_count`, or if a row lacks its image or label; then it names the row too.
     """
-    columns = ["img", "label"] if labels else ["img"]
     with _opened(file, labels=labels) as parquet:
         number = 0
-        for batch in parquet.iter_batches(_BATCH_ROWS, columns=columns):
+        for batch in _batches(file, parquet, labels=labels):
             cells = batch.column("img").to_pylist()
             marks = batch.column("label").to_pylist() if labels else [-1] * len(cells)
             for cell, label in zip(cells, marks, strict=True):
@@ -57,6 +59,31 @@ def iterate_rows(file: Path, *, labels: bool = False) -> Iterator[Row]:
                     raise DataError(f"{name} has no label")
                 yield Row(name, content, label)
                 number += 1
+        if number != parquet.metadata.num_rows:
+            raise DataError(
+                f"{file} has {number} images, expected the {parquet.metadata.num_rows} it says it has"
+            )
+
+
+def _batches(file: Path, parquet: pq.ParquetFile, *, labels: bool) -> Iterator[pa.RecordBatch]:
+    """What is in ``parquet``, a few rows at a time.
+
+    Raises:
+        DataError: if a batch is damaged; names its first row.
+    """
+    batches = parquet.iter_batches(_BATCH_ROWS, columns=["img", "label"] if labels else ["img"])
+    number = 0
+    while True:
+        try:
+            batch = next(batches, None)
+        except Exception as error:  # damage makes pyarrow raise whatever it comes upon
+            raise DataError(
+                f"{file} cannot be read from image {number} on: {_reason(error)}"
+            ) from error
+        if batch is None:
+            return
+        yield batch
+        number += len(batch)
 
 
 @contextmanager
@@ -65,9 +92,15 @@ def _opened(file: Path, *, labels: bool) -> Iterator[pq.ParquetFile]:
         with pq.ParquetFile(file) as parquet:
             _check_columns(file, parquet.schema_arrow, labels=labels)
             yield parquet
-    except (OSError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise DataError(f"{file} is not a readable parquet file: {reason}") from error
+    except DataError:
+        raise
+    except Exception as error:  # as for a batch: not all of it is an ArrowException
+        raise DataError(f"{file} is not a readable parquet file: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """What pyarrow says, as part of one line."""
+    return str(error).splitlines()[0][:200] if str(error).strip() else type(error).__name__
 
 
 def _check_columns(file: Path, schema: pa.Schema, *, labels: bool) -> None:
