@@ -232,7 +232,9 @@ def test_the_health_check_finds_the_service_on_any_address_with_tls_and_tokens_t
         certificates = make_certificates(folder)
         tokens = folder / "tokens.toml"
         tokens.touch(0o600)
-        tokens.write_text('[[token]]\nname = "a"\nsecret = "a-0123456789abcdef"\ngroups = ["health"]\n')
+        tokens.write_text(
+            '[[token]]\nname = "a"\nsecret = "a-0123456789abcdef"\ngroups = ["health"]\n'
+        )
         environment |= {
             "ROOTSERVE_TOKEN_FILE": str(tokens),
             "ROOTSERVE_TLS_CERT": str(certificates.path("server.crt")),
@@ -245,7 +247,17 @@ def test_the_health_check_finds_the_service_on_any_address_with_tls_and_tokens_t
     assert health_check(environment, metrics_port) == 1
 
 
-IN_A_CONTAINER = ["unshare", "--mount", "--pid", "--net", "--fork", "--kill-child", "--mount-proc", "bash", "-c"]
+IN_A_CONTAINER = [
+    "unshare",
+    "--mount",
+    "--pid",
+    "--net",
+    "--fork",
+    "--kill-child",
+    "--mount-proc",
+    "bash",
+    "-c",
+]
 IMAGE = """
 set -e
 ip link set lo up
@@ -260,11 +272,14 @@ def can_be_contained() -> bool:
     if not shutil.which("unshare") or not shutil.which("nsenter"):
         return False
     script = "ip link set lo up && mount -t tmpfs tmpfs /opt"
-    return subprocess.run([*IN_A_CONTAINER, script], capture_output=True, check=False).returncode == 0
+    return (
+        subprocess.run([*IN_A_CONTAINER, script], capture_output=True, check=False).returncode == 0
+    )
 
 
 @pytest.mark.skipif(
-    not can_be_contained(), reason="only root can give the service processes and a network of its own"
+    not can_be_contained(),
+    reason="only root can give the service processes and a network of its own",
 )
 @pytest.mark.parametrize(
     "arguments",
