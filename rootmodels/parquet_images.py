@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rootmodels.cifar10 import decode_image, find_files
-from rootmodels.data_error import DataError
-from rootmodels.parquet_rows import Row, iterate_rows, row_count
-from rootmodels.pictures import MOST_PIXELS
+from rootserve.pictures import DataError
+from rootserve.pictures.decode import MOST_PIXELS
+from rootserve.pictures.parquet import Row, find_files, iterate_rows, row_count
 
 
 class ParquetImages:
@@ -30,11 +29,10 @@ class ParquetImages:
         self._files = find_files(path, "test")
         self.images = sum(row_count(file) for file in self._files)
         if self.images == 0:
-            raise DataError(f"{path} holds no images")
+            raise DataError(f"{path}: holds no images")
         self._position = 0
         self._rows = self._iterate()
-        row = self._next()
-        first = decode_image(row.name, row.content, max_pixels=max_pixels)
+        first = self._next().pixels(max_pixels=max_pixels)
         self.size: tuple[int, int] = (first.shape[1], first.shape[2])
         """Height and width of the first image; all others have to have them too."""
 
@@ -47,7 +45,7 @@ class ParquetImages:
         """
         if start + rows > self.images:
             raise DataError(
-                f"{self._path} has {self.images} images, expected at least {start + rows}"
+                f"{self._path}: holds {self.images} images, expected at least {start + rows}"
             )
         if start < self._position:
             self._position = 0
@@ -56,15 +54,14 @@ class ParquetImages:
             self._next()
         images = np.empty((rows, 3, *self.size), np.uint8)
         for number in range(rows):
-            row = self._next()
-            images[number] = decode_image(row.name, row.content, self.size)
+            images[number] = self._next().pixels(self.size)
         return images
 
     def _next(self) -> Row:
         self._position += 1
         row = next(self._rows, None)
         if row is None:
-            raise DataError(f"{self._path} has fewer images than it says it has")
+            raise DataError(f"{self._path}: holds fewer images than it says it has")
         return row
 
     def _iterate(self) -> Iterator[Row]:

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from rootmodels.cifar10 import read_cifar10
-from rootmodels.data_error import DataError
 from rootmodels.parquet_images import ParquetImages
+from rootserve.pictures import DataError
 
 
 def write(
@@ -60,19 +60,21 @@ def test_equal_data_has_an_equal_hash(tmp_path: Path) -> None:
 
 def test_bad_files_are_refused_with_what_was_wrong(tmp_path: Path) -> None:
     (tmp_path / "text.parquet").write_text("no parquet")
-    with pytest.raises(DataError, match=r"text\.parquet is not a readable parquet file"):
+    with pytest.raises(DataError, match=r"text\.parquet: cannot be read"):
         read_cifar10(tmp_path / "text.parquet", "test")
     write(tmp_path / "columns.parquet", [(32, 32)], ("image", "label"))
-    with pytest.raises(DataError, match=r"has the columns image .*; expected img"):
+    with pytest.raises(
+        DataError, match=r"has the columns image .*; expected parquet with the columns img"
+    ):
         read_cifar10(tmp_path / "columns.parquet", "test")
     write(tmp_path / "size.parquet", [(32, 32), (16, 24)])
     with pytest.raises(DataError, match=r"image 1 is \(24, 16\), expected 32x32"):
         read_cifar10(tmp_path / "size.parquet", "test")
     cells = pa.table({"img": [{"bytes": b"no image", "path": ""}], "label": [0]})
     pq.write_table(cells, tmp_path / "pixels.parquet")
-    with pytest.raises(DataError, match="image 0 cannot be decoded"):
+    with pytest.raises(DataError, match="image 0 is not a picture"):
         read_cifar10(tmp_path / "pixels.parquet", "test")
-    with pytest.raises(DataError, match="no CIFAR-10 at"):
+    with pytest.raises(DataError, match="nowhere: no such file or folder"):
         read_cifar10(tmp_path / "nowhere", "test")
 
 
@@ -108,7 +110,7 @@ _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
         ({"bytes": b"", "path": None}, 0, "image 1 has no bytes"),
         (None, 0, "image 1 has no bytes"),
         ({"bytes": huge_png(), "path": ""}, 0, r"image 1 .*(3600\.0|more than 179) million"),
-        ({"bytes": png()[:60], "path": ""}, 0, "image 1 cannot be decoded: it is damaged"),
+        ({"bytes": png()[:60], "path": ""}, 0, "image 1 is damaged"),
     ],
 )
 def test_a_bad_row_is_named(
@@ -130,7 +132,7 @@ def test_bad_columns_and_pages_are_one_line_that_names_the_file(tmp_path: Path) 
     file = write_cells(tmp_path / "strings.parquet", strings, [0])
     for read in (lambda: read_cifar10(file, "test"), lambda: ParquetImages(file)):
         with pytest.raises(
-            DataError, match=r"strings\.parquet has the columns img \(struct<bytes: string"
+            DataError, match=r"strings\.parquet: has the columns img \(struct<bytes: string"
         ):
             read()
     cells = pa.array([{"bytes": png(), "path": ""}] * 50, _IMAGE)
@@ -140,7 +142,7 @@ def test_bad_columns_and_pages_are_one_line_that_names_the_file(tmp_path: Path) 
     file.write_bytes(content)
     for read in (lambda: read_cifar10(file, "test"), lambda: ParquetImages(file)):
         with pytest.raises(
-            DataError, match=r"page\.parquet cannot be read from image 0 on: "
+            DataError, match=r"page\.parquet: cannot be read from image 0 on \("
         ) as error:
             read()
         assert len(str(error.value).splitlines()) == 1
@@ -182,7 +184,7 @@ def test_a_batch_that_is_damaged_names_its_first_row(tmp_path: Path) -> None:
     file.write_bytes(damaged)
     images = ParquetImages(file)
     assert len(images.read(0, 256)) == 256
-    with pytest.raises(DataError, match=r"x\.parquet cannot be read from image 256 on: "):
+    with pytest.raises(DataError, match=r"x\.parquet: cannot be read from image 256 on \("):
         images.read(256, 1)
 
 
@@ -192,9 +194,9 @@ def test_a_file_that_promises_more_rows_than_it_has_is_refused(
     write(tmp_path / "x.parquet", [(8, 8)] * 3)
     monkeypatch.setattr("rootmodels.parquet_images.row_count", lambda _: 5)
     images = ParquetImages(tmp_path / "x.parquet")
-    with pytest.raises(DataError, match=r"x\.parquet has fewer images than it says it has"):
+    with pytest.raises(DataError, match=r"x\.parquet: holds fewer images than it says it has"):
         images.read(0, 5)
-    with pytest.raises(DataError, match=r"x\.parquet has 5 images, expected at least 6"):
+    with pytest.raises(DataError, match=r"x\.parquet: holds 5 images, expected at least 6"):
         images.read(0, 6)
 
 
@@ -208,7 +210,7 @@ def test_an_image_that_is_too_large_is_not_decoded(
     def decode(*_: object) -> None:
         raise AssertionError("it was decoded")
 
-    monkeypatch.setattr("rootmodels.cifar10.to_rgb", decode)
+    monkeypatch.setattr("rootserve.pictures.parquet.to_rgb", decode)
     with pytest.raises(DataError, match=r"image 0 .* it was decoded"):
         images.read(0, 1)
     with pytest.raises(DataError, match=r"image 1 is \(5000, 5000\), expected 8x8"):

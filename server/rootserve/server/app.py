@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import grpc
 from tritonclient.grpc import service_pb2_grpc
 
-from rootmodels.data_error import DataError
+from rootserve.pictures import DataError
 from rootserve.server import logs, version
 from rootserve.server.analysis.datasets import Dataset, find_datasets
 from rootserve.server.analysis.helper import Helper
@@ -196,14 +196,14 @@ async def serve(settings: Settings) -> NoReturn:
 
     traces = _open_traces(settings)
     trace_id = current_trace_id if traces else None
-    monitoring = Monitoring(models, trace_id)
-    statistics = Statistics()
+    monitoring, statistics = Monitoring(models, trace_id), Statistics()
     refusal_log = RefusalLog(trace_id=trace_id)
-    observer = Observers([monitoring.metrics, statistics, refusal_log])
+    observers = (monitoring.metrics, statistics, refusal_log, traces)
+    observer = Observers([one for one in observers if one is not None])
     scheduler = Scheduler(scheduler_limits(settings, specs))
     pool = WorkerPool(specs, models, settings.load_timeout_s)
     dispatcher = Dispatcher(
-        scheduler, pool, models, observer, traces, max_bytes=settings.max_queue_mb * 2**20
+        scheduler, pool, models, observer, max_bytes=settings.max_queue_mb * 2**20
     )
     analyses = _analyses(settings, pool, observer)
     health = Health(models, [services.INFERENCE], [services.ANALYSIS, services.CATALOG])

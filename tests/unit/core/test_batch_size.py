@@ -136,7 +136,7 @@ def dispatched(
     scheduler.model_measured("m", latency)
     scheduler.worker_ready("w", ["m"])
     for number in range(requests):
-        assert scheduler.offer(Request(number, "m", 1, 100.0), 100.0) is None
+        assert scheduler.offer(Request(number, "m", 1, 100.0), 100.0).declined is None
     decisions = scheduler.poll(100.0)
     return [batch.rows for batch in decisions.dispatches], decisions.wake_s
 
@@ -144,10 +144,6 @@ def dispatched(
 def test_batches_are_no_larger_than_pays() -> None:
     assert dispatched(SLOW, 20, Limits())[0] == [4, 4]
     assert dispatched(STEEP, 20, Limits())[0] == [20]
-
-
-def test_sizes_that_the_operator_prefers_go_before_what_was_measured() -> None:
-    assert dispatched(SLOW, 20, Limits(preferred_rows=(16,)))[0][0] == 20
 
 
 def test_a_request_larger_than_pays_goes_alone() -> None:
@@ -180,7 +176,7 @@ def test_each_kind_of_worker_gets_batches_of_its_own_size_and_its_own_time_to_ha
     scheduler.worker_ready("s", ["m"], "slow")
     scheduler.worker_ready("f", ["m"], "fast")
     for number in range(64):
-        assert scheduler.offer(Request(number, "m", 1, 100.0), 100.0) is None
+        assert scheduler.offer(Request(number, "m", 1, 100.0), 100.0).declined is None
     rows = {batch.worker: batch.rows for batch in scheduler.poll(100.0).dispatches}
     assert rows == {"s": 4, "f": 32}
     # Four rows take 32 ms on the slow one, 32 rows 2.3 ms on the fast one; both times 20, or 0.1 s.

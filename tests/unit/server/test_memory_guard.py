@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from rootserve.server.core.reasons import Reason, RefusalError
+from rootserve.server.refusals import Reason, RefusalError
 from rootserve.server.wire import memory_guard
 from rootserve.server.wire.memory_guard import Memory, MemoryGuard
 

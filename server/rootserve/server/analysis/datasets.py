@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rootmodels.data_error import DataError
+from rootserve.pictures import DataError
 
 
 @dataclass(frozen=True, slots=True)

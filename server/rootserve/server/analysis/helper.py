@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-from types import TracebackType
 from typing import Self
 
 from rootserve.server.analysis import messages
@@ -208,12 +207,7 @@ class HelperJob:
         self._helper.opened()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._generation == self._helper.generation:
             with contextlib.suppress(HelperLostError):
                 self._helper.tell(messages.End(self._begin.job))

@@ -21,9 +21,9 @@ from rootmodels.analysis.derived import Kind, derive
 from rootmodels.analysis.errors import AnalysisError
 from rootmodels.analysis.layers import Stage, analysable_layers
 from rootmodels.analysis.sums import Sums
-from rootmodels.data_error import DataError
 from rootmodels.layer import Layer
 from rootmodels.weights_info import WeightsError, file_sha256
+from rootserve.pictures import DataError
 from rootserve.server.analysis import derived, messages
 from rootserve.server.engines.base import LoadSpec, Precision
 from rootserve.server.engines.profiling import measure

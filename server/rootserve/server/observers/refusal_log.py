@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from rootserve.server.core.reasons import Reason
 from rootserve.server.observers.events import Observer, Refusal
+from rootserve.server.refusals import Reason
 
 _log = logging.getLogger(__name__)
 
@@ -22,6 +22,14 @@ _OF_THE_CALLER = frozenset(
     {
         Reason.INVALID_REQUEST,
         Reason.UNKNOWN_MODEL,
+        Reason.UNKNOWN_LAYER,
+        Reason.UNKNOWN_SERVICE,
+        Reason.UNKNOWN_DATASET,
+        Reason.UNKNOWN_REGION,
+        Reason.ALREADY_REGISTERED,
+        Reason.NOT_IMPLEMENTED,
+        Reason.CONTROL_OFF,
+        Reason.SHARED_MEMORY_OFF,
         Reason.CANCELLED,
         Reason.DEADLINE_LOST,
         Reason.DEADLINE_EXPIRED,

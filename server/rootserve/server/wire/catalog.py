@@ -10,8 +10,9 @@ import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from rootmodels.families import UNNAMED_CLASSES
+from rootmodels.processor import cpu_name
 from rootserve.server.core.scheduler import Limits
-from rootserve.server.machine import cpu_count, cpu_name
+from rootserve.server.machine import cpu_count
 from rootserve.server.models import Model, Models, State
 from rootserve.server.workers.pool import WorkerPool
 from rootserve.v1 import catalog_pb2 as pb

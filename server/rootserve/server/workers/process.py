@@ -18,13 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rootmodels.families import FAMILIES
+from rootmodels.processor import cpu_name
 from rootmodels.variants import get_variant
 from rootmodels.weights_info import WeightsError, file_sha256
 from rootserve.server.core.batch_size import Latency, settle
 from rootserve.server.engines.base import Engine, Images, LoadSpec
 from rootserve.server.engines.choice import load_best
 from rootserve.server.engines.choice_cache import ChoiceCache
-from rootserve.server.machine import cpu_count, cpu_name
+from rootserve.server.machine import cpu_count
 from rootserve.server.workers import messages
 from rootserve.server.workers.assembly import Decoded, PictureSize, decode_segments
 from rootserve.server.workers.child import leave_ending_to_the_service
@@ -154,7 +155,7 @@ class WorkerProcess:
         began = time.monotonic()
         weights = None if load.weights is None else Path(load.weights)
         options = self._options
-        spec = LoadSpec(load.model, weights, options.device, options.threads, cache=options.cache)
+        spec = LoadSpec(load.model, weights, options.device, options.threads)
         try:
             check_sha256(weights, load.weights_sha256)
             chosen = load_best(spec, load.engine, load.precision, self._choices)

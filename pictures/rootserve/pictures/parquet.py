@@ -7,12 +7,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from rootmodels.data_error import DataError
+from rootserve.pictures import DataError, PictureError
+from rootserve.pictures.decode import MOST_PIXELS, opened, pixels_of, to_rgb
 
 _BATCH_ROWS = 256
+_EXPECTED = {
+    False: "expected parquet with the column img (struct with binary bytes)",
+    True: "expected parquet with the columns img (struct with binary bytes) and label (integer)",
+}
+"""By whether labels are wanted."""
 
 
 class Row(NamedTuple):
@@ -21,6 +29,47 @@ class Row(NamedTuple):
     name: str
     content: bytes
     label: int
+
+    def pixels(
+        self, size: tuple[int, int] | None = None, *, max_pixels: int = MOST_PIXELS
+    ) -> NDArray[np.uint8]:
+        """The image as uint8 [3, H, W], RGB.
+
+        What its header says is looked at first: an image that is too large is not decoded.
+
+        Raises:
+            DataError: if it cannot be decoded, has more than ``max_pixels``, or not the height and width
+                that ``size`` wants.
+        """
+        try:
+            with opened(self.content, max_pixels=max_pixels) as file:
+                # Not upright yet: height and width may still change places.
+                came: tuple[int, ...] = (file.size[1], file.size[0])
+                if size is None or sorted(came) == sorted(size):
+                    image = pixels_of(to_rgb(file))
+                    came = image.shape[1:]
+        except PictureError as error:
+            raise DataError(f"{self.name} {error}") from error
+        if size is not None and came != size:
+            raise DataError(f"{self.name} is {came}, expected {size[0]}x{size[1]}")
+        return image
+
+
+def find_files(path: Path, split: str, *, labels: bool = False) -> list[Path]:
+    """The files of a split at ``path``: itself, or a folder's ``SPLIT-*.parquet``, also below ``plain_text``.
+
+    Raises:
+        DataError: if there are none.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise DataError(f"{path}: no such file or folder; {_EXPECTED[labels]}")
+    patterns = (f"{split}-*.parquet", f"plain_text/{split}-*.parquet")
+    files = next(filter(None, (sorted(path.glob(pattern)) for pattern in patterns)), None)
+    if files is None:
+        raise DataError(f"{path}: holds neither {' nor '.join(patterns)}")
+    return files
 
 
 def row_count(file: Path, *, labels: bool = False) -> int:
@@ -32,7 +81,9 @@ def row_count(file: Path, *, labels: bool = False) -> int:
     with _opened(file, labels=labels) as parquet:
         count = int(parquet.metadata.num_rows)
     if count < 0:
-        raise DataError(f"{file} is not a readable parquet file: it says that it has {count} rows")
+        raise DataError(
+            f"{file}: cannot be read (it says that it has {count} rows); {_EXPECTED[labels]}"
+        )
     return count
 
 
@@ -49,20 +100,17 @@ def iterate_rows(file: Path, *, labels: bool = False) -> Iterator[Row]:
             marks = batch.column("label").to_pylist() if labels else [-1] * len(cells)
             for cell, label in zip(cells, marks, strict=True):
                 name = f"{file}: image {number}"
-                content = (cell or {}).get("bytes")
+                content, path = (cell or {}).get("bytes"), (cell or {}).get("path")
                 if not content:
-                    path = (cell or {}).get("path")
-                    raise DataError(
-                        f"{name} has no bytes" + (f", only the path {path[:80]!r}" if path else "")
-                    )
+                    only = f", only the path {path[:80]!r}" if path else ""
+                    raise DataError(f"{name} has no bytes{only}; {_EXPECTED[labels]}")
                 if label is None:
-                    raise DataError(f"{name} has no label")
+                    raise DataError(f"{name} has no label; {_EXPECTED[labels]}")
                 yield Row(name, content, label)
                 number += 1
         if number != parquet.metadata.num_rows:
-            raise DataError(
-                f"{file} has {number} images, expected the {parquet.metadata.num_rows} it says it has"
-            )
+            said = parquet.metadata.num_rows
+            raise DataError(f"{file}: holds {number} images, expected the {said} it says it has")
 
 
 def _batches(file: Path, parquet: pq.ParquetFile, *, labels: bool) -> Iterator[pa.RecordBatch]:
@@ -78,7 +126,7 @@ def _batches(file: Path, parquet: pq.ParquetFile, *, labels: bool) -> Iterator[p
             batch = next(batches, None)
         except Exception as error:  # damage makes pyarrow raise whatever it comes upon
             raise DataError(
-                f"{file} cannot be read from image {number} on: {_reason(error)}"
+                f"{file}: cannot be read from image {number} on ({_reason(error)}); {_EXPECTED[labels]}"
             ) from error
         if batch is None:
             return
@@ -95,7 +143,9 @@ def _opened(file: Path, *, labels: bool) -> Iterator[pq.ParquetFile]:
     except DataError:
         raise
     except Exception as error:  # as for a batch: not all of it is an ArrowException
-        raise DataError(f"{file} is not a readable parquet file: {_reason(error)}") from error
+        raise DataError(
+            f"{file}: cannot be read ({_reason(error)}); {_EXPECTED[labels]}"
+        ) from error
 
 
 def _reason(error: Exception) -> str:
@@ -110,10 +160,8 @@ def _check_columns(file: Path, schema: pa.Schema, *, labels: bool) -> None:
     fits = content is not None and (
         pa.types.is_binary(content) or pa.types.is_large_binary(content)
     )
-    wanted = "img (struct with the binary field bytes)"
     if labels:
-        wanted += " and label (integer)"
         fits = fits and "label" in schema.names and pa.types.is_integer(schema.field("label").type)
     if not fits:
         found = ", ".join(f"{field.name} ({field.type})" for field in schema)[:200] or "none"
-        raise DataError(f"{file} has the columns {found}; expected {wanted}")
+        raise DataError(f"{file}: has the columns {found}; {_EXPECTED[labels]}")
