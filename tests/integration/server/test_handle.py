@@ -72,7 +72,7 @@ async def test_starts_that_fail_leave_no_descriptor_and_no_memory(
     with monkeypatch.context() as patch:
         cause(patch)
         for _ in range(TRIES):
-            worker = WorkerHandle(SPEC, lambda *_: None, lambda _: None)
+            worker = WorkerHandle(SPEC, lambda *_: None, lambda _: None, lambda *_: None)
             with pytest.raises(OSError, match=r"told to fail|/nowhere/python"):
                 worker.start()
             if worker.pid:
@@ -86,7 +86,9 @@ async def test_workers_that_end_at_once_leave_no_descriptor_and_no_memory(
     monkeypatch.setattr(WorkerHandle, "_command", lambda *_: ["/bin/false"])
     for _ in range(TRIES):
         ended = asyncio.Event()
-        worker = WorkerHandle(SPEC, lambda *_: None, lambda _, ended=ended: ended.set())
+        worker = WorkerHandle(
+            SPEC, lambda *_: None, lambda _, ended=ended: ended.set(), lambda *_: None
+        )
         worker.start()
         await asyncio.wait_for(ended.wait(), 60)
         assert await worker.wait() == 1
