@@ -21,7 +21,7 @@ from rootserve.server.machine import cpu_count
 
 
 def loads(model: str, options: list[str], cache: Path) -> Iterator[tuple[int, float]]:
-    """Start a server once: for each worker, rows of its batches, and seconds that it took to load ``model``."""
+    """Start a server: for each worker, rows of its batches, and the seconds it took to load ``model``."""
     log = cache / "log"
     log.unlink(missing_ok=True)
     command = [sys.executable, "-m", "rootserve.server", "--port", "0", "--metrics-port", "0"]

@@ -56,9 +56,7 @@ def _read_file(path: Path) -> LabelledImages:
     images = np.empty((row_count(path, labels=True), 3, 32, 32), np.uint8)
     labels = np.empty(len(images), np.int64)
     for number, row in enumerate(iterate_rows(path, labels=True)):
-        image = row.pixels()
-        if image.shape != (3, 32, 32):
-            raise DataError(f"{row.name} is {image.shape[1:]}, expected 32x32")
+        image = row.pixels((32, 32))
         if not 0 <= row.label < _CLASSES:
             raise DataError(f"{row.name} has the label {row.label}, expected 0 to {_CLASSES - 1}")
         images[number], labels[number] = image, row.label

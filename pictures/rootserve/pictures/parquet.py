@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from rootserve.pictures import DataError, PictureError
-from rootserve.pictures.decode import opened, pixels_of, to_rgb
+from rootserve.pictures.decode import MOST_PIXELS, opened, pixels_of, to_rgb
 
 _BATCH_ROWS = 256
 _EXPECTED = {
@@ -30,17 +30,29 @@ class Row(NamedTuple):
     content: bytes
     label: int
 
-    def pixels(self) -> NDArray[np.uint8]:
+    def pixels(
+        self, size: tuple[int, int] | None = None, *, max_pixels: int = MOST_PIXELS
+    ) -> NDArray[np.uint8]:
         """The image as uint8 [3, H, W], RGB.
 
+        What its header says is looked at first: an image that is too large is not decoded.
+
         Raises:
-            DataError: if it cannot be decoded.
+            DataError: if it cannot be decoded, has more than ``max_pixels``, or not the height and width
+                that ``size`` wants.
         """
         try:
-            with opened(self.content) as file:
-                return pixels_of(to_rgb(file))
+            with opened(self.content, max_pixels=max_pixels) as file:
+                # Not upright yet: height and width may still change places.
+                came: tuple[int, ...] = (file.size[1], file.size[0])
+                if size is None or sorted(came) == sorted(size):
+                    image = pixels_of(to_rgb(file))
+                    came = image.shape[1:]
         except PictureError as error:
             raise DataError(f"{self.name} {error}") from error
+        if size is not None and came != size:
+            raise DataError(f"{self.name} is {came}, expected {size[0]}x{size[1]}")
+        return image
 
 
 def find_files(path: Path, split: str, *, labels: bool = False) -> list[Path]:
@@ -67,7 +79,12 @@ def row_count(file: Path, *, labels: bool = False) -> int:
         DataError: if it cannot be read, or has other columns; one line that names the file.
     """
     with _opened(file, labels=labels) as parquet:
-        return int(parquet.metadata.num_rows)
+        count = int(parquet.metadata.num_rows)
+    if count < 0:
+        raise DataError(
+            f"{file}: cannot be read (it says that it has {count} rows); {_EXPECTED[labels]}"
+        )
+    return count
 
 
 def iterate_rows(file: Path, *, labels: bool = False) -> Iterator[Row]:
@@ -76,10 +93,9 @@ def iterate_rows(file: Path, *, labels: bool = False) -> Iterator[Row]:
     Raises:
         DataError: as :func:`row_count`, or if a row lacks its image or label; then it names the row too.
     """
-    columns = ["img", "label"] if labels else ["img"]
     with _opened(file, labels=labels) as parquet:
         number = 0
-        for batch in parquet.iter_batches(_BATCH_ROWS, columns=columns):
+        for batch in _batches(file, parquet, labels=labels):
             cells = batch.column("img").to_pylist()
             marks = batch.column("label").to_pylist() if labels else [-1] * len(cells)
             for cell, label in zip(cells, marks, strict=True):
@@ -92,6 +108,30 @@ def iterate_rows(file: Path, *, labels: bool = False) -> Iterator[Row]:
                     raise DataError(f"{name} has no label; {_EXPECTED[labels]}")
                 yield Row(name, content, label)
                 number += 1
+        if number != parquet.metadata.num_rows:
+            said = parquet.metadata.num_rows
+            raise DataError(f"{file}: holds {number} images, expected the {said} it says it has")
+
+
+def _batches(file: Path, parquet: pq.ParquetFile, *, labels: bool) -> Iterator[pa.RecordBatch]:
+    """What is in ``parquet``, a few rows at a time.
+
+    Raises:
+        DataError: if a batch is damaged; names its first row.
+    """
+    batches = parquet.iter_batches(_BATCH_ROWS, columns=["img", "label"] if labels else ["img"])
+    number = 0
+    while True:
+        try:
+            batch = next(batches, None)
+        except Exception as error:  # damage makes pyarrow raise whatever it comes upon
+            raise DataError(
+                f"{file}: cannot be read from image {number} on ({_reason(error)}); {_EXPECTED[labels]}"
+            ) from error
+        if batch is None:
+            return
+        yield batch
+        number += len(batch)
 
 
 @contextmanager
@@ -100,9 +140,17 @@ def _opened(file: Path, *, labels: bool) -> Iterator[pq.ParquetFile]:
         with pq.ParquetFile(file) as parquet:
             _check_columns(file, parquet.schema_arrow, labels=labels)
             yield parquet
-    except (OSError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise DataError(f"{file}: cannot be read ({reason}); {_EXPECTED[labels]}") from error
+    except DataError:
+        raise
+    except Exception as error:  # as for a batch: not all of it is an ArrowException
+        raise DataError(
+            f"{file}: cannot be read ({_reason(error)}); {_EXPECTED[labels]}"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What pyarrow says, as part of one line."""
+    return str(error).splitlines()[0][:200] if str(error).strip() else type(error).__name__
 
 
 def _check_columns(file: Path, schema: pa.Schema, *, labels: bool) -> None:

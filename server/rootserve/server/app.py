@@ -144,7 +144,7 @@ def _find_datasets(settings: Settings) -> dict[str, Dataset]:
         StartError: if one of them cannot be read.
     """
     try:
-        return find_datasets(settings.dataset_paths())
+        return find_datasets(settings.dataset_paths(), settings.max_image_megapixels * 1_000_000)
     except DataError as error:
         raise StartError(f"datasets: {error}") from error
 
@@ -211,7 +211,7 @@ async def serve(settings: Settings) -> NoReturn:
     pool.on_models_changed = functools.partial(_models_changed, health, monitoring)
     monitoring.follow(scheduler, pool)
 
-    server = grpc.aio.server(options=_server_options(settings))
+    server = grpc.aio.server(options=server_options(settings))
     guard = services.memory_guard(settings)
     # Stands in for the server while services are added.
     checked: Any = CheckedServer(
@@ -350,7 +350,8 @@ def _open_traces(settings: Settings) -> Traces | None:
         raise StartError(str(error)) from error
 
 
-def _server_options(settings: Settings) -> list[tuple[str, int]]:
+def server_options(settings: Settings) -> list[tuple[str, int]]:
+    """What gRPC's server is told."""
     size = settings.max_message_mb * 2**20
     options = [
         ("grpc.max_receive_message_length", size),

@@ -16,7 +16,7 @@ LONGEST_PAUSE_S = 60.0
 async def keep_going(
     name: str, work: Callable[[], Awaitable[object]], *, first_pause_s: float = FIRST_PAUSE_S
 ) -> None:
-    """Do ``work`` until it is done; when it raises, log that with ``name`` and its traceback, and do it again.
+    """Do ``work`` until it is done; when it raises, log ``name`` and the traceback, and do it again.
 
     Waits before that, twice as long each time: work that can never succeed costs a few lines in the log.
     """

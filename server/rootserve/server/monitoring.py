@@ -50,7 +50,7 @@ class Monitoring:
         if gpus is not None:
             self._registry.register(gpus)
 
-    def endpoint(self, host: str, port: int, on_death: Callable[[], None]) -> MetricsEndpoint:
+    def endpoint(self, host: str, port: int, on_death: Callable[[], object]) -> MetricsEndpoint:
         """The endpoint of all this; ``on_death`` is called, from its thread, should it die.
 
         Raises:

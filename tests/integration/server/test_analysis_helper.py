@@ -75,9 +75,9 @@ async def test_a_bad_request_is_refused_and_the_process_lives(process: Helper) -
         nothing = Sums.zero(PLAN).to_bytes()
         reply, _ = await job.ask(messages.Derive(1, (), 1e-6), nothing)
         assert isinstance(reply, messages.Failed)
-        assert reply.refused
+        assert reply.fault == "request"
         assert "no images" in reply.error
-        reply, _ = await job.ask(messages.DatasetImages(1, "/nowhere", 0, 1))
+        reply, _ = await job.ask(messages.DatasetImages(1, "/nowhere", 0, 1, 32, 32))
         assert isinstance(reply, messages.Failed)
         assert "/nowhere: no such file or folder" in reply.error
         pid = process.pid
@@ -284,5 +284,6 @@ async def test_a_process_that_cannot_be_waited_for_at_once_is_waited_for_later(
     pid = process.pid
     monkeypatch.setattr(helper.asyncio, "to_thread", to_thread)
     await process.close()
-    assert not Path(f"/proc/{pid}").exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
     assert f"waiting for analysis process {pid} failed and goes on" in caplog.text

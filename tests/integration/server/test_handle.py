@@ -1,7 +1,6 @@
 """Starts of a worker that fail, however they do, leave nothing behind in the service."""
 
 import asyncio
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ def descriptors() -> dict[str, str]:
     found = {}
     for entry in Path("/proc/self/fd").iterdir():
         try:
-            found[entry.name] = os.readlink(entry)
+            found[entry.name] = str(entry.readlink())
         except FileNotFoundError:  # that of the folder itself
             continue
     return found
@@ -72,7 +71,7 @@ async def test_starts_that_fail_leave_no_descriptor_and_no_memory(
     with monkeypatch.context() as patch:
         cause(patch)
         for _ in range(TRIES):
-            worker = WorkerHandle(SPEC, lambda *_: None, lambda _: None)
+            worker = WorkerHandle(SPEC, lambda *_: None, lambda _: None, lambda *_: None)
             with pytest.raises(OSError, match=r"told to fail|/nowhere/python"):
                 worker.start()
 
@@ -84,7 +83,9 @@ async def test_workers_that_end_at_once_leave_no_descriptor_and_no_memory(
     monkeypatch.setattr(sys, "executable", "/bin/false")
     for _ in range(TRIES):
         ended = asyncio.Event()
-        worker = WorkerHandle(SPEC, lambda *_: None, lambda _, ended=ended: ended.set())
+        worker = WorkerHandle(
+            SPEC, lambda *_: None, lambda _, ended=ended: ended.set(), lambda *_: None
+        )
         worker.start()
         await asyncio.wait_for(ended.wait(), 60)
         assert await worker.wait() == 1

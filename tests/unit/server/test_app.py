@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from rootmodels.weights_info import PRETRAINED_DIR, WeightsError, weights_path
-from rootserve.server.app import StartError, scheduler_limits, worker_specs
+from rootserve.server.app import StartError, scheduler_limits, server_options, worker_specs
 from rootserve.server.machine import Processors
 from rootserve.server.models import (
     Models,
@@ -117,3 +117,9 @@ def test_a_model_is_failed_only_when_no_worker_has_it(models: Models) -> None:
     assert model.state_reason == "cpu-0: no such file"
     hold(models, "cpu-1", model.card.name)
     assert model.state is State.READY
+
+
+def test_pings_every_ten_seconds_are_well_within_the_default() -> None:
+    options = dict(server_options(read_settings([], {})))
+    assert options["grpc.http2.min_ping_interval_without_data_ms"] <= 5000
+    assert options["grpc.keepalive_permit_without_calls"] == 1

@@ -95,7 +95,7 @@ class MetricsEndpoint:
         port: int,
         registry: CollectorRegistry,
         is_ready: Callable[[], bool],
-        on_death: Callable[[], None] = lambda: None,
+        on_death: Callable[[], object] = lambda: None,
     ) -> None:
         self._on_death = on_death
         self.pages = Pages(registry)
