@@ -6,6 +6,8 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 
+from typing_extensions import override
+
 from rootserve.server.observers.events import Observer, Refusal, Timeline
 
 
@@ -45,8 +47,8 @@ class Statistics(Observer):
     def __init__(self) -> None:
         self.by_model: dict[str, ModelStatistics] = defaultdict(ModelStatistics)
 
+    @override
     def answered(self, model: str, rows: int, timeline: Timeline) -> None:
-        """See :class:`rootserve.server.observers.events.Observer`."""
         statistics = self.by_model[model]
         statistics.rows += rows
         statistics.last_answer_ms = time.time_ns() // 1_000_000
@@ -57,13 +59,13 @@ class Statistics(Observer):
         spent_ns = timeline.queue_ns + timeline.batch_wait_ns + timeline.compute_ns
         statistics.rest.add(timeline.total_ns - spent_ns)
 
+    @override
     def refused(self, refusal: Refusal) -> None:
-        """See :class:`rootserve.server.observers.events.Observer`."""
         if refusal.model:
             self.by_model[refusal.model].fail.add(int(refusal.seconds * 1e9))
 
+    @override
     def computed(self, worker: str, model: str, rows: int, seconds: float) -> None:
-        """See :class:`rootserve.server.observers.events.Observer`."""
         statistics = self.by_model[model]
         statistics.batches += 1
         statistics.by_batch_rows[rows].add(int(seconds * 1e9))

@@ -29,9 +29,8 @@ class TracesError(RuntimeError):
 class RequestTrace(Protocol):
     """A traced request; it ends with exactly one of ``answered`` and ``refused``."""
 
-    @property
-    def trace_id(self) -> str:
-        """32 hexadecimal digits."""
+    trace_id: str
+    """32 hexadecimal digits."""
 
     def left_queue(self) -> None:
         """It waited until now and will be in no batch."""

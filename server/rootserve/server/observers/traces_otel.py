@@ -29,9 +29,16 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from typing_extensions import override
 
 from rootserve.server.core.reasons import Reason
-from rootserve.server.observers.traces import BatchTimes, RequestTrace, TracedRequest, TracesError
+from rootserve.server.observers.traces import (
+    BatchTimes,
+    RequestTrace,
+    TracedRequest,
+    Traces,
+    TracesError,
+)
 
 _PROTOCOL_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _W3C_KEYS = frozenset({"traceparent", "tracestate"})
@@ -69,8 +76,8 @@ def open_traces(version: str, endpoint: str | None, ratio: float | None) -> Otel
         ) from error
 
 
-class OtelTraces:
-    """Implements :class:`rootserve.server.observers.traces.Traces`.
+class OtelTraces(Traces):
+    """Writes them as OpenTelemetry spans.
 
     A batch has a trace of its own, for it belongs to several callers: it links to the requests in it, and
     they to it. It is written if one of them is. ``sampler`` decides that of a request; None leaves it
@@ -98,10 +105,10 @@ class OtelTraces:
         self._batches = tracer(ALWAYS_ON, SpanLimits(max_links=_MOST_LINKS))
         self._propagator = TraceContextTextMapPropagator()
 
+    @override
     def begin(
         self, method: str, metadata: Iterable[tuple[str, str | bytes]], request_id: str
     ) -> RequestTrace | None:
-        """See :class:`rootserve.server.observers.traces.Traces`."""
         began_ns = time.monotonic_ns()
         since_epoch_ns = time.time_ns() - began_ns
         carrier = {key: value for key, value in metadata if key in _W3C_KEYS}
@@ -118,8 +125,8 @@ class OtelTraces:
             span.set_attribute("rootserve.request.id", request_id[:_MAX_ID_LENGTH])
         return OtelRequestTrace(self._requests, span, began_ns, since_epoch_ns)
 
+    @override
     def batch_ended(self, batch: BatchTimes, traced: Sequence[TracedRequest]) -> None:
-        """See :class:`rootserve.server.observers.traces.Traces`."""
         own = [
             (request, request.trace)
             for request in traced
@@ -151,8 +158,8 @@ class OtelTraces:
         for request, trace in own:
             trace.in_batch(request, batch, span.get_span_context())
 
+    @override
     def close(self) -> None:
-        """See :class:`rootserve.server.observers.traces.Traces`."""
         # The library itself would wait up to half a minute for a receiver that does not answer.
         flush = threading.Thread(target=self._processor.shutdown, daemon=True)
         flush.start()
@@ -161,8 +168,8 @@ class OtelTraces:
             self._exporter.shutdown()
 
 
-class OtelRequestTrace:
-    """The span of a call and its children: a :class:`rootserve.server.observers.traces.RequestTrace`."""
+class OtelRequestTrace(RequestTrace):
+    """The span of a call and its children."""
 
     def __init__(self, tracer: Tracer, span: Span, began_ns: int, since_epoch_ns: int) -> None:
         self._tracer = tracer
@@ -189,16 +196,16 @@ class OtelRequestTrace:
             self._child("batch wait", batch.closed_ns, batch.began_ns)
             self._child("compute", batch.began_ns, batch.ended_ns, attributes=_computed_by(batch))
 
+    @override
     def left_queue(self) -> None:
-        """See :class:`rootserve.server.observers.traces.RequestTrace`."""
         self._child("queue", self._began_ns, time.monotonic_ns())
 
+    @override
     def answered(self, model: str) -> None:
-        """See :class:`rootserve.server.observers.traces.RequestTrace`."""
         self._end(model, "OK")
 
+    @override
     def refused(self, model: str, reason: Reason, code: str, message: str) -> None:
-        """See :class:`rootserve.server.observers.traces.RequestTrace`."""
         self._span.set_attribute("error.type", reason.value)
         if code in _SERVER_ERRORS:
             self._span.set_status(Status(StatusCode.ERROR, message[:_MAX_TEXT_LENGTH]))
