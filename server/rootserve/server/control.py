@@ -7,10 +7,10 @@ import logging
 from pathlib import Path
 
 from rootmodels.weights_info import WeightsError, weights_path
-from rootserve.server.core.reasons import Reason, RefusalError
 from rootserve.server.dispatcher import Dispatcher
 from rootserve.server.models import Model, ModelCard, Models, read_card
 from rootserve.server.observers.events import Observer
+from rootserve.server.refusals import Reason, RefusalError
 from rootserve.server.workers.pool import LoadError, WorkerPool
 
 _log = logging.getLogger(__name__)

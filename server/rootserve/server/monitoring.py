@@ -50,10 +50,12 @@ class Monitoring:
         if gpus is not None:
             self._registry.register(gpus)
 
-    def endpoint(self, host: str, port: int) -> MetricsEndpoint:
-        """The endpoint of all this.
+    def endpoint(self, host: str, port: int, on_death: Callable[[], None]) -> MetricsEndpoint:
+        """The endpoint of all this; ``on_death`` is called, from its thread, should it die.
 
         Raises:
             OSError: if it cannot listen there.
         """
-        return MetricsEndpoint(host, port, self._registry, lambda: self._models.is_serving)
+        return MetricsEndpoint(
+            host, port, self._registry, lambda: self._models.is_serving, on_death
+        )

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +17,9 @@ from rootmodels.analysis.sums import LayerShape, Sums, make_plan
 from rootserve.server.analysis import derived, helper, messages
 from rootserve.server.analysis.helper import Helper, HelperJob, HelperLostError
 from rootserve.server.analysis.jobs import Analyses, AnalysisLimits, Chunk, PixelChunk
-from rootserve.server.core.reasons import Reason, RefusalError
 from rootserve.server.models import ModelCard, find_models
 from rootserve.server.observers.events import Observers
+from rootserve.server.refusals import Reason, RefusalError
 from tests.support.moments import moments_of
 
 PLAN = make_plan([LayerShape("a", 6, 4, 4), LayerShape("b", 4, 2, 2, groups=2)])
@@ -266,3 +266,23 @@ async def test_a_stop_ends_an_analysis_that_waits_for_its_caller() -> None:
         with pytest.raises(RefusalError) as caught:
             await running
     assert caught.value.reason is Reason.DRAINING
+
+
+async def test_a_process_that_cannot_be_waited_for_at_once_is_waited_for_later(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failures = [RuntimeError("can't start new thread")]
+    real = asyncio.to_thread
+
+    async def to_thread(work: Callable[[], object]) -> object:
+        if failures:
+            raise failures.pop()
+        return await real(work)
+
+    process = Helper("cpu", 1)
+    process.ensure_started()
+    pid = process.pid
+    monkeypatch.setattr(helper.asyncio, "to_thread", to_thread)
+    await process.close()
+    assert not Path(f"/proc/{pid}").exists()
+    assert f"waiting for analysis process {pid} failed and goes on" in caplog.text

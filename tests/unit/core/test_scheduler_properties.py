@@ -46,7 +46,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.cancelled: set[int] = set()
         self.finished: set[int] = set()
         self.settled = False
-        """Whether all that came since the poll at ``polled_s`` was offered to models that must wait."""
+        """Whether nobody was told to poll since the poll at ``polled_s``."""
         self.polled_s = self.now
         for index in range(workers):
             self.start_worker(index)
@@ -81,11 +81,12 @@ class SchedulerMachine(RuleBasedStateMachine):
             for other in self.waiting.values()
             if (other.model, other.priority) == (model, priority)
         )
-        refused = self.scheduler.offer(request, self.now) is not None
+        offered = self.scheduler.offer(request, self.now)
+        refused = offered.declined is not None
         assert refused == (queued + rows > self.limits.max_queue_rows)
         if not refused:
             self.waiting[request.id] = request
-            self.settled = self.settled and self.scheduler.must_wait(model)
+            self.settled = self.settled and not offered.poll
             if self.settled:
                 decisions = copy.deepcopy(self.scheduler).poll(self.polled_s)
                 assert not decisions.dispatches, "it did not have to wait"

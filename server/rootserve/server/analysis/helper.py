@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -13,6 +14,7 @@ import sys
 from typing import Self
 
 from rootserve.server.analysis import messages
+from rootserve.server.background import keep_going
 from rootserve.server.workers.child import environment
 from rootserve.server.workers.memory import SlotLayout, SlotMemory
 
@@ -43,7 +45,7 @@ class Helper:
         self._jobs = 0
         self._paused = False
         self._idle: asyncio.TimerHandle | None = None
-        self._ending: set[asyncio.Task[int]] = set()
+        self._ending: set[asyncio.Task[None]] = set()
         self.generation = 0
         """Rises with each start, so that jobs know that they are to be begun again."""
 
@@ -100,7 +102,7 @@ class Helper:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        except OSError:
+        except BaseException:
             link.close()
             raise
         finally:
@@ -181,7 +183,9 @@ class Helper:
         link.close()
         process.kill()
         # Even to end, it needs a processor that nobody else wants.
-        task = asyncio.get_running_loop().create_task(asyncio.to_thread(process.wait))
+        name = f"waiting for analysis process {process.pid}"
+        waiting = functools.partial(asyncio.to_thread, process.wait)
+        task = asyncio.get_running_loop().create_task(keep_going(name, waiting))
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
         _log.info("analysis process on %s ended: %s", self.device, why, extra={"pid": process.pid})

@@ -18,9 +18,9 @@ from rootmodels.analysis.sums import Plan, Sums
 from rootserve.server.analysis import derived, messages
 from rootserve.server.analysis.datasets import Dataset
 from rootserve.server.analysis.helper import Helper, HelperJob, HelperLostError
-from rootserve.server.core.reasons import Reason, RefusalError
 from rootserve.server.models import ModelCard
 from rootserve.server.observers.events import Observer
+from rootserve.server.refusals import Reason, RefusalError
 
 _log = logging.getLogger(__name__)
 

@@ -15,12 +15,12 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import NamedTuple
 
 from rootserve.server.core.batch_size import BatchSize, Latency, choose
 from rootserve.server.core.durations import Durations
 from rootserve.server.core.queue import Queue, Request
-from rootserve.server.core.reasons import Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,26 @@ class Batch(NamedTuple):
     rows: int
     """Of all its requests."""
     formed_s: float
+
+
+class Declined(Enum):
+    """Why :meth:`Scheduler.offer` does not take a request."""
+
+    TOO_MANY_ROWS = "more rows than a batch may have"
+    TOO_LATE = "its deadline has passed"
+    QUEUE_FULL = "too many rows wait already"
+
+
+class Offered(NamedTuple):
+    """What became of a request that was offered; ``poll``: it may change what is to be decided now."""
+
+    declined: Declined | None
+    poll: bool
+
+
+_TO_POLL = Offered(None, poll=True)
+_TO_WAIT = Offered(None, poll=False)
+_DECLINED = {declined: Offered(declined, poll=False) for declined in Declined}
 
 
 class Decisions(NamedTuple):
@@ -102,6 +122,8 @@ class Scheduler:
         self._sizes: dict[tuple[str, str], BatchSize] = {}
         self._kinds: tuple[str, ...] = ()
         self._next_batch = 1
+        self._wake_s = math.inf
+        self._poll_due = False
 
     def model_measured(self, model: str, latency: Latency, kind: str = "") -> BatchSize:
         """Batches of ``model`` take so long on workers of ``kind``; gives how large they will be there."""
@@ -111,21 +133,29 @@ class Scheduler:
         self._sizes[model, kind] = size
         return size
 
-    def offer(self, request: Request, now: float) -> Reason | None:
-        """Take ``request`` into its queue, or say why not."""
+    def offer(self, request: Request, now: float) -> Offered:
+        """Take ``request`` into its queue, or say why not.
+
+        Whoever is told to poll does so before long: until then it is not told again.
+        """
         if request.rows > self.limits.max_batch_rows:
-            return Reason.INVALID_REQUEST
+            return _DECLINED[Declined.TOO_MANY_ROWS]
         if request.deadline_s <= now:
-            return Reason.DEADLINE_LOST
+            return _DECLINED[Declined.TOO_LATE]
         queue = self._queues.get(request.model)
         if queue is None:
             queue = self._queues[request.model] = Queue(self.limits.priority_age_s)
         if queue.rows_at(request.priority) + request.rows > self.limits.max_queue_rows:
-            return Reason.QUEUE_FULL
+            return _DECLINED[Declined.QUEUE_FULL]
         queue.append(request)
         if request.deadline_s < math.inf:
             heapq.heappush(self._deadlines, (request.deadline_s, request.id, request.model))
-        return None
+        if self._poll_due or (
+            request.deadline_s >= self._wake_s and self._must_wait(request.model)
+        ):
+            return _TO_WAIT
+        self._poll_due = True
+        return _TO_POLL
 
     def cancel(self, request: Request) -> bool:
         """Forget ``request``; if a worker has it already, its answer is for nobody.
@@ -211,11 +241,8 @@ class Scheduler:
         queue = self._queues.get(model)
         return queue.rows if queue else 0
 
-    def must_wait(self, model: str) -> bool:
-        """Whether a request just offered to ``model`` waits for a worker to be done, whatever the time.
-
-        A poll on its account would decide nothing; its deadline, if it has one, still is to be waited for.
-        """
+    def _must_wait(self, model: str) -> bool:
+        """Whether what waits for ``model`` does so until a worker is done, whatever the time."""
         if self.limits.lead_s is not None:
             return False
         rows = self.rows_queued(model)
@@ -258,6 +285,7 @@ class Scheduler:
 
     def poll(self, now: float) -> Decisions:
         """Decide what can be decided at ``now``."""
+        self._poll_due = False
         expired = self._expire(now)
         dispatches = []
         while True:
@@ -270,7 +298,8 @@ class Scheduler:
         if self._deadlines:
             wake_s = min(wake_s, self._deadlines[0][0])
         hung, hang_s = self._find_hung(now)
-        return Decisions(tuple(dispatches), expired, hung, min(wake_s, hang_s))
+        self._wake_s = min(wake_s, hang_s)
+        return Decisions(tuple(dispatches), expired, hung, self._wake_s)
 
     def _find_hung(self, now: float) -> tuple[tuple[str, ...], float]:
         """Workers whose batch hangs by now, and when the next one would."""

@@ -49,7 +49,7 @@ LABELS: Mapping[str, str] = {
     "model": 'a model of the table, such as `nin-root-4`; "" for a request that names none of them',
     "outcome": "`ok`, or the reason of a refusal; of an analysis `ok`, `failed` or `cancelled`; of a "
     "load `ok` or `failed`",
-    "reason": "why a request got no answer (`rootserve.server.core.reasons`)",
+    "reason": "why a request got no answer (`rootserve.server.refusals`)",
     "stage": "`arrival`: the deadline had passed when the request came; `waiting`: while it waited",
     "method": "a gRPC method that the server has, such as `ModelInfer`",
     "worker": "a worker process of the settings, such as `cpu-0`",

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 from typing_extensions import override
 
-from rootserve.server.core.reasons import Reason
 from rootserve.server.observers.events import Observer, Refusal
+from rootserve.server.refusals import Reason
 
 _log = logging.getLogger(__name__)
 
@@ -24,6 +24,14 @@ _OF_THE_CALLER = frozenset(
     {
         Reason.INVALID_REQUEST,
         Reason.UNKNOWN_MODEL,
+        Reason.UNKNOWN_LAYER,
+        Reason.UNKNOWN_SERVICE,
+        Reason.UNKNOWN_DATASET,
+        Reason.UNKNOWN_REGION,
+        Reason.ALREADY_REGISTERED,
+        Reason.NOT_IMPLEMENTED,
+        Reason.CONTROL_OFF,
+        Reason.SHARED_MEMORY_OFF,
         Reason.CANCELLED,
         Reason.DEADLINE_LOST,
         Reason.DEADLINE_EXPIRED,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from typing_extensions import override
 
-from rootserve.server.observers.events import Observer, Refusal, Timeline
+from rootserve.server.core.scheduler import Batch
+from rootserve.server.observers.events import Observer, Refusal
+from rootserve.server.pending import Pending, Report, Timeline
 
 
 @dataclass(slots=True)
@@ -48,9 +51,10 @@ class Statistics(Observer):
         self.by_model: dict[str, ModelStatistics] = defaultdict(ModelStatistics)
 
     @override
-    def answered(self, model: str, rows: int, timeline: Timeline) -> None:
-        statistics = self.by_model[model]
-        statistics.rows += rows
+    def answered(self, pending: Pending, timeline: Timeline) -> None:
+        request = pending.request
+        statistics = self.by_model[request.model]
+        statistics.rows += request.rows
         statistics.last_answer_ms = time.time_ns() // 1_000_000
         statistics.success.add(timeline.total_ns)
         statistics.queue.add(timeline.queue_ns)
@@ -65,7 +69,8 @@ class Statistics(Observer):
             self.by_model[refusal.model].fail.add(int(refusal.seconds * 1e9))
 
     @override
-    def computed(self, worker: str, model: str, rows: int, seconds: float) -> None:
-        statistics = self.by_model[model]
-        statistics.batches += 1
-        statistics.by_batch_rows[rows].add(int(seconds * 1e9))
+    def batch_ended(self, batch: Batch, report: Report, requests: Sequence[Pending | None]) -> None:
+        if report.began_ns:
+            statistics = self.by_model[batch.model]
+            statistics.batches += 1
+            statistics.by_batch_rows[batch.rows].add(report.ended_ns - report.began_ns)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
+from rootserve.server.core.scheduler import Batch
 from rootserve.server.engines.base import PrecisionSetting
 from rootserve.server.models import ModelCard
+from rootserve.server.pending import Pending
 from rootserve.server.workers import encoding, messages
 from rootserve.server.workers.child import environment
 from rootserve.server.workers.memory import SlotLayout, SlotMemory
@@ -70,27 +72,24 @@ class WorkerSpec:
         )
 
 
-class Part(NamedTuple):
-    """One request's share of a batch. ``deadline_ns`` is on CLOCK_MONOTONIC, or 0 for none."""
-
-    rows: int
-    datatype: messages.Datatype
-    content: bytes
-    deadline_ns: int = 0
-
-
 class WorkerHandle:
-    """A running worker. ``on_message`` gets what it says, ``on_end`` is called once when it ended."""
+    """A running worker.
+
+    ``on_message`` gets what it says, ``on_run`` each batch before it is handed over; ``on_end`` is called
+    once when it ended.
+    """
 
     def __init__(
         self,
         spec: WorkerSpec,
         on_message: Callable[[WorkerHandle, messages.Message], None],
         on_end: Callable[[WorkerHandle], None],
+        on_run: Callable[[WorkerHandle, Batch], None],
     ) -> None:
         self.spec = spec
         self._on_message = on_message
         self._on_end = on_end
+        self._on_run = on_run
         self._process: subprocess.Popen[bytes] | None = None
         self._slots: dict[int, int] = {}
         self._free_slots = list(range(spec.slots))
@@ -128,13 +127,14 @@ class WorkerHandle:
                 # In a group of its own: a Ctrl-C at the terminal is the service's to handle.
                 start_new_session=True,
             )
+            asyncio.get_running_loop().add_reader(self._link, self._on_readable)
         except BaseException:
+            self.kill()
             self._release()
             raise
         finally:
             os.close(memory_fd)
             theirs.close()
-        asyncio.get_running_loop().add_reader(self._link, self._on_readable)
 
     def load(self, card: ModelCard, *, behind: bool = False) -> None:
         """Tell it to load a model; ``behind``, while it goes on computing."""
@@ -156,18 +156,19 @@ class WorkerHandle:
         """Tell it to forget what it loaded behind; ``running``, also what computes ``model``."""
         self._send(messages.Discard(model, running))
 
-    def run(self, batch: int, model: str, parts: tuple[Part, ...]) -> None:
-        """Hand it a batch."""
-        slot = self._slots[batch] = self._free_slots.pop()
-        contents: list[bytes] = []
-        segments: list[messages.Segment] = []
-        for rows, datatype, content, deadline_ns in parts:
-            contents.append(content)
-            segments.append((rows, datatype, deadline_ns))
-            if datatype == "BYTES":
+    def run(self, batch: Batch, requests: Sequence[Pending]) -> None:
+        """Hand it ``batch``, whose requests are ``requests``."""
+        self._on_run(self, batch)
+        slot = self._slots[batch.id] = self._free_slots.pop()
+        segments = []
+        for pending in requests:
+            deadline_s = pending.request.deadline_s
+            deadline_ns = 0 if deadline_s == math.inf else max(1, int(deadline_s * 1e9))
+            segments.append((pending.request.rows, pending.datatype, deadline_ns))
+            if pending.datatype == "BYTES":
                 self._encoded.add(slot)
-        self._memory.write_input(slot, contents)
-        self._send(messages.Run(batch, model, slot, tuple(segments)))
+        self._memory.write_input(slot, [pending.content for pending in requests])
+        self._send(messages.Run(batch.id, batch.model, slot, tuple(segments)))
 
     def take_output(self, batch: int, values: int) -> bytes:
         """The first ``values`` logits of a batch that is done, float32; frees its slot."""

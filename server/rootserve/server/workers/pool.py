@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from rootserve.server.background import keep_going
 from rootserve.server.core.batch_size import Latency
+from rootserve.server.core.scheduler import Batch
 from rootserve.server.engines.registry import preferred_engines
 from rootserve.server.models import Model, ModelCard, Models
+from rootserve.server.pending import Report
 from rootserve.server.workers import messages
-from rootserve.server.workers.handle import Part, WorkerHandle, WorkerSpec
+from rootserve.server.workers.handle import WorkerHandle, WorkerSpec
 
 _log = logging.getLogger(__name__)
 
@@ -20,24 +25,6 @@ _FIRST_BACKOFF_S = 0.1
 _LONGEST_BACKOFF_S = 30.0
 # After so many deaths in a row while loading, what waits for the worker is refused.
 _HOPELESS_DEATHS = 3
-
-
-class BatchReport(NamedTuple):
-    """When a worker computed a batch, on CLOCK_MONOTONIC.
-
-    ``expired`` are the positions of requests it did not compute, because their deadline had passed;
-    ``refused`` those of requests with a picture that cannot be used, and what is wrong with it.
-    ``decode_ns`` is the part of the time that went into decoding pictures; ``engine`` and ``precision`` are
-    those that computed it.
-    """
-
-    began_ns: int
-    ended_ns: int
-    expired: tuple[int, ...] = ()
-    refused: tuple[tuple[int, str], ...] = ()
-    decode_ns: int = 0
-    engine: str = ""
-    precision: str = ""
 
 
 class PoolEvents(Protocol):
@@ -49,13 +36,13 @@ class PoolEvents(Protocol):
     def worker_ready(self, worker: str, models: frozenset[str], device_name: str) -> None:
         """A worker can take batches of ``models``."""
 
-    def batch_done(self, worker: str, batch: int, report: BatchReport) -> None:
+    def batch_done(self, worker: str, batch: int, report: Report) -> None:
         """A worker is through with a batch; its output can be taken."""
 
     def batch_decoding(self, worker: str) -> None:
         """A worker is decoding pictures, and does not hang."""
 
-    def batch_failed(self, worker: str, batch: int, error: str, report: BatchReport) -> None:
+    def batch_failed(self, worker: str, batch: int, error: str, report: Report) -> None:
         """The engine raised an exception; the report tells nothing but whose."""
 
     def worker_lost(self, worker: str) -> None:
@@ -113,6 +100,8 @@ class WorkerPool:
 
     def __init__(self, specs: Sequence[WorkerSpec], models: Models, load_timeout_s: float) -> None:
         self.workers = {spec.name: WorkerState(spec) for spec in specs}
+        self.handles: dict[str, WorkerHandle] = {}
+        """Of the workers that run."""
         self.libraries: dict[str, str] = {}
         self.events: PoolEvents
         self.on_models_changed: Callable[[], None]
@@ -138,18 +127,6 @@ class WorkerPool:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         handles = [state.handle for state in self.workers.values() if state.handle]
         await asyncio.gather(*(handle.stop() for handle in handles))
-
-    def run(self, worker: str, batch: int, model: str, parts: tuple[Part, ...]) -> None:
-        """Hand a batch to ``worker``."""
-        handle = self.workers[worker].handle
-        assert handle is not None, "a lost worker gets no batches"
-        device = handle.spec.device
-        if device not in self._busy:
-            self._busy.add(device)
-            self.on_busy(device, True)
-        state = self.workers[worker]
-        state.batches[batch] = state.loaded[model].told
-        handle.run(batch, model, parts)
 
     async def load_behind(self, card: ModelCard) -> None:
         """Have every ready worker load ``card`` behind what runs, and swap it in when all have it.
@@ -229,16 +206,15 @@ class WorkerPool:
             _log.error("worker %s hangs %s and is killed", worker, doing, extra=fields)
             handle.kill()
 
-    def take_output(self, worker: str, batch: int, model: str, rows: int) -> bytes:
+    def take_output(self, batch: Batch) -> bytes:
         """The logits [rows, classes] of a batch of which :meth:`PoolEvents.batch_done` just told."""
-        handle = self.workers[worker].handle
-        assert handle is not None
-        return handle.take_output(batch, rows * len(self._get(model).card.classes))
+        classes = len(self._get(batch.model).card.classes)
+        return self.handles[batch.worker].take_output(batch.id, batch.rows * classes)
 
     def _start(self, state: WorkerState) -> None:
-        handle = WorkerHandle(state.spec, self._on_message, self._on_end)
+        handle = WorkerHandle(state.spec, self._on_message, self._on_end, self._on_run)
         handle.start()
-        state.handle = handle
+        state.handle = self.handles[state.spec.name] = handle
         self._watch(state, "starting")
         name, device = state.spec.name, state.spec.device
         fields = {"worker": name, "device": device, "pid": handle.pid}
@@ -261,12 +237,20 @@ class WorkerPool:
             state.watch.cancel()
             state.watch = None
 
+    def _on_run(self, handle: WorkerHandle, batch: Batch) -> None:
+        device = handle.spec.device
+        if device not in self._busy:
+            self._busy.add(device)
+            self.on_busy(device, True)
+        state = self.workers[handle.spec.name]
+        state.batches[batch.id] = state.loaded[batch.model].told
+
     def _on_message(self, handle: WorkerHandle, message: messages.Message) -> None:
         name = handle.spec.name
         match message:
             case messages.Done():
                 told = self.workers[name].batches.pop(message.batch)
-                report = BatchReport(
+                report = Report(
                     message.began_ns,
                     message.ended_ns,
                     message.expired,
@@ -284,7 +268,9 @@ class WorkerPool:
                 _log.error("worker %s: a batch failed: %s", name, message.error, extra=fields)
                 handle.drop_output(message.batch)
                 told = self.workers[name].batches.pop(message.batch)
-                report = BatchReport(0, 0, engine=told.engine, precision=told.precision)
+                report = Report(
+                    0, time.monotonic_ns(), engine=told.engine, precision=told.precision
+                )
                 self.events.batch_failed(name, message.batch, message.error, report)
                 self._check_idle(handle.spec.device)
             case _:
@@ -424,13 +410,16 @@ class WorkerPool:
         state = self.workers[handle.spec.name]
         self._unwatch(state)
         if not self._stopping:
-            task = asyncio.get_running_loop().create_task(self._replace(state, handle))
+            replacing = functools.partial(self._replace, state, handle)
+            name = f"the replacement of worker {handle.spec.name}"
+            task = asyncio.get_running_loop().create_task(keep_going(name, replacing))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         if state.behind is not None and not state.behind.done():
             state.behind.set_exception(LoadError("a worker died while loading"))
         state.deaths_loading += not state.ready
         state.handle = None
+        del self.handles[handle.spec.name]
         state.ready = False
         state.loading = None
         state.loaded, state.failed, state.batches = {}, {}, {}
