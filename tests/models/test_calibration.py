@@ -84,7 +84,7 @@ def test_int8_needs_ranges(weights: Path) -> None:
     load_int8(weights)
     calibration_path(weights).unlink()
     with pytest.raises(
-        EngineError, match=r"no nin-root-16\.calibration\.json .* server\.calibrate"
+        EngineError, match=r"no nin-root-16\.calibration\.json .* rootserve\.server\.calibrate"
     ):
         load_int8(weights)
     with pytest.raises(EngineError, match="nin-root-16 has no trained weights"):

@@ -248,7 +248,7 @@ class Place:
         self.size = 0
 
     def hold(self, size: int) -> None:
-        """See :meth:`Analyses.hold`."""
+        """Hold ``size`` bytes from now on; may refuse as :meth:`Analyses.hold` does."""
         self._analyses.hold(self, size)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
+from typing_extensions import override
 
 from rootserve.server.core.scheduler import Batch
 from rootserve.server.observers import metrics_catalog as catalog
@@ -113,8 +114,8 @@ class Metrics(Observer, Collector):
         self._worker_restarts.of(worker)
         self._worker_busy.of(worker)
 
+    @override
     def answered(self, pending: Pending, timeline: Timeline) -> None:
-        """See :class:`rootserve.server.observers.events.Observer`."""
         figures = self._find(pending.request.model)
         trace_id = self._trace_id() if self._trace_id else ""
         figures.answered.observe(timeline.total_ns * 1e-9, trace_id)
@@ -122,8 +123,8 @@ class Metrics(Observer, Collector):
         figures.batch_wait.observe(timeline.batch_wait_ns * 1e-9)
         figures.rows.add(pending.request.rows)
 
+    @override
     def refused(self, refusal: Refusal) -> None:
-        """See :class:`rootserve.server.observers.events.Observer`."""
         model, reason = refusal.model, refusal.reason
         trace_id = self._trace_id() if self._trace_id else ""
         if refusal.method in _INFERENCE:
@@ -132,8 +133,8 @@ class Metrics(Observer, Collector):
         if reason in _MISSED:
             self._deadline_misses.of(model, _MISSED[reason]).add()
 
+    @override
     def batch_ended(self, batch: Batch, report: Report, requests: Sequence[Pending | None]) -> None:
-        """See :class:`rootserve.server.observers.events.Observer`."""
         if report.began_ns:
             figures = self._find(batch.model)
             seconds = (report.ended_ns - report.began_ns) * 1e-9
@@ -141,29 +142,29 @@ class Metrics(Observer, Collector):
             figures.batch_rows.observe(batch.rows)
             self._worker_busy.of(batch.worker).add(seconds)
 
+    @override
     def worker_lost(self, worker: str) -> None:
-        """See :class:`rootserve.server.observers.events.Observer`."""
         self._worker_restarts.of(worker).add()
 
+    @override
     def transferred(self, method: str, received: int, sent: int) -> None:
-        """See :class:`rootserve.server.observers.events.Observer`."""
         self._received.of(method).add(received)
         self._sent.of(method).add(sent)
 
+    @override
     def analysis_began(self, model: str) -> None:
-        """See :class:`rootserve.server.observers.events.Observer`."""
         self._analysis_jobs.of().add()
 
+    @override
     def model_loaded(self, model: str, outcome: str) -> None:
-        """See :class:`rootserve.server.observers.events.Observer`."""
         self._loads.of(model, outcome).add()
 
+    @override
     def analysed(self, model: str, images: int) -> None:
-        """See :class:`rootserve.server.observers.events.Observer`."""
         self._analysis_images.of(model).add(images)
 
+    @override
     def analysis_ended(self, model: str, outcome: str) -> None:
-        """See :class:`rootserve.server.observers.events.Observer`."""
         self._analysis_jobs.of().add(-1)
         self._analyses.of(model, outcome).add()
 

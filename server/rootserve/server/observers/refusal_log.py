@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from typing_extensions import override
+
 from rootserve.server.observers.events import Observer, Refusal
 from rootserve.server.refusals import Reason
 
@@ -83,8 +85,8 @@ class RefusalLog(Observer):
         self._trace_id = trace_id
         self._classes: dict[tuple[str, Reason], _Class] = {}
 
+    @override
     def refused(self, refusal: Refusal) -> None:
-        """See :class:`rootserve.server.observers.events.Observer`."""
         now = self._clock()
         trace_id = self._trace_id() if self._trace_id else ""
         reason = refusal.reason

@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from typing_extensions import override
+
 from rootserve.server.core.scheduler import Batch
 from rootserve.server.observers.events import Observer, Refusal
 from rootserve.server.pending import Pending, Report, Timeline
@@ -48,8 +50,8 @@ class Statistics(Observer):
     def __init__(self) -> None:
         self.by_model: dict[str, ModelStatistics] = defaultdict(ModelStatistics)
 
+    @override
     def answered(self, pending: Pending, timeline: Timeline) -> None:
-        """See :class:`rootserve.server.observers.events.Observer`."""
         request = pending.request
         statistics = self.by_model[request.model]
         statistics.rows += request.rows
@@ -61,13 +63,13 @@ class Statistics(Observer):
         spent_ns = timeline.queue_ns + timeline.batch_wait_ns + timeline.compute_ns
         statistics.rest.add(timeline.total_ns - spent_ns)
 
+    @override
     def refused(self, refusal: Refusal) -> None:
-        """See :class:`rootserve.server.observers.events.Observer`."""
         if refusal.model:
             self.by_model[refusal.model].fail.add(int(refusal.seconds * 1e9))
 
+    @override
     def batch_ended(self, batch: Batch, report: Report, requests: Sequence[Pending | None]) -> None:
-        """See :class:`rootserve.server.observers.events.Observer`."""
         if report.began_ns:
             statistics = self.by_model[batch.model]
             statistics.batches += 1

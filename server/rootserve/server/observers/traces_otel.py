@@ -29,6 +29,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from typing_extensions import override
 
 from rootserve.server.core.queue import Request
 from rootserve.server.core.scheduler import Batch
@@ -102,10 +103,10 @@ class OtelTraces(Traces):
         self._batches = tracer(ALWAYS_ON, SpanLimits(max_links=_MOST_LINKS))
         self._propagator = TraceContextTextMapPropagator()
 
+    @override
     def begin(
         self, method: str, metadata: Iterable[tuple[str, str | bytes]], request_id: str
     ) -> RequestTrace | None:
-        """See :class:`rootserve.server.observers.traces.Traces`."""
         began_ns = time.monotonic_ns()
         since_epoch_ns = time.time_ns() - began_ns
         carrier = {key: value for key, value in metadata if key in _W3C_KEYS}
@@ -123,8 +124,8 @@ class OtelTraces(Traces):
             span.set_attribute("rootserve.request.id", request_id[:_MAX_ID_LENGTH])
         return OtelRequestTrace(self._requests, span, began_ns, since_epoch_ns)
 
+    @override
     def batch_ended(self, batch: Batch, report: Report, requests: Sequence[Pending | None]) -> None:
-        """See :class:`rootserve.server.observers.events.Observer`."""
         own = [
             (position, request, pending.trace)
             for position, (request, pending) in enumerate(
@@ -163,18 +164,18 @@ class OtelTraces(Traces):
                 request, batch, report, span.get_span_context(), late=position in report.expired
             )
 
+    @override
     def answered(self, pending: Pending, timeline: Timeline) -> None:
-        """See :class:`rootserve.server.observers.events.Observer`."""
         if isinstance(pending.trace, OtelRequestTrace):
             pending.trace.end(pending.request.model, "OK")
 
+    @override
     def refused(self, refusal: Refusal) -> None:
-        """See :class:`rootserve.server.observers.events.Observer`."""
         if isinstance(refusal.trace, OtelRequestTrace):
             refusal.trace.refused(refusal)
 
+    @override
     def close(self) -> None:
-        """See :class:`rootserve.server.observers.traces.Traces`."""
         # The library itself would wait up to half a minute for a receiver that does not answer.
         flush = threading.Thread(target=self._processor.shutdown, daemon=True)
         flush.start()
