@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from rootmodels.cifar10 import LabelledImages
-from rootmodels.data_error import DataError
 from rootmodels.family import FamilyError
 from rootmodels.layers import network_layers
 from rootmodels.network import Network
@@ -25,6 +24,7 @@ from rootmodels.train_dense import DenseForm, dense_form, dense_twin
 from rootmodels.train_recipe import Recipe, one_cycle
 from rootmodels.train_run import Run, computing_in
 from rootmodels.variants import FAMILIES, get_variant
+from rootserve.pictures import DataError
 
 STREAMS = 3
 _WARM_UP_STEPS = 2

@@ -17,7 +17,6 @@ import torch
 
 from rootmodels import cifar10_facts as cifar10
 from rootmodels.cifar10 import LabelledImages, read_cifar10
-from rootmodels.data_error import DataError
 from rootmodels.teacher import Teacher, TeacherInfo, save_teacher
 from rootmodels.train_batches import Batches
 from rootmodels.train_fleet import Computing, Fleet
@@ -25,6 +24,7 @@ from rootmodels.train_job import hardware
 from rootmodels.train_options import add_computing, chosen_computing
 from rootmodels.train_recipe import Recipe
 from rootmodels.train_run import Run, accuracy
+from rootserve.pictures import DataError
 
 TEACHING = Recipe(
     epochs=30, batch_size=512, padding=4, small_share=0.0, label_smoothing=0.0, cutout=8

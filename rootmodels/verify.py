@@ -19,7 +19,6 @@ from pathlib import Path
 import torch
 
 from rootmodels.cifar10 import LabelledImages
-from rootmodels.data_error import DataError
 from rootmodels.family import FamilyError
 from rootmodels.train_data import read_test_data
 from rootmodels.train_run import accuracy
@@ -33,6 +32,7 @@ from rootmodels.weights_info import (
     weights_path,
     with_weights,
 )
+from rootserve.pictures import DataError
 
 TOLERANCE = 0.0005
 """Five images of 10,000: machines add in different orders, which decides a tie here and there."""

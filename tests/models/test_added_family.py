@@ -85,7 +85,8 @@ def test_it_is_trained_by_the_command_and_its_weights_are_read_back(
 ) -> None:
     command = [
         sys.executable, "-m", "rootmodels.train", "vgg11-root-16", "--data", data, "--epochs", "3", "--set",
-        "batch_size=48", "--precision", "fp32", "--out", tmp_path / "out", "--work", tmp_path / "work",
+        "batch_size=48", "vector_lr=0.02", "--precision", "fp32", "--out", tmp_path / "out",
+        "--work", tmp_path / "work",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
