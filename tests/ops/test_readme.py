@@ -59,3 +59,12 @@ def test_links_and_pictures_exist() -> None:
         for target in re.findall(r"\]\(([^)#]+)", document.read_text()):
             if not target.startswith("http"):
                 assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_the_family_that_is_shown_is_the_one_that_is_tested() -> None:
+    page = (ROOT / "docs" / "families.md").read_text()
+    shown = re.findall(r"```(toml|python)\n(.*?)```", page, re.DOTALL)
+    assert len(shown) == 3
+    files = {"toml": "pyproject.toml", "python": "vgg11.py"}
+    for language, block in shown:
+        assert block in (ROOT / "examples" / "vgg11" / files[language]).read_text()

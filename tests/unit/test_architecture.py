@@ -1,4 +1,4 @@
-"""What import contracts cannot tell: the core uses the standard library and no clock, nobody names a family."""
+"""What import contracts cannot tell: the core uses no clock, and nothing but its own file names a family."""
 
 import ast
 import sys
