@@ -1,4 +1,4 @@
-"""The client for threads: `rootserve.client.inference.AsyncClient`, run on an event loop in a thread of its own."""
+"""The client for threads: `AsyncClient`, run on an event loop in a thread of its own."""
 
 import asyncio
 import functools
@@ -12,8 +12,9 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from rootserve.client.address import DEFAULT_ADDRESS, Address
 from rootserve.client.channel import CONNECT_TIMEOUT_S
 from rootserve.client.credentials import PLAINTEXT, Credentials
+from rootserve.client.defaults import TIMEOUT_S
 from rootserve.client.errors import ServerError
-from rootserve.client.inference import DEFAULT_TIMEOUT_S, RETRY, AsyncClient
+from rootserve.client.inference import RETRY, AsyncClient
 from rootserve.client.retry import RetryPolicy
 
 P = ParamSpec("P")
@@ -78,7 +79,7 @@ def _blocking(
     """The same method for a thread that waits."""
 
     @functools.wraps(method)
-    def wait(self: "Client", *args: P.args, **kwargs: P.kwargs) -> T:
+    def wait(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self._run(method(self._client, *args, **kwargs))
 
     return wait
@@ -107,7 +108,7 @@ class Client:
         server: str | Address = DEFAULT_ADDRESS,
         *,
         credentials: Credentials = PLAINTEXT,
-        timeout_s: float = DEFAULT_TIMEOUT_S,
+        timeout_s: float = TIMEOUT_S,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         retry: RetryPolicy = RETRY,
     ) -> None:
