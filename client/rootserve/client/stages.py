@@ -28,9 +28,10 @@ class Stage:
 # In the order in which a request passes them.
 # fmt: off
 STAGES = (
-    Stage("client_wait", "unsent", "due, and not yet sent: the client was late or had its limit under way",
+    Stage("client_wait", "client wait",
+          "due, and not yet sent: the client was late or had its limit under way",
           ("#c8324a", "#f0647a")),
-    Stage("outside_server", "network",
+    Stage("outside_server", "network and gRPC",
           "service time less the server's own total: network, gRPC on both sides",
           ("#8b95a1", "#8a95a1")),
     Stage("queue", "queue", "from its arrival in the server until its batch was closed",
@@ -41,7 +42,7 @@ STAGES = (
           ("#2f7fd0", "#5aa5ee"), "compute_ns"),
     Stage("decode", "decode", "of the computation: the decoding of pictures that came as files",
           ("#7b5cc4", "#a78bea"), "decode_ns", within="compute"),
-    Stage("rest", "rest", "what is left of the server's total: parsing, hand-over, reply",
+    Stage("rest", "rest of server", "what is left of the server's total: parsing, hand-over, reply",
           ("#2aa198", "#4cc3b8")),
 )
 # fmt: on
@@ -58,8 +59,3 @@ def apart(stages: Mapping[str, float], stage: Stage) -> float:
     """What a stage took without those that are parts of it: these add up as well."""
     parts = sum(stages.get(each.name, 0.0) for each in STAGES if each.within == stage.name)
     return max(0.0, stages.get(stage.name, 0.0) - parts)
-
-
-def is_shown(stage: Stage, *told: Mapping[str, float]) -> bool:
-    """Whether a stage is worth a place: decoding has none where no picture came as a file."""
-    return stage.within is None or any(stages.get(stage.name) for stages in told)

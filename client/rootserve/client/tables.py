@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from rootserve.client.catalog import Model
-from rootserve.client.stages import STAGES, is_shown
+from rootserve.client.stages import STAGES
 from rootserve.client.units import count, duration, millions, percent
 from rootserve.client.wire import Timeline
 
@@ -120,7 +120,7 @@ def print_timeline(screen: Console, timeline: Timeline, round_trip_s: float) -> 
     stages = [
         (stage.title, seconds)
         for stage, seconds in told.items()
-        if seconds is not None and is_shown(stage, {stage.name: seconds})
+        if seconds is not None and (seconds or stage.within is None)
     ]
     screen.print(
         f"round trip {duration(round_trip_s)}, in the server {duration(timeline.total_s)}\n"

@@ -144,16 +144,18 @@ def test_load_table() -> None:
     assert "at p99   1.50 s" in text
 
 
-def test_decoding_has_a_column_where_there_was_any() -> None:
-    console = screen()
+@pytest.mark.parametrize("terminal", [False, True])
+def test_decoding_is_told_where_there_was_any(terminal: bool) -> None:
+    with_files, without = screen(terminal=terminal), screen(terminal=terminal)
     told = TOLD | {"decode": 0.0025}
-    print_load(console, result(stages_by_percentile_s={"mean": told, "p99": told}))
-    text = printed(console)
-    (head,) = [line for line in text.splitlines() if line.startswith("stage")]
-    assert head.split() == [
-        "stage", "unsent", "network", "queue", "batch", "wait", "compute", "decode", "rest", "batch",
-    ]  # fmt: skip
-    assert text.count("2.50 ms") == 2
+    print_load(with_files, result(stages_by_percentile_s={"mean": told, "p99": told}))
+    text = printed(with_files)
+    assert "compute, of which decode: mean 2.50 ms, at p99 2.50 ms" in text
+    # No column was squeezed, the rows' names least of all.
+    (row,) = [line for line in text.splitlines() if "at p99" in line and "decode" not in line]
+    assert row.count("ms") == len(STAGES) - 1
+    print_load(without, result())
+    assert "decode" not in printed(without)
 
 
 def test_load_table_without_an_answer() -> None:

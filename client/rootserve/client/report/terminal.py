@@ -1,6 +1,8 @@
 """What `rootserve load` and `rootserve compare` print, within 80 columns."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from textwrap import fill
 from typing import TypeVar
 
 from rich.console import Console
@@ -21,11 +23,14 @@ from rootserve.client.report.columns import (
     stage_column,
 )
 from rootserve.client.report.words import run_words
-from rootserve.client.stages import STAGES, is_shown
+from rootserve.client.stages import STAGES
 from rootserve.client.tables import figures_table, separate
 from rootserve.client.units import count
 
 T = TypeVar("T")
+_STAGE_LETTERS = 9
+# Whose stages are shown.
+_SHOWN = {"mean": "mean", "p99": "at p99"}
 
 
 def print_load(screen: Console, result: LoadResult) -> None:
@@ -69,15 +74,24 @@ def _print_stages(screen: Console, result: LoadResult) -> None:
     found = result.stages_by_percentile_s
     if not found:
         return
-    told = {"mean": found.get("mean"), "at p99": found.get("p99")}
-    rows = {title: stages for title, stages in told.items() if stages}
-    columns = [stage_column(stage) for stage in STAGES if is_shown(stage, *rows.values())]
+    rows = {title: found[name] for name, title in _SHOWN.items() if name in found}
+    # Wrapped, so that all of them fit.
+    columns = [
+        replace(stage_column(stage), name=fill(stage.title, _STAGE_LETTERS))
+        for stage in STAGES
+        if stage.within is None
+    ]
     batch = Column[Mapping[str, float]](
         "batch",
         lambda stages: f"{result.mean_batch_rows or 0:.1f}" if stages is rows["mean"] else "",
     )
     separate(screen)
     _print_table(screen, "stage", [*columns, batch], rows.items())
+    for part in STAGES:
+        if part.within and any(stages.get(part.name) for stages in rows.values()):
+            column = stage_column(part)
+            times = ", ".join(f"{title} {column.text(stages)}" for title, stages in rows.items())
+            screen.print(f"{part.within}, of which {part.title}: {times}")
 
 
 def _print_table(
