@@ -32,7 +32,7 @@ format: $(INSTALLED)  ## put the code into the project's format
 stubs: $(INSTALLED)  ## write the Python stubs of proto/
 	scripts/generate-stubs
 
-generated: $(INSTALLED)  ## write docs/metrics.md and the Grafana dashboard
+generated: $(INSTALLED)  ## write docs/metrics.md, the Grafana dashboard and docs/dashboard.md
 	$(BIN)/python -m scripts.metrics_page
 	$(BIN)/python ops/grafana/dashboard.py
 

@@ -26,11 +26,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rootmodels.parquet_images import ParquetImages
+from rootmodels.processor import cpu_name
 from rootmodels.weights_info import PRETRAINED_DIR, weights_path
 from rootserve.client.load.options import LoadOptions
 from rootserve.client.load.runner import run_load
 from rootserve.server.engines.base import LoadSpec
-from rootserve.server.machine import cpu_count, cpu_name
+from rootserve.server.machine import cpu_count
 from rootserve.v1 import analysis_pb2 as pb
 from rootserve.v1 import analysis_pb2_grpc
 from tests.support.server_process import ServerProcess, running_server

@@ -27,7 +27,7 @@ from rootmodels.weights import save_weights
 from rootmodels.weights_info import WeightsInfo, weights_path
 from rootserve.server.engines.base import Engine, LoadSpec, Precision
 from rootserve.server.engines.registry import PRECISIONS, get_loader
-from rootserve.server.machine import cache_folder, cpu_count
+from rootserve.server.machine import cpu_count
 
 Key = tuple[str, Precision, str, int]
 """Engine, precision, variant, rows of a batch."""
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="engines compared, variants compared, or what python -m rootserve.server.calibrate measured",
     )
     add("--device", default="cpu")
-    add("--engines", default="openvino,torch,torch-compiled")
+    add("--engines", default="openvino,torch")
     add("--precisions", default="fp32,bf16,int8")
     add("--variants", default="", help="default: the trained ones, or all in the table of variants")
     add("--rows", default="1,8,32", help="of a batch, in the table of engines")
@@ -111,7 +111,7 @@ def _spec(name: str, device: str, threads: int, folder: Path) -> LoadSpec:
         save_weights(path, network, WeightsInfo(name, 0.1, 0, 0, 0, "", {}))
         ranges = measure_ranges(network.fold(), check_images(32))
         write_calibration(path, Calibration(name, file_sha256(path), 32, ranges))
-    return LoadSpec(name, path, device, threads, cache=cache_folder())
+    return LoadSpec(name, path, device, threads)
 
 
 def _load(

@@ -25,7 +25,8 @@ import grpc
 from tritonclient.grpc import service_pb2 as oip
 from tritonclient.grpc import service_pb2_grpc
 
-from rootserve.server.machine import cpu_count, cpu_name
+from rootmodels.processor import cpu_name
+from rootserve.server.machine import cpu_count
 from rootserve.server.observers.metrics_state import process_usage
 from tests.support.server_process import (
     ServerProcess,

@@ -17,6 +17,7 @@ import numpy as np
 from tritonclient.grpc import service_pb2 as oip
 
 from benchmarks.server_process import Server, serving
+from rootmodels.processor import cpu_name
 
 MODEL = "nin-root-16"
 METHODS = ("ModelInfer", "ModelStreamInfer")
@@ -85,6 +86,7 @@ def main() -> None:
     options = parser.parse_args()
     command = [sys.executable, "-m", "rootserve.server", "--port", "0", "--metrics-port", "0"]
     command += ["--models", MODEL, "--engine", "fake", *options.server]
+    print(cpu_name())
     print(
         f"{options.calls} calls at once of {options.mb:g} MiB: {options.calls * options.mb:,.0f} MiB"
     )

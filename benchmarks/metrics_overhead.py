@@ -28,11 +28,15 @@ from prometheus_client.openmetrics.exposition import generate_latest
 from tritonclient.grpc import service_pb2_grpc
 
 from benchmarks.server_process import Server, serving
+from rootmodels.processor import cpu_name
 from rootserve.server import monitoring
-from rootserve.server.machine import cpu_count, cpu_name
+from rootserve.server.core.scheduler import Batch
+from rootserve.server.machine import cpu_count
 from rootserve.server.main import main as serve
-from rootserve.server.observers.events import Observer, Timeline
+from rootserve.server.observers.events import Observer
 from rootserve.server.observers.metrics import Metrics
+from rootserve.server.pending import Report, Timeline
+from tests.support.pending import pending
 from tests.support.server_process import infer_request, plain_images
 
 MODEL = "nin-root-16"
@@ -108,10 +112,14 @@ def measure_alone() -> None:
     metrics.show_worker("cpu-0")
     timeline = Timeline(1_000_000, 500_000, 2_000_000, 4_000_000, 1, "cpu-0", "fake", "fp32")
 
+    batch = Batch(1, MODEL, "cpu-0", (), 1, 1.0)
+    report = Report(1_000_000, 3_000_000)
+    asked = pending(model=MODEL)
+
     def request() -> None:
         metrics.transferred("ModelInfer", 3_200, 0)
-        metrics.computed("cpu-0", MODEL, 1, 0.002)
-        metrics.answered(MODEL, 1, timeline)
+        metrics.batch_ended(batch, report, [asked])
+        metrics.answered(asked, timeline)
         metrics.transferred("ModelInfer", 0, 200)
 
     for name, work, number in (

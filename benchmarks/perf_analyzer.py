@@ -1,7 +1,6 @@
 """NVIDIA's perf_analyzer as the client: written in C++, it leaves more of the processors to the server.
 
-It comes with tritonclient's wheels for manylinux1 up to 2.49 (data/bin/perf_analyzer); it needs libb64 and
-libcudart.so.12.
+``benchmarks/clients/setup DIR perf_analyzer`` installs it as ``DIR/perf_analyzer/bin/perf_analyzer``.
 """
 
 from __future__ import annotations

@@ -38,7 +38,8 @@ from tritonclient.grpc import service_pb2_grpc
 from benchmarks.reference.protocol import Described, serve_until_killed
 from benchmarks.rounds import spread
 from benchmarks.server_process import Server, serving
-from rootserve.server.machine import cpu_count, cpu_name
+from rootmodels.processor import cpu_name
+from rootserve.server.machine import cpu_count
 from rootserve.server.main import main as serve
 from tests.support.server_process import infer_request, plain_images
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from rootserve.server.machine import cpu_name
+from rootmodels.processor import cpu_name
 
 Key = TypeVar("Key", bound=Hashable)
 Rates = dict[Key, list[float]]

@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 
 from rootmodels.cifar10 import LabelledImages
+from rootmodels.processor import cpu_name
 from rootmodels.train_run import accuracy
 from rootmodels.variants import VARIANTS
 from rootmodels.weights import load_weights
@@ -27,7 +28,7 @@ from rootmodels.weights_info import weights_path
 from rootserve.client.dataset import Dataset, read_dataset
 from rootserve.client.evaluate import accuracy as served_accuracy
 from rootserve.client.inference import AsyncClient
-from rootserve.server.machine import cpu_count, cpu_name
+from rootserve.server.machine import cpu_count
 from tests.support.server_process import running_server
 
 ALLOWED = {"int8": 0.003}

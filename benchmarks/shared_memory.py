@@ -1,11 +1,12 @@
 """perf_analyzer's images in messages and in system shared memory, on one server, taking turns.
 
-python -m benchmarks.shared_memory --perf-analyzer PROGRAM
+python -m benchmarks.shared_memory --perf-analyzer PROGRAM [--model resnet50-orig]
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
 
@@ -13,13 +14,12 @@ from benchmarks.perf_analyzer import requests_per_second
 from benchmarks.rounds import machine, ratios, spread
 from benchmarks.server_process import serving
 
-MODEL = "nin-root-16"
-
 
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--perf-analyzer", required=True, metavar="PROGRAM")
+    parser.add_argument("--model", default="nin-root-16", help="its images may be larger")
     parser.add_argument(
         "--engine", default="fake", help="fake leaves the transport alone to be seen"
     )
@@ -28,9 +28,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="of each turn")
     options = parser.parse_args()
     command = [sys.executable, "-m", "rootserve.server", "--port", "0", "--metrics-port", "0"]
-    command += ["--models", MODEL, "--engine", options.engine, "--shared-memory", "system"]
+    command += ["--models", options.model, "--engine", options.engine, "--shared-memory", "system"]
     ways = {"messages": (), "shared memory": ("--shared-memory", "system")}
-    print(machine("cpu", 0))
+    print(machine("cpu", len(os.sched_getaffinity(0))))
     print("| rows of a request | messages, requests/s | shared memory, requests/s | ratio |")
     print("|---|---|---|---|")
     with serving(command) as server:
@@ -42,7 +42,7 @@ def main() -> None:
                         requests_per_second(
                             options.perf_analyzer,
                             server.address,
-                            MODEL,
+                            options.model,
                             options.callers,
                             options.seconds,
                             rows,

@@ -14,9 +14,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rootmodels.data_error import DataError
-from rootmodels.parquet_rows import iterate_rows, row_count
-from rootmodels.pictures import PictureError, opened, pixels_of, to_rgb
+from rootserve.pictures import DataError
+from rootserve.pictures.parquet import find_files, iterate_rows, row_count
 
 Split = Literal["train", "test"]
 _CLASSES = 10
@@ -45,7 +44,7 @@ def read_cifar10(path: Path, split: Split) -> LabelledImages:
     Raises:
         DataError: if nothing is there, a column is missing, or an image is not 32x32.
     """
-    files = find_files(path, split)
+    files = find_files(path, split, labels=True)
     parts = [_read_file(file) for file in files]
     return LabelledImages(
         images=np.concatenate([part.images for part in parts]),
@@ -53,46 +52,12 @@ def read_cifar10(path: Path, split: Split) -> LabelledImages:
     )
 
 
-def find_files(path: Path, split: Split) -> list[Path]:
-    """The files of one split at ``path``, a folder or a parquet file.
-
-    Raises:
-        DataError: if there are none.
-    """
-    if path.is_file():
-        return [path]
-    files = sorted(path.glob(f"{split}-*.parquet")) or sorted(
-        path.glob(f"plain_text/{split}-*.parquet")
-    )
-    if not files:
-        raise DataError(
-            f"no CIFAR-10 at {path}: expected a parquet file, or a folder with {split}-*.parquet "
-            f"or plain_text/{split}-*.parquet"
-        )
-    return files
-
-
 def _read_file(path: Path) -> LabelledImages:
     images = np.empty((row_count(path, labels=True), 3, 32, 32), np.uint8)
     labels = np.empty(len(images), np.int64)
     for number, row in enumerate(iterate_rows(path, labels=True)):
-        image = decode_image(row.name, row.content)
-        if image.shape != (3, 32, 32):
-            raise DataError(f"{row.name} is {image.shape[1:]}, expected 32x32")
+        image = row.pixels((32, 32))
         if not 0 <= row.label < _CLASSES:
             raise DataError(f"{row.name} has the label {row.label}, expected 0 to {_CLASSES - 1}")
         images[number], labels[number] = image, row.label
     return LabelledImages(images, labels)
-
-
-def decode_image(name: str, data: bytes) -> NDArray[np.uint8]:
-    """An encoded image as uint8 [3, H, W], RGB. ``name`` is what an error calls it.
-
-    Raises:
-        DataError: if it cannot be decoded.
-    """
-    try:
-        with opened(data) as file:
-            return pixels_of(to_rgb(file))
-    except PictureError as error:
-        raise DataError(f"{name} cannot be decoded: it {error}") from error

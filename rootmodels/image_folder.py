@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rootmodels.cifar10 import LabelledImages
-from rootmodels.data_error import DataError
-from rootmodels.pictures import PictureError, centre, opened, to_rgb
+from rootserve.pictures import DataError, PictureError
+from rootserve.pictures.decode import centre, opened, to_rgb
 
 SPLITS = ("train", "val")
 _PICTURES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})

@@ -9,30 +9,30 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rootmodels.cifar10 import decode_image, find_files
-from rootmodels.data_error import DataError
-from rootmodels.parquet_rows import Row, iterate_rows, row_count
+from rootserve.pictures import DataError
+from rootserve.pictures.decode import MOST_PIXELS
+from rootserve.pictures.parquet import Row, find_files, iterate_rows, row_count
 
 
 class ParquetImages:
     """The images of a parquet file, or of a folder's ``test-*.parquet``, in their order.
 
     Reading on where the last read ended is cheap; anything else begins at the first row again. Holds no
-    more than one batch of encoded images.
+    more than one batch of encoded images. The first image has at most ``max_pixels``, or is not decoded.
 
     Raises:
         DataError: if there is no such file, it is not of that form, or it holds no images.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, max_pixels: int = MOST_PIXELS) -> None:
+        self._path = path
         self._files = find_files(path, "test")
         self.images = sum(row_count(file) for file in self._files)
         if self.images == 0:
-            raise DataError(f"{path} holds no images")
+            raise DataError(f"{path}: holds no images")
         self._position = 0
         self._rows = self._iterate()
-        row = self._next()
-        first = decode_image(row.name, row.content)
+        first = self._next().pixels(max_pixels=max_pixels)
         self.size: tuple[int, int] = (first.shape[1], first.shape[2])
         """Height and width of the first image; all others have to have them too."""
 
@@ -40,11 +40,13 @@ class ParquetImages:
         """Images ``start`` to ``start + rows``, uint8 [rows, 3, H, W].
 
         Raises:
-            DataError: if an image cannot be decoded, or has another size than the first.
-            IndexError: if there are not as many.
+            DataError: if there are not as many, or one of them cannot be decoded, or has another size than
+                the first; it is not decoded then.
         """
         if start + rows > self.images:
-            raise IndexError(f"images {start} to {start + rows} of {self.images}")
+            raise DataError(
+                f"{self._path}: holds {self.images} images, expected at least {start + rows}"
+            )
         if start < self._position:
             self._position = 0
             self._rows = self._iterate()
@@ -52,17 +54,15 @@ class ParquetImages:
             self._next()
         images = np.empty((rows, 3, *self.size), np.uint8)
         for number in range(rows):
-            row = self._next()
-            image = decode_image(row.name, row.content)
-            if image.shape[1:] != self.size:
-                height, width = self.size
-                raise DataError(f"{row.name} is {image.shape[1:]}, expected {height}x{width}")
-            images[number] = image
+            images[number] = self._next().pixels(self.size)
         return images
 
     def _next(self) -> Row:
         self._position += 1
-        return next(self._rows)
+        row = next(self._rows, None)
+        if row is None:
+            raise DataError(f"{self._path}: holds fewer images than it says it has")
+        return row
 
     def _iterate(self) -> Iterator[Row]:
         return chain.from_iterable(map(iterate_rows, self._files))

@@ -1,4 +1,4 @@
-"""What this processor computes well, told without torch: which precisions are fast and right on it.
+"""What this processor is and computes well, told without torch: which precisions are fast and right on it.
 
 torch and OpenVINO compute convolutions with oneDNN, which the variable ONEDNN_MAX_CPU_ISA holds to older
 instruction sets. Where it is set, a processor has less here than the kernel lists.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 _CPUINFO = Path("/proc/cpuinfo")
@@ -31,6 +31,11 @@ _LEFT: Mapping[str, frozenset[str]] = {
 """By limit, in oneDNN's words, which of them are left; any other word limits none of them."""
 
 
+def cpu_name() -> str:
+    """The processor as Linux names it, or its kind."""
+    return next(_told("model name"), platform.machine())
+
+
 def instruction_set_limit() -> str:
     """The instruction set that oneDNN is held to, in its words; "" for none."""
     return next(filter(None, map(os.environ.get, _LIMIT_VARIABLES)), "").lower()
@@ -39,12 +44,7 @@ def instruction_set_limit() -> str:
 def cpu_features() -> frozenset[str]:
     """Instruction sets, in the kernel's words, that oneDNN may use."""
     # x86 has "flags", ARM "Features"; all processors of a machine list the same.
-    listed: frozenset[str] = frozenset()
-    for line in _CPUINFO.read_text().splitlines():
-        key, _, words = line.partition(":")
-        if key.strip() in ("flags", "Features"):
-            listed = frozenset(words.split())
-            break
+    listed = frozenset(next(_told("flags", "Features"), "").split())
     return listed - (_LIMITED - _LEFT.get(instruction_set_limit(), _LIMITED))
 
 
@@ -64,3 +64,11 @@ def int8_weight_bits() -> int:
     """
     exact = platform.machine() != "x86_64" or cpu_features() & {"avx_vnni", "avx512_vnni"}
     return 8 if exact else 7
+
+
+def _told(*keys: str) -> Iterator[str]:
+    """What the kernel says under one of ``keys``, of each processor."""
+    for line in _CPUINFO.read_text().splitlines() if _CPUINFO.exists() else []:
+        key, _, value = line.partition(":")
+        if key.strip() in keys:
+            yield value.strip()

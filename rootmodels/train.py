@@ -19,7 +19,6 @@ from pathlib import Path
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from rootmodels.cifar10 import LabelledImages
-from rootmodels.data_error import DataError
 from rootmodels.families import FAMILIES
 from rootmodels.teacher import load_teachers
 from rootmodels.train_data import read_training_data
@@ -30,6 +29,7 @@ from rootmodels.train_recipe import RECIPES, Recipe, with_numbers
 from rootmodels.variants import NIN_VARIANTS, VARIANTS, UnknownVariantError, get_variant
 from rootmodels.weights import load_weights, save_weights
 from rootmodels.weights_info import PRETRAINED_DIR, WeightsError, read_info, weights_path
+from rootserve.pictures import DataError
 
 EPOCHS_FILE = "epochs.json"
 """In the work folder: the number of epochs that --fill-minutes chose."""

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from rootmodels.cifar10 import LabelledImages
-from rootmodels.data_error import DataError
 from rootmodels.train_recipe import RECIPE_SIDE, Recipe
+from rootserve.pictures import DataError
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,12 +18,6 @@ class TrainingData:
     test: LabelledImages
     classes: tuple[str, ...] = CIFAR10_CLASSES
 
-    @property
-    def side(self) -> int:
-        """Height and width of the images in pixels."""
-        side: int = self.train.images.shape[2]
-        return side
-
 
 def read_training_data(path: Path, image_size: int) -> TrainingData:
     """The data set at ``path``: CIFAR-10 as it is, or a folder of pictures scaled to ``image_size``.

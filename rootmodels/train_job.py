@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +16,7 @@ from torch import nn
 from rootmodels.cifar10 import LabelledImages
 from rootmodels.families import CIFAR10_CLASSES, FAMILIES
 from rootmodels.network import Network
+from rootmodels.processor import cpu_name
 from rootmodels.train_fleet import Computing, Fleet, variants_fleet
 from rootmodels.train_init import start_from
 from rootmodels.train_recipe import Recipe
@@ -263,15 +263,7 @@ def hardware(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
-    return f"{_cpu_name()}, {threads} thread{'s' if threads > 1 else ''}"
-
-
-def _cpu_name() -> str:
-    """The processor as Linux names it, or its kind."""
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    return f"{cpu_name()}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def _replace(path: Path, content: str) -> None:

@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 
 from rootmodels.cifar10 import LabelledImages, read_cifar10
-from rootmodels.data_error import DataError
 from rootmodels.families import FAMILIES
 from rootmodels.teacher import Teacher, TeacherInfo, save_teacher
 from rootmodels.train_batches import Batches
@@ -25,6 +24,7 @@ from rootmodels.train_job import hardware
 from rootmodels.train_options import add_computing, chosen_computing
 from rootmodels.train_recipe import Recipe
 from rootmodels.train_run import Run, accuracy
+from rootserve.pictures import DataError
 
 TEACHING = Recipe(
     epochs=30, batch_size=512, padding=4, small_share=0.0, label_smoothing=0.0, cutout=8

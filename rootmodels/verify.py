@@ -19,7 +19,6 @@ from pathlib import Path
 import torch
 
 from rootmodels.cifar10 import LabelledImages
-from rootmodels.data_error import DataError
 from rootmodels.train_data import read_test_data
 from rootmodels.train_run import accuracy
 from rootmodels.variants import VARIANTS, UnknownVariantError, get_variant
@@ -31,6 +30,7 @@ from rootmodels.weights_info import (
     read_info,
     weights_path,
 )
+from rootserve.pictures import DataError
 
 TOLERANCE = 0.0005
 """Five images of 10,000: machines add in different orders, which decides a tie here and there."""

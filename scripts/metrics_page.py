@@ -7,7 +7,6 @@ import math
 import sys
 from pathlib import Path
 
-from rootserve.server.core.reasons import Reason
 from rootserve.server.observers.metrics_catalog import (
     CATALOG,
     LABELS,
@@ -17,6 +16,7 @@ from rootserve.server.observers.metrics_catalog import (
     Metric,
 )
 from rootserve.server.observers.metrics_endpoint import MAX_CONNECTIONS, PAGE_INTERVAL_S
+from rootserve.server.refusals import Reason
 
 TARGET = Path(__file__).parents[1] / "docs" / "metrics.md"
 

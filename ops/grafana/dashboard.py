@@ -1,6 +1,6 @@
-"""The Grafana dashboard as code: ``python ops/grafana/dashboard.py`` writes its JSON.
+"""The Grafana dashboard as code: ``python ops/grafana/dashboard.py`` writes its JSON and docs/dashboard.md.
 
-With ``--check`` it writes nothing, and fails when the committed JSON is not what it would write.
+With ``--check`` it writes nothing, and fails when what is committed is not what it would write.
 """
 
 from __future__ import annotations
@@ -22,11 +22,21 @@ from grafana_foundation_sdk.models.dashboard import (
 from panels import DATASOURCE
 from service_rows import batching, callers, time
 
-TARGET = Path(__file__).parent / "dashboards" / "rootserve.json"
+ROOT = Path(__file__).parents[2]
+TARGET = ROOT / "ops" / "grafana" / "dashboards" / "rootserve.json"
+PAGE = ROOT / "docs" / "dashboard.md"
+
+HEAD = """\
+# Dashboard
+
+<!-- Written by ops/grafana/dashboard.py: change that, not this. -->
+
+What the Grafana dashboard shows, from top to bottom ([monitoring.md](monitoring.md)).
+"""
 
 
-def build() -> str:
-    """The dashboard as JSON."""
+def build() -> dict[Path, str]:
+    """The dashboard as JSON, and the page that lists its panels."""
     board = Dashboard("Rootserve").uid("rootserve").tags(["rootserve", "inference"])
     board.description(
         "Whether callers are served well, where the time goes, and what each variant costs."
@@ -51,19 +61,27 @@ def build() -> str:
     built = board.build()
     for number, panel in enumerate(built.panels or [], start=1):
         panel.id_val = number
-    return JSONEncoder(sort_keys=True, indent=2).encode(built) + "\n"
+    parts = [HEAD]
+    for panel in built.panels or []:
+        if panel.type_val == "row":
+            parts.append(f"\n## {panel.title}\n\n| panel | what it tells |\n|---|---|\n")
+        else:
+            parts.append(f"| {panel.title} | {panel.description} |\n")
+    encoded = JSONEncoder(sort_keys=True, indent=2).encode(built) + "\n"
+    return {TARGET: encoded, PAGE: "".join(parts)}
 
 
 def main() -> int:
-    """Write the JSON, or check it."""
+    """Write both, or check them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="fail if the file is not current")
-    made = build()
-    if not parser.parse_args().check:
-        TARGET.write_text(made)
-    elif TARGET.read_text() != made:
-        print(f"{TARGET} is not current; run python ops/grafana/dashboard.py", file=sys.stderr)
-        return 1
+    parser.add_argument("--check", action="store_true", help="fail if a file is not current")
+    check = parser.parse_args().check
+    for path, made in build().items():
+        if not check:
+            path.write_text(made)
+        elif not path.exists() or path.read_text() != made:
+            print(f"{path} is not current; run python ops/grafana/dashboard.py", file=sys.stderr)
+            return 1
     return 0
 
 

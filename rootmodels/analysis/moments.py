@@ -37,22 +37,6 @@ class Moments:
         return cls(0, np.zeros(rows), np.zeros(columns), np.zeros((rows, columns)))
 
     @classmethod
-    def of(cls, rows: Array, columns: Array | None = None) -> Moments:
-        """Those of samples [N, R] and [N, C]; of ``rows`` with itself without ``columns``.
-
-        Raises:
-            AnalysisError: if the two differ in their number of samples.
-        """
-        columns = rows if columns is None else columns
-        if len(rows) != len(columns):
-            raise AnalysisError(f"{len(rows)} and {len(columns)} samples came, expected as many")
-        if len(rows) == 0:
-            return cls.zero(rows.shape[1], columns.shape[1])
-        mean_rows, mean_columns = rows.mean(axis=0), columns.mean(axis=0)
-        scatter = (rows - mean_rows).T @ (columns - mean_columns)
-        return cls(len(rows), mean_rows, mean_columns, scatter)
-
-    @classmethod
     def from_shifted(
         cls,
         samples: int,
@@ -101,11 +85,6 @@ class Moments:
             self.mean_columns + step_columns * share,
             self.scatter + other.scatter + between,
         )
-
-    def repeated(self, times: int) -> Moments:
-        """Those of the same samples with each one counted ``times`` times."""
-        scatter = self.scatter * times
-        return Moments(self.samples * times, self.mean_rows, self.mean_columns, scatter)
 
 
 def merge_all(parts: Sequence[Moments]) -> Moments:

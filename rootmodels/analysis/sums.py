@@ -11,7 +11,6 @@ import numpy as np
 
 from rootmodels.analysis.errors import AnalysisError
 from rootmodels.analysis.moments import Array, Moments, merge_all
-from rootmodels.analysis.sampling import common_grid, repetition
 
 Pair = tuple[str, str]
 
@@ -86,7 +85,7 @@ def make_plan(
     for first, second in pairs:
         sizes = shapes[first].size, shapes[second].size
         try:
-            _repetitions(*sizes)
+            _check_sizes(*sizes)
         except AnalysisError as error:
             raise AnalysisError(f"pair {first}-{second}: {error}") from None
     return Plan(
@@ -98,10 +97,19 @@ class UnknownLayerError(AnalysisError):
     """No layer has the given name; names those there are."""
 
 
-def _repetitions(first: tuple[int, int], second: tuple[int, int]) -> tuple[int, int]:
-    """How many pixels of the larger map a pixel of the first, and one of the second, stands for."""
-    grid = common_grid(first, second)
-    return repetition(first, grid), repetition(second, grid)
+def _check_sizes(first: tuple[int, int], second: tuple[int, int]) -> None:
+    """Each pixel of the smaller map has to stand for as many of the larger one."""
+    large = (max(first[0], second[0]), max(first[1], second[1]))
+    small = (min(first[0], second[0]), min(first[1], second[1]))
+    sizes = " and ".join(f"{height}x{width}" for height, width in (small, large))
+    if large not in (first, second):
+        sizes = " and ".join(f"{height}x{width}" for height, width in (first, second))
+        raise AnalysisError(f"neither of maps of {sizes} is the larger")
+    if large[0] % small[0] or large[1] % small[1]:
+        raise AnalysisError(
+            f"maps of {sizes} pixels have no grid in common; "
+            "expected height and width of one to be multiples of those of the other"
+        )
 
 
 @dataclass(frozen=True, slots=True)

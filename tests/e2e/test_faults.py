@@ -118,7 +118,7 @@ async def test_with_a_second_worker_a_kill_is_not_noticed() -> None:
 
 async def test_a_request_that_kills_workers_is_found_and_refused_alone() -> None:
     # The batch is closed when all five are there, and not before.
-    together = ("--max-delay-us", "5000000", "--preferred-rows", "5")
+    together = ("--max-delay-us", "5000000", "--max-batch-rows", "5")
     with running_server(*FAKE, "--cpu-workers", "2", *together) as server:
         async with grpc.aio.insecure_channel(server.address) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)

@@ -35,9 +35,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
         "--precision",
         "fp32",
     )
-    # With a preferred size, batches are not cut to the size that is measured to pay.
-    batching = ("--max-delay-us", "50000", "--preferred-rows", "32")
-    with running_server(*arguments, *batching) as started:
+    with running_server(*arguments, "--max-delay-us", "50000") as started:
         yield started
 
 

@@ -1,6 +1,8 @@
 """What an operator sees: health, reflection, metrics, the catalogue."""
 
 import os
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +17,7 @@ from rootmodels.variants import VARIANTS
 from rootserve.server.machine import usable_processors
 from rootserve.server.placement import place
 from rootserve.v1 import catalog_pb2, catalog_pb2_grpc
-from tests.support.server_process import ServerProcess, plain_images, running_server
+from tests.support.server_process import FREE_PORTS, ServerProcess, plain_images, running_server
 
 MODELS = ("nin-orig", "nin-col-16")
 
@@ -134,3 +136,24 @@ def allowed_processors(pid: int) -> set[tuple[int, ...]]:
     """Where the threads of a process may run."""
     tasks = Path(f"/proc/{pid}/task").iterdir()
     return {tuple(sorted(os.sched_getaffinity(int(task.name)))) for task in tasks}
+
+
+def test_a_service_whose_metrics_endpoint_dies_ends_in_order_with_a_status_that_says_so() -> None:
+    program = """
+from rootserve.server.main import main
+from rootserve.server.observers.metrics_endpoint import MetricsEndpoint
+
+async def fail(endpoint):
+    raise OSError("told to fail")
+
+MetricsEndpoint._serve = fail
+main()
+"""
+    arguments = [*FREE_PORTS, "--models", "nin-orig", "--device", "cpu", "--engine", "fake"]
+    command = [sys.executable, "-c", program, *arguments, "--grace-s", "0"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert ended.returncode == 1, ended.stderr
+    assert "the metrics endpoint failed: nobody answers on port" in ended.stderr
+    assert "OSError: told to fail" in ended.stderr
+    assert "shutting down: finishing what was admitted" in ended.stderr
+    assert ended.stderr.rstrip().endswith("stopped")

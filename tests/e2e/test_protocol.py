@@ -10,7 +10,6 @@ import pytest
 import tritonclient.grpc as triton
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2
 from tritonclient.grpc import service_pb2 as oip
 
 from tests.support.server_process import (
@@ -106,18 +105,6 @@ def test_whoever_watches_health_is_told_when_another_one_has_left() -> None:
         with pytest.raises(grpc.RpcError) as caught:
             own.infer(MODEL, plain_images(1))
         assert caught.value.details() == f"known but not served is '{MODEL}'; no model is served"
-
-
-def test_both_versions_of_reflection_answer(server: ServerProcess) -> None:
-    for version in ("v1", "v1alpha"):
-        call = server.channel.stream_stream(
-            f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
-            reflection_pb2.ServerReflectionRequest.SerializeToString,
-            reflection_pb2.ServerReflectionResponse.FromString,
-        )
-        (answer,) = call(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
-        names = [service.name for service in answer.list_services_response.service]
-        assert "inference.GRPCInferenceService" in names
 
 
 # Metadata.

@@ -16,7 +16,7 @@ MODELS = "nin-orig,nin-root-4"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ServerProcess]:
-    with running_server("--engine", "fake", "--models", MODELS, "--preferred-rows", "4,8") as made:
+    with running_server("--engine", "fake", "--models", MODELS) as made:
         yield made
 
 
@@ -58,7 +58,7 @@ def test_the_configuration_is_what_perf_analyzer_reads(
     config = client.get_model_config("nin-root-4", as_json=True)["config"]
     assert config["max_batch_size"] == 32
     assert config["input"][0]["dims"] == ["3", "32", "32"]
-    assert config["dynamic_batching"]["preferred_batch_size"] == [4, 8]
+    assert "dynamic_batching" in config
     assert config["parameters"]["params"]["string_value"] == "455498"
     assert config["parameters"]["macs"]["string_value"] == str(123_397_514 - 1_418)
 

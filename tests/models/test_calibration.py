@@ -73,7 +73,7 @@ def test_the_command_says_what_it_cannot_read(
     assert calibrate.main(["--data", str(sample_path), *empty]) == 2
     assert "holds no weights" in capsys.readouterr().err
     assert calibrate.main(["--data", str(tmp_path / "gone")]) == 2
-    assert "no CIFAR-10 at" in capsys.readouterr().err
+    assert "no such file or folder; expected parquet" in capsys.readouterr().err
 
 
 def load_int8(path: Path | None) -> None:
@@ -84,7 +84,7 @@ def test_int8_needs_ranges(weights: Path) -> None:
     load_int8(weights)
     calibration_path(weights).unlink()
     with pytest.raises(
-        EngineError, match=r"no nin-root-16\.calibration\.json .* server\.calibrate"
+        EngineError, match=r"no nin-root-16\.calibration\.json .* rootserve\.server\.calibrate"
     ):
         load_int8(weights)
     with pytest.raises(EngineError, match="nin-root-16 has no trained weights"):

@@ -10,7 +10,7 @@ import torch
 from rootmodels.analysis.capture import Capture
 from rootmodels.analysis.covariance import correlation, covariance, varying, whitened, whitening
 from rootmodels.analysis.layers import Stage, analysable_layers
-from rootmodels.analysis.moments import Array, Moments
+from rootmodels.analysis.moments import Array
 from rootmodels.analysis.responses import responses
 from rootmodels.analysis.sums import Plan, make_plan, merge_sums
 from rootmodels.cifar10 import read_cifar10
@@ -19,6 +19,7 @@ from rootmodels.network import Network
 from rootmodels.variants import get_variant
 from rootmodels.weights import load_weights
 from rootmodels.weights_info import PRETRAINED_DIR, weights_path
+from tests.support.moments import moments_of
 
 IMAGES = 40
 
@@ -93,8 +94,8 @@ def test_whitened_covariance_equals_the_direct_computation(
     direct = direct_samples(module, images, Stage.AFTER_RELU)
     for pair in plan.pairs:
         came = whitened(sums.pairs[pair], *(whitening(sums.layers[name]) for name in pair))
-        moments = [Moments.of(direct[name]) for name in pair]
-        cross = Moments.of(direct[pair[0]], direct[pair[1]])
+        moments = [moments_of(direct[name]) for name in pair]
+        cross = moments_of(direct[pair[0]], direct[pair[1]])
         expected = whitened(cross, *map(whitening, moments))
         # Whitening multiplies what is rounded in float32 by up to tolerance^(-1/2).
         assert relative_error(came, expected) < 1e-3, pair
@@ -170,7 +171,7 @@ def test_any_pair_in_any_direction(
             torch.nn.functional.interpolate(maps[name].double(), size=grid).permute(0, 2, 3, 1)
             for name in (first, second)
         )
-        expected = Moments.of(a.flatten(0, 2).numpy(), b.flatten(0, 2).numpy())
+        expected = moments_of(a.flatten(0, 2).numpy(), b.flatten(0, 2).numpy())
         assert sums.pairs[first, second].samples == expected.samples
         assert relative_error(sums.pairs[first, second].scatter, expected.scatter) < 1e-6
 

@@ -1,4 +1,5 @@
 import io
+import random
 import struct
 import zlib
 from pathlib import Path
@@ -10,8 +11,8 @@ import pytest
 from PIL import Image
 
 from rootmodels.cifar10 import read_cifar10
-from rootmodels.data_error import DataError
 from rootmodels.parquet_images import ParquetImages
+from rootserve.pictures import DataError
 
 
 def write(
@@ -59,19 +60,21 @@ def test_equal_data_has_an_equal_hash(tmp_path: Path) -> None:
 
 def test_bad_files_are_refused_with_what_was_wrong(tmp_path: Path) -> None:
     (tmp_path / "text.parquet").write_text("no parquet")
-    with pytest.raises(DataError, match=r"text\.parquet is not a readable parquet file"):
+    with pytest.raises(DataError, match=r"text\.parquet: cannot be read"):
         read_cifar10(tmp_path / "text.parquet", "test")
     write(tmp_path / "columns.parquet", [(32, 32)], ("image", "label"))
-    with pytest.raises(DataError, match=r"has the columns image .*; expected img"):
+    with pytest.raises(
+        DataError, match=r"has the columns image .*; expected parquet with the columns img"
+    ):
         read_cifar10(tmp_path / "columns.parquet", "test")
     write(tmp_path / "size.parquet", [(32, 32), (16, 24)])
     with pytest.raises(DataError, match=r"image 1 is \(24, 16\), expected 32x32"):
         read_cifar10(tmp_path / "size.parquet", "test")
     cells = pa.table({"img": [{"bytes": b"no image", "path": ""}], "label": [0]})
     pq.write_table(cells, tmp_path / "pixels.parquet")
-    with pytest.raises(DataError, match="image 0 cannot be decoded"):
+    with pytest.raises(DataError, match="image 0 is not a picture"):
         read_cifar10(tmp_path / "pixels.parquet", "test")
-    with pytest.raises(DataError, match="no CIFAR-10 at"):
+    with pytest.raises(DataError, match="nowhere: no such file or folder"):
         read_cifar10(tmp_path / "nowhere", "test")
 
 
@@ -107,7 +110,7 @@ _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
         ({"bytes": b"", "path": None}, 0, "image 1 has no bytes"),
         (None, 0, "image 1 has no bytes"),
         ({"bytes": huge_png(), "path": ""}, 0, r"image 1 .*(3600\.0|more than 179) million"),
-        ({"bytes": png()[:60], "path": ""}, 0, "image 1 cannot be decoded: it is damaged"),
+        ({"bytes": png()[:60], "path": ""}, 0, "image 1 is damaged"),
     ],
 )
 def test_a_bad_row_is_named(
@@ -129,7 +132,7 @@ def test_bad_columns_and_pages_are_one_line_that_names_the_file(tmp_path: Path) 
     file = write_cells(tmp_path / "strings.parquet", strings, [0])
     for read in (lambda: read_cifar10(file, "test"), lambda: ParquetImages(file)):
         with pytest.raises(
-            DataError, match=r"strings\.parquet has the columns img \(struct<bytes: string"
+            DataError, match=r"strings\.parquet: has the columns img \(struct<bytes: string"
         ):
             read()
     cells = pa.array([{"bytes": png(), "path": ""}] * 50, _IMAGE)
@@ -139,7 +142,78 @@ def test_bad_columns_and_pages_are_one_line_that_names_the_file(tmp_path: Path) 
     file.write_bytes(content)
     for read in (lambda: read_cifar10(file, "test"), lambda: ParquetImages(file)):
         with pytest.raises(
-            DataError, match=r"page\.parquet is not a readable parquet file"
+            DataError, match=r"page\.parquet: cannot be read from image 0 on \("
         ) as error:
             read()
         assert len(str(error.value).splitlines()) == 1
+
+
+def test_whatever_is_damaged_is_one_line_about_the_file(tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.parquet", tmp_path / "bad.parquet"
+    write(good, [(8, 8)] * 8)
+    content, rng = good.read_bytes(), random.Random(1)
+    refused = []
+    for _ in range(1000):
+        damaged = bytearray(content)
+        for _ in range(rng.choice((1, 2, 5))):
+            damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+        bad.write_bytes(damaged[: rng.randrange(len(damaged))] if rng.random() < 0.1 else damaged)
+        try:
+            images = ParquetImages(bad)
+            images.read(0, min(images.images, 100))
+        except DataError as error:
+            refused.append(str(error))
+    assert len(refused) > 500
+    assert all(str(bad) in line and len(line.splitlines()) == 1 for line in refused)
+
+
+def test_a_batch_that_is_damaged_names_its_first_row(tmp_path: Path) -> None:
+    file = tmp_path / "x.parquet"
+    cells, rng = [], np.random.default_rng(0)
+    for _ in range(400):
+        buffer = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8)).save(buffer, "PNG")
+        cells.append({"bytes": buffer.getvalue(), "path": ""})
+    pq.write_table(pa.table({"img": cells}), file, row_group_size=256)
+    images = ParquetImages(file)
+    assert len(images.read(0, 400)) == 400
+    group = pq.read_metadata(file).row_group(1).column(0)
+    damaged = bytearray(file.read_bytes())
+    begin = group.dictionary_page_offset or group.data_page_offset
+    damaged[begin : begin + 16] = b"\xff" * 16
+    file.write_bytes(damaged)
+    images = ParquetImages(file)
+    assert len(images.read(0, 256)) == 256
+    with pytest.raises(DataError, match=r"x\.parquet: cannot be read from image 256 on \("):
+        images.read(256, 1)
+
+
+def test_a_file_that_promises_more_rows_than_it_has_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "x.parquet", [(8, 8)] * 3)
+    monkeypatch.setattr("rootmodels.parquet_images.row_count", lambda _: 5)
+    images = ParquetImages(tmp_path / "x.parquet")
+    with pytest.raises(DataError, match=r"x\.parquet: holds fewer images than it says it has"):
+        images.read(0, 5)
+    with pytest.raises(DataError, match=r"x\.parquet: holds 5 images, expected at least 6"):
+        images.read(0, 6)
+
+
+def test_an_image_that_is_too_large_is_not_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "later.parquet", [(8, 8), (5000, 5000)])
+    write(tmp_path / "first.parquet", [(5000, 5000)])
+    images = ParquetImages(tmp_path / "later.parquet")
+
+    def decode(*_: object) -> None:
+        raise AssertionError("it was decoded")
+
+    monkeypatch.setattr("rootserve.pictures.parquet.to_rgb", decode)
+    with pytest.raises(DataError, match=r"image 0 .* it was decoded"):
+        images.read(0, 1)
+    with pytest.raises(DataError, match=r"image 1 is \(5000, 5000\), expected 8x8"):
+        images.read(1, 1)
+    with pytest.raises(DataError, match=r"image 0 .* 5000 x 5000 pixels, .* at most 20 million"):
+        ParquetImages(tmp_path / "first.parquet", 20_000_000)

@@ -85,7 +85,7 @@ def test_nodes_have_the_names_of_the_layers() -> None:
     assert nodes["fc"].get_type_name() == "MatMul"
 
 
-@pytest.mark.parametrize("engine", ["openvino", "torch", "torch-compiled"])
+@pytest.mark.parametrize("engine", ["openvino", "torch"])
 def test_bf16_is_refused_where_the_processor_has_none(
     monkeypatch: pytest.MonkeyPatch, engine: str
 ) -> None:

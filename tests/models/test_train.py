@@ -18,7 +18,6 @@ from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rootmodels.cifar10 import LabelledImages, read_cifar10
-from rootmodels.data_error import DataError
 from rootmodels.families import FAMILIES
 from rootmodels.network import Network
 from rootmodels.train import jobs_of, main, short_of_paper, train
@@ -30,6 +29,7 @@ from rootmodels.train_run import accuracy
 from rootmodels.variants import VARIANTS
 from rootmodels.weights import load_weights, save_weights
 from rootmodels.weights_info import WeightsInfo, read_info, weights_path
+from rootserve.pictures import DataError
 
 RECIPE = Recipe(epochs=2, batch_size=16)
 CPU = Computing(torch.device("cpu"))
@@ -312,7 +312,7 @@ def test_variants_short_of_the_paper_come_worst_first(tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (["nin-root-3", "--data", "x"], "no variant is called 'nin-root-3'"),
-        (["nin-orig", "--data", "nowhere"], "no CIFAR-10 at nowhere"),
+        (["nin-orig", "--data", "nowhere"], "nowhere: no such file or folder"),
         (
             ["nin-orig", "--data", "x", "--init", "tests", "--out", "tests/../tests"],
             "nin-orig would start from tests and overwrite it; expected another folder for --out",

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -19,6 +20,7 @@ from tritonclient.grpc import service_pb2_grpc
 
 from rootserve.server.options import read_settings
 from rootserve.server.settings import Settings
+from tests.support.certificates import make_certificates
 from tests.support.confinement import IMPORT_PATH, NEEDS_CONFINEMENT, confined_to
 from tests.support.server_process import PATIENCE_S, infer_request, logits, plain_images, wait_until
 
@@ -184,3 +186,134 @@ def test_start_command_health_check_user_and_stop(folder: Path, *, confined: boo
         process.wait()
         process.stdout.close()
     assert "Traceback" not in (folder / "log").read_text()
+
+
+@contextmanager
+def started(
+    command: list[str], environment: dict[str, str], folder: Path
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A service that ``command`` becomes, and the line in which it says where it listens; ended behind."""
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            command, env=environment, cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True
+        )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("listening "), line + (folder / "log").read_text()
+        yield process, line
+    finally:
+        process.terminate()
+        try:
+            process.wait(PATIENCE_S)
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+
+
+@pytest.mark.parametrize(
+    ("host", "secured"),
+    [
+        ("127.0.0.1", True),
+        ("0.0.0.0", False),
+        ("127.0.0.2", False),
+        ("localhost", False),
+        ("::", True),
+        ("::1", False),
+        ("[::1]", False),
+    ],
+)
+def test_the_health_check_finds_the_service_on_any_address_with_tls_and_tokens_too(
+    folder: Path, host: str, *, secured: bool
+) -> None:
+    environment = {**environment_of(folder), "ROOTSERVE_HOST": host, "ROOTSERVE_ENGINE": "fake"}
+    if secured:
+        certificates = make_certificates(folder)
+        tokens = folder / "tokens.toml"
+        tokens.touch(0o600)
+        tokens.write_text(
+            '[[token]]\nname = "a"\nsecret = "a-0123456789abcdef"\ngroups = ["health"]\n'
+        )
+        environment |= {
+            "ROOTSERVE_TOKEN_FILE": str(tokens),
+            "ROOTSERVE_TLS_CERT": str(certificates.path("server.crt")),
+            "ROOTSERVE_TLS_KEY": str(certificates.path("server.key")),
+            "ROOTSERVE_TLS_CLIENT_CA": str(certificates.path("ca.crt")),
+        }
+    with started(exec_form(last("ENTRYPOINT")), environment, folder) as (_, line):
+        metrics_port = line.rpartition(":")[2].strip()
+        wait_until(lambda: health_check(environment, metrics_port) == 0)
+    assert health_check(environment, metrics_port) == 1
+
+
+IN_A_CONTAINER = [
+    "unshare",
+    "--mount",
+    "--pid",
+    "--net",
+    "--fork",
+    "--kill-child",
+    "--mount-proc",
+    "bash",
+    "-c",
+]
+IMAGE = """
+set -e
+ip link set lo up
+mount -t tmpfs tmpfs /opt
+mkdir /opt/rootserve
+cp "$0" /opt/rootserve/healthcheck.py
+exec "$@"
+"""
+
+
+def can_be_contained() -> bool:
+    if not shutil.which("unshare") or not shutil.which("nsenter"):
+        return False
+    script = "ip link set lo up && mount -t tmpfs tmpfs /opt"
+    return (
+        subprocess.run([*IN_A_CONTAINER, script], capture_output=True, check=False).returncode == 0
+    )
+
+
+@pytest.mark.skipif(
+    not can_be_contained(),
+    reason="only root can give the service processes and a network of its own",
+)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--host", "::1", "--metrics-port", "9001"],
+        ["--host=127.0.0.3", "--metrics-port=9001"],
+        ["--config", "settings.toml"],
+    ],
+    ids=" ".join,
+)
+def test_the_health_check_as_it_is_written_knows_the_arguments_of_the_container(
+    folder: Path, arguments: list[str]
+) -> None:
+    """In namespaces of its own: the service is process 1, and its ports are those of the image."""
+    (folder / "settings.toml").write_text('host = "127.0.0.4"\nmetrics_port = 9002\n')
+    environment = {**environment_of(folder), **image_environment(), "ROOTSERVE_ENGINE": "fake"}
+    environment["PATH"] = environment_of(folder)["PATH"]
+    if "--config" in arguments:
+        del environment["ROOTSERVE_HOST"], environment["ROOTSERVE_METRICS_PORT"]
+    script = str(ROOT / "ops" / "container" / "healthcheck.py")
+    command = [*IN_A_CONTAINER, IMAGE, script, *exec_form(last("ENTRYPOINT")), *arguments]
+    with started(command, environment, folder) as (process, _):
+        (first,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        check = ["nsenter", "--target", first, "--mount", "--pid", "--net", f"--wdns={folder}"]
+        check += exec_form(last("HEALTHCHECK"))
+
+        def asked() -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                check, env=environment, capture_output=True, text=True, timeout=60, check=False
+            )
+
+        wait_until(lambda: asked().returncode == 0)
+        assert asked().stdout == "ready\n"
+        # Unshare does not hand a signal on.
+        os.kill(int(first), signal.SIGTERM)
+        assert process.wait(PATIENCE_S) == 0

@@ -59,6 +59,7 @@ def test_the_wheel_has_the_packages_the_stubs_and_the_weights(wheel_names: set[s
     assert {top for top in tops if not top.endswith(".dist-info")} == {"rootmodels", "rootserve"}
     assert {name.split("/")[1] for name in wheel_names if name.startswith("rootserve/")} == {
         "client",
+        "pictures",
         "server",
         "v1",
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import threading
-from types import TracebackType
 from typing import Self
 
 import grpc
@@ -27,12 +26,7 @@ class MixedLoad:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
 

@@ -1,4 +1,4 @@
-"""A real Prometheus for tests and benchmarks: with the shipped configuration, aimed at one server."""
+"""A real Prometheus for tests: with the shipped configuration, aimed at one server."""
 
 from __future__ import annotations
 
@@ -47,13 +47,6 @@ class Prometheus:
         found: list[dict[str, Any]] = self.get("query", query=expr)["result"]
         return found
 
-    def range(self, expr: str, start_s: float, end_s: float, step_s: float) -> list[dict[str, Any]]:
-        """The series that ``expr`` gives, each with its ``values``."""
-        found: list[dict[str, Any]] = self.get(
-            "query_range", query=expr, start=start_s, end=end_s, step=step_s
-        )["result"]
-        return found
-
     def get(self, path: str, **parameters: object) -> Any:
         """The data of an answer of the HTTP API.
 
@@ -69,11 +62,10 @@ class Prometheus:
 
 
 @contextmanager
-def running_prometheus(target: str, folder: Path, interval_s: float = 0.5) -> Iterator[Prometheus]:
-    """Scrapes ``target``, "host:port", and applies the rules, every ``interval_s``."""
+def running_prometheus(target: str, folder: Path) -> Iterator[Prometheus]:
+    """Scrapes ``target``, "host:port", and applies the rules, twice a second."""
     config = yaml.safe_load(CONFIG.read_text())
-    milliseconds = f"{round(interval_s * 1000)}ms"
-    config["global"] = {"scrape_interval": milliseconds, "evaluation_interval": milliseconds}
+    config["global"] = {"scrape_interval": "500ms", "evaluation_interval": "500ms"}
     config["rule_files"] = [str(path) for path in RULES]
     (job,) = config["scrape_configs"]
     del job["dns_sd_configs"]
@@ -95,15 +87,10 @@ def running_prometheus(target: str, folder: Path, interval_s: float = 0.5) -> It
             process.wait(PATIENCE_S)
 
 
-def dashboard_rows_and_panels() -> list[dict[str, Any]]:
-    """The rows, which are headings, and the panels, from top to bottom."""
-    panels: list[dict[str, Any]] = json.loads(DASHBOARD.read_text())["panels"]
-    return panels
-
-
 def dashboard_panels() -> list[dict[str, Any]]:
     """Every panel of the dashboard that asks something."""
-    return [panel for panel in dashboard_rows_and_panels() if panel["type"] != "row"]
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    return [panel for panel in panels if panel["type"] != "row"]
 
 
 def dashboard_queries(window: str) -> list[Query]:

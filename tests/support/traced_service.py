@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import grpc
@@ -17,22 +17,22 @@ from tritonclient.grpc import service_pb2_grpc
 
 from rootmodels.cost import network_cost
 from rootmodels.variants import get_variant
-from rootserve.server.core.scheduler import Limits, Scheduler
+from rootserve.server.core.scheduler import Batch, Limits, Scheduler
 from rootserve.server.dispatcher import Dispatcher
 from rootserve.server.models import ModelCard, Models
-from rootserve.server.observers.events import Observer
+from rootserve.server.observers.events import Observer, Observers
 from rootserve.server.observers.statistics import Statistics
 from rootserve.server.observers.traces import current_trace_id
 from rootserve.server.observers.traces_otel import OtelTraces
+from rootserve.server.pending import Pending, Report
 from rootserve.server.wire.describe import Tensors
 from rootserve.server.wire.handling import CheckedServer
+from rootserve.server.wire.infer import Inference
 from rootserve.server.wire.inference import InferenceService, ServerIdentity
 from rootserve.server.wire.memory_guard import MemoryGuard
 from rootserve.server.wire.parse_outputs import RequestLimits
-from rootserve.server.wire.requests import Requests
 from rootserve.server.wire.shared_memory import Regions
-from rootserve.server.workers.handle import Part
-from rootserve.server.workers.pool import BatchReport
+from tests.support.held import hold
 from tests.support.server_process import infer_request, plain_images
 
 NAME = "nin-root-16"
@@ -49,16 +49,17 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 class FakePool:
-    """Notes what it is told to run; the test says when it is done."""
+    """One worker that notes what it is told to run; the test says when it is done."""
 
     def __init__(self) -> None:
+        self.handles = {"w": self}
         self.given: list[tuple[str, int]] = []
 
-    def run(self, worker: str, batch: int, model: str, parts: tuple[Part, ...]) -> None:
-        self.given.append((worker, batch))
+    def run(self, batch: Batch, requests: Sequence[Pending]) -> None:
+        self.given.append((batch.worker, batch.id))
 
-    def take_output(self, worker: str, batch: int, model: str, rows: int) -> bytes:
-        return np.zeros((rows, 10), np.float32).tobytes()
+    def take_output(self, batch: Batch) -> bytes:
+        return np.zeros((batch.rows, 10), np.float32).tobytes()
 
 
 class TraceIds(Observer):
@@ -82,37 +83,29 @@ class TracedService:
         variant = get_variant(NAME)
         models = Models([ModelCard(variant, network_cost(variant), None, None)])
         models.select([NAME])
-        model = models.get(NAME)
-        assert model is not None
-        model.ready_on.add("w")
+        hold(models, "w", NAME)
         self.exporter = InMemorySpanExporter()
         self.pool = FakePool()
         self.observer = TraceIds()
         traces = OtelTraces("1.2.3", SimpleSpanProcessor(self.exporter), sampler)
+        told = Observers([self.observer, traces])
         limits = Limits(max_batch_rows=4, max_queue_rows=4)
         self.dispatcher = Dispatcher(
             Scheduler(limits),
             self.pool,  # type: ignore[arg-type]
             models,
-            self.observer,
-            traces,
+            told,
         )
         self.dispatcher.worker_ready("w", frozenset([NAME]))
         identity = ServerIdentity("rootserve", "1.2.3", Tensors())
-        regions, memory = Regions(), MemoryGuard(2**30, lambda: 0)
-        requests = Requests(
-            models,
-            self.dispatcher,
-            self.observer,
-            RequestLimits(4, 3, 2),
-            regions,
-            memory,
-            traces,
+        memory = MemoryGuard(2**30, lambda: 0)
+        rooms = Inference(
+            models, self.dispatcher, told, RequestLimits(4, 3, 2), Regions(), memory, traces
         )
         self.server = grpc.aio.server()
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
-            InferenceService(identity, models, limits, Statistics(), None, regions, requests),
-            CheckedServer(self.server, self.observer, memory, 2**22),  # type: ignore[arg-type]
+            InferenceService(identity, limits, Statistics(), None, rooms),
+            CheckedServer(self.server, told, memory, 2**22),  # type: ignore[arg-type]
         )
         port = self.server.add_insecure_port("127.0.0.1:0")
         self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
@@ -131,9 +124,7 @@ class TracedService:
         await self.given()
         worker, batch = self.pool.given.pop(0)
         began_ns = time.monotonic_ns()
-        report = BatchReport(
-            began_ns, time.monotonic_ns(), expired, engine="fake", precision="fp32"
-        )
+        report = Report(began_ns, time.monotonic_ns(), expired, engine="fake", precision="fp32")
         self.dispatcher.batch_done(worker, batch, report)
 
     def ask(self, rows: int = 1, caller: str = "", **options: Any) -> Any:

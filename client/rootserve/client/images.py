@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rootserve.client.errors import InputError
+from rootserve.pictures import PictureError
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -46,7 +47,7 @@ def read_image(path: Path, size: int, shorter: int | None = None) -> NDArray[np.
     """
     shorter = shorter or size
     # Imported where a picture is read, so that nothing else pays for Pillow.
-    from rootserve.client.pixels import centre, to_rgb  # noqa: PLC0415
+    from rootserve.pictures.decode import centre, to_rgb  # noqa: PLC0415
 
     with _opened(path, _read(path)) as file:
         file.draft(None, (2 * shorter, 2 * shorter))  # as the server does
@@ -78,7 +79,7 @@ def _encode(path: Path, size: int) -> bytes:
             return content
     from PIL import Image  # noqa: PLC0415 - see read_image
 
-    from rootserve.client.pixels import to_rgb  # noqa: PLC0415
+    from rootserve.pictures.decode import to_rgb  # noqa: PLC0415
 
     kept = _KEPT_SIDE * size
     with _opened(path, content) as file:
@@ -107,7 +108,7 @@ def _read(path: Path) -> bytes:
 @contextmanager
 def _opened(path: Path, content: bytes) -> "Iterator[Picture]":
     """Tell of what is no picture as an expected failure that names the file."""
-    from rootserve.client.pixels import PictureError, opened  # noqa: PLC0415 - see read_image
+    from rootserve.pictures.decode import opened  # noqa: PLC0415 - see read_image
 
     try:
         with opened(content) as file:

@@ -1,7 +1,6 @@
 """The client for asyncio: asks a server for answers, its models and its state."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -72,12 +71,7 @@ class AsyncClient:
             raise
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.channel.close()
 
     async def models(self) -> list[Model]:

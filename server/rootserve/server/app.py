@@ -13,17 +13,18 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from typing import Any, NoReturn
 
 import grpc
 from tritonclient.grpc import service_pb2_grpc
 
-from rootmodels.data_error import DataError
+from rootserve.pictures import DataError
 from rootserve.server import logs, version
 from rootserve.server.analysis.datasets import Dataset, find_datasets
 from rootserve.server.analysis.helper import Helper
 from rootserve.server.analysis.jobs import Analyses, AnalysisLimits
+from rootserve.server.background import background
 from rootserve.server.control import ModelControl
 from rootserve.server.core.scheduler import Limits, Scheduler
 from rootserve.server.dispatcher import Dispatcher
@@ -143,7 +144,7 @@ def _find_datasets(settings: Settings) -> dict[str, Dataset]:
         StartError: if one of them cannot be read.
     """
     try:
-        return find_datasets(settings.dataset_paths())
+        return find_datasets(settings.dataset_paths(), settings.max_image_megapixels * 1_000_000)
     except DataError as error:
         raise StartError(f"datasets: {error}") from error
 
@@ -154,7 +155,7 @@ def _analyses(settings: Settings, pool: WorkerPool, observer: Observers) -> Anal
     On the CPU it may use what all workers use.
     """
     threads: dict[str, int] = {}
-    for spec in (state.spec for state in pool.workers.values()):
+    for spec in (worker.spec for worker in pool.workers.values()):
         threads[spec.device] = threads.get(spec.device, 0) + spec.threads
     helpers = [Helper(device, min(count, cpu_count())) for device, count in threads.items()]
     limits = AnalysisLimits(
@@ -180,7 +181,9 @@ def _control(
 
 
 async def serve(settings: Settings) -> NoReturn:
-    """Serve until SIGTERM or SIGINT, then end the process; a second signal ends it at once.
+    """Serve until SIGTERM or SIGINT, then end the process with status 0; a second signal ends it at once.
+
+    It also ends, with status 1, when its metrics endpoint has died.
 
     Raises:
         StartError, SecurityError, ModelSelectionError, WeightsError: if the service cannot start.
@@ -193,14 +196,14 @@ async def serve(settings: Settings) -> NoReturn:
 
     traces = _open_traces(settings)
     trace_id = current_trace_id if traces else None
-    monitoring = Monitoring(models, trace_id)
-    statistics = Statistics()
+    monitoring, statistics = Monitoring(models, trace_id), Statistics()
     refusal_log = RefusalLog(trace_id=trace_id)
-    observer = Observers([monitoring.metrics, statistics, refusal_log])
+    observers = (monitoring.metrics, statistics, refusal_log, traces)
+    observer = Observers([one for one in observers if one is not None])
     scheduler = Scheduler(scheduler_limits(settings, specs))
     pool = WorkerPool(specs, models, settings.load_timeout_s)
     dispatcher = Dispatcher(
-        scheduler, pool, models, observer, traces, max_bytes=settings.max_queue_mb * 2**20
+        scheduler, pool, models, observer, max_bytes=settings.max_queue_mb * 2**20
     )
     analyses = _analyses(settings, pool, observer)
     health = Health(models, [services.INFERENCE], [services.ANALYSIS, services.CATALOG])
@@ -208,7 +211,7 @@ async def serve(settings: Settings) -> NoReturn:
     pool.on_models_changed = functools.partial(_models_changed, health, monitoring)
     monitoring.follow(scheduler, pool)
 
-    server = grpc.aio.server(options=_server_options(settings))
+    server = grpc.aio.server(options=server_options(settings))
     guard = services.memory_guard(settings)
     # Stands in for the server while services are added.
     checked: Any = CheckedServer(
@@ -234,10 +237,10 @@ async def serve(settings: Settings) -> NoReturn:
     stop = _stop_on_signals()
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(_closing(traces))
-        endpoint = stack.enter_context(_metrics_endpoint(settings, monitoring))
+        endpoint = stack.enter_context(_metrics_endpoint(settings, monitoring, stop))
         catalog.metrics_port = endpoint.port
         stack.callback(refusal_log.close)
-        await stack.enter_async_context(_background(refusal_log.follow()))
+        await stack.enter_async_context(background("the log of refusals", refusal_log.follow))
         port = _bind(server, _authority(settings.host, settings.port), credentials)
         pool.start()
         stack.push_async_callback(pool.stop)
@@ -251,22 +254,22 @@ async def serve(settings: Settings) -> NoReturn:
             f"listening grpc={_authority(settings.host, port)} "
             f"metrics={_authority(settings.host, endpoint.port)}"
         )
-        await stop.wait()
+        await stop.asked.wait()
         await _finish(settings, models, health, dispatcher, analyses)
     # All else is closed; whoever still asks is refused until the end.
     await asyncio.sleep(_LAST_WORDS_S)
     _log.info("stopped")
-    _end()
+    _end(stop.status)
 
 
-def _end() -> NoReturn:
-    """End the process with status 0, and with it the connections.
+def _end(status: int) -> NoReturn:
+    """End the process, and with it the connections.
 
     Not by ``server.stop``: requests that arrive while it runs are cancelled, and whoever sent them sees
     CANCELLED, which is not tried again. One whose connection closes sees UNAVAILABLE.
     """
     flush_streams()
-    os._exit(0)
+    os._exit(status)
 
 
 def _spare_the_collector() -> None:
@@ -347,7 +350,8 @@ def _open_traces(settings: Settings) -> Traces | None:
         raise StartError(str(error)) from error
 
 
-def _server_options(settings: Settings) -> list[tuple[str, int]]:
+def server_options(settings: Settings) -> list[tuple[str, int]]:
+    """What gRPC's server is told."""
     size = settings.max_message_mb * 2**20
     options = [
         ("grpc.max_receive_message_length", size),
@@ -375,14 +379,27 @@ def _server_options(settings: Settings) -> list[tuple[str, int]]:
     return options
 
 
-def _stop_on_signals() -> asyncio.Event:
-    stop = asyncio.Event()
+class _Stop:
+    """When the service is to end, and with which status."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.status = 0
+
+    def fail(self) -> None:
+        """End because something is gone that only another start brings back."""
+        self.status = 1
+        self.asked.set()
+
+
+def _stop_on_signals() -> _Stop:
+    stop = _Stop()
 
     def on_signal() -> None:
-        if stop.is_set():
+        if stop.asked.is_set():
             _log.warning("second signal: ending at once")
             os._exit(1)
-        stop.set()
+        stop.asked.set()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -390,9 +407,15 @@ def _stop_on_signals() -> asyncio.Event:
     return stop
 
 
-def _metrics_endpoint(settings: Settings, monitoring: Monitoring) -> MetricsEndpoint:
+def _metrics_endpoint(settings: Settings, monitoring: Monitoring, stop: _Stop) -> MetricsEndpoint:
+    """The endpoint, without which nobody knows how the service is: should it die, the service ends.
+
+    Raises:
+        StartError: if it cannot listen.
+    """
+    on_death = functools.partial(asyncio.get_running_loop().call_soon_threadsafe, stop.fail)
     try:
-        return monitoring.endpoint(settings.host, settings.metrics_port)
+        return monitoring.endpoint(settings.host, settings.metrics_port, on_death)
     except socket.gaierror as error:
         raise StartError(
             f"host: {settings.host} is no address of this machine: {error.strerror}"
@@ -413,17 +436,6 @@ async def _closing(traces: Traces | None) -> AsyncIterator[None]:
     finally:
         if traces is not None:
             await asyncio.to_thread(traces.close)
-
-
-@contextlib.asynccontextmanager
-async def _background(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    task = asyncio.create_task(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 def _authority(host: str, port: int) -> str:

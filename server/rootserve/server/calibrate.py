@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from rootmodels.calibration import Calibration, accuracy_key, file_sha256, write_calibration
 from rootmodels.check_images import check_images
-from rootmodels.cifar10 import LabelledImages, find_files, read_cifar10
-from rootmodels.data_error import DataError
+from rootmodels.cifar10 import LabelledImages, read_cifar10
 from rootmodels.parquet_images import ParquetImages
 from rootmodels.processor import int8_weight_bits
 from rootmodels.ranges import measure_ranges
@@ -32,6 +31,8 @@ from rootmodels.weights_info import (
     read_info,
     weights_path,
 )
+from rootserve.pictures import DataError
+from rootserve.pictures.parquet import find_files
 from rootserve.server.engines import openvino_cpu
 from rootserve.server.engines.base import Engine, EngineError, LoadSpec, Precision
 from rootserve.server.engines.torch_eager import build_module

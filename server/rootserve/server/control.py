@@ -7,10 +7,10 @@ import logging
 from pathlib import Path
 
 from rootmodels.weights_info import WeightsError, weights_path
-from rootserve.server.core.reasons import Reason, RefusalError
 from rootserve.server.dispatcher import Dispatcher
 from rootserve.server.models import Model, ModelCard, Models, read_card
 from rootserve.server.observers.events import Observer
+from rootserve.server.refusals import Reason, RefusalError
 from rootserve.server.workers.pool import LoadError, WorkerPool
 
 _log = logging.getLogger(__name__)
@@ -93,9 +93,8 @@ class ModelControl:
                 # A worker that dies meanwhile is replaced by one that has the model as well.
                 await self._dispatcher.drain_model(name)
             finally:
-                model.retiring = False
-                self._pool.unload(name)
-                model.was_ready = False
+                model.retiring, model.last = False, None
+                self._pool.reconcile()
             fields = {"model": name, "caller": caller}
             _log.info("model %s was unloaded", name, extra=fields)
 

@@ -1,58 +1,32 @@
-"""Admission and dispatch: the only one who speaks to the scheduler, the pool and those who wait."""
+"""Requests on their way to workers: admitted, handed over in batches, each answered or refused once."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import math
 import time
-from dataclasses import dataclass
-from typing import NamedTuple
 
 from rootserve.server.core.batch_size import Latency
 from rootserve.server.core.queue import Request
-from rootserve.server.core.reasons import Reason, RefusalError
-from rootserve.server.core.scheduler import Batch, Limits, Scheduler
+from rootserve.server.core.scheduler import Batch, Declined, Limits, Scheduler
 from rootserve.server.models import ENCODED_NAME, Models
-from rootserve.server.observers.events import Observer, Timeline
-from rootserve.server.observers.traces import BatchTimes, RequestTrace, TracedRequest, Traces
+from rootserve.server.observers.events import Observer
+from rootserve.server.pending import Answer, Pending, Report, Timeline
+from rootserve.server.refusals import Reason, RefusalError
 from rootserve.server.turns import Turns
-from rootserve.server.workers.handle import Part
-from rootserve.server.workers.pool import BatchReport, WorkerPool
+from rootserve.server.workers.pool import WorkerPool
 
 _log = logging.getLogger(__name__)
 
 _EXPIRED = "the deadline passed while the request waited for a worker"
 # When nothing is known of how long batches take.
 _RETRY_AFTER_S = 0.1
-
-
-class InferenceRequest(NamedTuple):
-    """A valid request, as the wire hands it in. ``arrived_s`` and ``deadline_s`` are monotonic."""
-
-    model: str
-    part: Part
-    arrived_s: float
-    deadline_s: float = math.inf
-    priority: int = 1
-
-
-class Answer(NamedTuple):
-    """``logits`` is float32 [rows, classes] in row-major order."""
-
-    logits: bytes
-    timeline: Timeline
-
-
-@dataclass(slots=True)
-class Admitted:
-    """A request that was admitted, for :meth:`Dispatcher.answer` or :meth:`Dispatcher.withdraw`."""
-
-    request: Request
-    part: Part
-    future: asyncio.Future[Answer]
-    trace: RequestTrace | None
+_REASONS = {
+    Declined.TOO_MANY_ROWS: Reason.INVALID_REQUEST,
+    Declined.TOO_LATE: Reason.DEADLINE_LOST,
+    Declined.QUEUE_FULL: Reason.QUEUE_FULL,
+}
 
 
 class Dispatcher:
@@ -68,7 +42,6 @@ class Dispatcher:
         pool: WorkerPool,
         models: Models,
         observer: Observer,
-        traces: Traces | None = None,
         max_bytes: float = math.inf,
     ) -> None:
         self._max_bytes = max_bytes
@@ -77,13 +50,10 @@ class Dispatcher:
         self._pool = pool
         self._models = models
         self._observer = observer
-        self._traces = traces
-        self._waiting: dict[int, Admitted] = {}
+        self._waiting: dict[int, Pending] = {}
         self._turns = Turns()
-        self._ids = itertools.count(1)
         self._draining = False
         self._drained = asyncio.Event()
-        self._pump_due = False
         self._timer: asyncio.TimerHandle | None = None
         self._wake_s = math.inf
         self._loop = asyncio.get_running_loop()
@@ -93,71 +63,74 @@ class Dispatcher:
         """What the scheduler keeps to."""
         return self._scheduler.limits
 
-    def admit(self, request: InferenceRequest, trace: RequestTrace | None = None) -> Admitted:
-        """Take ``request``; ``trace`` will be told of its batch.
+    # Requests.
+
+    def submit(self, pending: Pending) -> None:
+        """Take ``pending``, for :meth:`answer` or :meth:`withdraw`.
 
         Raises:
             RefusalError: if it is not taken.
         """
-        admitted = self._admit(request, trace)
-        if not self._pump_due and (
-            request.deadline_s < self._wake_s or not self._scheduler.must_wait(request.model)
-        ):
+        request = pending.request
+        size = len(pending.content)
+        self._check(request.model, size)
+        declined, poll = self._scheduler.offer(request, time.monotonic())
+        if declined is not None:
+            raise self._declined(declined, request)
+        pending.answer = self._loop.create_future()
+        self._waiting[request.id] = pending
+        self._bytes += size
+        if poll:
             # Once this turn of the loop is over, so that all requests it brings are seen.
-            self._pump_due = True
             self._loop.call_soon(self._pump)
-        return admitted
 
-    async def admit_in_turn(
-        self, request: InferenceRequest, trace: RequestTrace | None = None
-    ) -> Admitted:
-        """As :meth:`admit`, but while the queue is full wait for room, and at most until the deadline.
+    async def submit_in_turn(self, pending: Pending) -> None:
+        """As :meth:`submit`, but while the queue is full wait for room, and at most until the deadline.
 
         Raises:
             RefusalError: if it is not taken.
         """
-        return await self._turns.take(
-            request.model,
-            request.deadline_s - time.monotonic(),
-            lambda: self.admit(request, trace),
+        await self._turns.take(
+            pending.request.model,
+            pending.request.deadline_s - time.monotonic(),
+            lambda: self.submit(pending),
             lambda: bool(self._waiting),
         )
 
-    async def answer(self, admitted: Admitted) -> Answer:
+    async def answer(self, pending: Pending) -> Answer:
         """Wait for the answer; a caller that is cancelled withdraws the request.
 
         Raises:
             RefusalError: if there will be none.
         """
         try:
-            answer = await admitted.future
+            answer = await pending.answer
         except asyncio.CancelledError:
-            self.withdraw(admitted)
+            self.withdraw(pending)
             raise
         except RefusalError:
-            self._forget(admitted)
+            self._forget(pending)
             raise
-        self._forget(admitted)
-        self._observer.answered(admitted.request.model, admitted.request.rows, answer.timeline)
+        self._forget(pending)
         return answer
 
-    def withdraw(self, admitted: Admitted) -> None:
+    def withdraw(self, pending: Pending) -> None:
         """Nobody waits for the answer any more."""
-        if not admitted.future.cancel() and not admitted.future.cancelled():
-            admitted.future.exception()  # seen, or the loop complains that nobody saw it
-        if self._scheduler.cancel(admitted.request) and admitted.trace is not None:
-            admitted.trace.left_queue()
-        self._forget(admitted)
+        if not pending.answer.cancel() and not pending.answer.cancelled():
+            pending.answer.exception()  # seen, or the loop complains that nobody saw it
+        if self._scheduler.cancel(pending.request):
+            pending.left_queue_ns = time.monotonic_ns()
+        self._forget(pending)
 
-    def _forget(self, admitted: Admitted) -> None:
-        del self._waiting[admitted.request.id]
-        self._bytes -= len(admitted.part.content)
+    def _forget(self, pending: Pending) -> None:
+        del self._waiting[pending.request.id]
+        self._bytes -= len(pending.content)
         self._turns.next_of_all()
         self._check_drained()
 
     async def drain_model(self, model: str) -> None:
         """Wait until nothing of ``model`` waits or is computed; nothing more must be admitted."""
-        waiting = [one.future for one in self._waiting.values() if one.request.model == model]
+        waiting = [one.answer for one in self._waiting.values() if one.request.model == model]
         if waiting:
             await asyncio.wait(waiting)
 
@@ -173,56 +146,47 @@ class Dispatcher:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _admit(self, request: InferenceRequest, trace: RequestTrace | None) -> Admitted:
+    def _check(self, name: str, size: int) -> None:
+        """Whether a request of ``size`` bytes to the model called ``name`` may be offered.
+
+        Raises:
+            RefusalError: if it may not.
+        """
         if self._draining:
             raise RefusalError(Reason.DRAINING, "the server is shutting down; use another one")
-        model = self._models.get(request.model)
+        model = self._models.get(name)
         assert model is not None, "the wire checks the name"
         if not model.takes_requests:
-            raise RefusalError(
-                Reason.MODEL_NOT_READY,
-                f"model {request.model} is not ready: {model.state_reason}",
-            )
-        size = len(request.part.content)
+            text = f"model {name} is not ready: {model.state_reason}"
+            raise RefusalError(Reason.MODEL_NOT_READY, text)
         if self._bytes + size > self._max_bytes:
             raise RefusalError(
                 Reason.QUEUE_FULL,
                 f"requests of {self._bytes} bytes are being answered, {size} more came, the limit is "
                 f"{self._max_bytes:.0f}",
-                self._scheduler.backlog_s(request.model) or _RETRY_AFTER_S,
+                self._retry_after_s(name),
             )
-        offered = Request(
-            id=next(self._ids),
-            model=request.model,
-            rows=request.part.rows,
-            arrived_s=request.arrived_s,
-            deadline_s=request.deadline_s,
-            priority=request.priority,
-        )
-        reason = self._scheduler.offer(offered, time.monotonic())
-        if reason is not None:
-            retry_after_s = None
-            if reason is Reason.QUEUE_FULL:
-                retry_after_s = self._scheduler.backlog_s(request.model) or _RETRY_AFTER_S
-            raise RefusalError(reason, self._refusal_text(reason, offered), retry_after_s)
-        admitted = Admitted(offered, request.part, self._loop.create_future(), trace)
-        self._waiting[offered.id] = admitted
-        self._bytes += size
-        return admitted
 
-    def _refusal_text(self, reason: Reason, request: Request) -> str:
+    def _declined(self, declined: Declined, request: Request) -> RefusalError:
+        reason = _REASONS[declined]
         limits = self._scheduler.limits
-        match reason:
-            case Reason.QUEUE_FULL:
+        match declined:
+            case Declined.QUEUE_FULL:
                 queued = self._scheduler.rows_queued(request.model)
-                return (
+                text = (
                     f"the queue of {request.model} is full: {queued} rows wait, {request.rows} more "
                     f"came, the limit is {limits.max_queue_rows} for each priority"
                 )
-            case Reason.DEADLINE_LOST:
-                return "the deadline had passed when the request came"
-            case _:
-                return f"{request.rows} rows came, at most {limits.max_batch_rows} are computed at once"
+                return RefusalError(reason, text, self._retry_after_s(request.model))
+            case Declined.TOO_LATE:
+                return RefusalError(reason, "the deadline had passed when the request came")
+            case Declined.TOO_MANY_ROWS:
+                most = limits.max_batch_rows
+                text = f"{request.rows} rows came, at most {most} are computed at once"
+                return RefusalError(reason, text)
+
+    def _retry_after_s(self, model: str) -> float:
+        return self._scheduler.backlog_s(model) or _RETRY_AFTER_S
 
     def _check_drained(self) -> None:
         if self._draining and not self._waiting:
@@ -243,44 +207,45 @@ class Dispatcher:
         self._scheduler.worker_ready(worker, models, device_name)
         self._pump()
 
-    def batch_done(self, worker: str, batch: int, report: BatchReport) -> None:
+    def batch_done(self, worker: str, batch_id: int, report: Report) -> None:
         """See :class:`rootserve.server.workers.pool.PoolEvents`."""
-        now = time.monotonic()
-        compute_s = (report.ended_ns - report.began_ns) * 1e-9
         # A batch of which only a part was computed tells nothing of how long batches take, and pictures
         # take their own time.
         is_part = report.expired or report.refused
-        learned_s = None if is_part else compute_s - report.decode_ns * 1e-9
-        done = self._scheduler.batch_done(worker, batch, now, learned_s)
-        logits = self._pool.take_output(worker, batch, done.model, done.rows)
+        took_s = (report.ended_ns - report.began_ns - report.decode_ns) * 1e-9
+        batch = self._scheduler.batch_done(
+            worker, batch_id, time.monotonic(), None if is_part else took_s
+        )
+        logits = self._pool.take_output(batch)
         try:
             if not self._scheduler.is_empty:
                 self._pump()  # before the answers: the worker is idle
         finally:
-            self._answer(done, logits, report)
-        if self._traces is not None:
-            self._trace(self._traces, done, report)
-        self._observer.computed(worker, done.model, done.rows, compute_s)
+            requests = [self._waiting.get(request.id) for request in batch.requests]
+            self._answer(batch, requests, logits, report)
+        self._observer.batch_ended(batch, report, requests)
 
     def batch_decoding(self, worker: str) -> None:
         """See :class:`rootserve.server.workers.pool.PoolEvents`."""
         self._scheduler.worker_alive(worker, time.monotonic())
 
-    def batch_failed(self, worker: str, batch: int, error: str, report: BatchReport) -> None:
+    def batch_failed(self, worker: str, batch_id: int, error: str, report: Report) -> None:
         """See :class:`rootserve.server.workers.pool.PoolEvents`."""
-        failed = self._scheduler.batch_done(worker, batch, time.monotonic(), None)
-        if self._traces is not None:
-            self._trace(self._traces, failed, report)
-        for request in failed.requests:
-            text = f"model {failed.model} failed on this batch: {error}"
-            self._refuse(request, Reason.MODEL_FAILURE, text, worker)
+        batch = self._scheduler.batch_done(worker, batch_id, time.monotonic(), None)
+        text = f"model {batch.model} failed on this batch: {error}"
+        requests = [self._waiting.get(request.id) for request in batch.requests]
+        for pending in requests:
+            if pending is not None:
+                pending.refuse(RefusalError(Reason.MODEL_FAILURE, text, worker=worker))
+        self._observer.batch_ended(batch, report, requests)
         self._pump()
 
     def worker_lost(self, worker: str) -> None:
         """See :class:`rootserve.server.workers.pool.PoolEvents`."""
+        text = f"{self.limits.max_attempts} workers died while they computed this request"
         for request in self._scheduler.worker_lost(worker):
-            text = f"{self._scheduler.limits.max_attempts} workers died while they computed this request"
-            self._refuse(request, Reason.WORKER_LOST, text, worker)
+            if (pending := self._waiting.get(request.id)) is not None:
+                pending.refuse(RefusalError(Reason.WORKER_LOST, text, worker=worker))
         self._observer.worker_lost(worker)
         self._pump()
 
@@ -289,25 +254,23 @@ class Dispatcher:
         failed = self._models.get(model)
         assert failed is not None
         why = "; ".join(f"{worker}: {why}" for worker, why in failed.failures.items())
+        text = f"model {model} is not ready: {why}"
         for request in self._scheduler.drop_model(model):
-            self._trace_end_of_wait(request)
-            text = f"model {model} is not ready: {why}"
-            self._refuse(request, Reason.MODEL_NOT_READY, text)
+            self._refuse_waiting(request, Reason.MODEL_NOT_READY, text)
 
-    # Dispatch.
+    # Batches.
 
     def _pump(self) -> None:
-        self._pump_due = False
+        """Do what the scheduler decides."""
         now = time.monotonic()
         decisions = self._scheduler.poll(now)
         for batch in decisions.dispatches:
-            parts = tuple(self._waiting[request.id].part for request in batch.requests)
-            self._pool.run(batch.worker, batch.id, batch.model, parts)
+            requests = [self._waiting[request.id] for request in batch.requests]
+            self._pool.handles[batch.worker].run(batch, requests)
         for worker in decisions.hung:
             self._pool.kill(worker)
         for request in decisions.expired:
-            self._trace_end_of_wait(request)
-            self._refuse(request, Reason.DEADLINE_EXPIRED, _EXPIRED)
+            self._refuse_waiting(request, Reason.DEADLINE_EXPIRED, _EXPIRED)
         if decisions.wake_s < self._wake_s:
             self._wake_at(decisions.wake_s, now)
 
@@ -324,25 +287,30 @@ class Dispatcher:
         self._timer, self._wake_s = None, math.inf
         self._pump()
 
-    def _answer(self, batch: Batch, logits: bytes, report: BatchReport) -> None:
+    def _answer(
+        self,
+        batch: Batch,
+        requests: list[Pending | None],
+        logits: bytes,
+        report: Report,
+    ) -> None:
         formed_ns = int(batch.formed_s * 1e9)
         refused = dict(report.refused)
         row_bytes = len(logits) // batch.rows
         offset = 0
-        for position, request in enumerate(batch.requests):
+        for position, (request, pending) in enumerate(zip(batch.requests, requests, strict=True)):
             length = request.rows * row_bytes
             share = logits[offset : offset + length]
             offset += length
+            if pending is None or pending.answer.done():
+                continue  # cancelled: the answer is for nobody
             if position in report.expired:
-                self._refuse(request, Reason.DEADLINE_EXPIRED, _EXPIRED)
+                pending.refuse(RefusalError(Reason.DEADLINE_EXPIRED, _EXPIRED))
                 continue
             if position in refused:
                 text = f"tensor {ENCODED_NAME}: {refused[position]}"
-                self._refuse(request, Reason.INVALID_REQUEST, text)
+                pending.refuse(RefusalError(Reason.INVALID_REQUEST, text))
                 continue
-            waiting = self._waiting.get(request.id)
-            if waiting is None or waiting.future.done():
-                continue  # cancelled: the answer is for nobody
             arrived_ns = int(request.arrived_s * 1e9)
             timeline = Timeline(
                 queue_ns=formed_ns - arrived_ns,
@@ -355,42 +323,11 @@ class Dispatcher:
                 precision=report.precision,
                 decode_ns=report.decode_ns,
             )
-            waiting.future.set_result(Answer(share, timeline))
+            pending.answer.set_result(Answer(share, timeline))
 
-    def _trace(self, traces: Traces, batch: Batch, report: BatchReport) -> None:
-        """Tell of a batch in which traced requests are; one that failed has no times."""
-        traced = [
-            TracedRequest(
-                trace=waiting.trace,
-                arrived_ns=int(request.arrived_s * 1e9),
-                rows=request.rows,
-                attempts=request.attempts,
-                expired=position in report.expired,
-            )
-            for position, request in enumerate(batch.requests)
-            if (waiting := self._waiting.get(request.id)) and waiting.trace
-        ]
-        if not traced:
-            return
-        times = BatchTimes(
-            model=batch.model,
-            rows=batch.rows,
-            requests=len(batch.requests),
-            worker=batch.worker,
-            engine=report.engine,
-            precision=report.precision,
-            closed_ns=int(batch.formed_s * 1e9),
-            began_ns=report.began_ns or None,
-            ended_ns=report.ended_ns or time.monotonic_ns(),
-        )
-        traces.batch_ended(times, traced)
-
-    def _trace_end_of_wait(self, request: Request) -> None:
-        waiting = self._waiting.get(request.id)
-        if waiting is not None and waiting.trace is not None:
-            waiting.trace.left_queue()
-
-    def _refuse(self, request: Request, reason: Reason, text: str, worker: str = "") -> None:
-        waiting = self._waiting.get(request.id)
-        if waiting is not None and not waiting.future.done():
-            waiting.future.set_exception(RefusalError(reason, text, worker=worker))
+    def _refuse_waiting(self, request: Request, reason: Reason, text: str) -> None:
+        """Refuse a request that the scheduler has taken out of its queue."""
+        pending = self._waiting.get(request.id)
+        if pending is not None:
+            pending.left_queue_ns = time.monotonic_ns()
+            pending.refuse(RefusalError(reason, text))

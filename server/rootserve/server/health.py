@@ -10,8 +10,8 @@ import grpc
 from grpc_health.v1 import health_pb2 as pb
 from grpc_health.v1 import health_pb2_grpc
 
-from rootserve.server.core.reasons import Reason, RefusalError
 from rootserve.server.models import Models
+from rootserve.server.refusals import Reason, RefusalError
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -4,19 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-import platform
 import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
-
-
-def cpu_name() -> str:
-    """The processor, as Linux names it."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
 
 
 class Processors(NamedTuple):

@@ -19,7 +19,7 @@ from rootserve.server.streams import open_closed_streams
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the service, which ends the process with status 0; gives 2 when it could not start."""
+    """Run the service, which ends the process; gives 2 when it could not start."""
     open_closed_streams()
     _allow_descriptors()
     try:

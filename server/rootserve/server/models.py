@@ -1,13 +1,17 @@
-"""The models a server knows and how far each one is from answering requests."""
+"""What is to be served, what each worker has of it, and how far each model is from answering requests.
+
+Nothing here is kept twice: a model's state is read off its desired card and what the workers actually have.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from rootmodels.cost import Cost, network_cost
 from rootmodels.layer import Layer
@@ -84,41 +88,99 @@ class ModelCard:
         return math.prod(self.image)
 
 
-@dataclass(slots=True)
-class Model:
-    """A model and what the workers say of it. ``served`` is whether it was asked for."""
+class Held(NamedTuple):
+    """A model in a worker: whose card it was told to load, and what it computes it with."""
 
     card: ModelCard
+    engine: str
+    precision: str
+
+
+@dataclass(slots=True)
+class WorkerState:
+    """What one worker has. Changed by the pool alone."""
+
+    ready: bool = False
+    """Whether it takes batches."""
+    held: dict[str, Held] = field(default_factory=dict)
+    """Models it computes batches of, warm."""
+    staged: dict[str, Held] = field(default_factory=dict)
+    """Models it has behind those, to be swapped in."""
+    loading: ModelCard | None = None
+    failed: dict[str, tuple[ModelCard, str]] = field(default_factory=dict)
+    """What it could not load and need not try again, and why."""
+    trouble: str = ""
+    """Why it may never be ready."""
+
+    def why_failed(self, card: ModelCard) -> str:
+        """Why it could not load ``card``; "" if it did not try."""
+        failed = self.failed.get(card.name)
+        return failed[1] if failed is not None and failed[0] is card else ""
+
+    def reset(self) -> None:
+        """Its process has ended, and with it all that it had."""
+        self.ready, self.loading = False, None
+        self.held, self.staged, self.failed = {}, {}, {}
+
+
+@dataclass(slots=True)
+class Model:
+    """A model as it is desired. ``workers`` are all that there are, by name."""
+
+    card: ModelCard
+    workers: Mapping[str, WorkerState]
     served: bool = False
-    engine: str = ""
-    precision: str = ""
-    ready_on: set[str] = field(default_factory=set)
-    failures: dict[str, str] = field(default_factory=dict)
-    """Worker name to why it cannot load the model."""
-    was_ready: bool = False
-    may_be_untrained: bool = False
-    """Whether it was asked for at the start, and had no trained weights."""
+    """Whether it was asked for."""
+    generation: int = 0
+    """Rises with each card that is served."""
+    next: ModelCard | None = None
+    """What is to take the place of ``card`` as soon as every worker that is ready has it behind."""
     retiring: bool = False
     """Whether it is served no more, and what was admitted is still to be answered."""
+    may_be_untrained: bool = False
+    """Whether it was asked for at the start, and had no trained weights."""
+    last: Held | None = None
+    """What it was computed with last; None if it was not since it is served."""
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether workers should have it."""
+        return self.served or self.retiring
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a worker that takes batches has it."""
+        name = self.card.name
+        return any(worker.ready and name in worker.held for worker in self.workers.values())
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Why workers that do not have it cannot load it."""
+        found = {
+            name: worker.why_failed(self.card) or worker.trouble
+            for name, worker in self.workers.items()
+            if not (worker.ready and self.card.name in worker.held)
+        }
+        return {name: why for name, why in found.items() if why}
 
     @property
     def state(self) -> State:
         """READY as soon as one worker has it, FAILED when one cannot load it and none has it."""
         if not self.served:
             return State.UNLOADED
-        if self.ready_on:
+        if self.is_held:
             return State.READY
         return State.FAILED if self.failures else State.LOADING
 
     @property
     def is_ready(self) -> bool:
         """Whether it answers requests."""
-        return self.state is State.READY
+        return self.served and self.is_held
 
     @property
     def takes_requests(self) -> bool:
         """Whether requests are admitted: it is ready, or will be when a dead worker is replaced."""
-        return self.is_ready or (self.was_ready and self.state is State.LOADING)
+        return self.is_ready or (self.last is not None and self.state is State.LOADING)
 
     @property
     def state_reason(self) -> str:
@@ -131,6 +193,16 @@ class Model:
             case _:
                 return ""
 
+    @property
+    def engine(self) -> str:
+        """What it was computed with last; "" if it was not."""
+        return self.last.engine if self.last else ""
+
+    @property
+    def precision(self) -> str:
+        """As :attr:`engine`."""
+        return self.last.precision if self.last else ""
+
 
 class ModelSelectionError(ValueError):
     """A model that was asked for cannot be served; says which and what there is."""
@@ -140,12 +212,17 @@ class Models:
     """All models by name, in the order of the variant table."""
 
     def __init__(self, cards: Iterable[ModelCard]) -> None:
-        self._models = {card.name: Model(card) for card in cards}
+        self.workers: dict[str, WorkerState] = {}
+        """What each worker has."""
+        self._models = {card.name: Model(card, self.workers) for card in cards}
         self.draining = False
         """Whether the service is about to end, so that nobody should begin to use it."""
 
     def __iter__(self) -> Iterator[Model]:
         return iter(self._models.values())
+
+    def __getitem__(self, name: str) -> Model:
+        return self._models[name]
 
     def get(self, name: str) -> Model | None:
         """The model called ``name``."""
@@ -157,7 +234,7 @@ class Models:
 
     def wanted(self) -> list[Model]:
         """The models that workers should have: those served, and those that have requests to answer."""
-        return [model for model in self._models.values() if model.served or model.retiring]
+        return [model for model in self._models.values() if model.is_wanted]
 
     @property
     def all_ready(self) -> bool:

@@ -34,10 +34,10 @@ class Monitoring:
         """From now on read at each scrape, from its thread, what is not counted by events."""
 
         def workers() -> Iterator[WorkerView]:
-            for state in pool.workers.values():
-                handle = state.handle
+            for worker in pool.workers.values():
+                handle, spec = worker.handle, worker.spec
                 pid = handle.pid if handle else 0
-                yield WorkerView(state.spec.name, state.spec.device, state.ready, pid)
+                yield WorkerView(spec.name, spec.device, worker.state.ready, pid)
 
         for worker in pool.workers:
             self.metrics.show_worker(worker)
@@ -50,10 +50,12 @@ class Monitoring:
         if gpus is not None:
             self._registry.register(gpus)
 
-    def endpoint(self, host: str, port: int) -> MetricsEndpoint:
-        """The endpoint of all this.
+    def endpoint(self, host: str, port: int, on_death: Callable[[], object]) -> MetricsEndpoint:
+        """The endpoint of all this; ``on_death`` is called, from its thread, should it die.
 
         Raises:
             OSError: if it cannot listen there.
         """
-        return MetricsEndpoint(host, port, self._registry, lambda: self._models.is_serving)
+        return MetricsEndpoint(
+            host, port, self._registry, lambda: self._models.is_serving, on_death
+        )

@@ -174,7 +174,6 @@ def _metavar(key: str) -> str:
         str | None: "URL",
         Path: "DIR",
         Path | None: "FILE",
-        tuple[int, ...]: "N,M",
         tuple[str, ...]: "A,B",
     }
     if key == "datasets":

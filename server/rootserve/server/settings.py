@@ -100,12 +100,10 @@ class Settings(BaseModel):
         "auto",
         pattern=r"^(auto|cpu|cuda|cuda:\d+(,cuda:\d+)*)$",
     )
-    engine: Literal[
-        "auto", "openvino", "torch", "torch-compiled", "cuda-graphs", "cuda-kernels", "fake"
-    ] = _option(
+    engine: Literal["auto", "openvino", "torch", "cuda-graphs", "cuda-kernels", "fake"] = _option(
         "workers",
-        "what computes: auto (the fastest that is correct), openvino, torch, torch-compiled (the "
-        "first time needs a C++ compiler), cuda-graphs or cuda-kernels (on a GPU), or fake (for tests)",
+        "what computes: auto (the fastest that is correct), openvino, torch, cuda-graphs or cuda-kernels "
+        "(on a GPU), or fake (for tests)",
         "auto",
     )
     precision: PrecisionSetting = _option(
@@ -116,8 +114,8 @@ class Settings(BaseModel):
     )
     cache: Path | None = _option(
         "workers",
-        "folder where choices of engines are remembered and compiled networks kept (default: rootserve in "
-        "$XDG_CACHE_HOME, else in ~/.cache)",
+        "folder where choices of engines are remembered (default: rootserve in $XDG_CACHE_HOME, else in "
+        "~/.cache)",
         None,
     )
     optimize_for: OptimizeFor = _option(
@@ -152,9 +150,6 @@ class Settings(BaseModel):
         25,
         ge=1,
         le=1000,
-    )
-    preferred_rows: tuple[int, ...] = _option(
-        "batching", "batch sizes that are closed without waiting longer, separated by commas", ()
     )
     max_queue_rows: int = _option(
         "batching",
@@ -250,7 +245,7 @@ class Settings(BaseModel):
         le=1,
     )
 
-    @field_validator("models", "preferred_rows", "datasets", mode="before")
+    @field_validator("models", "datasets", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -292,11 +287,6 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _fit_together(self) -> Settings:
-        for size in self.preferred_rows:
-            if not 1 <= size <= self.max_batch_rows:
-                raise ValueError(
-                    f"preferred_rows: {size} is not between 1 and max_batch_rows, {self.max_batch_rows}"
-                )
         if self.max_queue_rows < self.max_batch_rows:
             raise ValueError(
                 f"max_queue_rows: {self.max_queue_rows} is less than max_batch_rows, "
@@ -345,7 +335,6 @@ class Settings(BaseModel):
         return Limits(
             max_batch_rows=self.max_batch_rows,
             max_delay_s=self.max_delay_us * 1e-6,
-            preferred_rows=self.preferred_rows,
             max_queue_rows=self.max_queue_rows,
             priority_age_s=self.priority_age_s,
             hang_s=self.hang_s,

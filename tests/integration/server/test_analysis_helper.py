@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +13,14 @@ import pytest
 from rootmodels.analysis.derived import Kind
 from rootmodels.analysis.derived import derive as derive_here
 from rootmodels.analysis.layers import Stage
-from rootmodels.analysis.moments import Moments
 from rootmodels.analysis.sums import LayerShape, Sums, make_plan
 from rootserve.server.analysis import derived, helper, messages
 from rootserve.server.analysis.helper import Helper, HelperJob, HelperLostError
 from rootserve.server.analysis.jobs import Analyses, AnalysisLimits, Chunk, PixelChunk
-from rootserve.server.core.reasons import Reason, RefusalError
 from rootserve.server.models import ModelCard, find_models
 from rootserve.server.observers.events import Observers
+from rootserve.server.refusals import Reason, RefusalError
+from tests.support.moments import moments_of
 
 PLAN = make_plan([LayerShape("a", 6, 4, 4), LayerShape("b", 4, 2, 2, groups=2)])
 
@@ -28,8 +28,8 @@ PLAN = make_plan([LayerShape("a", 6, 4, 4), LayerShape("b", 4, 2, 2, groups=2)])
 def some_sums(seed: int = 0) -> Sums:
     rng = np.random.default_rng(seed)
     a, b = rng.normal(size=(80, 6)), rng.normal(size=(80, 4))
-    layers = {"a": Moments.of(a), "b": Moments.of(b[:20])}
-    return Sums(PLAN, 5, layers, {("a", "b"): Moments.of(a, b)})
+    layers = {"a": moments_of(a), "b": moments_of(b[:20])}
+    return Sums(PLAN, 5, layers, {("a", "b"): moments_of(a, b)})
 
 
 def begin(job: int = 1) -> messages.Begin:
@@ -75,11 +75,11 @@ async def test_a_bad_request_is_refused_and_the_process_lives(process: Helper) -
         nothing = Sums.zero(PLAN).to_bytes()
         reply, _ = await job.ask(messages.Derive(1, (), 1e-6), nothing)
         assert isinstance(reply, messages.Failed)
-        assert reply.refused
+        assert reply.fault == "request"
         assert "no images" in reply.error
-        reply, _ = await job.ask(messages.DatasetImages(1, "/nowhere", 0, 1))
+        reply, _ = await job.ask(messages.DatasetImages(1, "/nowhere", 0, 1, 32, 32))
         assert isinstance(reply, messages.Failed)
-        assert "no CIFAR-10 at /nowhere" in reply.error
+        assert "/nowhere: no such file or folder" in reply.error
         pid = process.pid
         reply, _ = await job.ask(messages.Derive(1, (), 1e-6), some_sums().to_bytes())
         assert isinstance(reply, messages.Derived)
@@ -266,3 +266,24 @@ async def test_a_stop_ends_an_analysis_that_waits_for_its_caller() -> None:
         with pytest.raises(RefusalError) as caught:
             await running
     assert caught.value.reason is Reason.DRAINING
+
+
+async def test_a_process_that_cannot_be_waited_for_at_once_is_waited_for_later(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failures = [RuntimeError("can't start new thread")]
+    real = asyncio.to_thread
+
+    async def to_thread(work: Callable[[], object]) -> object:
+        if failures:
+            raise failures.pop()
+        return await real(work)
+
+    process = Helper("cpu", 1)
+    process.ensure_started()
+    pid = process.pid
+    monkeypatch.setattr(helper.asyncio, "to_thread", to_thread)
+    await process.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert f"waiting for analysis process {pid} failed and goes on" in caplog.text

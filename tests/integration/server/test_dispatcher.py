@@ -2,20 +2,21 @@
 
 import asyncio
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
 
 from rootmodels.cost import network_cost
 from rootmodels.variants import get_variant
-from rootserve.server.core.reasons import Reason, RefusalError
-from rootserve.server.core.scheduler import Limits, Scheduler
-from rootserve.server.dispatcher import Answer, Dispatcher, InferenceRequest
+from rootserve.server.core.scheduler import Batch, Limits, Scheduler
+from rootserve.server.dispatcher import Dispatcher
 from rootserve.server.models import ModelCard, Models
-from rootserve.server.observers.events import Observer, Refusal, Timeline
-from rootserve.server.workers.handle import Part
-from rootserve.server.workers.pool import BatchReport
+from rootserve.server.observers.events import Observer, Refusal
+from rootserve.server.pending import Answer, Pending, Report
+from rootserve.server.refusals import Reason, RefusalError
+from tests.support.held import hold
+from tests.support.pending import pending
 
 NAME = "nin-root-16"
 ROW_BYTES = 40
@@ -25,25 +26,28 @@ class FakePool:
     """Notes what it is told to run; the test says when it is done."""
 
     def __init__(self) -> None:
-        self.given: list[tuple[str, int, tuple[Part, ...]]] = []
+        self.handles = {"w": self, "v": self}
+        self.given: list[tuple[str, int, Sequence[Pending]]] = []
         self.fail_next_run = False
 
-    def run(self, worker: str, batch: int, model: str, parts: tuple[Part, ...]) -> None:
+    def run(self, batch: Batch, requests: Sequence[Pending]) -> None:
         if self.fail_next_run:
             self.fail_next_run = False
             raise ValueError("cannot be told")
-        self.given.append((worker, batch, parts))
+        self.given.append((batch.worker, batch.id, requests))
 
-    def take_output(self, worker: str, batch: int, model: str, rows: int) -> bytes:
-        return np.repeat(np.arange(rows, dtype=np.float32), ROW_BYTES // 4).tobytes()
+    def take_output(self, batch: Batch) -> bytes:
+        return np.repeat(np.arange(batch.rows, dtype=np.float32), ROW_BYTES // 4).tobytes()
 
 
 class FakeObserver(Observer):
     def __init__(self) -> None:
-        self.rows_answered = 0
+        self.rows_computed = 0
 
-    def answered(self, model: str, rows: int, timeline: Timeline) -> None:
-        self.rows_answered += rows
+    def batch_ended(self, batch: Batch, report: Report, requests: Sequence[Pending | None]) -> None:
+        assert len(requests) == len(batch.requests)
+        if report.began_ns:
+            self.rows_computed += sum(one.request.rows for one in requests if one is not None)
 
     def refused(self, refusal: Refusal) -> None:
         raise AssertionError("the wire tells of refusals")
@@ -62,17 +66,13 @@ class Room:
         self.dispatcher = Dispatcher(scheduler, self.pool, self.models, self.observer)  # type: ignore[arg-type]
 
     def worker_ready(self, name: str = "w") -> None:
-        model = self.models.get(NAME)
-        assert model is not None
-        model.ready_on.add(name)
+        hold(self.models, name, NAME)
         self.dispatcher.worker_ready(name, frozenset([NAME]))
 
     def ask(self, rows: int = 1, patience_s: float = math.inf) -> asyncio.Task[Answer]:
-        part = Part(rows, "UINT8", bytes(rows * 3072))
-        arrived_s = asyncio.get_running_loop().time()
-        request = InferenceRequest(NAME, part, arrived_s, arrived_s + patience_s)
-        admitted = self.dispatcher.admit(request)
-        return asyncio.ensure_future(self.dispatcher.answer(admitted))
+        asked = pending(rows, patience_s=patience_s)
+        self.dispatcher.submit(asked)
+        return asyncio.ensure_future(self.dispatcher.answer(asked))
 
 
 @pytest.fixture(params=[0.002, None], ids=["lead", "no lead"])
@@ -91,13 +91,13 @@ async def test_rows_of_a_shared_batch_go_to_who_sent_them(room: Room) -> None:
     room.worker_ready()
     first, second = room.ask(1), room.ask(3)
     await settle()
-    ((worker, batch, parts),) = room.pool.given
-    assert [part.rows for part in parts] == [1, 3]
-    room.dispatcher.batch_done(worker, batch, BatchReport(10, 30))
+    ((worker, batch, given),) = room.pool.given
+    assert [one.request.rows for one in given] == [1, 3]
+    room.dispatcher.batch_done(worker, batch, Report(10, 30))
     assert np.frombuffer((await first).logits, np.float32).tolist() == [0.0] * 10
     assert np.frombuffer((await second).logits, np.float32)[::10].tolist() == [1.0, 2.0, 3.0]
     assert (await first).timeline.compute_ns == 20
-    assert room.observer.rows_answered == 4
+    assert room.observer.rows_computed == 4
 
 
 async def test_requests_before_a_worker_is_ready_are_refused(room: Room) -> None:
@@ -110,7 +110,7 @@ async def test_what_the_worker_found_expired_is_refused_and_the_rest_answered(ro
     room.worker_ready()
     late, kept = room.ask(1), room.ask(2)
     await settle()
-    room.dispatcher.batch_done("w", room.pool.given[0][1], BatchReport(1, 2, expired=(0,)))
+    room.dispatcher.batch_done("w", room.pool.given[0][1], Report(1, 2, expired=(0,)))
     with pytest.raises(RefusalError) as caught:
         await late
     assert caught.value.reason is Reason.DEADLINE_EXPIRED
@@ -131,7 +131,7 @@ async def test_a_request_behind_a_busy_worker_is_refused_when_its_deadline_passe
             await asyncio.wait_for(late, 5)
         assert caught.value.reason is Reason.DEADLINE_EXPIRED
     ((_, batch, _),) = room.pool.given
-    room.dispatcher.batch_done("w", batch, BatchReport(1, 2))
+    room.dispatcher.batch_done("w", batch, Report(1, 2))
     assert len((await busy).logits) == 4 * ROW_BYTES
 
 
@@ -141,11 +141,11 @@ async def test_what_comes_while_the_worker_is_busy_goes_to_it_when_it_is_done(ro
     await settle()
     second, third = room.ask(1), room.ask(2)
     await settle()
-    room.dispatcher.batch_done("w", room.pool.given[0][1], BatchReport(1, 2))
+    room.dispatcher.batch_done("w", room.pool.given[0][1], Report(1, 2))
     await first
-    _, batch, parts = room.pool.given[1]
-    assert [part.rows for part in parts] == [1, 2]
-    room.dispatcher.batch_done("w", batch, BatchReport(3, 4))
+    _, batch, given = room.pool.given[1]
+    assert [one.request.rows for one in given] == [1, 2]
+    room.dispatcher.batch_done("w", batch, Report(3, 4))
     await second
     await third
 
@@ -154,7 +154,7 @@ async def test_a_request_with_a_bad_picture_is_refused_alone(room: Room) -> None
     room.worker_ready()
     kept, bad, kept_too = room.ask(1), room.ask(1), room.ask(2)
     await settle()
-    report = BatchReport(1, 2, refused=((1, "row 0: the picture is damaged"),))
+    report = Report(1, 2, refused=((1, "row 0: the picture is damaged"),))
     room.dispatcher.batch_done("w", room.pool.given[0][1], report)
     with pytest.raises(RefusalError, match="tensor encoded: row 0: the picture is") as caught:
         await bad
@@ -168,7 +168,7 @@ async def test_decoding_does_not_count_as_time_the_model_takes(room: Room) -> No
     room.worker_ready()
     call = room.ask(1)
     await settle()
-    report = BatchReport(0, 3_000_000_000, decode_ns=2_000_000_000)
+    report = Report(0, 3_000_000_000, decode_ns=2_000_000_000)
     room.dispatcher.batch_done("w", room.pool.given[0][1], report)
     timeline = (await call).timeline
     assert (timeline.compute_ns, timeline.decode_ns) == (3_000_000_000, 2_000_000_000)
@@ -183,7 +183,7 @@ async def test_a_worker_that_decodes_does_not_hang(room: Room) -> None:
     began_s = worker.began_s
     room.dispatcher.batch_decoding("w")
     assert worker.began_s > began_s
-    room.dispatcher.batch_done("w", room.pool.given[0][1], BatchReport(1, 2))
+    room.dispatcher.batch_done("w", room.pool.given[0][1], Report(1, 2))
     await call
 
 
@@ -198,7 +198,7 @@ async def test_what_is_held_of_requests_is_bounded(room: Room) -> None:
         await room.ask(1)
     assert caught.value.reason is Reason.QUEUE_FULL
     assert caught.value.retry_after_s is not None
-    room.dispatcher.batch_done("w", room.pool.given[0][1], BatchReport(1, 2))
+    room.dispatcher.batch_done("w", room.pool.given[0][1], Report(1, 2))
     await calls[0]
     again = room.ask(1)
     await settle()
@@ -213,7 +213,7 @@ async def test_a_failed_batch_refuses_its_requests(room: Room) -> None:
     room.worker_ready()
     calls = [room.ask(), room.ask()]
     await settle()
-    room.dispatcher.batch_failed("w", room.pool.given[0][1], "boom", BatchReport(0, 0))
+    room.dispatcher.batch_failed("w", room.pool.given[0][1], "boom", Report(0, 0))
     for call in calls:
         with pytest.raises(RefusalError, match="failed on this batch: boom") as caught:
             await call
@@ -224,11 +224,10 @@ async def test_what_waits_for_a_model_that_fails_is_refused(room: Room) -> None:
     room.worker_ready()
     call = room.ask()
     await settle()
-    model = room.models.get(NAME)
-    assert model is not None
-    model.ready_on.clear()
     room.dispatcher.worker_lost("w")
-    model.failures["w"] = "weights are gone"
+    state = room.models.workers["w"]
+    state.reset()
+    state.failed[NAME] = room.models[NAME].card, "weights are gone"
     room.dispatcher.model_failed(NAME)
     with pytest.raises(RefusalError, match="w: weights are gone") as caught:
         await call
@@ -247,14 +246,14 @@ async def test_answers_that_are_there_are_given_even_if_the_next_batch_cannot_be
     await settle()
     room.pool.fail_next_run = True
     with pytest.raises(ValueError, match="cannot be told"):
-        room.dispatcher.batch_done("w", room.pool.given[0][1], BatchReport(1, 2))
+        room.dispatcher.batch_done("w", room.pool.given[0][1], Report(1, 2))
     assert len((await first).logits) == 4 * ROW_BYTES
     # The pool kills a worker it could not tell; another one takes what it had.
     room.dispatcher.worker_lost("w")
     room.worker_ready("v")
     await settle()
     worker, batch, _ = room.pool.given[-1]
-    room.dispatcher.batch_done(worker, batch, BatchReport(1, 2))
+    room.dispatcher.batch_done(worker, batch, Report(1, 2))
     assert len((await second).logits) == ROW_BYTES
 
 
@@ -264,10 +263,10 @@ async def test_a_cancelled_caller_costs_the_others_nothing(room: Room) -> None:
     await settle()
     calls[1].cancel()
     await settle()
-    room.dispatcher.batch_done("w", room.pool.given[0][1], BatchReport(1, 2))
+    room.dispatcher.batch_done("w", room.pool.given[0][1], Report(1, 2))
     assert len((await calls[0]).logits) == len((await calls[2]).logits) == ROW_BYTES
     assert calls[1].cancelled()
-    assert room.observer.rows_answered == 2
+    assert room.observer.rows_computed == 2
 
 
 async def test_a_full_queue_refuses_and_says_how_full(room: Room) -> None:
@@ -296,6 +295,6 @@ async def test_drain_waits_for_what_was_admitted_and_refuses_the_rest(room: Room
     with pytest.raises(RefusalError) as caught:
         await room.ask()
     assert caught.value.reason is Reason.DRAINING
-    room.dispatcher.batch_done("w", room.pool.given[0][1], BatchReport(1, 2))
+    room.dispatcher.batch_done("w", room.pool.given[0][1], Report(1, 2))
     await call
     await drained

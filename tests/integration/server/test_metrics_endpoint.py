@@ -242,3 +242,19 @@ def test_it_listens_on_ipv6_too(registry: CollectorRegistry) -> None:
         urllib.request.urlopen(f"http://[::1]:{endpoint.port}/metrics") as answer,
     ):
         assert answer.status == 200
+
+
+def test_an_endpoint_that_dies_says_so_where_it_is_heard(
+    registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(_: MetricsEndpoint) -> None:
+        raise OSError("told to fail")
+
+    monkeypatch.setattr(MetricsEndpoint, "_serve", fail)
+    died = threading.Event()
+    with MetricsEndpoint("127.0.0.1", 0, registry, lambda: True, died.set) as endpoint:
+        assert died.wait(60)
+        with pytest.raises(urllib.error.URLError):
+            get(endpoint, "/ready")
+    assert f"the metrics endpoint failed: nobody answers on port {endpoint.port}" in caplog.text
+    assert "OSError: told to fail" in caplog.text

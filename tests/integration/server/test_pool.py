@@ -11,10 +11,12 @@ import pytest
 from rootmodels.cost import network_cost
 from rootmodels.variants import get_variant
 from rootserve.server.core.batch_size import Latency
+from rootserve.server.core.scheduler import Batch
 from rootserve.server.models import ModelCard, Models
+from rootserve.server.pending import Report
 from rootserve.server.workers import messages, pool
-from rootserve.server.workers.handle import Part, WorkerHandle, WorkerSpec
-from rootserve.server.workers.pool import BatchReport, LoadError, WorkerPool
+from rootserve.server.workers.handle import WorkerHandle, WorkerSpec
+from rootserve.server.workers.pool import LoadError, WorkerPool
 
 NAME = "nin-root-16"
 
@@ -30,11 +32,13 @@ class FakeHandle:
     fail_starts: ClassVar[list[Exception]] = []
     """Raised by the next starts, one each."""
 
-    def __init__(self, spec: WorkerSpec, on_message: object, on_end: object) -> None:
+    def __init__(
+        self, spec: WorkerSpec, on_message: object, on_end: object, on_run: object
+    ) -> None:
         self.spec = spec
         self.pid = 1
         self.is_busy = False
-        self.on_message, self.on_end = on_message, on_end
+        self.on_message, self.on_end, self.on_run = on_message, on_end, on_run
         self.has: dict[str, str] = {}
         self.behind: dict[str, str] = {}
         self.loading: list[tuple[ModelCard, bool]] = []
@@ -55,8 +59,9 @@ class FakeHandle:
         if running:
             self.has.pop(model, None)
 
-    def run(self, batch: int, model: str, parts: tuple[Part, ...]) -> None:
-        assert model in self.has
+    def run(self, batch: Batch) -> None:
+        self.on_run(self, batch)  # type: ignore[operator]
+        assert batch.model in self.has
 
     def kill(self) -> None:
         self.killed = True
@@ -90,7 +95,7 @@ class Events:
 
     models: dict[str, frozenset[str]] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
-    reports: list[BatchReport] = field(default_factory=list)
+    reports: list[Report] = field(default_factory=list)
 
     def model_measured(self, worker: str, model: str, latency: Latency, device_name: str) -> None:
         pass
@@ -98,10 +103,10 @@ class Events:
     def worker_ready(self, worker: str, models: frozenset[str], device_name: str) -> None:
         self.models[worker] = models
 
-    def batch_done(self, worker: str, batch: int, report: BatchReport) -> None:
+    def batch_done(self, worker: str, batch: int, report: Report) -> None:
         self.reports.append(report)
 
-    def batch_failed(self, worker: str, batch: int, error: str, report: BatchReport) -> None:
+    def batch_failed(self, worker: str, batch: int, error: str, report: Report) -> None:
         self.reports.append(report)
 
     def worker_lost(self, worker: str) -> None:
@@ -213,7 +218,7 @@ async def test_what_retires_is_loaded_by_a_replacement_until_it_is_unloaded(room
     room.get_ready("a")
     assert room.events.models["a"] == {NAME}
     model.retiring = False
-    room.pool.unload(NAME)
+    room.pool.reconcile()
     assert room.events.models == {"a": frozenset(), "b": frozenset()}
     assert not room.handle("a").has
 
@@ -237,7 +242,7 @@ async def test_a_model_that_was_unloaded_while_a_worker_loaded_it_is_forgotten(r
     model = room.models.get(NAME)
     assert model is not None
     model.served = False
-    room.pool.unload(NAME)
+    room.pool.reconcile()
     room.handle("b").loaded()
     assert room.events.models["b"] == frozenset()
     assert not room.handle("b").has
@@ -247,13 +252,13 @@ async def test_a_batch_is_told_with_the_engine_that_computed_it(room: Room) -> N
     for worker, engine in (("a", "openvino"), ("b", "torch")):
         room.handle(worker).started()
         room.handle(worker).loaded(engine)
-    room.pool.run("a", 1, NAME, ())
+    room.handle("a").run(Batch(1, NAME, "a", (), 1, 0.0))
     loading = asyncio.ensure_future(room.pool.load_behind(card("new")))
     await asyncio.sleep(0)
     for worker in ("a", "b"):
         room.handle(worker).loaded("another")
     await loading
-    room.pool.run("a", 2, NAME, ())
+    room.handle("a").run(Batch(2, NAME, "a", (), 1, 0.0))
     for batch in (1, 2):
         room.handle("a").say(messages.Done(batch, 1, 2))
     assert [report.engine for report in room.events.reports] == ["openvino", "another"]
@@ -267,3 +272,24 @@ async def test_whatever_a_start_fails_of_it_is_tried_again(room: Room) -> None:
     await asyncio.wait_for(room.replaced("a", before), 30)
     room.get_ready("a")
     assert room.weights() == {"a": "old"}
+
+
+async def test_a_replacement_that_fails_in_any_other_way_is_logged_and_tried_again(
+    room: Room, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    room.get_ready("a")
+    before = room.handle("a")
+    waits = [RuntimeError("can't start new thread")]
+
+    async def wait() -> int:
+        if waits:
+            raise waits.pop()
+        return -9
+
+    monkeypatch.setattr(before, "wait", wait)
+    before.dies()
+    await asyncio.wait_for(room.replaced("a", before), 60)
+    room.get_ready("a")
+    assert room.weights() == {"a": "old"}
+    assert "the replacement of worker a failed and goes on" in caplog.text
+    assert "RuntimeError: can't start new thread" in caplog.text

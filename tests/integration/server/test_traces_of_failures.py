@@ -9,8 +9,8 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import StatusCode
 
-from rootserve.server.core.reasons import Reason
-from rootserve.server.workers.pool import BatchReport
+from rootserve.server.pending import Report
+from rootserve.server.refusals import Reason
 from tests.support.server_process import infer_request, plain_images
 from tests.support.traced_service import (
     CALLER,
@@ -68,7 +68,7 @@ async def test_a_failed_batch_is_an_error_of_the_server_in_both_traces(
 ) -> None:
     call = service.ask(1, CALLER)
     await service.given()
-    service.dispatcher.batch_failed(*service.pool.given[0], "boom", BatchReport(0, 0))
+    service.dispatcher.batch_failed(*service.pool.given[0], "boom", Report(0, 0))
     assert await refused(call) is grpc.StatusCode.INTERNAL
     spans = await service.spans(4)
     wire = named(spans, METHOD)

@@ -1,6 +1,10 @@
-import pytest
+import math
 
-from rootserve.server.core.batch_size import BatchSize, choose
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rootserve.server.core.batch_size import BatchSize, Latency, choose, settle
 from rootserve.server.core.queue import Request
 from rootserve.server.core.scheduler import Limits, Scheduler
 
@@ -44,6 +48,86 @@ def test_nothing_measured_is_an_error() -> None:
         choose(())
 
 
+SIZES = (1, 2, 4, 8, 16, 32)
+# How many times as long something takes while others compute.
+DISTURBED = st.floats(1.0, 10.0)
+
+
+@st.composite
+def models(draw: st.DrawFn) -> Latency:
+    """Models on a processor: each batch costs something, each row costs much more than that."""
+    batch_s, row_s = draw(st.floats(0.0, 0.0005)), draw(st.floats(0.0002, 0.2))
+    return tuple((rows, batch_s + row_s * rows) for rows in SIZES)
+
+
+def steps(one: Latency, other: Latency) -> float:
+    """How many times the batches of ``one`` are to be doubled or halved to be those of ``other``."""
+    return abs(math.log2(choose(one).rows / choose(other).rows))
+
+
+@pytest.mark.parametrize("latency", [FLAT, SLOW, STEEP])
+def test_turns_that_nothing_disturbed_tell_what_there_is(latency: Latency) -> None:
+    turn = [seconds for _, seconds in latency]
+    for turns in ([turn], [turn] * 5):
+        assert [s for _, s in settle(SIZES, turns)] == pytest.approx(turn)
+
+
+@given(models(), st.lists(DISTURBED, min_size=4, max_size=4))
+def test_a_turn_that_took_longer_as_a_whole_changes_nothing(
+    latency: Latency, slower: list[float]
+) -> None:
+    turn = [seconds for _, seconds in latency]
+    turns = [turn, *([factor * seconds for seconds in turn] for factor in slower)]
+    assert [s for _, s in settle(SIZES, turns)] == pytest.approx(turn)
+
+
+@given(
+    models(),
+    st.lists(st.lists(DISTURBED, min_size=6, max_size=6), min_size=4, max_size=4),
+    st.integers(0, 4),
+)
+def test_as_long_as_one_turn_is_not_disturbed_the_limit_is_right_within_a_step(
+    latency: Latency, disturbed: list[list[float]], at: int
+) -> None:
+    turn = [seconds for _, seconds in latency]
+    turns = [[s * factor for s, factor in zip(turn, row, strict=True)] for row in disturbed]
+    turns.insert(at, turn)
+    assert steps(settle(SIZES, turns), latency) <= 1
+
+
+@given(
+    models(),
+    st.lists(st.lists(st.floats(0.97, 1.03), min_size=6, max_size=6), min_size=1, max_size=5),
+)
+def test_noise_in_every_turn_moves_the_limit_by_a_step_at_most(
+    latency: Latency, noise: list[list[float]]
+) -> None:
+    turn = [seconds for _, seconds in latency]
+    turns = [[s * factor for s, factor in zip(turn, row, strict=True)] for row in noise]
+    assert steps(settle(SIZES, turns), latency) <= 1
+
+
+def test_rows_that_take_longer_in_every_turn_are_found() -> None:
+    turns = [
+        [one, 1.9 * one, 3.8 * one * late, 15 * one] for one in (0.001, 0.002) for late in (1, 1.2)
+    ]
+    assert choose(settle(SIZES[:4], turns)).rows == 4
+
+
+@pytest.mark.parametrize(
+    ("sizes", "turns", "came"),
+    [((), [], "[]"), (SIZES, [], "[]"), (SIZES, [[0.1] * 6, [0.1] * 5], "[6, 5]")],
+)
+def test_turns_that_lack_times_are_an_error(
+    sizes: tuple[int, ...], turns: list[list[float]], came: str
+) -> None:
+    with pytest.raises(ValueError, match="times came") as error:
+        settle(sizes, turns)
+    assert f"turns of {came} times came, expected one or more, each of {len(sizes)}" in str(
+        error.value
+    )
+
+
 def dispatched(
     latency: tuple[tuple[int, float], ...], requests: int, limits: Limits
 ) -> tuple[list[int], float]:
@@ -52,7 +136,7 @@ def dispatched(
     scheduler.model_measured("m", latency)
     scheduler.worker_ready("w", ["m"])
     for number in range(requests):
-        assert scheduler.offer(Request(number, "m", 1, 100.0), 100.0) is None
+        assert scheduler.offer(Request(number, "m", 1, 100.0), 100.0).declined is None
     decisions = scheduler.poll(100.0)
     return [batch.rows for batch in decisions.dispatches], decisions.wake_s
 
@@ -60,10 +144,6 @@ def dispatched(
 def test_batches_are_no_larger_than_pays() -> None:
     assert dispatched(SLOW, 20, Limits())[0] == [4, 4]
     assert dispatched(STEEP, 20, Limits())[0] == [20]
-
-
-def test_sizes_that_the_operator_prefers_go_before_what_was_measured() -> None:
-    assert dispatched(SLOW, 20, Limits(preferred_rows=(16,)))[0][0] == 20
 
 
 def test_a_request_larger_than_pays_goes_alone() -> None:
@@ -96,7 +176,7 @@ def test_each_kind_of_worker_gets_batches_of_its_own_size_and_its_own_time_to_ha
     scheduler.worker_ready("s", ["m"], "slow")
     scheduler.worker_ready("f", ["m"], "fast")
     for number in range(64):
-        assert scheduler.offer(Request(number, "m", 1, 100.0), 100.0) is None
+        assert scheduler.offer(Request(number, "m", 1, 100.0), 100.0).declined is None
     rows = {batch.worker: batch.rows for batch in scheduler.poll(100.0).dispatches}
     assert rows == {"s": 4, "f": 32}
     # Four rows take 32 ms on the slow one, 32 rows 2.3 ms on the fast one; both times 20, or 0.1 s.

@@ -3,8 +3,7 @@ import math
 import pytest
 
 from rootserve.server.core.queue import Request
-from rootserve.server.core.reasons import Reason
-from rootserve.server.core.scheduler import Batch, Limits, Scheduler
+from rootserve.server.core.scheduler import Batch, Declined, Limits, Scheduler
 
 
 def request(
@@ -31,8 +30,8 @@ def ids(batch: Batch) -> list[int]:
 
 def test_an_idle_worker_gets_what_waits_at_once_when_there_is_no_delay() -> None:
     s = scheduler()
-    assert s.offer(request(1), 0.0) is None
-    assert s.offer(request(2), 0.0) is None
+    assert s.offer(request(1), 0.0).declined is None
+    assert s.offer(request(2), 0.0).declined is None
     (batch,) = s.poll(0.0).dispatches
     assert ids(batch) == [1, 2]
     assert batch.worker == "w0"
@@ -59,15 +58,6 @@ def test_a_full_batch_does_not_wait() -> None:
     assert s.rows_queued("m") == 4
 
 
-def test_a_preferred_size_is_closed_without_waiting_longer() -> None:
-    s = scheduler(max_delay_s=1.0, preferred_rows=(2, 4))
-    for number in range(5):
-        s.offer(request(number), 0.0)
-    (batch,) = s.poll(0.0).dispatches
-    assert ids(batch) == [0, 1, 2, 3]
-    assert s.rows_queued("m") == 1
-
-
 def test_a_request_is_never_split_and_none_overtakes() -> None:
     s = scheduler(batches_ahead=0)
     s.offer(request(1, rows=5), 0.0)
@@ -87,18 +77,18 @@ def test_batches_hold_one_model_and_the_oldest_head_goes_first() -> None:
 
 def test_the_queue_limit_counts_rows() -> None:
     s = scheduler(workers=0)
-    assert s.offer(request(1, rows=8), 0.0) is None
-    assert s.offer(request(2, rows=8), 0.0) is None
-    assert s.offer(request(3, rows=1), 0.0) is Reason.QUEUE_FULL
-    assert s.offer(request(4, rows=1, model="n"), 0.0) is None
+    assert s.offer(request(1, rows=8), 0.0).declined is None
+    assert s.offer(request(2, rows=8), 0.0).declined is None
+    assert s.offer(request(3, rows=1), 0.0).declined is Declined.QUEUE_FULL
+    assert s.offer(request(4, rows=1, model="n"), 0.0).declined is None
 
 
 def test_more_rows_than_a_batch_may_have_are_refused() -> None:
-    assert scheduler().offer(request(1, rows=9), 0.0) is Reason.INVALID_REQUEST
+    assert scheduler().offer(request(1, rows=9), 0.0).declined is Declined.TOO_MANY_ROWS
 
 
 def test_a_lost_deadline_is_refused_at_once() -> None:
-    assert scheduler().offer(request(1, deadline=1.0), 1.0) is Reason.DEADLINE_LOST
+    assert scheduler().offer(request(1, deadline=1.0), 1.0).declined is Declined.TOO_LATE
 
 
 def test_a_request_whose_deadline_passes_in_the_queue_is_dropped_before_compute() -> None:
@@ -164,16 +154,17 @@ def test_without_a_lead_only_a_full_batch_goes_ahead() -> None:
 
 def test_what_cannot_be_dispatched_before_a_worker_is_done_must_wait() -> None:
     s = scheduler(lead_s=None)
-    s.offer(request(1), 0.0)
-    assert not s.must_wait("m")
+    assert s.offer(request(1), 0.0).poll
     (batch,) = s.poll(0.0).dispatches
-    s.offer(request(2, rows=7), 0.0)
-    assert s.must_wait("m")
-    assert s.must_wait("n")
-    s.offer(request(3), 0.0)
-    assert not s.must_wait("m"), "there is a full batch, to go ahead"
+    assert not s.offer(request(2, rows=6), 0.0).poll
+    assert not s.offer(request(3, model="n"), 0.0).poll
+    assert s.offer(request(4, deadline=0.5), 0.0).poll, "its deadline is the first to be waited for"
+    assert s.poll(0.0).wake_s == 0.5
+    assert not s.offer(request(5, model="n", deadline=0.6), 0.0).poll
+    assert s.offer(request(6), 0.0).poll, "there is a full batch, to go ahead"
+    assert not s.offer(request(7), 0.0).poll, "a poll is due by now"
+    s.poll(0.0)
     s.batch_done("w0", batch.id, 0.1, compute_s=0.1)
-    assert not s.must_wait("n")
 
 
 def test_idle_workers_take_turns() -> None:
@@ -280,13 +271,6 @@ def test_deadlines_of_requests_that_wait_no_more_are_forgotten() -> None:
     assert s.poll(5.0).wake_s == math.inf
 
 
-def test_preferred_sizes_are_sums_of_whole_requests() -> None:
-    s = scheduler(max_delay_s=1.0, preferred_rows=(4,))
-    s.offer(request(1, rows=3), 0.0)
-    s.offer(request(2, rows=3), 0.0)
-    assert s.poll(0.0).dispatches == (), "3 and 6 rows are there, 4 are not"
-
-
 def test_higher_priorities_go_first_and_share_batches_with_lower_ones() -> None:
     s = scheduler(workers=0)
     for number, priority in [(1, 3), (2, 2), (3, 1), (4, 2), (5, 1)]:
@@ -308,10 +292,10 @@ def test_a_higher_priority_of_one_model_goes_before_a_lower_one_of_another() -> 
 
 def test_the_queue_limit_is_each_prioritys_own() -> None:
     s = scheduler(workers=0)
-    assert s.offer(request(1, rows=8, priority=2), 0.0) is None
-    assert s.offer(request(2, rows=8, priority=2), 0.0) is None
-    assert s.offer(request(3, rows=1, priority=2), 0.0) is Reason.QUEUE_FULL
-    assert s.offer(request(4, rows=1, priority=1), 0.0) is None
+    assert s.offer(request(1, rows=8, priority=2), 0.0).declined is None
+    assert s.offer(request(2, rows=8, priority=2), 0.0).declined is None
+    assert s.offer(request(3, rows=1, priority=2), 0.0).declined is Declined.QUEUE_FULL
+    assert s.offer(request(4, rows=1, priority=1), 0.0).declined is None
 
 
 def test_a_low_priority_request_does_not_hold_back_its_maximal_delay() -> None:

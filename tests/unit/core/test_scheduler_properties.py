@@ -16,7 +16,6 @@ MODELS = ("a", "b")
 class SchedulerMachine(RuleBasedStateMachine):
     @initialize(
         max_delay_s=st.sampled_from([0.0, 0.0, 0.005, 0.1]),
-        preferred_rows=st.sampled_from([(), (), (2,), (2, 4)]),
         workers=st.integers(1, 3),
         ahead=st.integers(0, 2),
         lead_s=st.sampled_from([None, None, 0.002]),
@@ -25,7 +24,6 @@ class SchedulerMachine(RuleBasedStateMachine):
     def set_up(
         self,
         max_delay_s: float,
-        preferred_rows: tuple[int, ...],
         workers: int,
         ahead: int,
         lead_s: float | None,
@@ -34,7 +32,6 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.limits = Limits(
             max_batch_rows=6,
             max_delay_s=max_delay_s,
-            preferred_rows=preferred_rows,
             max_queue_rows=12,
             batches_ahead=ahead,
             lead_s=lead_s,
@@ -49,7 +46,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.cancelled: set[int] = set()
         self.finished: set[int] = set()
         self.settled = False
-        """Whether all that came since the poll at ``polled_s`` was offered to models that must wait."""
+        """Whether nobody was told to poll since the poll at ``polled_s``."""
         self.polled_s = self.now
         for index in range(workers):
             self.start_worker(index)
@@ -84,11 +81,12 @@ class SchedulerMachine(RuleBasedStateMachine):
             for other in self.waiting.values()
             if (other.model, other.priority) == (model, priority)
         )
-        refused = self.scheduler.offer(request, self.now) is not None
+        offered = self.scheduler.offer(request, self.now)
+        refused = offered.declined is not None
         assert refused == (queued + rows > self.limits.max_queue_rows)
         if not refused:
             self.waiting[request.id] = request
-            self.settled = self.settled and self.scheduler.must_wait(model)
+            self.settled = self.settled and not offered.poll
             if self.settled:
                 decisions = copy.deepcopy(self.scheduler).poll(self.polled_s)
                 assert not decisions.dispatches, "it did not have to wait"

@@ -121,7 +121,7 @@ class Simulation:
             now + traffic.patience_s,
             self.rng.choice(traffic.priorities),
         )
-        if self.scheduler.offer(request, now) is None:
+        if self.scheduler.offer(request, now).declined is None:
             self.requests[request_id] = request
         else:
             self.result.outcomes["refused"] += 1

@@ -17,8 +17,9 @@ from rootmodels.analysis.blocks import (
 from rootmodels.analysis.covariance import correlation, covariance, varying, whitened, whitening
 from rootmodels.analysis.derived import Kind, derive
 from rootmodels.analysis.errors import AnalysisError
-from rootmodels.analysis.moments import Array, Moments
+from rootmodels.analysis.moments import Array
 from rootmodels.analysis.sums import LayerShape, Sums, make_plan
+from tests.support.moments import moments_of
 
 
 def mixed_samples(seed: int, samples: int, channels: int) -> Array:
@@ -29,7 +30,7 @@ def mixed_samples(seed: int, samples: int, channels: int) -> Array:
 
 def test_covariance_and_correlation_are_those_of_numpy() -> None:
     samples = mixed_samples(0, 50, 7)
-    moments = Moments.of(samples)
+    moments = moments_of(samples)
     np.testing.assert_allclose(covariance(moments), np.cov(samples, rowvar=False), rtol=1e-12)
     np.testing.assert_allclose(
         correlation(moments), np.corrcoef(samples, rowvar=False), rtol=1e-10, atol=1e-12
@@ -41,7 +42,7 @@ def test_the_whitened_covariance_with_itself_is_the_identity_on_the_support(
     seed: int, samples: int, channels: int
 ) -> None:
     data = mixed_samples(seed, samples, channels)
-    moments = Moments.of(data)
+    moments = moments_of(data)
     zca = whitening(moments)
     result = whitened(moments, zca, zca)
     # A projection: its own square, with as many ones as the rank says.
@@ -53,7 +54,7 @@ def test_the_whitened_covariance_with_itself_is_the_identity_on_the_support(
 
 
 def test_whitening_is_symmetric_and_the_inverse_root() -> None:
-    moments = Moments.of(mixed_samples(3, 500, 6))
+    moments = moments_of(mixed_samples(3, 500, 6))
     matrix = whitening(moments, tolerance=0).matrix
     np.testing.assert_allclose(matrix, matrix.T, rtol=1e-9)
     np.testing.assert_allclose(matrix @ matrix @ covariance(moments), np.eye(6), atol=1e-8)
@@ -63,9 +64,9 @@ def test_a_pair_whitened_from_sums_equals_whitening_the_samples() -> None:
     rng = np.random.default_rng(5)
     first = mixed_samples(1, 300, 6)
     second = np.maximum(first @ rng.normal(size=(6, 4)) + rng.normal(size=(300, 4)), 0)
-    moments1, moments2 = Moments.of(first), Moments.of(second)
+    moments1, moments2 = moments_of(first), moments_of(second)
     zca1, zca2 = whitening(moments1), whitening(moments2)
-    came = whitened(Moments.of(first, second), zca1, zca2)
+    came = whitened(moments_of(first, second), zca1, zca2)
     white1 = (first - first.mean(axis=0)) @ zca1.matrix
     white2 = (second - second.mean(axis=0)) @ zca2.matrix
     np.testing.assert_allclose(came, white1.T @ white2 / 299, atol=1e-10)
@@ -75,7 +76,7 @@ def test_dead_and_constant_channels_have_neither_rank_nor_nan() -> None:
     samples = mixed_samples(2, 200, 6)
     samples[:, 1] = 0.0
     samples[:, 4] = 0.1
-    moments = Moments.of(samples)
+    moments = moments_of(samples)
     assert varying(moments).tolist() == [True, False, True, True, False, True]
     zca = whitening(moments)
     assert zca.rank == 4
@@ -89,11 +90,11 @@ def test_dead_and_constant_channels_have_neither_rank_nor_nan() -> None:
 def test_dependent_channels_cost_rank() -> None:
     samples = mixed_samples(2, 200, 5)
     samples[:, 3] = samples[:, 0] - 2 * samples[:, 1]
-    assert whitening(Moments.of(samples)).rank == 4
+    assert whitening(moments_of(samples)).rank == 4
 
 
 def test_a_layer_of_dead_channels_has_rank_zero() -> None:
-    moments = Moments.of(np.zeros((10, 3)))
+    moments = moments_of(np.zeros((10, 3)))
     zca = whitening(moments)
     assert zca.rank == 0
     assert not whitened(moments, zca, zca).any()
@@ -101,7 +102,7 @@ def test_a_layer_of_dead_channels_has_rank_zero() -> None:
 
 
 def test_fewer_samples_than_channels_have_the_rank_of_the_samples() -> None:
-    zca = whitening(Moments.of(mixed_samples(4, 5, 20)))
+    zca = whitening(moments_of(mixed_samples(4, 5, 20)))
     assert zca.rank == 4
     assert np.isfinite(zca.matrix).all()
 
@@ -111,13 +112,13 @@ def test_fewer_samples_than_channels_have_the_rank_of_the_samples() -> None:
 def test_fewer_than_two_samples_are_refused(derive: object, samples: int) -> None:
     assert callable(derive)
     with pytest.raises(AnalysisError, match=f"^{samples} samples came, .* needs 2"):
-        derive(Moments.of(np.ones((samples, 3))))
+        derive(moments_of(np.ones((samples, 3))))
 
 
 @pytest.mark.parametrize("tolerance", [-0.1, 1.0, math.nan])
 def test_a_tolerance_out_of_range_is_refused(tolerance: float) -> None:
     with pytest.raises(AnalysisError, match="tolerance"):
-        whitening(Moments.of(mixed_samples(0, 9, 2)), tolerance)
+        whitening(moments_of(mixed_samples(0, 9, 2)), tolerance)
 
 
 def block_matrix(groups: int, rows: int, columns: int, noise: float, seed: int = 0) -> Array:

@@ -1,4 +1,4 @@
-"""Mergeable sums and up-sampling against plain NumPy."""
+"""Mergeable sums against plain NumPy."""
 
 import numpy as np
 import pytest
@@ -8,13 +8,6 @@ from hypothesis.extra import numpy as hnp
 
 from rootmodels.analysis.errors import AnalysisError
 from rootmodels.analysis.moments import Array, Moments, merge_all
-from rootmodels.analysis.sampling import (
-    common_grid,
-    pair_moments,
-    pixel_sums,
-    repetition,
-    sources,
-)
 from rootmodels.analysis.sums import (
     LayerShape,
     Sums,
@@ -22,6 +15,7 @@ from rootmodels.analysis.sums import (
     make_plan,
     merge_sums,
 )
+from tests.support.moments import moments_of, pair_moments
 
 values = st.floats(-100, 100, allow_subnormal=False, width=32)
 
@@ -56,8 +50,8 @@ def test_any_split_in_any_order_merges_to_the_same(
 ) -> None:
     first, second, cuts, order = case
     pieces = list(zip(np.split(first, cuts), np.split(second, cuts), strict=True))
-    parts = [Moments.of(a, b) for a, b in (pieces[index] for index in order)]
-    whole = Moments.of(first, second)
+    parts = [moments_of(a, b) for a, b in (pieces[index] for index in order)]
+    whole = moments_of(first, second)
     assert_same(merge_all(parts), whole)
     one_by_one = parts[0]
     for part in parts[1:]:
@@ -68,7 +62,7 @@ def test_any_split_in_any_order_merges_to_the_same(
 def test_a_large_mean_cancels_nothing() -> None:
     rng = np.random.default_rng(0)
     samples = rng.normal(size=(3000, 4)) + 1e6
-    parts = [Moments.of(part) for part in np.array_split(samples, 37)]
+    parts = [moments_of(part) for part in np.array_split(samples, 37)]
     expected = np.cov(samples, rowvar=False) * (len(samples) - 1)
     error = np.linalg.norm(merge_all(parts).scatter - expected) / np.linalg.norm(expected)
     assert error < 1e-10
@@ -77,68 +71,6 @@ def test_a_large_mean_cancels_nothing() -> None:
 def test_sums_of_other_channels_do_not_merge() -> None:
     with pytest.raises(AnalysisError, match=r"\(2, 2\) and \(3, 3\)"):
         Moments.zero(2, 2).merge(Moments.zero(3, 3))
-    with pytest.raises(AnalysisError, match="2 and 3 samples"):
-        Moments.of(np.zeros((2, 1)), np.zeros((3, 1)))
-
-
-@st.composite
-def two_maps(draw: st.DrawFn) -> tuple[Array, Array]:
-    images, channels1, channels2 = (draw(st.integers(1, 3)) for _ in range(3))
-    height, width = draw(st.integers(1, 9)), draw(st.integers(1, 9))
-    large_height, large_width = draw(st.integers(height, 13)), draw(st.integers(width, 13))
-    seed = draw(st.integers(0, 2**32 - 1))
-    rng = np.random.default_rng(seed)
-    small = rng.normal(1.0, 2.0, (images, channels2, height, width))
-    large = rng.normal(-1.0, 1.0, (images, channels1, large_height, large_width))
-    return large, small
-
-
-def up_sampled(maps: Array, size: tuple[int, int]) -> Array:
-    """What is never made otherwise: the larger map, as samples."""
-    rows, columns = sources(maps.shape[2], size[0]), sources(maps.shape[3], size[1])
-    large = maps[:, :, rows][:, :, :, columns]
-    return large.transpose(0, 2, 3, 1).reshape(-1, maps.shape[1])
-
-
-@given(two_maps())
-def test_up_sampling_by_algebra_equals_up_sampling(maps: tuple[Array, Array]) -> None:
-    large, small = maps
-    size = large.shape[2:]
-    first, second = up_sampled(large, size), up_sampled(small, size)
-    came = pair_moments(large, small)
-    assert_same(came.first, Moments.of(first))
-    assert_same(came.second, Moments.of(second))
-    assert_same(came.cross, Moments.of(first, second))
-    turned = pair_moments(small, large)
-    assert_same(turned.cross, Moments.of(second, first))
-    assert_same(turned.first, Moments.of(second))
-
-
-@pytest.mark.parametrize(("small", "large"), [(7, 15), (8, 15), (3, 31), (5, 5), (1, 6)])
-def test_the_up_sampling_is_that_of_torch(small: int, large: int) -> None:
-    import torch  # noqa: PLC0415 - the only test here that needs it
-
-    line = torch.arange(small, dtype=torch.float64).reshape(1, 1, small)
-    theirs = torch.nn.functional.interpolate(line, size=large, mode="nearest").flatten()
-    assert sources(small, large).tolist() == theirs.int().tolist()
-
-
-def test_every_pixel_of_the_larger_map_counts_once() -> None:
-    counts = pixel_sums(np.ones((1, 1, 15, 31)), (7, 8))
-    assert counts.shape == (1, 1, 7, 8)
-    assert counts.sum() == 15 * 31
-    assert set(np.unique(counts)) == {6.0, 8.0, 9.0, 12.0}
-
-
-def test_bad_sizes_name_both() -> None:
-    with pytest.raises(AnalysisError, match="15x15 and 32x32"):
-        repetition((15, 15), (32, 32))
-    with pytest.raises(AnalysisError, match="4x8 and 8x4"):
-        common_grid((4, 8), (8, 4))
-    with pytest.raises(AnalysisError, match="3 pixels to 2"):
-        sources(3, 2)
-    with pytest.raises(AnalysisError, match="2 and 1 images"):
-        pair_moments(np.zeros((2, 1, 4, 4)), np.zeros((1, 1, 2, 2)))
 
 
 LAYERS = (
@@ -170,6 +102,9 @@ def test_a_plan_refuses_what_cannot_be_looked_at() -> None:
         make_plan(LAYERS, layers=["conv9"])
     with pytest.raises(AnalysisError, match="pair a-odd: maps of 3x3 and 8x8 pixels"):
         make_plan(LAYERS, [("a", "odd")])
+    crossed = LayerShape("wide", 1, 4, 8), LayerShape("high", 1, 8, 4)
+    with pytest.raises(AnalysisError, match="pair wide-high: neither of maps of 4x8 and 8x4"):
+        make_plan(crossed, [("wide", "high")])
 
 
 def random_sums(seed: int, images: int) -> Sums:
@@ -179,8 +114,8 @@ def random_sums(seed: int, images: int) -> Sums:
         shape.name: rng.normal(size=(images, shape.channels, shape.height, shape.width))
         for shape in plan.layers
     }
-    pairs = {pair: pair_moments(maps[pair[0]], maps[pair[1]]).cross for pair in plan.pairs}
-    layers = {name: pair_moments(own, own).first for name, own in maps.items()}
+    pairs = {pair: pair_moments(maps[pair[0]], maps[pair[1]]) for pair in plan.pairs}
+    layers = {name: pair_moments(own, own) for name, own in maps.items()}
     return Sums(plan, images, layers, pairs)
 
 
@@ -193,7 +128,7 @@ def test_sums_survive_as_bytes() -> None:
     for name, moments in sums.layers.items():
         assert_same(again.layers[name], moments, 0)
     for pair, moments in sums.pairs.items():
-        # The means of the larger map's pixels are those of the own ones, but for rounding.
+        # The means of the up-sampled map's pixels are those of the own ones, but for rounding.
         assert_same(again.pairs[pair], moments, 1e-15)
 
 

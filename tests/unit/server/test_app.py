@@ -4,10 +4,17 @@ from pathlib import Path
 import pytest
 
 from rootmodels.weights_info import PRETRAINED_DIR, WeightsError, weights_path
-from rootserve.server.app import StartError, scheduler_limits, worker_specs
+from rootserve.server.app import StartError, scheduler_limits, server_options, worker_specs
 from rootserve.server.machine import Processors
-from rootserve.server.models import Models, ModelSelectionError, State, find_models
+from rootserve.server.models import (
+    Models,
+    ModelSelectionError,
+    State,
+    WorkerState,
+    find_models,
+)
 from rootserve.server.options import read_settings
+from tests.support.held import hold
 
 
 @pytest.fixture
@@ -103,8 +110,16 @@ def test_an_unknown_model_is_refused_with_the_known_ones() -> None:
 
 def test_a_model_is_failed_only_when_no_worker_has_it(models: Models) -> None:
     model = models.served()[0]
-    model.failures["cpu-0"] = "no such file"
+    models.workers["cpu-0"] = WorkerState(
+        failed={model.card.name: (model.card, "no such file")}, ready=True
+    )
     assert model.state is State.FAILED
     assert model.state_reason == "cpu-0: no such file"
-    model.ready_on.add("cpu-1")
+    hold(models, "cpu-1", model.card.name)
     assert model.state is State.READY
+
+
+def test_pings_every_ten_seconds_are_well_within_the_default() -> None:
+    options = dict(server_options(read_settings([], {})))
+    assert options["grpc.http2.min_ping_interval_without_data_ms"] <= 5000
+    assert options["grpc.keepalive_permit_without_calls"] == 1

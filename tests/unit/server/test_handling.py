@@ -9,8 +9,8 @@ from typing import Any
 import grpc
 import pytest
 
-from rootserve.server.core.reasons import Reason
 from rootserve.server.observers.events import Observer, Refusal
+from rootserve.server.refusals import Reason, RefusalError
 from rootserve.server.wire import handling
 from rootserve.server.wire.memory_guard import MemoryGuard
 
@@ -84,6 +84,34 @@ async def test_an_exception_that_is_no_refusal_is_logged_counted_and_told_withou
         (Reason.INTERNAL_ERROR, "Method")
     ]
     assert "private" in caplog.text
+
+
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize("told", [False, True])
+async def test_a_refusal_is_told_once_whoever_raised_it(streams: bool, told: bool) -> None:
+    refusal = RefusalError(Reason.ANALYSES_FULL, "two analyses run, no more may")
+    refusal.told = told
+
+    async def call(request: bytes, context: Context) -> None:
+        raise refusal
+
+    observer, context = Noting(), Context()
+    await run(call, observer, context, streams=streams)
+    assert context.status == (grpc.StatusCode.RESOURCE_EXHAUSTED, "two analyses run, no more may")
+    expected = [(Reason.ANALYSES_FULL, "RESOURCE_EXHAUSTED", "Method", "ipv4:127.0.0.1:1")]
+    found = [(one.reason, one.code, one.method, one.peer) for one in observer.refusals]
+    assert found == ([] if told else expected)
+
+
+async def test_a_method_that_is_not_served_is_a_refusal() -> None:
+    async def call(request: bytes, context: Context) -> None:
+        raise NotImplementedError
+
+    observer, context = Noting(), Context()
+    await run(call, observer, context, streams=False)
+    assert context.status is not None
+    assert context.status[0] is grpc.StatusCode.UNIMPLEMENTED
+    assert [one.reason for one in observer.refusals] == [Reason.NOT_IMPLEMENTED]
 
 
 async def test_a_call_that_was_aborted_is_no_fault_of_the_service() -> None:

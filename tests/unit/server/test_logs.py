@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rootserve.server.core.reasons import Reason
 from rootserve.server.logs import HumanFormatter, JsonFormatter
 from rootserve.server.observers.events import Refusal
 from rootserve.server.observers.refusal_log import INTERVAL_S, MAX_ID_LENGTH, RefusalLog
+from rootserve.server.refusals import Reason
 
 CYCLE: list[object] = []
 CYCLE.append(CYCLE)
@@ -159,7 +159,7 @@ class Told:
     def refuse(
         self, reason: Reason, model: str = "nin-orig", request_id: str = "", message: str = "why"
     ) -> None:
-        self.log.refused(Refusal(model, reason, 0.1, request_id, message))
+        self.log.refused(Refusal(reason, message, "", 0.1, "", model=model, request_id=request_id))
 
     def counts(self) -> Counter[tuple[str, str]]:
         """Refusals by model and reason, as the lines tell them."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from rootserve.server.core.reasons import Reason, RefusalError
+from rootserve.server.refusals import Reason, RefusalError
 from rootserve.server.wire import memory_guard
 from rootserve.server.wire.memory_guard import Memory, MemoryGuard
 
@@ -135,3 +135,34 @@ def test_the_memory_of_this_process_is_measured() -> None:
     block.close()
     memory.release()
     assert memory.used() - before < 2**25
+
+
+async def test_a_measurement_that_fails_does_not_leave_everything_refused() -> None:
+    memory = FakeMemory()
+    failures: list[OSError] = []
+
+    def used() -> int:
+        if failures:
+            raise failures.pop()
+        return memory.bytes
+
+    guard = MemoryGuard(LIMIT, used)
+    told: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    call = asyncio.ensure_future(send(guard, asyncio.Event()))
+    await asyncio.sleep(0)
+    memory.bytes += LIMIT + 1
+    assert await call == "MEMORY_FULL 0.5"
+    failures.append(OSError("too many open files"))
+    await until(lambda: not failures)
+    memory.bytes -= LIMIT
+
+    def is_open() -> bool:
+        try:
+            guard.check()
+        except RefusalError:
+            return False
+        return True
+
+    await asyncio.wait_for(until(is_open), 60)
+    assert [str(context["exception"]) for context in told] == ["too many open files"]

@@ -9,16 +9,20 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from rootserve.server.core.reasons import Reason
-from rootserve.server.observers.events import Refusal, Timeline
+from rootserve.server.core.scheduler import Batch
+from rootserve.server.observers.events import Refusal
 from rootserve.server.observers.metrics import Metrics
 from rootserve.server.observers.metrics_catalog import CATALOG, LABELS, REQUEST, Kind
 from rootserve.server.observers.metrics_figures import Distributions
 from rootserve.server.observers.metrics_gpu import gpu_collector
 from rootserve.server.observers.metrics_state import process_usage
+from rootserve.server.pending import Report, Timeline
+from rootserve.server.refusals import Reason
+from tests.support.pending import pending
 
 FAKE_NVML = Path(__file__).parents[2] / "support" / "fake_nvml"
 MODEL = "nin-orig"
+INFER = "/inference.GRPCInferenceService/ModelInfer"
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 
 
@@ -48,10 +52,14 @@ def test_the_catalogue_is_consistent() -> None:
 def test_events_become_figures() -> None:
     registry = CollectorRegistry()
     metrics = Metrics(registry)
-    metrics.answered(MODEL, 3, timeline())
-    metrics.computed("cpu-0", MODEL, 8, 0.002)
-    metrics.refused(Refusal(MODEL, Reason.DEADLINE_EXPIRED, 0.3, "", ""))
-    metrics.refused(Refusal("", Reason.UNKNOWN_MODEL, 0.001, "", ""))
+    metrics.answered(pending(3, model=MODEL), timeline())
+    batch = Batch(1, MODEL, "cpu-0", (), 8, 1.0)
+    metrics.batch_ended(batch, Report(1_000_000, 3_000_000), [])
+    metrics.batch_ended(batch, Report(0, 9_000_000), [])  # it failed
+    late = Refusal(Reason.DEADLINE_EXPIRED, "", "", 0.3, INFER, model=MODEL)
+    metrics.refused(late)
+    metrics.refused(Refusal(Reason.UNKNOWN_MODEL, "", "", 0.001, INFER))
+    metrics.refused(Refusal(Reason.ANALYSES_FULL, "", "", 60.0, "/rootserve.v1/Analyze"))
     metrics.worker_lost("cpu-0")
     metrics.transferred("ModelInfer", 100, 0)
     metrics.transferred("ModelInfer", 0, 40)
@@ -65,6 +73,8 @@ def test_events_become_figures() -> None:
     assert found["rootserve_rows_total", MODEL] == 3
     assert found["rootserve_refusals_total", MODEL, "deadline_expired"] == 1
     assert found["rootserve_refusals_total", "", "unknown_model"] == 1
+    assert found["rootserve_refusals_total", "", "analyses_full"] == 1
+    assert ("rootserve_request_seconds_sum", "", "analyses_full") not in found
     assert found["rootserve_deadline_misses_total", MODEL, "waiting"] == 1
     assert found["rootserve_worker_restarts_total", "cpu-0"] == 1
     assert found["rootserve_worker_busy_seconds_total", "cpu-0"] == pytest.approx(0.002)
@@ -114,9 +124,9 @@ def test_latencies_carry_the_trace_as_their_exemplar() -> None:
     registry = CollectorRegistry()
     current = [TRACE_ID]
     metrics = Metrics(registry, lambda: current[0])
-    metrics.answered(MODEL, 1, timeline())
+    metrics.answered(pending(model=MODEL), timeline())
     current[0] = ""
-    metrics.answered(MODEL, 1, timeline(40_000_000))
+    metrics.answered(pending(model=MODEL), timeline(40_000_000))
     found = {
         sample.labels["le"]: sample.exemplar
         for family in text_string_to_metric_families(openmetrics(registry).decode())

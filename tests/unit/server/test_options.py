@@ -22,9 +22,8 @@ def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path) -
 
 
 def test_lists_are_separated_by_commas() -> None:
-    settings = read_settings(["--models", "nin-orig, nin-root-4", "--preferred-rows", "4,8"], {})
+    settings = read_settings(["--models", "nin-orig, nin-root-4"], {})
     assert settings.models == ("nin-orig", "nin-root-4")
-    assert settings.preferred_rows == (4, 8)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +35,6 @@ def test_lists_are_separated_by_commas() -> None:
         ([], {"ROOTSERVE_MAX_DELAY_US": "-1"}, ["ROOTSERVE_MAX_DELAY_US", "'-1'", "0"]),
         (["--engine", "onnx"], {}, ["--engine", "'onnx'", "'torch'"]),
         (["--device", "gpu"], {}, ["--device", "'gpu'"]),
-        (["--preferred-rows", "64"], {}, ["--preferred-rows", "64", "max_batch_rows, 32"]),
         (["--max-queue-rows", "8"], {}, ["--max-queue-rows", "8", "32"]),
         (["--default-priority", "4"], {}, ["--default-priority", "4", "priority_levels, 3"]),
         (["--max-queue-mb", "8"], {}, ["--max-queue-mb", "8", "max_message_mb, 64"]),
@@ -137,7 +135,7 @@ def test_help_names_every_setting_with_its_default(capsys: pytest.CaptureFixture
 
 def test_a_file_may_hold_every_setting(tmp_path: Path) -> None:
     config = tmp_path / "all.toml"
-    config.write_text('host = "127.0.0.2"\npreferred_rows = [2, 4]\ndrain_s = 1.5\n')
+    config.write_text('host = "127.0.0.2"\nmodels = ["nin-orig"]\ndrain_s = 1.5\n')
     assert set(tomllib.loads(config.read_text())) <= set(Settings.model_fields)
     settings = read_settings(["--config", str(config)], {})
-    assert (settings.host, settings.preferred_rows, settings.drain_s) == ("127.0.0.2", (2, 4), 1.5)
+    assert (settings.host, settings.models, settings.drain_s) == ("127.0.0.2", ("nin-orig",), 1.5)

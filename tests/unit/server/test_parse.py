@@ -9,10 +9,12 @@ from tritonclient.grpc import service_pb2 as oip
 
 from rootmodels.cost import network_cost
 from rootmodels.variants import get_variant
-from rootserve.server.core.reasons import Reason, RefusalError
 from rootserve.server.models import ModelCard, Models
-from rootserve.server.wire.parse import ParsedRequest, find_model, parse_request
-from rootserve.server.wire.parse_outputs import Output, RequestLimits
+from rootserve.server.pending import Output, Pending
+from rootserve.server.refusals import Reason, RefusalError
+from rootserve.server.wire.find import find_model
+from rootserve.server.wire.infer import parse_request
+from rootserve.server.wire.parse_outputs import RequestLimits
 
 VARIANT = get_variant("nin-root-16")
 CARD = ModelCard(VARIANT, network_cost(VARIANT), weights=None, info=None)
@@ -28,7 +30,7 @@ def message(
     return made
 
 
-def parse(made: oip.ModelInferRequest, timeout_s: float | None = None) -> ParsedRequest:
+def parse(made: oip.ModelInferRequest, timeout_s: float | None = None) -> Pending:
     limits = RequestLimits(max_rows=8, priority_levels=3, default_priority=2)
     return parse_request(made, CARD, limits, arrived_s=10.0, timeout_s=timeout_s)
 
@@ -36,11 +38,10 @@ def parse(made: oip.ModelInferRequest, timeout_s: float | None = None) -> Parsed
 @pytest.mark.parametrize("datatype", ["UINT8", "FP32"])
 def test_a_good_request_keeps_its_rows_and_bytes(datatype: str) -> None:
     parsed = parse(message(3, datatype))
-    part = parsed.inference.part
-    assert (part.rows, part.datatype) == (3, datatype)
-    assert len(part.content) == 3 * 3072 * (1 if datatype == "UINT8" else 4)
+    assert (parsed.request.rows, parsed.datatype) == (3, datatype)
+    assert len(parsed.content) == 3 * 3072 * (1 if datatype == "UINT8" else 4)
     assert parsed.outputs == (Output("logits"),)
-    assert parsed.inference.deadline_s == math.inf
+    assert parsed.request.deadline_s == math.inf
 
 
 def test_typed_contents_give_the_same_bytes_as_raw_ones() -> None:
@@ -48,13 +49,13 @@ def test_typed_contents_give_the_same_bytes_as_raw_ones() -> None:
     typed = message(1)
     del typed.raw_input_contents[:]
     typed.inputs[0].contents.uint_contents.extend(values.tolist())
-    assert parse(typed).inference.part.content == values.tobytes()
+    assert parse(typed).content == values.tobytes()
 
     floats = (values / 255).astype(np.float32)
     typed = message(1, "FP32")
     del typed.raw_input_contents[:]
     typed.inputs[0].contents.fp32_contents.extend(floats.tolist())
-    assert parse(typed).inference.part.content == floats.tobytes()
+    assert parse(typed).content == floats.tobytes()
 
 
 def no_input(made: oip.ModelInferRequest) -> None:
@@ -183,28 +184,28 @@ def test_unknown_parameters_are_ignored() -> None:
     made = message()
     made.parameters["triton_enable_empty_final_response"].bool_param = True
     made.parameters["accuracy_floor"].double_param = 0.5
-    assert parse(made).inference.part.rows == 2
+    assert parse(made).request.rows == 2
 
 
 def test_the_soonest_deadline_wins_and_zero_means_none() -> None:
     made = message()
     made.parameters["timeout"].int64_param = 500_000
     made.parameters["deadline_ms"].double_param = 250.0
-    assert parse(made, timeout_s=1.0).inference.deadline_s == pytest.approx(10.25)
-    assert parse(made, timeout_s=0.1).inference.deadline_s == pytest.approx(10.1)
+    assert parse(made, timeout_s=1.0).request.deadline_s == pytest.approx(10.25)
+    assert parse(made, timeout_s=0.1).request.deadline_s == pytest.approx(10.1)
     made.parameters["deadline_ms"].double_param = 1e308
-    assert parse(made, timeout_s=9e9).inference.deadline_s == pytest.approx(10.5)
+    assert parse(made, timeout_s=9e9).request.deadline_s == pytest.approx(10.5)
     made.parameters["deadline_ms"].int64_param = 0
-    assert parse(made).inference.deadline_s == pytest.approx(10.5)
+    assert parse(made).request.deadline_s == pytest.approx(10.5)
 
 
 def test_priorities_and_their_default() -> None:
     made = message()
-    assert parse(made).inference.priority == 2
+    assert parse(made).request.priority == 2
     made.parameters["priority"].uint64_param = 0
-    assert parse(made).inference.priority == 2
+    assert parse(made).request.priority == 2
     made.parameters["priority"].int64_param = 1
-    assert parse(made).inference.priority == 1
+    assert parse(made).request.priority == 1
 
 
 def test_outputs_come_in_the_order_they_were_asked_for() -> None:

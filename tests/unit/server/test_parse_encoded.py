@@ -12,12 +12,12 @@ from tritonclient.utils import serialize_byte_tensor
 
 from rootmodels.cost import network_cost
 from rootmodels.variants import get_variant
-from rootserve.server.core.reasons import Reason, RefusalError
 from rootserve.server.models import ModelCard
-from rootserve.server.wire.parse import parse_request
+from rootserve.server.pending import Pending
+from rootserve.server.refusals import Reason, RefusalError
+from rootserve.server.wire.infer import parse_request
 from rootserve.server.wire.parse_outputs import RequestLimits
 from rootserve.server.workers import encoding
-from rootserve.server.workers.handle import Part
 
 VARIANT = get_variant("nin-root-16")
 CARD = ModelCard(VARIANT, network_cost(VARIANT), weights=None, info=None)
@@ -32,9 +32,9 @@ def message(*files: bytes, shape: tuple[int, ...] | None = None) -> oip.ModelInf
     return made
 
 
-def parse(made: oip.ModelInferRequest) -> Part:
+def parse(made: oip.ModelInferRequest) -> Pending:
     limits = RequestLimits(max_rows=4, priority_levels=3, default_priority=2, max_image_bytes=1000)
-    return parse_request(made, CARD, limits, arrived_s=10.0, timeout_s=None).inference.part
+    return parse_request(made, CARD, limits, arrived_s=10.0, timeout_s=None)
 
 
 @given(files=st.lists(st.binary(max_size=50), max_size=8))
@@ -49,14 +49,19 @@ def test_files_are_laid_as_tritonclient_lays_them(files: list[bytes]) -> None:
 @pytest.mark.parametrize("shape", [(2,), (2, 1)])
 def test_files_are_taken_as_they_are(shape: tuple[int, ...]) -> None:
     part = parse(message(JPEG, PNG, shape=shape))
-    assert (part.rows, part.datatype, part.content) == (2, "BYTES", encoding.join([JPEG, PNG]))
+    assert (part.request.rows, part.datatype, part.content) == (
+        2,
+        "BYTES",
+        encoding.join([JPEG, PNG]),
+    )
 
 
 def test_typed_contents_give_the_same_as_raw_ones() -> None:
     typed = message(JPEG, PNG)
     del typed.raw_input_contents[:]
     typed.inputs[0].contents.bytes_contents.extend([JPEG, PNG])
-    assert parse(typed) == parse(message(JPEG, PNG))
+    given, raw = parse(typed), parse(message(JPEG, PNG))
+    assert (given.datatype, given.content) == (raw.datatype, raw.content)
 
 
 @pytest.mark.parametrize("first", ["images", "encoded"])

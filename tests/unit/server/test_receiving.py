@@ -7,7 +7,7 @@ import zlib
 import pytest
 from tritonclient.grpc import service_pb2 as oip
 
-from rootserve.server.core.reasons import Reason, RefusalError
+from rootserve.server.refusals import Reason, RefusalError
 from rootserve.server.wire.receiving import is_packed, unpack
 
 

@@ -2,14 +2,12 @@ import numpy as np
 import pytest
 from tritonclient.utils import deserialize_bytes_tensor
 
-from rootserve.server.core.reasons import Reason, RefusalError
-from rootserve.server.dispatcher import Answer
-from rootserve.server.observers.events import Timeline
-from rootserve.server.wire.parse import Asked
-from rootserve.server.wire.parse_outputs import Output
-from rootserve.server.wire.reply import STATUS_CODES, build_response, error_in_stream, softmax
+from rootserve.server.pending import Answer, Asked, Output, Timeline
+from rootserve.server.refusals import Reason, RefusalError
+from rootserve.server.wire.refuse import STATUS_CODES
+from rootserve.server.wire.reply import build_response, error_in_stream, softmax
+from tests.support.pending import pending
 
-CLASSES = tuple("abcdefghij")
 TIMELINE = Timeline(1, 2, 3, 10, 4, "cpu-0", "torch", "fp32")
 
 
@@ -21,7 +19,8 @@ def test_the_response_is_raw_and_tells_its_timeline() -> None:
     logits = np.arange(20, dtype=np.float32)
     outputs = (Output("logits"), Output("probabilities"))
     answer = Answer(logits.tobytes(), TIMELINE)
-    response = build_response(Asked("m", "abc"), outputs, answer, CLASSES)
+    asked = pending(2, model="m", outputs=outputs, request_id="abc")
+    response = build_response(asked, answer)
     assert (response.id, response.model_name, response.model_version) == ("abc", "m", "1")
     assert [tuple(output.shape) for output in response.outputs] == [(2, 10), (2, 10)]
     assert response.raw_output_contents[0] == logits.tobytes()
@@ -43,7 +42,8 @@ def test_classes_are_written_as_triton_writes_them_the_first_of_equals_first() -
     rows = np.zeros((2, 10), np.float32)
     rows[0, 3], rows[0, 7], rows[1, 9] = 2.5, -1, 1e6
     outputs = (Output("logits", classes=2),)
-    response = build_response(Asked("m", ""), outputs, Answer(rows.tobytes(), TIMELINE), CLASSES)
+    asked = pending(2, model="m", outputs=outputs)
+    response = build_response(asked, Answer(rows.tobytes(), TIMELINE))
     (output,) = response.outputs
     assert (output.datatype, list(output.shape)) == ("BYTES", [2, 2])
     assert deserialize_bytes_tensor(response.raw_output_contents[0]).tolist() == [

@@ -5,8 +5,8 @@ import grpc
 import pytest
 
 from rootserve.server.app import _server_options
-from rootserve.server.core.reasons import Reason
 from rootserve.server.options import OptionError, read_settings
+from rootserve.server.refusals import Reason
 from rootserve.server.security import SecurityError
 from rootserve.server.security.exposure import exposure_warning, is_loopback
 from rootserve.server.security.tls import server_credentials

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tritonclient.grpc import service_pb2 as oip
 
-from rootserve.server.core.reasons import Reason, RefusalError
+from rootserve.server.refusals import Reason, RefusalError
 from rootserve.server.wire import shared_memory
 from rootserve.server.wire.shared_memory import Regions
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 
-from rootserve.server.core.reasons import Reason, RefusalError
+from rootserve.server.refusals import Reason, RefusalError
 from rootserve.server.security import SecurityError
 from rootserve.server.security.authorize import Authorizer, bearer_token, group_of
 from rootserve.server.security.tokens import (

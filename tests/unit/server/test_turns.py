@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from rootserve.server.core.reasons import Reason, RefusalError
+from rootserve.server.refusals import Reason, RefusalError
 from rootserve.server.turns import Turns
 
 

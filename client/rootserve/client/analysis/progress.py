@@ -1,7 +1,6 @@
 """An analysis under way, on a terminal: images done, rate and the time left."""
 
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import Self
 
 import rich.progress
@@ -40,12 +39,7 @@ class ProgressBar:
         self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
     def started(self, channels: Mapping[str, int], pairs: Sequence[tuple[str, str]]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rootmodels.data_error import DataError
+from rootserve.pictures import DataError
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +20,8 @@ class Dataset:
     width: int
 
 
-def find_datasets(paths: Mapping[str, Path]) -> dict[str, Dataset]:
-    """Look at each data set, by name.
+def find_datasets(paths: Mapping[str, Path], max_pixels: int) -> dict[str, Dataset]:
+    """Look at each data set, by name; an image with more than ``max_pixels`` is not decoded.
 
     Raises:
         DataError: naming the first one that cannot be read.
@@ -34,7 +34,7 @@ def find_datasets(paths: Mapping[str, Path]) -> dict[str, Dataset]:
     found = {}
     for name, path in paths.items():
         try:
-            images = ParquetImages(path)
+            images = ParquetImages(path, max_pixels)
         except DataError as error:
             raise DataError(f"data set {name}: {error}") from error
         found[name] = Dataset(name, path, images.images, *images.size)

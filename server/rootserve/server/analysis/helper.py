@@ -7,14 +7,11 @@ import contextlib
 import logging
 import os
 import signal
-import socket
-import subprocess
-import sys
-from types import TracebackType
 from typing import Self
 
 from rootserve.server.analysis import messages
-from rootserve.server.workers.child import environment
+from rootserve.server.background import keep_going
+from rootserve.server.workers.child_process import ChildProcess
 from rootserve.server.workers.memory import SlotLayout, SlotMemory
 
 _log = logging.getLogger(__name__)
@@ -36,15 +33,14 @@ class Helper:
     def __init__(self, device: str, threads: int) -> None:
         self.device = device
         self.threads = threads
-        self._process: subprocess.Popen[bytes] | None = None
-        self._link: socket.socket | None = None
+        self._process: ChildProcess | None = None
         self._reply: asyncio.Future[messages.Reply] | None = None
         self._asked_job = 0
         self._turn = asyncio.Lock()
         self._jobs = 0
         self._paused = False
         self._idle: asyncio.TimerHandle | None = None
-        self._ending: set[asyncio.Task[int]] = set()
+        self._ending: set[asyncio.Task[None]] = set()
         self.generation = 0
         """Rises with each start, so that jobs know that they are to be begun again."""
 
@@ -85,31 +81,23 @@ class Helper:
         return self._turn
 
     def ensure_started(self) -> None:
-        """Start the process if there is none."""
+        """Start the process if there is none.
+
+        Raises:
+            OSError: It cannot be started.
+        """
         if self._process is not None:
             return
-        link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        link.setblocking(False)
-        command = [sys.executable, "-P", "-m", "rootserve.server.analysis.launch"]
-        command += ["--device", self.device, "--threads", str(self.threads)]
-        command += ["--link-fd", str(theirs.fileno())]
-        try:
-            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                command,
-                pass_fds=(theirs.fileno(),),
-                env=environment(self.threads),
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        except OSError:
-            link.close()
-            raise
-        finally:
-            theirs.close()
-        self._link = link
+        command = ["rootserve.server.analysis.launch", "--device", self.device]
+        self._process = ChildProcess(
+            f"analysis process on {self.device}",
+            [*command, "--threads", str(self.threads)],
+            self.threads,
+            self._on_datagram,
+            lambda: self._end("it has ended by itself"),
+        )
         self.pause(paused=self._paused)
         self.generation += 1
-        asyncio.get_running_loop().add_reader(link, self._on_readable)
         _log.info(
             "analysis process started on %s, pid %d", self.device, self.pid, extra={"pid": self.pid}
         )
@@ -120,14 +108,12 @@ class Helper:
         Raises:
             HelperLostError: if the process has ended.
         """
-        if self._link is None:
-            raise HelperLostError("the analysis process has ended")
-        descriptors = [] if descriptor is None else [descriptor]
-        try:
-            socket.send_fds(self._link, [messages.encode(message)], descriptors)
-        except OSError:
+        if self._process is not None:
+            descriptors = [] if descriptor is None else [descriptor]
+            if self._process.send(messages.encode(message), descriptors):
+                return
             self._end("it cannot be told anything")
-            raise HelperLostError("the analysis process has ended") from None
+        raise HelperLostError("the analysis process has ended")
 
     async def ask(self, request: messages.Request) -> messages.Reply:
         """Send ``request`` and wait for its reply. The caller holds the turn.
@@ -155,17 +141,7 @@ class Helper:
             if reply.done() and not reply.cancelled():
                 reply.exception()  # seen, even if nobody waits
 
-    def _on_readable(self) -> None:
-        assert self._link is not None
-        try:
-            datagram = self._link.recv(messages.MAX_BYTES)
-        except BlockingIOError:
-            return
-        except ConnectionResetError:
-            datagram = b""
-        if not datagram:
-            self._end("it has ended by itself")
-            return
+    def _on_datagram(self, datagram: bytes) -> None:
         message = messages.decode(datagram)
         assert isinstance(message, messages.Reply)
         if self._reply is None or self._reply.done() or message.job != self._asked_job:
@@ -174,15 +150,15 @@ class Helper:
         self._reply.set_result(message)
 
     def _end(self, why: str) -> None:
-        process, link = self._process, self._link
-        if process is None or link is None:
+        process = self._process
+        if process is None:
             return
-        self._process = self._link = None
-        asyncio.get_running_loop().remove_reader(link)
-        link.close()
+        self._process = None
+        process.close()
         process.kill()
         # Even to end, it needs a processor that nobody else wants.
-        task = asyncio.get_running_loop().create_task(asyncio.to_thread(process.wait))
+        waiting = keep_going(f"waiting for analysis process {process.pid}", process.wait)
+        task = asyncio.get_running_loop().create_task(waiting)
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
         _log.info("analysis process on %s ended: %s", self.device, why, extra={"pid": process.pid})
@@ -204,12 +180,7 @@ class HelperJob:
         self._helper.opened()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._generation == self._helper.generation:
             with contextlib.suppress(HelperLostError):
                 self._helper.tell(messages.End(self._begin.job))

@@ -7,7 +7,7 @@ import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,9 +18,9 @@ from rootmodels.analysis.sums import Plan, Sums
 from rootserve.server.analysis import derived, messages
 from rootserve.server.analysis.datasets import Dataset
 from rootserve.server.analysis.helper import Helper, HelperJob, HelperLostError
-from rootserve.server.core.reasons import Reason, RefusalError
 from rootserve.server.models import ModelCard
 from rootserve.server.observers.events import Observer
+from rootserve.server.refusals import Reason, RefusalError
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +30,12 @@ CHUNK_IMAGES = 64
 _MAX_ATTEMPTS = 3
 _RATE_WINDOW_S = 5.0
 _RETRY_AFTER_S = 5.0
+
+_REASONS: Mapping[messages.Fault, Reason] = {
+    "request": Reason.INVALID_REQUEST,
+    "weights": Reason.LOAD_FAILED,
+    "service": Reason.MODEL_FAILURE,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +248,7 @@ class Place:
         self.size = 0
 
     def hold(self, size: int) -> None:
-        """See :meth:`Analyses.hold`."""
+        """Hold ``size`` bytes from now on; may refuse as :meth:`Analyses.hold` does."""
         self._analyses.hold(self, size)
 
 
@@ -346,7 +352,9 @@ class Analysis:
                 request: messages.Request = messages.Images(self.number, rows, height, width)
             case DatasetChunk(dataset, start, rows):
                 pixels = b""
-                request = messages.DatasetImages(self.number, str(dataset.path), start, rows)
+                request = messages.DatasetImages(
+                    self.number, str(dataset.path), start, rows, dataset.height, dataset.width
+                )
         reply, output = await _ask(job, request, pixels)
         assert isinstance(reply, messages.Summed)
         if self.weights_sha256 not in ("", reply.weights_sha256):
@@ -431,8 +439,7 @@ async def _ask(
             _log.warning("%s; what it was computing is computed again", why)
             continue
         if isinstance(reply, messages.Failed):
-            reason = Reason.INVALID_REQUEST if reply.refused else Reason.MODEL_FAILURE
-            raise RefusalError(reason, reply.error)
+            raise RefusalError(_REASONS[reply.fault], reply.error)
         return reply, output
     text = f"{_MAX_ATTEMPTS} analysis processes died computing the same: {why}"
     raise RefusalError(Reason.WORKER_LOST, text)

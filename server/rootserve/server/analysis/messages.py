@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 from rootmodels.analysis.sums import LayerShape, Plan
 from rootserve.server.engines.base import Precision
@@ -58,12 +59,17 @@ class Images:
 
 @dataclass(frozen=True, slots=True)
 class DatasetImages:
-    """To the process: sum images ``start`` to ``start + rows`` of a data set; answer Summed."""
+    """To the process: sum images ``start`` to ``start + rows`` of a data set; answer Summed.
+
+    They are ``height`` x ``width`` pixels.
+    """
 
     job: int
     path: str
     start: int
     rows: int
+    height: int
+    width: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +137,19 @@ class Filtered:
     weights_sha256: str
 
 
+Fault = Literal["request", "weights", "service"]
+
+
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """From the process: an exception. ``refused``: because of what was sent, which is not its fault."""
+    """From the process: an exception, in one line. ``fault`` is what has to change before it succeeds.
+
+    What was asked, or is in a data set; the weights that are on disk; or the service itself.
+    """
 
     job: int
     error: str
-    refused: bool
+    fault: Fault
 
 
 Request = Begin | End | Images | DatasetImages | Derive | Profile | Filters

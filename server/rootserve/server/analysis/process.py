@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -19,10 +19,11 @@ import numpy as np
 
 from rootmodels.analysis.derived import Kind, derive
 from rootmodels.analysis.errors import AnalysisError
-from rootmodels.analysis.layers import Stage
+from rootmodels.analysis.layers import Stage, analysable_layers
 from rootmodels.analysis.sums import Sums
-from rootmodels.data_error import DataError
-from rootmodels.weights_info import file_sha256
+from rootmodels.layer import Layer
+from rootmodels.weights_info import WeightsError, file_sha256
+from rootserve.pictures import DataError
 from rootserve.server.analysis import derived, messages
 from rootserve.server.engines.base import LoadSpec, Precision
 from rootserve.server.engines.profiling import measure
@@ -85,25 +86,27 @@ class AnalysisProcess:
 
     def _answer(self, request: messages.Message) -> messages.Reply:
         job = self._jobs[request.job]
-        begin = job.begin
         try:
-            match request:
-                case messages.Images(_, rows, height, width):
-                    view = job.memory.input_view(0, 0, rows * 3 * height * width, np.uint8)
-                    # Copied: torch does not take memory that may not be written.
-                    images = view.reshape(rows, 3, height, width).astype(np.uint8)
-                    return self._sum(job, images)
-                case messages.DatasetImages(_, path, start, rows):
-                    return self._sum(job, _read(job, Path(path), start, rows))
-                case messages.Derive(_, kinds, tolerance):
-                    return _derive(job, {Kind(kind) for kind in kinds}, tolerance)
-                case _:
-                    return self._inspect(job, request)
+            return self._compute(job, request)
         except (AnalysisError, DataError) as error:
-            return messages.Failed(begin.job, str(error), refused=True)
+            return _failed(job, str(error), "request")
+        except WeightsError as error:
+            return _failed(job, str(error), "weights")
         except Exception as error:  # noqa: BLE001 - the service must be told, whatever it is
-            text = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            return messages.Failed(begin.job, text[:2000], refused=False)
+            return _failed(job, f"{type(error).__name__}: {error}", "service")
+
+    def _compute(self, job: _Job, request: messages.Message) -> messages.Reply:
+        match request:
+            case messages.Images(_, rows, height, width):
+                view = job.memory.input_view(0, 0, rows * 3 * height * width, np.uint8)
+                # Copied: torch does not take memory that may not be written.
+                return self._sum(job, view.reshape(rows, 3, height, width).astype(np.uint8))
+            case messages.DatasetImages() as wanted:
+                return self._sum(job, _read(job, wanted))
+            case messages.Derive(_, kinds, tolerance):
+                return _derive(job, {Kind(kind) for kind in kinds}, tolerance)
+            case _:
+                return self._inspect(job, request)
 
     def _inspect(self, job: _Job, request: messages.Message) -> messages.Reply:
         match request:
@@ -126,12 +129,32 @@ class AnalysisProcess:
         begin = job.begin
         if job.network is None:
             job.network = _Network(self._spec(begin))
+            _check_plan(begin, job.network.module.layers)
         capture = Capture(job.network.module, begin.plan, Stage(begin.stage))
         capture.add(images)
         sums = capture.sums()
         _check_finite(sums)
         job.memory.write_output(0, np.frombuffer(sums.to_bytes(), np.uint8))
         return messages.Summed(begin.job, job.network.weights_sha256)
+
+
+def _failed(job: _Job, text: str, fault: messages.Fault) -> messages.Failed:
+    return messages.Failed(job.begin.job, " ".join(text.split())[:2000], fault)
+
+
+def _check_plan(begin: messages.Begin, layers: Iterable[Layer]) -> None:
+    """Refuse weights that make another network than the one the analysis is planned for.
+
+    Raises:
+        WeightsError: naming the first layer that is another.
+    """
+    found = {shape.name: shape for shape in analysable_layers(layers)}
+    for shape in begin.plan.layers:
+        if found.get(shape.name) != shape:
+            raise WeightsError(
+                f"{begin.weights} was replaced by weights for other images: {shape.name} would be "
+                f"{found.get(shape.name)}, expected {shape}; load the model again, or restart the service"
+            )
 
 
 def _check_finite(sums: Sums) -> None:
@@ -152,13 +175,24 @@ def _check_finite(sums: Sums) -> None:
 
 
 def _read(
-    job: _Job, path: Path, start: int, rows: int
+    job: _Job, wanted: messages.DatasetImages
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """Images of a data set.
+
+    Raises:
+        DataError: if they cannot be read, or are not those that the service found when it started.
+    """
     from rootmodels.parquet_images import ParquetImages  # noqa: PLC0415 - only data sets need it
 
+    size = wanted.height, wanted.width
     if not isinstance(job.dataset, ParquetImages):
-        job.dataset = ParquetImages(path)
-    return job.dataset.read(start, rows)
+        job.dataset = ParquetImages(Path(wanted.path), max_pixels=wanted.height * wanted.width)
+    if job.dataset.size != size:
+        raise DataError(
+            f"the images of {wanted.path} are {job.dataset.size}, expected {size[0]}x{size[1]} as when the "
+            "service started; restart it"
+        )
+    return job.dataset.read(wanted.start, wanted.rows)
 
 
 def _derive(job: _Job, kinds: set[Kind], tolerance: float) -> messages.Derived:
@@ -185,6 +219,11 @@ def _profile(job: int, spec: LoadSpec, engine: str, shape: tuple[int, ...]) -> m
 def _filters(job: _Job, spec: LoadSpec, layer: str) -> messages.Filtered:
     network, sha256 = _hashed(spec, LoadSpec.network)
     weight = network.parameters[layer].weight
+    if weight.nbytes != job.begin.output_bytes:
+        raise WeightsError(
+            f"{spec.weights} was replaced: {layer} has {weight.nbytes} bytes, expected "
+            f"{job.begin.output_bytes}; load the model again, or restart the service"
+        )
     job.memory.write_output(0, weight.astype("<f4"))
     return messages.Filtered(job.begin.job, weight.nbytes, sha256)
 

@@ -1,8 +1,14 @@
-"""How large batches of a model should be, from how long they take on its worker."""
+"""How large batches of a model should be, from how long they take on its worker.
+
+On a machine that others use as well, the same batch takes once and a half or three times as long whenever
+they compute. So the sizes are timed in turns, a turn is compared with itself alone, and two sizes count as
+alike unless every turn shows the same one to be the faster (:func:`settle`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median
 from typing import NamedTuple
 
 Latency = Sequence[tuple[int, float]]
@@ -11,8 +17,11 @@ Latency = Sequence[tuple[int, float]]
 HAND_OVER_S = 0.0003
 """What a batch costs besides its computation: two wake-ups and a look at the queue."""
 
-_GOOD_ENOUGH = 0.95
-"""Share of the best throughput at which a batch is large enough: more only makes its first rows wait."""
+_GOOD_ENOUGH = 0.9
+"""Share of the best throughput at which a batch is large enough: more only makes its first rows wait.
+
+What is nearer than that is a tie, for so much is noise: it goes to the smallest, and then to the largest that
+is short."""
 
 _SHORT_S = 0.04
 """A batch that takes no longer than this is not too large: its first rows wait for little, and the service,
@@ -30,6 +39,34 @@ class BatchSize(NamedTuple):
 
     rows: int
     waits: bool
+
+
+def settle(sizes: Sequence[int], turns: Sequence[Sequence[float]]) -> Latency:
+    """How long batches of ``sizes`` rows take, of ``turns`` in which each size was timed once, in seconds.
+
+    What a row costs more or less in a batch than in the next smaller one is what all turns show of it: the
+    ratio nearest to 1, and 1 where some show more and some less. As long as one turn was not disturbed,
+    no difference is found that is not there, and none too large. How long it all takes is that of the
+    fastest turn.
+
+    Raises:
+        ValueError: if there are no sizes or no turns, or a turn has not one time for each size.
+    """
+    if not sizes or not turns or any(len(turn) != len(sizes) for turn in turns):
+        came = [len(turn) for turn in turns]
+        raise ValueError(f"turns of {came} times came, expected one or more, each of {len(sizes)}")
+    costs = [
+        [max(seconds, 1e-9) / rows for rows, seconds in zip(sizes, turn, strict=True)]
+        for turn in turns
+    ]
+    shape = [1.0]
+    for at in range(1, len(sizes)):
+        ratios = [cost[at] / cost[at - 1] for cost in costs]
+        shape.append(shape[-1] * max(min(ratios), min(1.0, max(ratios))))
+    level = min(
+        median(cost / share for cost, share in zip(turn, shape, strict=True)) for turn in costs
+    )
+    return tuple((rows, rows * level * share) for rows, share in zip(sizes, shape, strict=True))
 
 
 def choose(latency: Latency) -> BatchSize:

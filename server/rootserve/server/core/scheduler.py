@@ -1,11 +1,11 @@
 """The queue and the batcher: a pure state machine that is told what happened and when.
 
 Requests wait per model, by priority and then in order of arrival (:mod:`rootserve.server.core.queue`). A
-batch is closed late, only when a worker can take it: at once when it is full or has a preferred size, else
-when its oldest request has waited the maximal delay. From how many rows on it is full was measured when the
-model was loaded (:mod:`rootserve.server.core.batch_size`). A busy worker may be given one batch ahead, which
-hides the hand-over, when that batch is full or, where asked for, the running one is about to end. A batch is
-no larger than its deadlines allow. Limits count rows (images), not requests.
+batch is closed late, only when a worker can take it: at once when it is full, else when its oldest request
+has waited the maximal delay. From how many rows on it is full was measured when the model was loaded
+(:mod:`rootserve.server.core.batch_size`). A busy worker may be given one batch ahead, which hides the
+hand-over, when that batch is full or, where asked for, the running one is about to end. A batch is no larger
+than its deadlines allow. Limits count rows (images), not requests.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import accumulate
+from enum import Enum
 from typing import NamedTuple
 
 from rootserve.server.core.batch_size import BatchSize, Latency, choose
 from rootserve.server.core.durations import Durations
 from rootserve.server.core.queue import Queue, Request
-from rootserve.server.core.reasons import Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +29,6 @@ class Limits:
 
     max_batch_rows: int = 32
     max_delay_s: float = 0.0
-    preferred_rows: tuple[int, ...] = ()
     max_queue_rows: int = 1024
     """Rows that may wait per model and priority."""
     priority_age_s: float = math.inf
@@ -57,6 +55,26 @@ class Batch(NamedTuple):
     rows: int
     """Of all its requests."""
     formed_s: float
+
+
+class Declined(Enum):
+    """Why :meth:`Scheduler.offer` does not take a request."""
+
+    TOO_MANY_ROWS = "more rows than a batch may have"
+    TOO_LATE = "its deadline has passed"
+    QUEUE_FULL = "too many rows wait already"
+
+
+class Offered(NamedTuple):
+    """What became of a request that was offered; ``poll``: it may change what is to be decided now."""
+
+    declined: Declined | None
+    poll: bool
+
+
+_TO_POLL = Offered(None, poll=True)
+_TO_WAIT = Offered(None, poll=False)
+_DECLINED = {declined: Offered(declined, poll=False) for declined in Declined}
 
 
 class Decisions(NamedTuple):
@@ -104,32 +122,40 @@ class Scheduler:
         self._sizes: dict[tuple[str, str], BatchSize] = {}
         self._kinds: tuple[str, ...] = ()
         self._next_batch = 1
+        self._wake_s = math.inf
+        self._poll_due = False
 
     def model_measured(self, model: str, latency: Latency, kind: str = "") -> BatchSize:
         """Batches of ``model`` take so long on workers of ``kind``; gives how large they will be there."""
         for rows, seconds in latency:
             self.durations.learn(model, rows, seconds, kind)
         size = choose(latency)
-        if self.limits.preferred_rows:
-            size = BatchSize(self.limits.max_batch_rows, waits=True)
         self._sizes[model, kind] = size
         return size
 
-    def offer(self, request: Request, now: float) -> Reason | None:
-        """Take ``request`` into its queue, or say why not."""
+    def offer(self, request: Request, now: float) -> Offered:
+        """Take ``request`` into its queue, or say why not.
+
+        Whoever is told to poll does so before long: until then it is not told again.
+        """
         if request.rows > self.limits.max_batch_rows:
-            return Reason.INVALID_REQUEST
+            return _DECLINED[Declined.TOO_MANY_ROWS]
         if request.deadline_s <= now:
-            return Reason.DEADLINE_LOST
+            return _DECLINED[Declined.TOO_LATE]
         queue = self._queues.get(request.model)
         if queue is None:
             queue = self._queues[request.model] = Queue(self.limits.priority_age_s)
         if queue.rows_at(request.priority) + request.rows > self.limits.max_queue_rows:
-            return Reason.QUEUE_FULL
+            return _DECLINED[Declined.QUEUE_FULL]
         queue.append(request)
         if request.deadline_s < math.inf:
             heapq.heappush(self._deadlines, (request.deadline_s, request.id, request.model))
-        return None
+        if self._poll_due or (
+            request.deadline_s >= self._wake_s and self._must_wait(request.model)
+        ):
+            return _TO_WAIT
+        self._poll_due = True
+        return _TO_POLL
 
     def cancel(self, request: Request) -> bool:
         """Forget ``request``; if a worker has it already, its answer is for nobody.
@@ -215,12 +241,9 @@ class Scheduler:
         queue = self._queues.get(model)
         return queue.rows if queue else 0
 
-    def must_wait(self, model: str) -> bool:
-        """Whether a request just offered to ``model`` waits for a worker to be done, whatever the time.
-
-        A poll on its account would decide nothing; its deadline, if it has one, still is to be waited for.
-        """
-        if self.limits.lead_s is not None or self.limits.preferred_rows:
+    def _must_wait(self, model: str) -> bool:
+        """Whether what waits for ``model`` does so until a worker is done, whatever the time."""
+        if self.limits.lead_s is not None:
             return False
         rows = self.rows_queued(model)
         for worker in self._workers.values():
@@ -262,6 +285,7 @@ class Scheduler:
 
     def poll(self, now: float) -> Decisions:
         """Decide what can be decided at ``now``."""
+        self._poll_due = False
         expired = self._expire(now)
         dispatches = []
         while True:
@@ -274,7 +298,8 @@ class Scheduler:
         if self._deadlines:
             wake_s = min(wake_s, self._deadlines[0][0])
         hung, hang_s = self._find_hung(now)
-        return Decisions(tuple(dispatches), expired, hung, min(wake_s, hang_s))
+        self._wake_s = min(wake_s, hang_s)
+        return Decisions(tuple(dispatches), expired, hung, self._wake_s)
 
     def _find_hung(self, now: float) -> tuple[tuple[str, ...], float]:
         """Workers whose batch hangs by now, and when the next one would."""
@@ -349,21 +374,16 @@ class Scheduler:
 
     def _closable(self, queue: Queue, kind: str, now: float) -> tuple[int, float]:
         """The most rows of a batch closed now for a worker of ``kind``, or 0 and when one may be closed."""
-        limits = self.limits
         head = queue.head
         if head.attempts > 0:
             return head.rows, now
         size = self._sizes.get((head.model, kind))
         max_rows = self._full_rows(head.model, kind)
         waits = size is None or size.waits
-        due_s = queue.oldest_s + (limits.max_delay_s if waits else 0.0)
+        due_s = queue.oldest_s + (self.limits.max_delay_s if waits else 0.0)
         if queue.rows >= max_rows or due_s <= now:
             return max_rows, now
-        if not limits.preferred_rows:
-            return 0, due_s
-        sizes = accumulate(request.rows for request in queue)
-        preferred = max((size for size in sizes if size in limits.preferred_rows), default=0)
-        return preferred, (now if preferred else due_s)
+        return 0, due_s
 
     def _full_rows(self, model: str, kind: str) -> int:
         """From how many rows on a batch for a worker of ``kind`` is full."""

@@ -33,17 +33,13 @@ Images = NDArray[np.uint8] | NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class LoadSpec:
-    """What an engine loads and where. ``weights`` is None for a model without trained weights.
-
-    ``cache`` is a folder for what an engine has to compile; with None it is compiled each time.
-    """
+    """What an engine loads and where. ``weights`` is None for a model without trained weights."""
 
     model: str
     weights: Path | None
     device: str
     threads: int
     precision: Precision = "fp32"
-    cache: Path | None = None
 
     def network(self) -> FoldedNetwork:
         """The layers and their folded parameters; random ones where there are no weights.

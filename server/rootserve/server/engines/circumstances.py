@@ -1,4 +1,4 @@
-"""What decides whether something that was found out, or compiled, at an earlier start still holds."""
+"""What decides whether something that was found out at an earlier start still holds."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from importlib import metadata
 
 from rootmodels.calibration import calibration_path
-from rootmodels.processor import cpu_features, instruction_set_limit
+from rootmodels.processor import cpu_features, cpu_name, instruction_set_limit
 from rootserve.server.engines.base import LoadSpec
-from rootserve.server.machine import cpu_count, cpu_name
+from rootserve.server.machine import cpu_count
 
 _LIBRARIES = ("rootserve", "numpy", "openvino", "torch")
 

@@ -12,13 +12,14 @@ import time
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from rootmodels.variants import get_variant
 from rootmodels.weights_info import class_names, read_info
-from rootserve.server.engines.base import Images, LoadSpec, Precision
+from rootserve.server.engines.base import Engine, Images, LoadSpec, Precision
 
 
-class FakeEngine:
+class FakeEngine(Engine):
     """Computes nothing but means."""
 
     name = "fake"
@@ -27,8 +28,8 @@ class FakeEngine:
     def __init__(self, classes: int) -> None:
         self._classes = classes
 
+    @override
     def run(self, images: Images) -> NDArray[np.float32]:
-        """See :class:`rootserve.server.engines.base.Engine`."""
         for image in images:
             _obey(image.reshape(-1)[:6].astype(np.uint8).tobytes())
         means = images.reshape(len(images), -1).mean(axis=1, dtype=np.float64)

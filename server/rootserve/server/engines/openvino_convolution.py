@@ -8,6 +8,7 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 from openvino import opset14 as ops
+from typing_extensions import override
 
 from rootmodels.layer import Layer
 
@@ -37,17 +38,17 @@ def operand(weight: Array, groups: int) -> Array:
     return weight if groups == 1 else weight.reshape(groups, -1, *weight.shape[1:])
 
 
-class FloatArithmetic:
+class FloatArithmetic(Arithmetic):
     """Nothing: the device computes in what it is told to."""
 
     slow_inputs = range(0)
 
+    @override
     def weight(self, weight: Array, groups: int) -> ov.Node:
-        """See :class:`Arithmetic`."""
         return ops.constant(operand(weight, groups))
 
+    @override
     def responses(self, name: str, x: ov.Node) -> ov.Node:
-        """See :class:`Arithmetic`."""
         return x
 
 

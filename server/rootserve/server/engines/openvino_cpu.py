@@ -12,12 +12,13 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 from openvino import opset14 as ops
+from typing_extensions import override
 
 from rootmodels.families import FAMILIES
 from rootmodels.layer import IMAGES, Layer
 from rootmodels.parameters import FoldedNetwork, LayerParameters
 from rootmodels.processor import cpu_computes_bf16, int8_weight_bits
-from rootserve.server.engines.base import EngineError, Images, LoadSpec, Precision
+from rootserve.server.engines.base import Engine, EngineError, Images, LoadSpec, Precision
 from rootserve.server.engines.openvino_convolution import Arithmetic, FloatArithmetic, convolution
 from rootserve.server.engines.openvino_int8 import Int8Arithmetic
 
@@ -29,7 +30,7 @@ _MOST_STREAMS = 16
 """Images computed at a time; with more processors than that, each image gets several."""
 
 
-class OpenVinoEngine:
+class OpenVinoEngine(Engine):
     """A model compiled for one image: once for all threads together, and once for some threads per image.
 
     A batch is computed image by image: the maps of one image fit into a core's own cache, those of a batch
@@ -54,8 +55,8 @@ class OpenVinoEngine:
         self._alone: list[ov.InferRequest] = []
         self._beside: list[ov.InferRequest] = []
 
+    @override
     def run(self, images: Images) -> NDArray[np.float32]:
-        """See :class:`rootserve.server.engines.base.Engine`."""
         rows = len(images)
         if rows > len(self._images):
             self._make_room(rows)

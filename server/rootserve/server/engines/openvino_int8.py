@@ -13,10 +13,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import openvino as ov
 from openvino import opset14 as ops
+from typing_extensions import override
 
 from rootmodels.calibration import Range
 from rootmodels.layer import IMAGES, Layer
-from rootserve.server.engines.openvino_convolution import Array, operand
+from rootserve.server.engines.openvino_convolution import Arithmetic, Array, operand
 
 _LEVELS = 256
 _LARGEST = 127
@@ -25,7 +26,7 @@ _SMALLEST_SCALE = 1e-12
 """Of a channel whose weights are all 0."""
 
 
-class Int8Arithmetic:
+class Int8Arithmetic(Arithmetic):
     """Quantises weights to ``weight_bits``, and those responses of ``layers`` that are computed on."""
 
     # 12 inputs and 24 outputs take OpenVINO a third longer than 24 and 48.
@@ -47,16 +48,16 @@ class Int8Arithmetic:
             if (layer.relu or layer.kind == "avg_pool") and layer.name not in ends
         }
 
+    @override
     def weight(self, weight: Array, groups: int) -> ov.Node:
-        """See :class:`rootserve.server.engines.openvino_convolution.Arithmetic`."""
         largest = np.abs(weight).max(axis=(1, 2, 3), keepdims=True)
         scale = np.maximum(largest / self._largest_weight, _SMALLEST_SCALE).astype(np.float32)
         rounded = np.rint(weight / scale).astype(np.int8)
         integers = ops.convert(ops.constant(operand(rounded, groups)), np.float32)
         return ops.multiply(integers, ops.constant(operand(scale, groups)))
 
+    @override
     def responses(self, name: str, x: ov.Node) -> ov.Node:
-        """See :class:`rootserve.server.engines.openvino_convolution.Arithmetic`."""
         if name not in self._rounded:
             return x
         low, high = self._ranges[name]

@@ -12,27 +12,28 @@ from datetime import timedelta
 
 import numpy as np
 import openvino as ov
+from typing_extensions import override
 
 from rootmodels.layer import Layer
 from rootmodels.layers import network_layers
 from rootmodels.variants import get_variant
 from rootserve.server.engines.base import Images, LoadSpec
 from rootserve.server.engines.openvino_cpu import compile_options, network_graph
-from rootserve.server.engines.profiling import PassTimes
+from rootserve.server.engines.profiling import PassTimes, Profiler
 
 _ORIGINAL_NAMES = "originalLayersNames"
 _MICROSECOND = timedelta(microseconds=1)
 
 
-class OpenVinoProfiler:
-    """See :class:`rootserve.server.engines.profiling.Profiler`."""
+class OpenVinoProfiler(Profiler):
+    """Reads the counters of OpenVINO's steps."""
 
     def __init__(self, compiled: ov.CompiledModel, layers: Iterable[Layer]) -> None:
         self._request = compiled.create_infer_request()
         self._layer_of, self.computed_in = _attribute(compiled.get_runtime_model(), list(layers))
 
+    @override
     def run(self, images: Images) -> PassTimes:
-        """See :class:`rootserve.server.engines.profiling.Profiler`."""
         times = dict.fromkeys(self._layer_of.values(), 0)
         other_ns = total_ns = 0
         for image in images:

@@ -14,7 +14,6 @@ LOADERS = {
     "fake": "rootserve.server.engines.fake",
     "openvino": "rootserve.server.engines.openvino_cpu",
     "torch": "rootserve.server.engines.torch_eager",
-    "torch-compiled": "rootserve.server.engines.torch_compiled",
 }
 """Engine name to the module whose ``load`` makes one; imported when used."""
 
@@ -30,7 +29,6 @@ PRECISIONS: Mapping[str, tuple[Precision, ...]] = {
     "fake": ("fp32",),
     "openvino": ("fp32", "bf16", "int8"),
     "torch": ("fp32", "bf16"),
-    "torch-compiled": ("fp32", "bf16"),
 }
 """What each engine computes in, if the device can: no loader is asked for anything else."""
 

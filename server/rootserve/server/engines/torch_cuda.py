@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import override
 
 from rootmodels.network import Network
-from rootserve.server.engines.base import EngineError, Images, LoadSpec, Precision
+from rootserve.server.engines.base import Engine, EngineError, Images, LoadSpec, Precision
 from rootserve.server.engines.torch_eager import use_device
 
 DTYPES: dict[Precision, torch.dtype] = {
@@ -52,8 +53,8 @@ def timing_events() -> tuple[torch.cuda.Event, torch.cuda.Event]:
 class ReducedNetwork(Network):
     """Normalises in fp32, whose digits pixels less their mean need, and computes in its weights' type."""
 
+    @override
     def normalise(self, images: Tensor) -> Tensor:
-        """See :meth:`rootmodels.network.Network.normalise`."""
         dtype = next(self.parameters()).dtype
         return super().normalise(images).to(dtype)
 
@@ -114,7 +115,7 @@ class _Graph:
         return result
 
 
-class CudaGraphsEngine:
+class CudaGraphsEngine(Engine):
     """One module, and a graph for each size and type of batch that came."""
 
     name = "cuda-graphs"
@@ -124,8 +125,8 @@ class CudaGraphsEngine:
         self._graphs: dict[tuple[int, int, np.dtype[np.generic]], _Graph] = {}
         self.precision = precision
 
+    @override
     def run(self, images: Images) -> NDArray[np.float32]:
-        """See :class:`rootserve.server.engines.base.Engine`."""
         started = []
         with torch.inference_mode():
             for half, part in enumerate(parts(len(images), images[0].nbytes)):

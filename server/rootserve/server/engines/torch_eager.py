@@ -8,9 +8,10 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from rootmodels.network import Network
-from rootserve.server.engines.base import EngineError, Images, LoadSpec, Precision
+from rootserve.server.engines.base import Engine, EngineError, Images, LoadSpec, Precision
 
 
 def build_module(spec: LoadSpec) -> Network:
@@ -22,7 +23,7 @@ def build_module(spec: LoadSpec) -> Network:
     return Network.from_folded(spec.network())
 
 
-class TorchEngine:
+class TorchEngine(Engine):
     """One module on one device; bf16 by autocast, with the weights kept in fp32."""
 
     name = "torch"
@@ -42,8 +43,8 @@ class TorchEngine:
         ):
             yield
 
+    @override
     def run(self, images: Images) -> NDArray[np.float32]:
-        """See :class:`rootserve.server.engines.base.Engine`."""
         with self.computing():
             logits = self.module(torch.from_numpy(images).to(self.device, non_blocking=True))
             result: NDArray[np.float32] = logits.float().cpu().numpy()

@@ -17,6 +17,7 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from typing_extensions import override
 
 from rootmodels.layer import IMAGES, Layer
 from rootmodels.network import Network
@@ -48,8 +49,8 @@ class TunedNetwork(ReducedNetwork):
         """By the names of layers and the rows: microseconds of each way."""
         self.kernels = _kernels()
 
+    @override
     def forward(self, images: Tensor) -> Tensor:
-        """See :meth:`rootmodels.network.Network.forward`."""
         values = {IMAGES: self.normalise(images)}
         done: set[str] = set()
         for layer, after in zip(self.layers, [*self.layers[1:], None], strict=True):
@@ -223,7 +224,7 @@ def _kernels() -> ModuleType | None:
 
 
 class KernelsEngine(CudaGraphsEngine):
-    """See :class:`rootserve.server.engines.torch_cuda.CudaGraphsEngine`."""
+    """Graphs of a network whose layers are tuned."""
 
     name = "cuda-kernels"
 

@@ -4,60 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from rootserve.server.core.reasons import Reason
-
-
-class Timeline(NamedTuple):
-    """Where an answered request's time went, in nanoseconds, and with whom.
-
-    ``queue_ns``: until its batch was closed. ``batch_wait_ns``: until the worker began to compute the
-    batch. ``compute_ns``: the computation, of which ``decode_ns`` were spent on decoding pictures.
-    ``total_ns``: from arrival to answer, which leaves a rest for the hand-over.
-    """
-
-    queue_ns: int
-    batch_wait_ns: int
-    compute_ns: int
-    total_ns: int
-    batch_rows: int
-    worker: str
-    engine: str
-    precision: str
-    decode_ns: int = 0
+from rootserve.server.core.scheduler import Batch
+from rootserve.server.pending import Pending, Report, RequestTrace, Timeline
+from rootserve.server.refusals import Reason
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A request that got no answer. What is not known is ""."""
+    """A call, or a request of a stream, that got no answer. What is not known is ""."""
 
-    model: str
     reason: Reason
-    seconds: float
-    """From its arrival."""
-    request_id: str
-    """What the caller sent."""
     message: str
     """What the caller is told; it may quote what the caller sent."""
+    code: str
+    """The name of the gRPC status that it gets."""
+    seconds: float
+    """From its arrival."""
+    method: str
+    """``/package.Service/Method``"""
+    peer: str = ""
+    """The caller's address."""
+    model: str = ""
+    request_id: str = ""
+    """What the caller sent."""
     worker: str = ""
     """The one it failed on."""
-    method: str = ""
-    peer: str = ""
-    """The caller's address, where it was refused before anything else is known of it."""
+    trace: RequestTrace | None = None
+    left_queue_ns: int = 0
+    """As of :class:`rootserve.server.pending.Pending`."""
 
 
 class Observer:
     """Someone who is told. Must neither raise nor wait; overrides what it has a use for."""
 
-    def answered(self, model: str, rows: int, timeline: Timeline) -> None:
-        """A request of ``rows`` was answered."""
+    def answered(self, pending: Pending, timeline: Timeline) -> None:
+        """The response to a request is built."""
 
     def refused(self, refusal: Refusal) -> None:
-        """A request got no answer."""
+        """A call got no answer; told once of each."""
 
-    def computed(self, worker: str, model: str, rows: int, seconds: float) -> None:
-        """``worker`` computed a batch of ``rows`` in ``seconds``."""
+    def batch_ended(self, batch: Batch, report: Report, requests: Sequence[Pending | None]) -> None:
+        """A batch was computed, or failed; told before its requests go on.
+
+        ``requests`` are those of the batch, None for one that nobody waits for any more.
+        """
 
     def worker_lost(self, worker: str) -> None:
         """``worker`` ended and will be replaced."""

@@ -2,39 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
+from typing_extensions import override
 
-from rootserve.server.core.reasons import Reason
+from rootserve.server.core.scheduler import Batch
 from rootserve.server.observers import metrics_catalog as catalog
-from rootserve.server.observers.events import Observer, Refusal, Timeline
+from rootserve.server.observers.events import Observer, Refusal
 from rootserve.server.observers.metrics_figures import Distribution, Distributions, Number, Numbers
+from rootserve.server.pending import Pending, Report, Timeline
+from rootserve.server.refusals import Reason
 
+_INFERENCE = frozenset(
+    f"/inference.GRPCInferenceService/{name}" for name in ("ModelInfer", "ModelStreamInfer")
+)
 # The stage at which a refusal for this reason was a missed deadline.
 _MISSED = {Reason.DEADLINE_LOST: "arrival", Reason.DEADLINE_EXPIRED: "waiting"}
 _ANALYSIS_OUTCOMES = ("ok", "failed", "cancelled")
-_NO_MODEL_REASONS = (
-    Reason.UNAUTHENTICATED,
-    Reason.PERMISSION_DENIED,
+# A request is refused for these only when its model is known.
+_ONLY_OF_A_MODEL = (
+    Reason.MODEL_NOT_READY,
+    Reason.QUEUE_FULL,
+    Reason.DEADLINE_LOST,
+    Reason.DEADLINE_EXPIRED,
+    Reason.DRAINING,
+    Reason.MODEL_FAILURE,
+    Reason.WORKER_LOST,
+)
+_MODEL_REASONS = (
+    *_ONLY_OF_A_MODEL,
     Reason.INVALID_REQUEST,
-    Reason.UNKNOWN_MODEL,
+    Reason.UNKNOWN_REGION,
+    Reason.CANCELLED,
+    Reason.INTERNAL_ERROR,
 )
-_MODEL_REASONS = tuple(
-    reason
-    for reason in Reason
-    if reason
-    not in {
-        Reason.UNAUTHENTICATED,
-        Reason.PERMISSION_DENIED,
-        Reason.UNKNOWN_MODEL,
-        Reason.CONTROL_OFF,
-        Reason.LOAD_FAILED,
-    }
-)
+_NO_MODEL_REASONS = tuple(reason for reason in Reason if reason not in _ONLY_OF_A_MODEL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,54 +114,57 @@ class Metrics(Observer, Collector):
         self._worker_restarts.of(worker)
         self._worker_busy.of(worker)
 
-    def answered(self, model: str, rows: int, timeline: Timeline) -> None:
-        """See :class:`rootserve.server.observers.events.Observer`."""
-        figures = self._find(model)
+    @override
+    def answered(self, pending: Pending, timeline: Timeline) -> None:
+        figures = self._find(pending.request.model)
         trace_id = self._trace_id() if self._trace_id else ""
         figures.answered.observe(timeline.total_ns * 1e-9, trace_id)
         figures.queue.observe(timeline.queue_ns * 1e-9)
         figures.batch_wait.observe(timeline.batch_wait_ns * 1e-9)
-        figures.rows.add(rows)
+        figures.rows.add(pending.request.rows)
 
+    @override
     def refused(self, refusal: Refusal) -> None:
-        """See :class:`rootserve.server.observers.events.Observer`."""
         model, reason = refusal.model, refusal.reason
         trace_id = self._trace_id() if self._trace_id else ""
-        self._request.of(model, reason.value).observe(refusal.seconds, trace_id)
+        if refusal.method in _INFERENCE:
+            self._request.of(model, reason.value).observe(refusal.seconds, trace_id)
         self._refusals.of(model, reason.value).add()
         if reason in _MISSED:
             self._deadline_misses.of(model, _MISSED[reason]).add()
 
-    def computed(self, worker: str, model: str, rows: int, seconds: float) -> None:
-        """See :class:`rootserve.server.observers.events.Observer`."""
-        figures = self._find(model)
-        figures.compute.observe(seconds)
-        figures.batch_rows.observe(rows)
-        self._worker_busy.of(worker).add(seconds)
+    @override
+    def batch_ended(self, batch: Batch, report: Report, requests: Sequence[Pending | None]) -> None:
+        if report.began_ns:
+            figures = self._find(batch.model)
+            seconds = (report.ended_ns - report.began_ns) * 1e-9
+            figures.compute.observe(seconds)
+            figures.batch_rows.observe(batch.rows)
+            self._worker_busy.of(batch.worker).add(seconds)
 
+    @override
     def worker_lost(self, worker: str) -> None:
-        """See :class:`rootserve.server.observers.events.Observer`."""
         self._worker_restarts.of(worker).add()
 
+    @override
     def transferred(self, method: str, received: int, sent: int) -> None:
-        """See :class:`rootserve.server.observers.events.Observer`."""
         self._received.of(method).add(received)
         self._sent.of(method).add(sent)
 
+    @override
     def analysis_began(self, model: str) -> None:
-        """See :class:`rootserve.server.observers.events.Observer`."""
         self._analysis_jobs.of().add()
 
+    @override
     def model_loaded(self, model: str, outcome: str) -> None:
-        """See :class:`rootserve.server.observers.events.Observer`."""
         self._loads.of(model, outcome).add()
 
+    @override
     def analysed(self, model: str, images: int) -> None:
-        """See :class:`rootserve.server.observers.events.Observer`."""
         self._analysis_images.of(model).add(images)
 
+    @override
     def analysis_ended(self, model: str, outcome: str) -> None:
-        """See :class:`rootserve.server.observers.events.Observer`."""
         self._analysis_jobs.of().add(-1)
         self._analyses.of(model, outcome).add()
 

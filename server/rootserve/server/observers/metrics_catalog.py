@@ -49,7 +49,7 @@ LABELS: Mapping[str, str] = {
     "model": 'a model of the table, such as `nin-root-4`; "" for a request that names none of them',
     "outcome": "`ok`, or the reason of a refusal; of an analysis `ok`, `failed` or `cancelled`; of a "
     "load `ok` or `failed`",
-    "reason": "why a request got no answer (`rootserve.server.core.reasons`)",
+    "reason": "why a request got no answer (`rootserve.server.refusals`)",
     "stage": "`arrival`: the deadline had passed when the request came; `waiting`: while it waited",
     "method": "a gRPC method that the server has, such as `ModelInfer`",
     "worker": "a worker process of the settings, such as `cpu-0`",
@@ -277,34 +277,18 @@ GPU_MEMORY_TOTAL = Metric(
 GPU_POWER = Metric(
     "rootserve_gpu_power_watts", Kind.GAUGE, "watts", _GPU_LABELS, "Power a GPU draws."
 )
-NV_UTILIZATION = Metric(
-    "nv_gpu_utilization",
-    Kind.GAUGE,
-    "ratio",
-    ("gpu_uuid",),
-    "As rootserve_gpu_utilization_ratio, under Triton's name.",
-)
-NV_MEMORY_USED = Metric(
-    "nv_gpu_memory_used_bytes",
-    Kind.GAUGE,
-    "bytes",
-    ("gpu_uuid",),
-    "As rootserve_gpu_memory_used_bytes, under Triton's name.",
-)
-NV_MEMORY_TOTAL = Metric(
-    "nv_gpu_memory_total_bytes",
-    Kind.GAUGE,
-    "bytes",
-    ("gpu_uuid",),
-    "As rootserve_gpu_memory_total_bytes, under Triton's name.",
-)
-NV_POWER = Metric(
-    "nv_gpu_power_usage",
-    Kind.GAUGE,
-    "watts",
-    ("gpu_uuid",),
-    "As rootserve_gpu_power_watts, under Triton's name.",
-)
+
+
+def _as_triton_names(name: str, metric: Metric) -> Metric:
+    """What ``perf_analyzer --collect-metrics`` looks for."""
+    text = f"As {metric.name}, under Triton's name."
+    return Metric(name, metric.kind, metric.unit, ("gpu_uuid",), text)
+
+
+NV_UTILIZATION = _as_triton_names("nv_gpu_utilization", GPU_UTILIZATION)
+NV_MEMORY_USED = _as_triton_names("nv_gpu_memory_used_bytes", GPU_MEMORY_USED)
+NV_MEMORY_TOTAL = _as_triton_names("nv_gpu_memory_total_bytes", GPU_MEMORY_TOTAL)
+NV_POWER = _as_triton_names("nv_gpu_power_usage", GPU_POWER)
 
 # The server as a whole.
 BUILD = Metric("rootserve_build", Kind.INFO, "1", ("version",), "Which server this is.")

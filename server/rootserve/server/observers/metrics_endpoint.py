@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import http.client
 import io
@@ -14,7 +15,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http import HTTPStatus
-from types import TracebackType
 from typing import Self
 
 from prometheus_client import CollectorRegistry
@@ -83,15 +83,21 @@ class MetricsEndpoint:
 
     ``is_ready`` is asked for /ready, from such a thread. ``port`` is the one it listens on. One thread has
     all connections, so that one that is silent or slow costs a few bytes and keeps nobody waiting; another
-    one makes the pages.
+    one makes the pages. Should the first one die, which it logs, it calls ``on_death``.
 
     Raises:
         OSError: if it cannot listen there.
     """
 
     def __init__(
-        self, host: str, port: int, registry: CollectorRegistry, is_ready: Callable[[], bool]
+        self,
+        host: str,
+        port: int,
+        registry: CollectorRegistry,
+        is_ready: Callable[[], bool],
+        on_death: Callable[[], object] = lambda: None,
     ) -> None:
+        self._on_death = on_death
         self.pages = Pages(registry)
         self._is_ready = is_ready
         self._socket = _listen(host, port)
@@ -108,18 +114,19 @@ class MetricsEndpoint:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(RuntimeError):  # its loop is closed: it died
+            self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
 
     def _run(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._serve())
+        try:
+            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+                runner.run(self._serve())
+        except Exception:  # noqa: BLE001 - whatever it is, nobody answers for it any more
+            _log.exception("the metrics endpoint failed: nobody answers on port %d", self.port)
+            self._socket.close()
+            self._on_death()
         # A page under way is not waited for.
         self._maker.shutdown(wait=False, cancel_futures=True)
 

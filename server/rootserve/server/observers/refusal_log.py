@@ -8,8 +8,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from rootserve.server.core.reasons import Reason
+from typing_extensions import override
+
 from rootserve.server.observers.events import Observer, Refusal
+from rootserve.server.refusals import Reason
 
 _log = logging.getLogger(__name__)
 
@@ -22,6 +24,14 @@ _OF_THE_CALLER = frozenset(
     {
         Reason.INVALID_REQUEST,
         Reason.UNKNOWN_MODEL,
+        Reason.UNKNOWN_LAYER,
+        Reason.UNKNOWN_SERVICE,
+        Reason.UNKNOWN_DATASET,
+        Reason.UNKNOWN_REGION,
+        Reason.ALREADY_REGISTERED,
+        Reason.NOT_IMPLEMENTED,
+        Reason.CONTROL_OFF,
+        Reason.SHARED_MEMORY_OFF,
         Reason.CANCELLED,
         Reason.DEADLINE_LOST,
         Reason.DEADLINE_EXPIRED,
@@ -75,8 +85,8 @@ class RefusalLog(Observer):
         self._trace_id = trace_id
         self._classes: dict[tuple[str, Reason], _Class] = {}
 
+    @override
     def refused(self, refusal: Refusal) -> None:
-        """See :class:`rootserve.server.observers.events.Observer`."""
         now = self._clock()
         trace_id = self._trace_id() if self._trace_id else ""
         reason = refusal.reason

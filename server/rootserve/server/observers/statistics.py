@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rootserve.server.observers.events import Observer, Refusal, Timeline
+from typing_extensions import override
+
+from rootserve.server.core.scheduler import Batch
+from rootserve.server.observers.events import Observer, Refusal
+from rootserve.server.pending import Pending, Report, Timeline
 
 
 @dataclass(slots=True)
@@ -45,10 +50,11 @@ class Statistics(Observer):
     def __init__(self) -> None:
         self.by_model: dict[str, ModelStatistics] = defaultdict(ModelStatistics)
 
-    def answered(self, model: str, rows: int, timeline: Timeline) -> None:
-        """See :class:`rootserve.server.observers.events.Observer`."""
-        statistics = self.by_model[model]
-        statistics.rows += rows
+    @override
+    def answered(self, pending: Pending, timeline: Timeline) -> None:
+        request = pending.request
+        statistics = self.by_model[request.model]
+        statistics.rows += request.rows
         statistics.last_answer_ms = time.time_ns() // 1_000_000
         statistics.success.add(timeline.total_ns)
         statistics.queue.add(timeline.queue_ns)
@@ -57,13 +63,14 @@ class Statistics(Observer):
         spent_ns = timeline.queue_ns + timeline.batch_wait_ns + timeline.compute_ns
         statistics.rest.add(timeline.total_ns - spent_ns)
 
+    @override
     def refused(self, refusal: Refusal) -> None:
-        """See :class:`rootserve.server.observers.events.Observer`."""
         if refusal.model:
             self.by_model[refusal.model].fail.add(int(refusal.seconds * 1e9))
 
-    def computed(self, worker: str, model: str, rows: int, seconds: float) -> None:
-        """See :class:`rootserve.server.observers.events.Observer`."""
-        statistics = self.by_model[model]
-        statistics.batches += 1
-        statistics.by_batch_rows[rows].add(int(seconds * 1e9))
+    @override
+    def batch_ended(self, batch: Batch, report: Report, requests: Sequence[Pending | None]) -> None:
+        if report.began_ns:
+            statistics = self.by_model[batch.model]
+            statistics.batches += 1
+            statistics.by_batch_rows[batch.rows].add(report.ended_ns - report.began_ns)

@@ -29,9 +29,14 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from typing_extensions import override
 
-from rootserve.server.core.reasons import Reason
-from rootserve.server.observers.traces import BatchTimes, RequestTrace, TracedRequest, TracesError
+from rootserve.server.core.queue import Request
+from rootserve.server.core.scheduler import Batch
+from rootserve.server.observers.events import Refusal
+from rootserve.server.observers.traces import Traces, TracesError
+from rootserve.server.pending import Pending, Report, RequestTrace, Timeline
+from rootserve.server.refusals import Reason
 
 _PROTOCOL_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _W3C_KEYS = frozenset({"traceparent", "tracestate"})
@@ -69,8 +74,8 @@ def open_traces(version: str, endpoint: str | None, ratio: float | None) -> Otel
         ) from error
 
 
-class OtelTraces:
-    """Implements :class:`rootserve.server.observers.traces.Traces`.
+class OtelTraces(Traces):
+    """An observer that writes a span of each call and of each batch.
 
     A batch has a trace of its own, for it belongs to several callers: it links to the requests in it, and
     they to it. It is written if one of them is. ``sampler`` decides that of a request; None leaves it
@@ -98,13 +103,14 @@ class OtelTraces:
         self._batches = tracer(ALWAYS_ON, SpanLimits(max_links=_MOST_LINKS))
         self._propagator = TraceContextTextMapPropagator()
 
+    @override
     def begin(
         self, method: str, metadata: Iterable[tuple[str, str | bytes]], request_id: str
     ) -> RequestTrace | None:
-        """See :class:`rootserve.server.observers.traces.Traces`."""
         began_ns = time.monotonic_ns()
         since_epoch_ns = time.time_ns() - began_ns
         carrier = {key: value for key, value in metadata if key in _W3C_KEYS}
+        method = method.removeprefix("/")
         span = self._requests.start_span(
             method,
             self._propagator.extract(carrier, Context()),
@@ -118,41 +124,58 @@ class OtelTraces:
             span.set_attribute("rootserve.request.id", request_id[:_MAX_ID_LENGTH])
         return OtelRequestTrace(self._requests, span, began_ns, since_epoch_ns)
 
-    def batch_ended(self, batch: BatchTimes, traced: Sequence[TracedRequest]) -> None:
-        """See :class:`rootserve.server.observers.traces.Traces`."""
+    @override
+    def batch_ended(self, batch: Batch, report: Report, requests: Sequence[Pending | None]) -> None:
         own = [
-            (request, request.trace)
-            for request in traced
-            if isinstance(request.trace, OtelRequestTrace)
+            (position, request, pending.trace)
+            for position, (request, pending) in enumerate(
+                zip(batch.requests, requests, strict=True)
+            )
+            if pending is not None and isinstance(pending.trace, OtelRequestTrace)
         ]
+        if not own:
+            return
         since_epoch_ns = time.time_ns() - time.monotonic_ns()
+        closed_ns = int(batch.formed_s * 1e9)
         span = self._batches.start_span(
             "batch",
             Context(),
             attributes={
                 "rootserve.model": batch.model,
                 "rootserve.batch.rows": batch.rows,
-                "rootserve.batch.requests": batch.requests,
-                **_computed_by(batch),
+                "rootserve.batch.requests": len(batch.requests),
+                **_computed_by(batch, report),
             },
-            links=[Link(trace.context) for _, trace in own],
-            start_time=batch.closed_ns + since_epoch_ns,
+            links=[Link(trace.context) for _, _, trace in own],
+            start_time=closed_ns + since_epoch_ns,
         )
-        if batch.began_ns is None:
-            _set_error(span, Reason.MODEL_FAILURE)
-        else:
+        if report.began_ns:
             compute = self._batches.start_span(
                 "compute",
                 set_span_in_context(span, Context()),
-                start_time=batch.began_ns + since_epoch_ns,
+                start_time=report.began_ns + since_epoch_ns,
             )
-            compute.end(batch.ended_ns + since_epoch_ns)
-        span.end(batch.ended_ns + since_epoch_ns)
-        for request, trace in own:
-            trace.in_batch(request, batch, span.get_span_context())
+            compute.end(report.ended_ns + since_epoch_ns)
+        else:
+            _set_error(span, Reason.MODEL_FAILURE)
+        span.end(report.ended_ns + since_epoch_ns)
+        for position, request, trace in own:
+            trace.in_batch(
+                request, batch, report, span.get_span_context(), late=position in report.expired
+            )
 
+    @override
+    def answered(self, pending: Pending, timeline: Timeline) -> None:
+        if isinstance(pending.trace, OtelRequestTrace):
+            pending.trace.end(pending.request.model, "OK")
+
+    @override
+    def refused(self, refusal: Refusal) -> None:
+        if isinstance(refusal.trace, OtelRequestTrace):
+            refusal.trace.refused(refusal)
+
+    @override
     def close(self) -> None:
-        """See :class:`rootserve.server.observers.traces.Traces`."""
         # The library itself would wait up to half a minute for a receiver that does not answer.
         flush = threading.Thread(target=self._processor.shutdown, daemon=True)
         flush.start()
@@ -162,7 +185,7 @@ class OtelTraces:
 
 
 class OtelRequestTrace:
-    """The span of a call and its children: a :class:`rootserve.server.observers.traces.RequestTrace`."""
+    """The span of a call and its children: a :class:`rootserve.server.pending.RequestTrace`."""
 
     def __init__(self, tracer: Tracer, span: Span, began_ns: int, since_epoch_ns: int) -> None:
         self._tracer = tracer
@@ -174,35 +197,33 @@ class OtelRequestTrace:
         self.context = span.get_span_context()
         self.trace_id = format_trace_id(self.context.trace_id)
 
-    def in_batch(self, request: TracedRequest, batch: BatchTimes, context: SpanContext) -> None:
-        """It was in ``batch``, whose span has ``context``."""
+    def in_batch(
+        self, request: Request, batch: Batch, report: Report, context: SpanContext, *, late: bool
+    ) -> None:
+        """It was in ``batch``, whose span has ``context``; ``late``: and was not computed."""
         self._span.add_link(context)
         self._span.set_attribute("rootserve.rows", request.rows)
         if request.attempts:
             self._span.set_attribute("rootserve.workers_lost", request.attempts)
-        self._child("queue", request.arrived_ns, batch.closed_ns)
-        if batch.began_ns is None:
-            self._child("batch", batch.closed_ns, batch.ended_ns, Reason.MODEL_FAILURE)
-        elif request.expired:
-            self._child("batch wait", batch.closed_ns, batch.began_ns, Reason.DEADLINE_EXPIRED)
+        closed_ns = int(batch.formed_s * 1e9)
+        self._child("queue", int(request.arrived_s * 1e9), closed_ns)
+        if not report.began_ns:
+            self._child("batch", closed_ns, report.ended_ns, Reason.MODEL_FAILURE)
+        elif late:
+            self._child("batch wait", closed_ns, report.began_ns, Reason.DEADLINE_EXPIRED)
         else:
-            self._child("batch wait", batch.closed_ns, batch.began_ns)
-            self._child("compute", batch.began_ns, batch.ended_ns, attributes=_computed_by(batch))
+            self._child("batch wait", closed_ns, report.began_ns)
+            by = _computed_by(batch, report)
+            self._child("compute", report.began_ns, report.ended_ns, attributes=by)
 
-    def left_queue(self) -> None:
-        """See :class:`rootserve.server.observers.traces.RequestTrace`."""
-        self._child("queue", self._began_ns, time.monotonic_ns())
-
-    def answered(self, model: str) -> None:
-        """See :class:`rootserve.server.observers.traces.RequestTrace`."""
-        self._end(model, "OK")
-
-    def refused(self, model: str, reason: Reason, code: str, message: str) -> None:
-        """See :class:`rootserve.server.observers.traces.RequestTrace`."""
-        self._span.set_attribute("error.type", reason.value)
-        if code in _SERVER_ERRORS:
-            self._span.set_status(Status(StatusCode.ERROR, message[:_MAX_TEXT_LENGTH]))
-        self._end(model, code)
+    def refused(self, refusal: Refusal) -> None:
+        """It got no answer."""
+        if refusal.left_queue_ns:
+            self._child("queue", self._began_ns, refusal.left_queue_ns)
+        self._span.set_attribute("error.type", refusal.reason.value)
+        if refusal.code in _SERVER_ERRORS:
+            self._span.set_status(Status(StatusCode.ERROR, refusal.message[:_MAX_TEXT_LENGTH]))
+        self.end(refusal.model, refusal.code)
 
     def _child(
         self,
@@ -222,18 +243,19 @@ class OtelRequestTrace:
             _set_error(span, reason)
         span.end(ended_ns + self._since_epoch_ns)
 
-    def _end(self, model: str, code: str) -> None:
+    def end(self, model: str, code: str) -> None:
+        """The call ended with the status ``code``."""
         if model:
             self._span.set_attribute("rootserve.model", model)
         self._span.set_attribute("rpc.response.status_code", code)
         self._span.end(time.monotonic_ns() + self._since_epoch_ns)
 
 
-def _computed_by(batch: BatchTimes) -> dict[str, str]:
+def _computed_by(batch: Batch, report: Report) -> dict[str, str]:
     return {
         "rootserve.worker": batch.worker,
-        "rootserve.engine": batch.engine,
-        "rootserve.precision": batch.precision,
+        "rootserve.engine": report.engine,
+        "rootserve.precision": report.precision,
     }
 
 

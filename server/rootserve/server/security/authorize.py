@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rootserve.server.core.reasons import Reason, RefusalError
+from rootserve.server.refusals import Reason, RefusalError
 from rootserve.server.security.tokens import Group, TokenStore
 
 _HEALTH = (

@@ -23,10 +23,10 @@ from rootserve.server.analysis.jobs import (
     Place,
     dataset_chunks,
 )
-from rootserve.server.core.reasons import Reason, RefusalError
 from rootserve.server.engines.base import Precision
 from rootserve.server.engines.registry import PROFILERS
 from rootserve.server.models import Models
+from rootserve.server.refusals import Reason, RefusalError
 from rootserve.server.wire.analysis_messages import (
     Order,
     Subject,
@@ -39,11 +39,11 @@ from rootserve.server.wire.analysis_messages import (
     summary,
     sums_header,
 )
+from rootserve.server.wire.find import find_known_model
 from rootserve.server.wire.profile_messages import (
     add_times,
     filter_chunks,
     find_convolution,
-    find_known_model,
     layer_profile,
 )
 from rootserve.v1 import analysis_pb2 as pb

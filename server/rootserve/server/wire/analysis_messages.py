@@ -16,9 +16,9 @@ from rootmodels.analysis.moments import Array
 from rootmodels.analysis.sums import LayerShape, Plan, Sums, UnknownLayerError, make_plan
 from rootserve.server.analysis.datasets import Dataset
 from rootserve.server.analysis.jobs import AnalysisLimits, PixelChunk
-from rootserve.server.core.reasons import Reason, RefusalError
 from rootserve.server.models import ModelCard, Models
-from rootserve.server.wire.parse import find_model
+from rootserve.server.refusals import Reason, RefusalError
+from rootserve.server.wire.find import find_model
 from rootserve.v1 import analysis_pb2 as pb
 
 CHUNK_BYTES = 1 << 20

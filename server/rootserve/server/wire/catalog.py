@@ -10,8 +10,9 @@ import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from rootmodels.families import UNNAMED_CLASSES
+from rootmodels.processor import cpu_name
 from rootserve.server.core.scheduler import Limits
-from rootserve.server.machine import cpu_count, cpu_name
+from rootserve.server.machine import cpu_count
 from rootserve.server.models import Model, Models, State
 from rootserve.server.workers.pool import WorkerPool
 from rootserve.v1 import catalog_pb2 as pb
@@ -63,14 +64,14 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
             max_queue_rows=self._limits.max_queue_rows,
             workers=[
                 pb.Worker(
-                    name=state.spec.name,
-                    device=state.spec.device,
-                    threads=state.spec.threads,
-                    pid=state.handle.pid if state.handle else 0,
-                    ready=state.ready,
-                    device_name=state.device_name,
+                    name=worker.spec.name,
+                    device=worker.spec.device,
+                    threads=worker.spec.threads,
+                    pid=worker.handle.pid if worker.handle else 0,
+                    ready=worker.state.ready,
+                    device_name=worker.device_name,
                 )
-                for state in self._pool.workers.values()
+                for worker in self._pool.workers.values()
             ],
             metrics_port=self.metrics_port,
         )

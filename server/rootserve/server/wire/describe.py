@@ -86,7 +86,6 @@ def model_config(model: Model, limits: Limits, tensors: Tensors) -> oip.ModelCon
         backend=backend,
         max_batch_size=limits.max_batch_rows,
         dynamic_batching=config_pb.ModelDynamicBatching(
-            preferred_batch_size=limits.preferred_rows,
             max_queue_delay_microseconds=round(limits.max_delay_s * 1e6),
         ),
     )

@@ -1,4 +1,4 @@
-"""Around every handler: who may call, what comes in and goes out, and refusals, which end the call.
+"""Around every handler: who may call, what comes in and goes out, and how a call ends that is refused.
 
 Every method is registered as one of streams, whatever it is: only then are its messages left where they are
 until they are asked for. A caller without a token, or one more than memory allows, is refused before
@@ -17,18 +17,20 @@ from typing import Any, TypeAlias
 
 import grpc
 
-from rootserve.server.core.reasons import Reason, RefusalError
-from rootserve.server.observers.events import Observer, Refusal
+from rootserve.server.observers.events import Observer
+from rootserve.server.refusals import Reason, RefusalError
 from rootserve.server.security.authorize import Authorizer
 from rootserve.server.wire.callers import peer_of, set_token_name
 from rootserve.server.wire.memory_guard import MemoryGuard
 from rootserve.server.wire.receiving import Receiver
-from rootserve.server.wire.reply import refuse
+from rootserve.server.wire.refuse import Refusals, refuse
 
 _log = logging.getLogger(__name__)
 
 UNREAD_S = 60.0
 """Whoever takes none of its responses for so long does not hold a place among the analyses any more."""
+
+_GONE_S = 0.02
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
@@ -58,7 +60,7 @@ class CheckedServer:
 
 
 class _Door:
-    """What every call passes."""
+    """What every call passes on its way in, and on its way out when it has no answer."""
 
     def __init__(
         self,
@@ -69,6 +71,7 @@ class _Door:
     ) -> None:
         self.observer = observer
         self.receiver = Receiver(observer, memory, max_message_bytes)
+        self._refusals = Refusals(observer)
         self._memory = memory
         self._authorizer = authorizer
 
@@ -78,30 +81,33 @@ class _Door:
         Raises:
             RefusalError: if its caller may not, or memory is short.
         """
-        began_s = time.monotonic()
-        try:
-            if self._authorizer is not None:
-                token = self._authorizer.check(method, context.invocation_metadata() or ())
-                set_token_name(token)
-            self._memory.check()
-        except RefusalError as refusal:
-            self.tell(refusal, began_s, method, peer_of(context))
-            raise
+        if self._authorizer is not None:
+            token = self._authorizer.check(method, context.invocation_metadata() or ())
+            set_token_name(token)
+        self._memory.check()
 
-    def tell(self, refusal: RefusalError, began_s: float, method: str = "", peer: str = "") -> None:
-        """Tell the observer of a call that its handler did not answer."""
-        waited_s = time.monotonic() - began_s
-        self.observer.refused(
-            Refusal("", refusal.reason, waited_s, "", refusal.message, method=method, peer=peer)
-        )
+    def end(self, error: Exception, method: str, context: Any, began_s: float) -> None:
+        """End a call of which ``error`` came, and tell of it unless whoever raised it has.
 
-    def fail(self, method: str, context: Any, began_s: float) -> None:
-        """End a call whose handler raised what is no refusal: log it, count it, and say INTERNAL."""
-        _log.exception("%s failed", method, extra={"method": method})
-        text = "the service itself failed on this call; its log tells why"
-        fault = RefusalError(Reason.INTERNAL_ERROR, text)
-        self.tell(fault, began_s, method)
-        refuse(context, fault)
+        Raises:
+            Exception: ``error``, if it says that the call has ended by itself: it was aborted, or nobody is
+                there to be answered.
+        """
+        match error:
+            case RefusalError():
+                refusal = error
+            case NotImplementedError():
+                # What the generated base class does for the protocol's methods that are not served.
+                text = "this server does not implement this method"
+                refusal = RefusalError(Reason.NOT_IMPLEMENTED, text)
+            case grpc.aio.AbortError() | grpc.aio.BaseError():
+                raise error
+            case _:
+                _log.error("%s failed", method, exc_info=error, extra={"method": method})
+                text = "the service itself failed on this call; its log tells why"
+                refusal = RefusalError(Reason.INTERNAL_ERROR, text)
+        self._refusals.tell(refusal, began_s, method, peer_of(context))
+        refuse(context, refusal)
 
 
 class _Checked(grpc.GenericRpcHandler):
@@ -131,14 +137,11 @@ def _wrap(handler: Any, method: str, door: _Door) -> Handler:
         return content
 
     async def receive_one(context: Any) -> Any:
-        began_s = time.monotonic()
-        try:
-            request = await door.receiver.receive(context, name, decode)
-            if request is None:
-                raise RefusalError(Reason.INVALID_REQUEST, "no message came, expected one")
-        except RefusalError as refusal:
-            door.tell(refusal, began_s)
-            raise
+        request = await door.receiver.receive(context, name, decode)
+        if request is None:
+            # Of a caller that is gone the cancellation comes right behind; nothing can be sent to it.
+            await asyncio.sleep(_GONE_S)
+            raise RefusalError(Reason.INVALID_REQUEST, "no message came, expected one")
         return request
 
     async def call(_: object, context: Any) -> Any:
@@ -147,16 +150,8 @@ def _wrap(handler: Any, method: str, door: _Door) -> Handler:
             door.admit(method, context)
             # Not kept here: what is in the request may be large, and the handler lets go of it.
             return await handler.unary_unary(await receive_one(context), context)
-        except RefusalError as refusal:
-            refuse(context, refusal)
-        except NotImplementedError:
-            # What the generated base class does for the protocol's methods that are not served.
-            context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-            context.set_details("this server does not implement this method")
-        except Exception as error:
-            if _is_of_grpc(error):
-                raise
-            door.fail(method, context, began_s)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a status
+            door.end(error, method, context, began_s)
         return None
 
     async def stream(_: object, context: Any) -> None:
@@ -168,22 +163,13 @@ def _wrap(handler: Any, method: str, door: _Door) -> Handler:
                 await _write(handler.stream_stream(requests, context), context)
             else:
                 await _write(handler.unary_stream(await receive_one(context), context), context)
-        except RefusalError as refusal:
-            refuse(context, refusal)
-        except Exception as error:
-            if _is_of_grpc(error):
-                raise
-            door.fail(method, context, began_s)
+        except Exception as error:  # noqa: BLE001 - as above
+            door.end(error, method, context, began_s)
 
     if handler.response_streaming:
         return grpc.stream_stream_rpc_method_handler(stream, None, encode)
     assert not handler.request_streaming, "no service here has client streaming alone"
     return grpc.stream_unary_rpc_method_handler(call, None, encode)
-
-
-def _is_of_grpc(error: Exception) -> bool:
-    """Whether the call has ended by itself: it was aborted, or nobody is there to be answered."""
-    return isinstance(error, grpc.aio.AbortError | grpc.aio.BaseError)
 
 
 async def _write(result: Any, context: Any) -> None:

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 from tritonclient.grpc import service_pb2 as oip
-from tritonclient.grpc import service_pb2_grpc
 
 from rootserve.server.control import ModelControl
-from rootserve.server.core.reasons import Reason, RefusalError
 from rootserve.server.core.scheduler import Limits
-from rootserve.server.models import VERSION, Models
+from rootserve.server.models import VERSION
 from rootserve.server.observers.statistics import Statistics
+from rootserve.server.refusals import Reason, RefusalError
 from rootserve.server.wire import describe
 from rootserve.server.wire.callers import caller_of
-from rootserve.server.wire.parse import find_model
-from rootserve.server.wire.requests import Requests
-from rootserve.server.wire.shared_memory import Regions
-from rootserve.server.wire.streaming import answer_stream
+from rootserve.server.wire.find import find_model
+from rootserve.server.wire.infer import Inference, InferService
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -35,26 +31,24 @@ class ServerIdentity:
     tensors: describe.Tensors
 
 
-class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
-    """Parses, hands on, replies; decides nothing."""
+class InferenceService(InferService):
+    """What the protocol has beside ModelInfer: health, metadata, statistics, models, shared memory."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - one for each room it speaks to
+    def __init__(
         self,
         identity: ServerIdentity,
-        models: Models,
         scheduler_limits: Limits,
         statistics: Statistics,
         control: ModelControl | None,
-        regions: Regions,
-        requests: Requests,
+        inference: Inference,
     ) -> None:
+        super().__init__(inference)
         self._identity = identity
-        self._models = models
+        self._models = inference.models
         self._limits = scheduler_limits
         self._statistics = statistics
         self._control = control
-        self._regions = regions
-        self._requests = requests
+        self._regions = inference.regions
 
     # Health and metadata.
 
@@ -198,20 +192,3 @@ class InferenceService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: 
     ) -> oip.CudaSharedMemoryStatusResponse:
         """Nothing is registered."""
         return oip.CudaSharedMemoryStatusResponse()
-
-    # Inference.
-
-    async def ModelInfer(  # noqa: N802
-        self, request: oip.ModelInferRequest, context: Context
-    ) -> oip.ModelInferResponse:
-        """Answer one request."""
-        trace = self._requests.begin_trace("ModelInfer", request, context)
-        call = self._requests.take(request, context.time_remaining(), trace)
-        del request  # its content is held once, in what was admitted
-        return await self._requests.answer(call)
-
-    async def ModelStreamInfer(  # noqa: N802
-        self, request_iterator: AsyncIterator[oip.ModelInferRequest], context: Context
-    ) -> None:
-        """Answer a stream of requests, side by side, in the order they came."""
-        await answer_stream(self._requests, request_iterator, context)

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from rootserve.server.core.reasons import Reason, RefusalError
+from rootserve.server.refusals import Reason, RefusalError
 
 _log = logging.getLogger(__name__)
 
@@ -173,11 +173,13 @@ class MemoryGuard:
                 turn.set_result(None)
 
     def _look(self) -> None:
-        """Measure as long as something comes."""
+        """Measure as long as something comes, or all is refused; also behind a measurement that failed."""
         self._timer = None
-        self._measure()
-        if self._coming or self._full:
-            self._timer = asyncio.get_running_loop().call_later(_INTERVAL_S, self._look)
+        try:
+            self._measure()
+        finally:
+            if self._coming or self._full:
+                self._timer = asyncio.get_running_loop().call_later(_INTERVAL_S, self._look)
 
     def _measure(self) -> None:
         self._looked_s = time.monotonic()

@@ -1,26 +1,19 @@
-"""Of a ModelInfer message the outputs that it wants, and parameters that are numbers."""
+"""Of a ModelInfer message the outputs that it wants, and parameters: numbers, times, the priority."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from tritonclient.grpc import service_pb2 as oip
 
-from rootserve.server.core.reasons import Reason, RefusalError
 from rootserve.server.models import LOGITS_NAME, PROBABILITIES_NAME, ModelCard
-from rootserve.server.wire.shared_memory import Regions, Span
+from rootserve.server.pending import Output
+from rootserve.server.refusals import Reason, RefusalError
+from rootserve.server.wire.shared_memory import Regions
 from rootserve.server.wire.words import quote
-
-
-class Output(NamedTuple):
-    """An output as it is wanted: values, or the highest ``classes``; into ``target`` if there is one."""
-
-    name: str
-    classes: int = 0
-    target: Span | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,3 +104,30 @@ def parse_number(parameters: Mapping[str, Any], name: str, where: str = "paramet
 def invalid(text: str) -> RefusalError:
     """What says of a request that ``text`` is wrong with it."""
     return RefusalError(Reason.INVALID_REQUEST, text)
+
+
+def parse_time(message: oip.ModelInferRequest, name: str, unit_s: float) -> float:
+    """The parameter ``name`` in seconds; infinite when it is absent or, as in Triton, 0.
+
+    Raises:
+        RefusalError: INVALID_REQUEST.
+    """
+    value = parse_number(message.parameters, name)
+    return value * unit_s if value else math.inf
+
+
+def parse_priority(message: oip.ModelInferRequest, limits: RequestLimits) -> int:
+    """The parameter ``priority``; the default when it is absent or, as in Triton, 0.
+
+    Raises:
+        RefusalError: INVALID_REQUEST.
+    """
+    value = parse_number(message.parameters, "priority")
+    if not value:
+        return limits.default_priority
+    if value != int(value) or value > limits.priority_levels:
+        raise invalid(
+            f"parameter priority: {value:g} came, expected a whole number from 1, the highest, to "
+            f"{limits.priority_levels}, or 0 for the default"
+        )
+    return int(value)

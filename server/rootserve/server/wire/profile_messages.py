@@ -7,23 +7,10 @@ from collections.abc import Iterator
 from rootmodels.cost import LayerCost
 from rootmodels.layer import find_layer
 from rootserve.server.analysis import messages
-from rootserve.server.core.reasons import Reason, RefusalError
-from rootserve.server.models import Model, ModelCard, Models
+from rootserve.server.models import ModelCard
+from rootserve.server.refusals import Reason, RefusalError
 from rootserve.server.wire.analysis_messages import CHUNK_BYTES
 from rootserve.v1 import analysis_pb2 as pb
-
-
-def find_known_model(models: Models, name: str) -> Model:
-    """The model called ``name``, served or not.
-
-    Raises:
-        RefusalError: UNKNOWN_MODEL.
-    """
-    model = models.get(name)
-    if model is None:
-        known = ", ".join(each.card.name for each in models)
-        raise RefusalError(Reason.UNKNOWN_MODEL, f"no model is called {name!r}; known: {known}")
-    return model
 
 
 def find_convolution(card: ModelCard, name: str) -> LayerCost:

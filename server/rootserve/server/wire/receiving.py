@@ -10,8 +10,8 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from rootserve.server.core.reasons import Reason, RefusalError
 from rootserve.server.observers.events import Observer
+from rootserve.server.refusals import Reason, RefusalError
 from rootserve.server.wire.memory_guard import MemoryGuard
 
 _GZIP = b"\x1f\x8b\x08"

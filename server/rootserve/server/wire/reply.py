@@ -1,97 +1,40 @@
-"""From an outcome to a response or a status: the one table of codes."""
+"""From an answer to a response."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
 
-import grpc
 import numpy as np
-from google.protobuf.duration_pb2 import Duration
-from google.rpc import error_details_pb2, status_pb2
 from tritonclient.grpc import service_pb2 as oip
 
-from rootserve.server.core.reasons import Reason, RefusalError
-from rootserve.server.dispatcher import Answer
 from rootserve.server.models import LOGITS_NAME, VERSION
-from rootserve.server.wire.parse import Asked
-from rootserve.server.wire.parse_outputs import Output
+from rootserve.server.pending import Answer, Asked, Output, Pending
+from rootserve.server.refusals import RefusalError
+from rootserve.server.wire.refuse import STATUS_CODES, let_go
 from rootserve.server.wire.words import shorten
 from rootserve.server.workers import encoding
 
 FINAL_RESPONSE = "triton_final_response"
 """Streamed: whether a response is the last one to its request, which every one is here."""
-
-STATUS_CODES = {
-    Reason.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
-    Reason.PERMISSION_DENIED: grpc.StatusCode.PERMISSION_DENIED,
-    Reason.INVALID_REQUEST: grpc.StatusCode.INVALID_ARGUMENT,
-    Reason.UNKNOWN_MODEL: grpc.StatusCode.NOT_FOUND,
-    Reason.UNKNOWN_LAYER: grpc.StatusCode.NOT_FOUND,
-    Reason.UNKNOWN_SERVICE: grpc.StatusCode.NOT_FOUND,
-    Reason.UNKNOWN_DATASET: grpc.StatusCode.NOT_FOUND,
-    Reason.MODEL_NOT_READY: grpc.StatusCode.UNAVAILABLE,
-    Reason.QUEUE_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    Reason.MEMORY_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    Reason.MESSAGE_TOO_LARGE: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    Reason.ANALYSES_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    Reason.DEADLINE_LOST: grpc.StatusCode.DEADLINE_EXCEEDED,
-    Reason.DEADLINE_EXPIRED: grpc.StatusCode.DEADLINE_EXCEEDED,
-    Reason.CANCELLED: grpc.StatusCode.CANCELLED,
-    Reason.DRAINING: grpc.StatusCode.UNAVAILABLE,
-    Reason.CONTROL_OFF: grpc.StatusCode.UNIMPLEMENTED,
-    Reason.SHARED_MEMORY_OFF: grpc.StatusCode.UNIMPLEMENTED,
-    Reason.UNKNOWN_REGION: grpc.StatusCode.NOT_FOUND,
-    Reason.ALREADY_REGISTERED: grpc.StatusCode.ALREADY_EXISTS,
-    Reason.REGIONS_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    Reason.LOAD_FAILED: grpc.StatusCode.FAILED_PRECONDITION,
-    Reason.INTERNAL_ERROR: grpc.StatusCode.INTERNAL,
-    Reason.MODEL_FAILURE: grpc.StatusCode.INTERNAL,
-    Reason.WORKER_LOST: grpc.StatusCode.INTERNAL,
-}
+LONGEST_ID = 4096
+"""Characters of a request's id."""
 
 
-def refuse(context: Any, refusal: RefusalError) -> None:
-    """Have the call of ``context`` end with the status of ``refusal``, as soon as its handler returns.
-
-    Not by ``context.abort``: its exception and the call hold each other, so that all that has come of the
-    message stays in memory until the garbage collector comes by. The same is true of ``refusal``.
-    """
-    _let_go(refusal)
-    text = shorten(refusal.message)
-    context.set_code(STATUS_CODES[refusal.reason])
-    context.set_details(text)
-    if refusal.retry_after_s is not None:
-        context.set_trailing_metadata(_status_details(refusal, text, refusal.retry_after_s))
+def asked_of(message: oip.ModelInferRequest) -> Asked:
+    """What a response to ``message``, valid or not, repeats; cut where no answer can be meant by it."""
+    return Asked(message.model_name[:LONGEST_ID], message.id[:LONGEST_ID])
 
 
-def _let_go(refusal: RefusalError) -> None:
-    """Forget where ``refusal`` was raised: the frames there hold messages."""
-    refusal.__traceback__ = refusal.__context__ = refusal.__cause__ = None
-
-
-def _status_details(
-    refusal: RefusalError, text: str, retry_after_s: float
-) -> tuple[tuple[str, bytes], ...]:
-    """Trailing metadata with a ``google.rpc.Status``: RetryInfo where a later try may succeed."""
-    delay = Duration()
-    delay.FromNanoseconds(round(retry_after_s * 1e9))
-    status = status_pb2.Status(code=STATUS_CODES[refusal.reason].value[0], message=text)
-    status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
-    return (("grpc-status-details-bin", status.SerializeToString()),)
-
-
-def build_response(
-    asked: Asked, outputs: tuple[Output, ...], answer: Answer, classes: Sequence[str]
-) -> oip.ModelInferResponse:
+def build_response(pending: Pending, answer: Answer) -> oip.ModelInferResponse:
     """The response: raw contents, but for what goes to shared memory; the timeline in the parameters.
 
     Raises:
         RefusalError: if shared memory that was to hold an output has shrunk.
     """
+    asked, outputs, classes = pending.asked, pending.outputs, pending.classes
     timeline = answer.timeline
-    rows = len(answer.logits) // (4 * len(classes))
+    rows = pending.request.rows
     where = timeline.worker, timeline.engine, timeline.precision
     shapes = tuple((one.name, min(one.classes, len(classes))) for one in outputs)
     response = oip.ModelInferResponse.FromString(
@@ -104,7 +47,7 @@ def build_response(
         if output.target is not None:
             output.target.write(content)
             parameters = response.outputs[position].parameters
-            parameters["shared_memory_region"].string_param = output.target.region.name
+            parameters["shared_memory_region"].string_param = output.target.region_name
             parameters["shared_memory_byte_size"].int64_param = len(content)
             if output.target.offset:
                 parameters["shared_memory_offset"].int64_param = output.target.offset
@@ -143,7 +86,7 @@ def _constant_part(
 
 def error_in_stream(asked: Asked, refusal: RefusalError) -> oip.ModelStreamInferResponse:
     """A stream goes on after a refusal, which therefore is a message."""
-    _let_go(refusal)
+    let_go(refusal)
     code = STATUS_CODES[refusal.reason].name
     failed = oip.ModelInferResponse(model_name=asked.model, id=asked.id)
     failed.parameters[FINAL_RESPONSE].bool_param = True

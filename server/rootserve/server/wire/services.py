@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 from tritonclient.grpc import service_pb2
 
 from rootserve.server import version
@@ -19,10 +17,11 @@ from rootserve.server.observers.traces import Traces
 from rootserve.server.settings import Settings
 from rootserve.server.wire.catalog import CatalogService
 from rootserve.server.wire.describe import Tensors
+from rootserve.server.wire.infer import Inference
 from rootserve.server.wire.inference import InferenceService, ServerIdentity
 from rootserve.server.wire.memory_guard import Memory, MemoryGuard
 from rootserve.server.wire.parse_outputs import RequestLimits
-from rootserve.server.wire.requests import Requests
+from rootserve.server.wire.reflection import add_reflection
 from rootserve.server.wire.shared_memory import Regions
 from rootserve.v1 import analysis_pb2, catalog_pb2, catalog_pb2_grpc
 
@@ -62,11 +61,9 @@ def inference(  # noqa: PLR0913, PLR0917 - one for each room it speaks to
         tensors.outputs,
     )
     regions = Regions(enabled=settings.shared_memory == "system")
-    requests = Requests(models, dispatcher, observer, limits, regions, memory, traces)
+    rooms = Inference(models, dispatcher, observer, limits, regions, memory, traces)
     identity = ServerIdentity("rootserve", version(), tensors)
-    return InferenceService(
-        identity, models, dispatcher.limits, statistics, control, regions, requests
-    )
+    return InferenceService(identity, dispatcher.limits, statistics, control, rooms)
 
 
 def add_operations(
@@ -75,17 +72,4 @@ def add_operations(
     """Add the services that tell of the server."""
     catalog_pb2_grpc.add_CatalogServiceServicer_to_server(catalog, server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    servicer = reflection.aio.ReflectionServicer(
-        (INFERENCE, CATALOG, ANALYSIS, _HEALTH, reflection.SERVICE_NAME)
-    )
-    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
-    # Version 1 has the same messages under another name.
-    method = grpc.stream_stream_rpc_method_handler(
-        servicer.ServerReflectionInfo,
-        reflection_pb2.ServerReflectionRequest.FromString,
-        reflection_pb2.ServerReflectionResponse.SerializeToString,
-    )
-    handler = grpc.method_handlers_generic_handler(
-        "grpc.reflection.v1.ServerReflection", {"ServerReflectionInfo": method}
-    )
-    server.add_generic_rpc_handlers([handler])
+    add_reflection(server, (INFERENCE, CATALOG, ANALYSIS, _HEALTH))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rootserve.server.core.reasons import Reason, RefusalError
+from rootserve.server.refusals import Reason, RefusalError
 from rootserve.server.wire.words import quote
 
 _FOLDER = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory is on Linux
@@ -48,6 +48,11 @@ class Span(NamedTuple):
     region: Region
     offset: int
     size: int
+
+    @property
+    def region_name(self) -> str:
+        """Of the region, as the caller registered it."""
+        return self.region.name
 
     def read(self) -> bytes:
         """The bytes.

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 from tritonclient.grpc import service_pb2 as oip
 
-from rootserve.server.core.reasons import Reason, RefusalError
-from rootserve.server.wire.parse import Asked
-from rootserve.server.wire.reply import FINAL_RESPONSE, error_in_stream
-from rootserve.server.wire.requests import Call, Requests
+from rootserve.server.pending import Pending, RequestTrace
+from rootserve.server.refusals import Reason, RefusalError
+from rootserve.server.wire.reply import FINAL_RESPONSE, asked_of, error_in_stream
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -20,15 +19,43 @@ _PENDING = 128
 """Requests of one stream that are under way."""
 
 
+class Requests(Protocol):
+    """What each request of a stream needs; refusals have been told when they come."""
+
+    def parse(
+        self,
+        message: oip.ModelInferRequest,
+        method: str,
+        context: Context,
+        timeout_s: float | None,
+    ) -> Pending:
+        """The request that ``message`` is."""
+
+    async def submit_in_turn(self, pending: Pending, context: Context) -> None:
+        """Hand it on, as soon as there is room for it."""
+
+    async def respond(self, pending: Pending, context: Context) -> oip.ModelInferResponse:
+        """Its response."""
+
+    def withdraw(self, pending: Pending, context: Context) -> None:
+        """Nobody waits for its response."""
+
+    def enter(self, trace: RequestTrace | None) -> None:
+        """What is observed from now on is of a request with ``trace``."""
+
+
 async def answer_stream(
-    requests: Requests, messages: AsyncIterator[oip.ModelInferRequest], context: Context
+    requests: Requests,
+    method: str,
+    messages: AsyncIterator[oip.ModelInferRequest],
+    context: Context,
 ) -> None:
-    """Answer ``messages``.
+    """Answer ``messages``, which come by ``method``.
 
     Raises:
         RefusalError: if the stream is over.
     """
-    stream = _Stream(requests, context)
+    stream = _Stream(requests, method, context)
     reader = asyncio.ensure_future(stream.read(messages))
     try:
         await stream.write()
@@ -40,12 +67,13 @@ async def answer_stream(
 
 
 class _Stream:
-    """One stream. What has begun is in a queue: calls under way, and refusals as they are sent."""
+    """One stream. What has begun is in a queue: requests under way, and refusals as they are sent."""
 
-    def __init__(self, requests: Requests, context: Context) -> None:
+    def __init__(self, requests: Requests, method: str, context: Context) -> None:
         self._requests = requests
+        self._method = method
         self._context = context
-        self._begun: asyncio.Queue[Call | oip.ModelStreamInferResponse | None] = asyncio.Queue()
+        self._begun: asyncio.Queue[Pending | oip.ModelStreamInferResponse | None] = asyncio.Queue()
         self._room = asyncio.Semaphore(_PENDING)
         # Triton's header: the stream is to end with the status of its first error.
         metadata = context.invocation_metadata() or ()
@@ -65,33 +93,37 @@ class _Stream:
     async def write(self) -> None:
         """Send the answers, until all requests that were read have one."""
         while (begun := await self._begun.get()) is not None:
-            response = await self._answer(begun) if isinstance(begun, Call) else begun
+            response = await self._answer(begun) if isinstance(begun, Pending) else begun
             await self._context.write(response)
             self._room.release()
 
     def withdraw(self) -> None:
         """Nobody waits for what is under way."""
         while not self._begun.empty():
-            if isinstance(begun := self._begun.get_nowait(), Call):
-                self._requests.withdraw(begun)
+            if isinstance(begun := self._begun.get_nowait(), Pending):
+                self._requests.withdraw(begun, self._context)
 
-    async def _begin(self, message: oip.ModelInferRequest) -> Call | oip.ModelStreamInferResponse:
-        asked = Asked.of(message)
-        trace = self._requests.begin_trace("ModelStreamInfer", message, self._context)
+    async def _begin(
+        self, message: oip.ModelInferRequest
+    ) -> Pending | oip.ModelStreamInferResponse:
+        asked = asked_of(message)
         try:
-            return await self._requests.take_in_turn(message, trace)
+            pending = self._requests.parse(message, self._method, self._context, None)
+            del message  # its content is held once, in what is pending
+            await self._requests.submit_in_turn(pending, self._context)
         except RefusalError as refusal:
             if self._ends_at_error or refusal.reason is Reason.MEMORY_FULL:
                 raise
             return error_in_stream(asked, refusal)
+        return pending
 
-    async def _answer(self, call: Call) -> oip.ModelStreamInferResponse:
-        self._requests.enter(call.trace)
+    async def _answer(self, pending: Pending) -> oip.ModelStreamInferResponse:
+        self._requests.enter(pending.trace)
         try:
-            response = await self._requests.answer(call)
+            response = await self._requests.respond(pending, self._context)
         except RefusalError as refusal:
             if self._ends_at_error:
                 raise
-            return error_in_stream(call.asked, refusal)
+            return error_in_stream(pending.asked, refusal)
         response.parameters[FINAL_RESPONSE].bool_param = True
         return oip.ModelStreamInferResponse(infer_response=response)

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
+import math
 import os
-import socket
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
+from rootserve.server.core.scheduler import Batch
 from rootserve.server.engines.base import PrecisionSetting
 from rootserve.server.models import ModelCard
+from rootserve.server.pending import Pending
 from rootserve.server.workers import encoding, messages
-from rootserve.server.workers.child import environment
+from rootserve.server.workers.child_process import ChildProcess
 from rootserve.server.workers.memory import SlotLayout, SlotMemory
-
-_log = logging.getLogger(__name__)
 
 _FLOAT_BYTES = 4
 
@@ -70,37 +65,33 @@ class WorkerSpec:
         )
 
 
-class Part(NamedTuple):
-    """One request's share of a batch. ``deadline_ns`` is on CLOCK_MONOTONIC, or 0 for none."""
-
-    rows: int
-    datatype: messages.Datatype
-    content: bytes
-    deadline_ns: int = 0
-
-
 class WorkerHandle:
-    """A running worker. ``on_message`` gets what it says, ``on_end`` is called once when it ended."""
+    """A running worker.
+
+    ``on_message`` gets what it says, ``on_run`` each batch before it is handed over; ``on_end`` is called
+    once when it ended.
+    """
 
     def __init__(
         self,
         spec: WorkerSpec,
         on_message: Callable[[WorkerHandle, messages.Message], None],
         on_end: Callable[[WorkerHandle], None],
+        on_run: Callable[[WorkerHandle, Batch], None] = lambda handle, batch: None,
     ) -> None:
         self.spec = spec
         self._on_message = on_message
         self._on_end = on_end
-        self._process: subprocess.Popen[bytes] | None = None
+        self._on_run = on_run
+        self._process: ChildProcess
         self._slots: dict[int, int] = {}
         self._free_slots = list(range(spec.slots))
         self._encoded: set[int] = set()
-        self._ended = False
 
     @property
     def pid(self) -> int:
         """Process id."""
-        return self._process.pid if self._process else 0
+        return self._process.pid
 
     @property
     def is_busy(self) -> bool:
@@ -108,33 +99,26 @@ class WorkerHandle:
         return bool(self._slots)
 
     def start(self) -> None:
-        """Start the process; it says Started when it runs."""
-        layout = self.spec.layout()
-        self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._link.setblocking(False)
+        """Start the process; it says Started when it runs.
+
+        Raises:
+            OSError: It cannot be started; nothing is left of it.
+        """
+        self._memory, memory_fd = SlotMemory.create(self.spec.layout())
         try:
-            self._memory, memory_fd = SlotMemory.create(layout)
-        except BaseException:
-            self._link.close()
-            theirs.close()
-            raise
-        try:
-            # Popen spawns with vfork: gRPC's fork handlers, which must not run here, do not.
-            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                self._command(layout, memory_fd, theirs.fileno()),
-                pass_fds=(memory_fd, theirs.fileno()),
-                env=environment(self.spec.threads),
-                stdin=subprocess.DEVNULL,
-                # In a group of its own: a Ctrl-C at the terminal is the service's to handle.
-                start_new_session=True,
+            self._process = ChildProcess(
+                f"worker {self.spec.name}",
+                self._command(memory_fd),
+                self.spec.threads,
+                lambda datagram: self._on_message(self, messages.decode(datagram)),
+                self._ended,
+                [memory_fd],
             )
         except BaseException:
-            self._release()
+            self._memory.close()
             raise
         finally:
             os.close(memory_fd)
-            theirs.close()
-        asyncio.get_running_loop().add_reader(self._link, self._on_readable)
 
     def load(self, card: ModelCard, *, behind: bool = False) -> None:
         """Tell it to load a model; ``behind``, while it goes on computing."""
@@ -156,18 +140,19 @@ class WorkerHandle:
         """Tell it to forget what it loaded behind; ``running``, also what computes ``model``."""
         self._send(messages.Discard(model, running))
 
-    def run(self, batch: int, model: str, parts: tuple[Part, ...]) -> None:
-        """Hand it a batch."""
-        slot = self._slots[batch] = self._free_slots.pop()
-        contents: list[bytes] = []
-        segments: list[messages.Segment] = []
-        for rows, datatype, content, deadline_ns in parts:
-            contents.append(content)
-            segments.append((rows, datatype, deadline_ns))
-            if datatype == "BYTES":
+    def run(self, batch: Batch, requests: Sequence[Pending]) -> None:
+        """Hand it ``batch``, whose requests are ``requests``."""
+        self._on_run(self, batch)
+        slot = self._slots[batch.id] = self._free_slots.pop()
+        segments = []
+        for pending in requests:
+            deadline_s = pending.request.deadline_s
+            deadline_ns = 0 if deadline_s == math.inf else max(1, int(deadline_s * 1e9))
+            segments.append((pending.request.rows, pending.datatype, deadline_ns))
+            if pending.datatype == "BYTES":
                 self._encoded.add(slot)
-        self._memory.write_input(slot, contents)
-        self._send(messages.Run(batch, model, slot, tuple(segments)))
+        self._memory.write_input(slot, [pending.content for pending in requests])
+        self._send(messages.Run(batch.id, batch.model, slot, tuple(segments)))
 
     def take_output(self, batch: int, values: int) -> bytes:
         """The first ``values`` logits of a batch that is done, float32; frees its slot."""
@@ -188,28 +173,20 @@ class WorkerHandle:
 
     def kill(self) -> None:
         """End the process now."""
-        if self._process is not None:
-            self._process.kill()
+        self._process.kill()
 
     async def stop(self, patience_s: float = 5.0) -> None:
         """Close the link, which ends an idle worker; kill it if it has not ended in time."""
-        self._end(tell=False)
-        if self._process is None:
-            return
-        try:
-            await asyncio.to_thread(self._process.wait, patience_s)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            await self.wait()
+        self._memory.close()
+        await self._process.stop(patience_s)
 
     async def wait(self) -> int:
         """Wait for the process's end; its exit status, negative for a signal."""
-        assert self._process is not None
-        return await asyncio.to_thread(self._process.wait)
+        return await self._process.wait()
 
-    def _command(self, layout: SlotLayout, memory_fd: int, link_fd: int) -> list[str]:
-        spec = self.spec
-        command = [sys.executable, "-P", "-m", "rootserve.server.workers.process"]
+    def _command(self, memory_fd: int) -> list[str]:
+        spec, layout = self.spec, self.spec.layout()
+        command = ["rootserve.server.workers.process", "--memory-fd", str(memory_fd)]
         command += ["--device", spec.device, "--threads", str(spec.threads)]
         command += ["--max-batch-rows", str(spec.max_batch_rows)]
         command += ["--max-picture-pixels", str(spec.max_picture_pixels)]
@@ -219,53 +196,11 @@ class WorkerHandle:
             command += ["--processors", *map(str, spec.processors)]
         if spec.cache is not None:
             command += ["--cache", str(spec.cache)]
-        return [*command, "--memory-fd", str(memory_fd), "--link-fd", str(link_fd)]
+        return command
 
     def _send(self, message: messages.Message) -> None:
-        try:
-            self._link.send(messages.encode(message))
-        except OSError:
-            # A worker that cannot be told is of no use. Its end is read from the link, which tells
-            # on_end, and what it had is computed elsewhere.
-            self.kill()
+        self._process.send(messages.encode(message))
 
-    def _on_readable(self) -> None:
-        try:
-            self._read()
-        except ConnectionResetError:
-            # It died with a message unread. What it said before still comes, then the end; nobody
-            # calls again for it, because the loop takes the reset for the end.
-            while not self._ended:
-                self._read()
-
-    def _read(self) -> None:
-        """Take one datagram from the link, if there is one."""
-        try:
-            datagram = self._link.recv(messages.MAX_BYTES)
-        except BlockingIOError:
-            return
-        if not datagram:
-            self._end(tell=True)
-            return
-        try:
-            self._on_message(self, messages.decode(datagram))
-        except Exception:  # noqa: BLE001 - whatever it is
-            # Whoever waits for this worker must not wait for ever.
-            fields = {"worker": self.spec.name, "pid": self.pid}
-            _log.exception(
-                "worker %s: a message could not be handled", self.spec.name, extra=fields
-            )
-            self.kill()
-
-    def _end(self, *, tell: bool) -> None:
-        if self._ended:
-            return
-        self._ended = True
-        asyncio.get_running_loop().remove_reader(self._link)
-        self._release()
-        if tell:
-            self._on_end(self)
-
-    def _release(self) -> None:
-        self._link.close()
+    def _ended(self) -> None:
         self._memory.close()
+        self._on_end(self)

@@ -10,16 +10,14 @@ import json
 import struct
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 from rootserve.server.core.batch_size import Latency
 from rootserve.server.engines.base import PrecisionSetting
+from rootserve.server.pending import DATATYPES, Datatype
 
 MAX_BYTES = 1 << 17
 
-Datatype = Literal["UINT8", "FP32", "BYTES"]
-"""BYTES are picture files, as :mod:`rootserve.server.workers.encoding` lays them."""
-DATATYPES: tuple[Datatype, ...] = get_args(Datatype)
 Segment = tuple[int, Datatype, int]
 
 

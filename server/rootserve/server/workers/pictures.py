@@ -1,7 +1,7 @@
 """From JPEG and PNG files to what a network takes, as torchvision's evaluation of ImageNet does it.
 
-How a file becomes pixels is for :mod:`rootmodels.pictures` to say. A picture's header is read and its size
-checked before anything is decoded, by the same library that then decodes it. Whatever is wrong with a
+How a file becomes pixels is for :mod:`rootserve.pictures.decode` to say. A picture's header is read and its
+size checked before anything is decoded, by the same library that then decodes it. Whatever is wrong with a
 picture is that picture's own: :class:`PictureError`.
 """
 
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rootmodels.families import FamilyFacts
-from rootmodels.pictures import PictureError, centre, opened, to_rgb
+from rootserve.pictures import PictureError
+from rootserve.pictures.decode import centre, opened, to_rgb
 
 # Pillow's own limit, which only warns at first: here every picture is checked against the setting.
 Image.MAX_IMAGE_PIXELS = None

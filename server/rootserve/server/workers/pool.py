@@ -1,18 +1,24 @@
-"""The workers together: starts them, has them load the models, replaces those that end."""
+"""The workers together: starts them, brings each to what is desired, replaces those that end."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
+from rootserve.server.background import keep_going
 from rootserve.server.core.batch_size import Latency
+from rootserve.server.core.scheduler import Batch
 from rootserve.server.engines.registry import preferred_engines
-from rootserve.server.models import Model, ModelCard, Models
+from rootserve.server.models import Held, Model, ModelCard, Models, WorkerState
+from rootserve.server.pending import Report
 from rootserve.server.workers import messages
-from rootserve.server.workers.handle import Part, WorkerHandle, WorkerSpec
+from rootserve.server.workers.handle import WorkerHandle, WorkerSpec
+from rootserve.server.workers.reconcile import Discard, GetReady, Load, Swap, next_step
 
 _log = logging.getLogger(__name__)
 
@@ -20,24 +26,6 @@ _FIRST_BACKOFF_S = 0.1
 _LONGEST_BACKOFF_S = 30.0
 # After so many deaths in a row while loading, what waits for the worker is refused.
 _HOPELESS_DEATHS = 3
-
-
-class BatchReport(NamedTuple):
-    """When a worker computed a batch, on CLOCK_MONOTONIC.
-
-    ``expired`` are the positions of requests it did not compute, because their deadline had passed;
-    ``refused`` those of requests with a picture that cannot be used, and what is wrong with it.
-    ``decode_ns`` is the part of the time that went into decoding pictures; ``engine`` and ``precision`` are
-    those that computed it.
-    """
-
-    began_ns: int
-    ended_ns: int
-    expired: tuple[int, ...] = ()
-    refused: tuple[tuple[int, str], ...] = ()
-    decode_ns: int = 0
-    engine: str = ""
-    precision: str = ""
 
 
 class PoolEvents(Protocol):
@@ -49,13 +37,13 @@ class PoolEvents(Protocol):
     def worker_ready(self, worker: str, models: frozenset[str], device_name: str) -> None:
         """A worker can take batches of ``models``."""
 
-    def batch_done(self, worker: str, batch: int, report: BatchReport) -> None:
+    def batch_done(self, worker: str, batch: int, report: Report) -> None:
         """A worker is through with a batch; its output can be taken."""
 
     def batch_decoding(self, worker: str) -> None:
         """A worker is decoding pictures, and does not hang."""
 
-    def batch_failed(self, worker: str, batch: int, error: str, report: BatchReport) -> None:
+    def batch_failed(self, worker: str, batch: int, error: str, report: Report) -> None:
         """The engine raised an exception; the report tells nothing but whose."""
 
     def worker_lost(self, worker: str) -> None:
@@ -69,33 +57,19 @@ class LoadError(RuntimeError):
     """A model could not be loaded; one line that says why."""
 
 
-class LoadedModel(NamedTuple):
-    """What a worker has: the card it was told to load, and what it said of it."""
-
-    card: ModelCard
-    told: messages.Loaded
-
-
 @dataclass(slots=True)
-class WorkerState:
-    """What is known of a worker, for those who ask about the server."""
+class Worker:
+    """A worker: what it is, what it has, and its process while there is one."""
 
     spec: WorkerSpec
+    state: WorkerState
     handle: WorkerHandle | None = None
     device_name: str = ""
-    loaded: dict[str, LoadedModel] = field(default_factory=dict)
-    """Models it has, warm."""
-    loading: ModelCard | None = None
-    """What it loads before it is ready."""
-    failed: dict[str, ModelCard] = field(default_factory=dict)
-    """What it could not load, and need not try again."""
-    batches: dict[int, messages.Loaded] = field(default_factory=dict)
+    started: bool = False
+    """Whether its process has said so."""
+    batches: dict[int, Held] = field(default_factory=dict)
     """What computes each batch it has: as it was when the batch was handed over."""
-    ready: bool = False
-    """Whether it takes batches."""
     backoff_s: float = _FIRST_BACKOFF_S
-    behind: asyncio.Future[messages.Loaded] | None = None
-    """A model that it loads while it goes on computing."""
     watch: asyncio.TimerHandle | None = None
     """Ends it if it does not say in time that it has started, or that it has loaded a model."""
     deaths_loading: int = 0
@@ -103,7 +77,7 @@ class WorkerState:
 
 
 class WorkerPool:
-    """Owns the workers.
+    """Owns the workers, and brings them to what the models say is desired.
 
     Set ``events`` and ``on_models_changed``, which is called when the state of a model may have
     changed, before :meth:`start`. ``on_busy`` is called with a device and True before one of its workers
@@ -112,7 +86,12 @@ class WorkerPool:
     """
 
     def __init__(self, specs: Sequence[WorkerSpec], models: Models, load_timeout_s: float) -> None:
-        self.workers = {spec.name: WorkerState(spec) for spec in specs}
+        self.workers: dict[str, Worker] = {}
+        for spec in specs:
+            state = models.workers[spec.name] = WorkerState()
+            self.workers[spec.name] = Worker(spec, state)
+        self.handles: dict[str, WorkerHandle] = {}
+        """Of the workers that run."""
         self.libraries: dict[str, str] = {}
         self.events: PoolEvents
         self.on_models_changed: Callable[[], None]
@@ -122,37 +101,28 @@ class WorkerPool:
         self._load_timeout_s = load_timeout_s
         self._stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._staged: asyncio.Future[None] | None = None
+        """Of a load: every worker that is ready has the new card behind."""
 
     def start(self) -> None:
         """Start every worker; they load their models in their own time."""
-        for state in self.workers.values():
-            self._start(state)
+        for worker in self.workers.values():
+            self._start(worker)
 
     async def stop(self) -> None:
         """End every worker."""
         self._stopping = True
-        for state in self.workers.values():
-            self._unwatch(state)
+        for worker in self.workers.values():
+            self._unwatch(worker)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        handles = [state.handle for state in self.workers.values() if state.handle]
-        await asyncio.gather(*(handle.stop() for handle in handles))
+        await asyncio.gather(*(handle.stop() for handle in self.handles.values()))
 
-    def run(self, worker: str, batch: int, model: str, parts: tuple[Part, ...]) -> None:
-        """Hand a batch to ``worker``."""
-        handle = self.workers[worker].handle
-        assert handle is not None, "a lost worker gets no batches"
-        device = handle.spec.device
-        if device not in self._busy:
-            self._busy.add(device)
-            self.on_busy(device, True)
-        state = self.workers[worker]
-        state.batches[batch] = state.loaded[model].told
-        handle.run(batch, model, parts)
+    # What is desired.
 
     async def load_behind(self, card: ModelCard) -> None:
-        """Have every ready worker load ``card`` behind what runs, and swap it in when all have it.
+        """Have every ready worker load ``card`` behind what runs, and serve it when all have it.
 
         One that gets ready meanwhile loads it as well before any swaps; one that gets ready afterwards
         does so with ``card``: from the swap on, nobody computes with what was before. One call at a time.
@@ -160,303 +130,267 @@ class WorkerPool:
         Raises:
             LoadError: if one of them cannot; what ran before goes on.
         """
-        if not all(state.spec.has_room_for(card) for state in self.workers.values()):
+        if not all(worker.spec.has_room_for(card) for worker in self.workers.values()):
             raise LoadError(
                 f"{card.pixels} values per image and {len(card.classes)} classes are more than "
                 "the workers were started for; restart the service"
             )
-        done: dict[WorkerHandle, messages.Loaded] = {}
-        errors: list[BaseException] = []
-        while not errors:
-            loading = {
-                state.handle: self._load_behind(state, card)
-                for state in self.workers.values()
-                if state.ready and state.handle is not None and state.handle not in done
-            }
-            if not loading:
-                break
-            outcomes = await asyncio.gather(*loading.values(), return_exceptions=True)
-            for handle, outcome in zip(loading, outcomes, strict=True):
-                self.workers[handle.spec.name].behind = None
-                if isinstance(outcome, BaseException):
-                    errors.append(outcome)
-                else:
-                    done[handle] = outcome
-        # Those that died meanwhile are replaced, and a replacement loads everything by itself.
-        alive = {
-            handle: self.workers[handle.spec.name]
-            for handle in done
-            if self.workers[handle.spec.name].handle is handle
-        }
-        if not errors and not alive:
-            errors.append(LoadError("no worker is ready"))
-        if errors:
-            for handle in alive:
-                handle.discard(card.name)
-            raise LoadError(str(errors[0]))
-        model = self._get(card.name)
-        model.card, model.served = card, True
-        for handle, state in alive.items():
-            handle.swap(card.name)
-            state.loaded[card.name] = LoadedModel(card, done[handle])
-            self._announce(state)
+        model = self._models[card.name]
+        model.next = card
+        self._staged = asyncio.get_running_loop().create_future()
+        try:
+            self.reconcile()
+            await self._staged
+            model.card, model.served = card, True
+            model.generation += 1
+        finally:
+            model.next = self._staged = None
+            self.reconcile()
 
-    def _load_behind(self, state: WorkerState, card: ModelCard) -> asyncio.Future[messages.Loaded]:
-        state.behind = asyncio.get_running_loop().create_future()
-        self._load(state, card, behind=True)
-        return state.behind
-
-    def unload(self, name: str) -> None:
-        """Have the workers forget a model for which nothing waits any more."""
-        model = self._get(name)
-        model.ready_on.clear()
-        model.failures.clear()
-        for state in self.workers.values():
-            state.failed.pop(name, None)
-            # One that loads has its models put right before it is ready.
-            if not state.ready or state.handle is None:
-                continue
-            if state.loaded.pop(name, None) is not None:
-                state.handle.discard(name, running=True)
-                self._tell_ready(state)
+    def reconcile(self) -> None:
+        """Bring every worker nearer to what is desired, and tell of what has changed."""
+        for worker in self.workers.values():
+            if worker.started:
+                self._reconcile(worker)
+        self._check_staging()
         self.on_models_changed()
 
-    def kill(self, worker: str, doing: str = "computing a batch") -> None:
+    def _reconcile(self, worker: Worker) -> None:
+        """Have it do all that it can do now."""
+        state, handle = worker.state, worker.handle
+        assert handle is not None
+        tell = False
+        while (step := next_step(self._models, state)) is not None:
+            match step:
+                case Discard(name, running):
+                    state.staged.pop(name, None)
+                    if running:
+                        del state.held[name]
+                        tell = state.ready
+                    handle.discard(name, running=running)
+                case Swap(name):
+                    handle.swap(name)
+                    state.held[name] = state.staged.pop(name)
+                    tell = state.ready
+                case Load(card, behind):
+                    state.loading = card
+                    handle.load(card, behind=behind)
+                    self._watch(worker, f"loading {card.name}")
+                case GetReady():
+                    state.ready, state.trouble = True, ""
+                    worker.deaths_loading, worker.backoff_s = 0, _FIRST_BACKOFF_S
+                    name = worker.spec.name
+                    _log.info("worker %s is ready", name, extra={"worker": name})
+                    tell = True
+        if tell:
+            for name, held in state.held.items():
+                self._models[name].last = held
+            self.events.worker_ready(worker.spec.name, frozenset(state.held), worker.device_name)
+
+    def _check_staging(self) -> None:
+        """Go on with a load if every worker that is ready has the new card behind."""
+        if self._staged is None or self._staged.done():
+            return
+        (model,) = (model for model in self._models if model.next is not None)
+        ready = [worker.state for worker in self.workers.values() if worker.state.ready]
+        if not ready:
+            self._fail_staging("no worker is ready")
+        elif all(model.card.name in state.staged for state in ready):
+            self._staged.set_result(None)
+
+    def _fail_staging(self, why: str) -> None:
+        if self._staged is not None and not self._staged.done():
+            for model in self._models:
+                model.next = None
+            self._staged.set_exception(LoadError(why))
+
+    # Workers.
+
+    def kill(self, name: str, doing: str = "computing a batch") -> None:
         """End a worker that hangs; its end and its replacement are told as usual."""
-        handle = self.workers[worker].handle
+        handle = self.workers[name].handle
         if handle is not None:
-            fields = {"worker": worker, "pid": handle.pid, "doing": doing}
-            _log.error("worker %s hangs %s and is killed", worker, doing, extra=fields)
+            fields = {"worker": name, "pid": handle.pid, "doing": doing}
+            _log.error("worker %s hangs %s and is killed", name, doing, extra=fields)
             handle.kill()
 
-    def take_output(self, worker: str, batch: int, model: str, rows: int) -> bytes:
+    def take_output(self, batch: Batch) -> bytes:
         """The logits [rows, classes] of a batch of which :meth:`PoolEvents.batch_done` just told."""
-        handle = self.workers[worker].handle
-        assert handle is not None
-        return handle.take_output(batch, rows * len(self._get(model).card.classes))
+        classes = len(self._models[batch.model].card.classes)
+        return self.handles[batch.worker].take_output(batch.id, batch.rows * classes)
 
-    def _start(self, state: WorkerState) -> None:
-        handle = WorkerHandle(state.spec, self._on_message, self._on_end)
+    def _start(self, worker: Worker) -> None:
+        handle = WorkerHandle(worker.spec, self._on_message, self._on_end, self._on_run)
         handle.start()
-        state.handle = handle
-        self._watch(state, "starting")
-        name, device = state.spec.name, state.spec.device
+        name, device = worker.spec.name, worker.spec.device
+        worker.handle = self.handles[name] = handle
+        self._watch(worker, "starting")
         fields = {"worker": name, "device": device, "pid": handle.pid}
         _log.info("worker %s started on %s, pid %d", name, device, handle.pid, extra=fields)
 
-    def _load(self, state: WorkerState, card: ModelCard, *, behind: bool = False) -> None:
-        assert state.handle is not None
-        state.handle.load(card, behind=behind)
-        self._watch(state, f"loading {card.name}")
-
-    def _watch(self, state: WorkerState, doing: str) -> None:
+    def _watch(self, worker: Worker, doing: str) -> None:
         """Replace the worker if it is not through with ``doing`` in time."""
-        self._unwatch(state)
-        state.watch = asyncio.get_running_loop().call_later(
-            self._load_timeout_s, self.kill, state.spec.name, doing
+        self._unwatch(worker)
+        worker.watch = asyncio.get_running_loop().call_later(
+            self._load_timeout_s, self.kill, worker.spec.name, doing
         )
 
-    def _unwatch(self, state: WorkerState) -> None:
-        if state.watch is not None:
-            state.watch.cancel()
-            state.watch = None
+    def _unwatch(self, worker: Worker) -> None:
+        if worker.watch is not None:
+            worker.watch.cancel()
+            worker.watch = None
 
-    def _on_message(self, handle: WorkerHandle, message: messages.Message) -> None:
-        name = handle.spec.name
-        match message:
-            case messages.Done():
-                told = self.workers[name].batches.pop(message.batch)
-                report = BatchReport(
-                    message.began_ns,
-                    message.ended_ns,
-                    message.expired,
-                    message.refused,
-                    message.decode_ns,
-                    told.engine,
-                    told.precision,
-                )
-                self.events.batch_done(name, message.batch, report)
-                self._check_idle(handle.spec.device)
-            case messages.Decoding():
-                self.events.batch_decoding(name)
-            case messages.Failed():
-                fields = {"worker": name, "pid": handle.pid, "error": message.error}
-                _log.error("worker %s: a batch failed: %s", name, message.error, extra=fields)
-                handle.drop_output(message.batch)
-                told = self.workers[name].batches.pop(message.batch)
-                report = BatchReport(0, 0, engine=told.engine, precision=told.precision)
-                self.events.batch_failed(name, message.batch, message.error, report)
-                self._check_idle(handle.spec.device)
-            case _:
-                self._on_progress(handle, message)
-
-    def _on_progress(self, handle: WorkerHandle, message: messages.Message) -> None:
-        """It is through with what :meth:`_watch` was told of."""
-        name = handle.spec.name
-        state = self.workers[name]
-        self._unwatch(state)
-        match message:
-            case messages.Started():
-                state.device_name = message.device_name
-                self.libraries |= message.libraries
-                self._load_next(state)
-            case messages.Loaded():
-                # The last resort is slower, and works: nobody would look.
-                resort = preferred_engines(state.spec.device)[-1]
-                _log.log(
-                    logging.WARNING
-                    if message.engine == resort != state.spec.engine
-                    else logging.INFO,
-                    "worker %s: %s is warm (%s %s, %.1f s)%s",
-                    name,
-                    message.model,
-                    message.engine,
-                    message.precision,
-                    message.seconds,
-                    f": {message.reason}" if message.reason else "",
-                    extra={
-                        "worker": name,
-                        "pid": handle.pid,
-                        "model": message.model,
-                        "engine": message.engine,
-                        "precision": message.precision,
-                        "seconds": round(message.seconds, 3),
-                    },
-                )
-                self.events.model_measured(name, message.model, message.latency, state.device_name)
-                if state.ready:
-                    assert state.behind is not None, "a ready worker loads behind"
-                    state.behind.set_result(message)
-                else:
-                    assert state.loading is not None
-                    state.loaded[message.model] = LoadedModel(state.loading, message)
-                    self._load_next(state)
-            case messages.LoadFailed():
-                _log.error(
-                    "worker %s cannot load %s: %s",
-                    name,
-                    message.model,
-                    message.error,
-                    extra={
-                        "worker": name,
-                        "pid": handle.pid,
-                        "model": message.model,
-                        "error": message.error,
-                    },
-                )
-                if state.ready:
-                    assert state.behind is not None, "a ready worker loads behind"
-                    state.behind.set_exception(LoadError(message.error))
-                    return
-                assert state.loading is not None
-                state.failed[message.model] = state.loading
-                self._set_failure(message.model, name, message.error)
-                self._load_next(state)
-            case other:
-                raise AssertionError(f"a worker does not say {other}")
+    def _on_run(self, handle: WorkerHandle, batch: Batch) -> None:
+        device = handle.spec.device
+        if device not in self._busy:
+            self._busy.add(device)
+            self.on_busy(device, True)
+        worker = self.workers[handle.spec.name]
+        worker.batches[batch.id] = worker.state.held[batch.model]
 
     def _check_idle(self, device: str) -> None:
         """Tell when no worker of ``device`` has a batch any more."""
         if device not in self._busy:
             return
-        for state in self.workers.values():
-            if state.handle and state.handle.is_busy and state.spec.device == device:
-                return
-        self._busy.remove(device)
-        self.on_busy(device, False)
+        if not any(h.is_busy for h in self.handles.values() if h.spec.device == device):
+            self._busy.remove(device)
+            self.on_busy(device, False)
 
-    def _load_next(self, state: WorkerState) -> None:
-        """Have it load one thing that it should have and has not; ready when there is nothing."""
-        assert state.handle is not None
-        wanted = {model.card.name: model.card for model in self._models.wanted()}
-        for name in state.loaded.keys() - wanted.keys():
-            del state.loaded[name]
-            state.handle.discard(name, running=True)
-        for name, card in wanted.items():
-            has = state.loaded.get(name)
-            # Another card may be wanted by now than when it began to load.
-            if (has is None or has.card is not card) and state.failed.get(name) is not card:
-                state.loading = card
-                self._load(state, card)
-                return
-            if has is not None and has.card is not card:
-                # What it has is not what is served, and what is served it cannot have.
-                del state.loaded[name]
-                state.handle.discard(name, running=True)
-        state.loading = None
-        self._announce(state)
+    def _on_message(self, handle: WorkerHandle, message: messages.Message) -> None:
+        worker = self.workers[handle.spec.name]
+        match message:
+            case messages.Done():
+                held = worker.batches.pop(message.batch)
+                report = Report(
+                    message.began_ns,
+                    message.ended_ns,
+                    message.expired,
+                    message.refused,
+                    message.decode_ns,
+                    held.engine,
+                    held.precision,
+                )
+                self.events.batch_done(worker.spec.name, message.batch, report)
+                self._check_idle(handle.spec.device)
+            case messages.Decoding():
+                self.events.batch_decoding(worker.spec.name)
+            case messages.Failed():
+                fields = {"worker": worker.spec.name, "pid": handle.pid, "error": message.error}
+                text = "worker %s: a batch failed: %s"
+                _log.error(text, worker.spec.name, message.error, extra=fields)
+                handle.drop_output(message.batch)
+                held = worker.batches.pop(message.batch)
+                ended_ns = time.monotonic_ns()
+                report = Report(0, ended_ns, engine=held.engine, precision=held.precision)
+                self.events.batch_failed(worker.spec.name, message.batch, message.error, report)
+                self._check_idle(handle.spec.device)
+            case _:
+                self._unwatch(worker)
+                self._on_progress(worker, message)
+                self.reconcile()
 
-    def _announce(self, state: WorkerState) -> None:
-        """Everything is loaded that can be: from now on it takes batches.
+    def _on_progress(self, worker: Worker, message: messages.Message) -> None:
+        """It is through with what :meth:`_watch` was told of."""
+        state = worker.state
+        match message:
+            case messages.Started():
+                worker.started, worker.device_name = True, message.device_name
+                self.libraries |= message.libraries
+            case messages.Loaded():
+                _tell_loaded(worker, message)
+                name = message.model
+                self.events.model_measured(
+                    worker.spec.name, name, message.latency, worker.device_name
+                )
+                assert state.loading is not None
+                place = state.staged if state.ready else state.held
+                place[name] = Held(state.loading, message.engine, message.precision)
+                state.loading = None
+            case messages.LoadFailed():
+                name, error = message.model, message.error
+                fields = {"worker": worker.spec.name, "model": name, "error": error}
+                text = "worker %s cannot load %s: %s"
+                _log.error(text, worker.spec.name, name, error, extra=fields)
+                card, state.loading = state.loading, None
+                assert card is not None
+                if state.ready:
+                    if card is self._models[name].next:
+                        self._fail_staging(error)
+                    return
+                state.failed[name] = card, error
+                self._check_failed(self._models[name])
+            case other:
+                raise AssertionError(f"a worker does not say {other}")
 
-        Not before: a batch would wait in the worker until the next model is loaded.
-        """
-        name = state.spec.name
-        state.ready = True
-        state.deaths_loading = 0
-        state.backoff_s = _FIRST_BACKOFF_S
-        for model_name, (_, told) in state.loaded.items():
-            model = self._get(model_name)
-            model.engine, model.precision = told.engine, told.precision
-            model.failures.pop(name, None)
-            model.ready_on.add(name)
-            model.was_ready = True
-        _log.info("worker %s is ready", name, extra={"worker": name})
-        self._tell_ready(state)
-        self.on_models_changed()
-
-    def _tell_ready(self, state: WorkerState) -> None:
-        self.events.worker_ready(state.spec.name, frozenset(state.loaded), state.device_name)
-
-    def _set_failure(self, model_name: str, worker: str, reason: str) -> None:
-        model = self._get(model_name)
-        model.failures[worker] = reason
-        if not model.ready_on:
-            self.events.model_failed(model_name)
-        self.on_models_changed()
-
-    def _get(self, name: str) -> Model:
-        model = self._models.get(name)
-        assert model is not None, "workers load only models of the table"
-        return model
+    def _check_failed(self, model: Model) -> None:
+        if not model.is_held:
+            self.events.model_failed(model.card.name)
 
     def _on_end(self, handle: WorkerHandle) -> None:
-        state = self.workers[handle.spec.name]
-        self._unwatch(state)
+        worker, name = self.workers[handle.spec.name], handle.spec.name
+        state = worker.state
+        self._unwatch(worker)
         if not self._stopping:
-            task = asyncio.get_running_loop().create_task(self._replace(state, handle))
+            replacing = functools.partial(self._replace, worker, handle)
+            task = asyncio.get_running_loop().create_task(
+                keep_going(f"the replacement of worker {name}", replacing)
+            )
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        if state.behind is not None and not state.behind.done():
-            state.behind.set_exception(LoadError("a worker died while loading"))
-        state.deaths_loading += not state.ready
-        state.handle = None
-        state.ready = False
-        state.loading = None
-        state.loaded, state.failed, state.batches = {}, {}, {}
-        for model in self._models.wanted():
-            model.ready_on.discard(handle.spec.name)
-        if state.deaths_loading >= _HOPELESS_DEATHS:
-            reason = f"the worker died {state.deaths_loading} times in a row while loading"
+        if state.loading is not None and state.loading is self._models[state.loading.name].next:
+            self._fail_staging("a worker died while loading")
+        worker.deaths_loading += not state.ready
+        worker.handle, worker.started = None, False
+        del self.handles[name]
+        worker.batches = {}
+        state.reset()
+        if worker.deaths_loading >= _HOPELESS_DEATHS:
+            times = worker.deaths_loading
+            state.trouble = f"the worker died {times} times in a row while loading"
             for model in self._models.wanted():
-                self._set_failure(model.card.name, handle.spec.name, reason)
-        self.events.worker_lost(handle.spec.name)
+                self._check_failed(model)
+        self.events.worker_lost(name)
         self._check_idle(handle.spec.device)
-        self.on_models_changed()
+        self.reconcile()
 
-    async def _replace(self, state: WorkerState, ended: WorkerHandle) -> None:
+    async def _replace(self, worker: Worker, ended: WorkerHandle) -> None:
         # A link that is closed by a process that lives on would be a worker that nobody hears.
         ended.kill()
         status = await ended.wait()
-        name = state.spec.name
+        name = worker.spec.name
         ended_fields = {"worker": name, "pid": ended.pid, "status": status}
         _log.error("worker %s ended with status %d", name, status, extra=ended_fields)
-        while state.handle is None:
-            fields = {"worker": name, "backoff_s": state.backoff_s}
-            _log.info("worker %s starts again in %.1f s", name, state.backoff_s, extra=fields)
-            await asyncio.sleep(state.backoff_s)
-            state.backoff_s = min(2 * state.backoff_s, _LONGEST_BACKOFF_S)
+        while worker.handle is None:
+            fields = {"worker": name, "backoff_s": worker.backoff_s}
+            _log.info("worker %s starts again in %.1f s", name, worker.backoff_s, extra=fields)
+            await asyncio.sleep(worker.backoff_s)
+            worker.backoff_s = min(2 * worker.backoff_s, _LONGEST_BACKOFF_S)
             try:
-                self._start(state)
+                self._start(worker)
             except Exception:  # noqa: BLE001 - whatever it is, it may be over at the next try
                 _log.exception("worker %s could not be started", name, extra={"worker": name})
+
+
+def _tell_loaded(worker: Worker, loaded: messages.Loaded) -> None:
+    """Log what a model is computed with."""
+    # The last resort is slower, and works: nobody would look.
+    resort = preferred_engines(worker.spec.device)[-1]
+    is_resort = loaded.engine == resort != worker.spec.engine
+    _log.log(
+        logging.WARNING if is_resort else logging.INFO,
+        "worker %s: %s is warm (%s %s, %.1f s)%s",
+        worker.spec.name,
+        loaded.model,
+        loaded.engine,
+        loaded.precision,
+        loaded.seconds,
+        f": {loaded.reason}" if loaded.reason else "",
+        extra={
+            "worker": worker.spec.name,
+            "pid": worker.handle.pid if worker.handle else 0,
+            "model": loaded.model,
+            "engine": loaded.engine,
+            "precision": loaded.precision,
+            "seconds": round(loaded.seconds, 3),
+        },
+    )

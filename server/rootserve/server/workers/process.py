@@ -18,13 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rootmodels.families import FAMILIES
+from rootmodels.processor import cpu_name
 from rootmodels.variants import get_variant
 from rootmodels.weights_info import WeightsError, file_sha256
-from rootserve.server.core.batch_size import Latency
+from rootserve.server.core.batch_size import Latency, settle
 from rootserve.server.engines.base import Engine, Images, LoadSpec
 from rootserve.server.engines.choice import load_best
 from rootserve.server.engines.choice_cache import ChoiceCache
-from rootserve.server.machine import cpu_count, cpu_name
+from rootserve.server.machine import cpu_count
 from rootserve.server.workers import messages
 from rootserve.server.workers.assembly import Decoded, PictureSize, decode_segments
 from rootserve.server.workers.child import leave_ending_to_the_service
@@ -33,11 +34,16 @@ from rootserve.server.workers.pictures import Decoder, short_side
 
 _LONGEST_REASON = 2000
 
-_WARM_UP_RUNS = 3
-"""Of each batch size; the fastest tells how long it takes."""
+_TURNS = 5
+"""In each of which every batch size is timed once."""
+
+_BLOCK_S = 0.004
+"""A batch that takes less is computed several times in a turn: a moment in which another process has the
+processor would count much in it, or not at all."""
 
 _WARM_UP_S = 1.0
-"""About how long that may take: no larger batch is tried once a share of it is over."""
+"""About how long all that may take: no larger batch is tried once a third of it is over, no turn begins when
+all of it is; the first one does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,22 +84,31 @@ class _LoadedModel:
         """Run batch sizes that double, and the largest: first runs allocate. Gives how long they take.
 
         Those are left out that would take long: what they allocate is little beside what they compute.
-        The sizes take turns, so that a moment in which others compute is not one size's alone.
+        The sizes take turns, there and back: whatever drifts meanwhile favours none of them.
         """
-        began, rows = time.monotonic(), 1
-        shortest = {rows: self._seconds(rows)}
-        while rows < max_rows and time.monotonic() - began <= _WARM_UP_S / _WARM_UP_RUNS:
-            rows = min(2 * rows, max_rows)
-            shortest[rows] = self._seconds(rows)
-        for _ in range(_WARM_UP_RUNS - 1):
-            shortest = {rows: min(s, self._seconds(rows)) for rows, s in shortest.items()}
-        return tuple(shortest.items())
+        began, sizes = time.monotonic(), [1]
+        self._run_once(1)
+        while sizes[-1] < max_rows and time.monotonic() - began <= _WARM_UP_S / 3:
+            sizes.append(min(2 * sizes[-1], max_rows))
+            self._run_once(sizes[-1])
+        turns: list[list[float]] = []
+        while not turns or (len(turns) < _TURNS and time.monotonic() - began < _WARM_UP_S):
+            back = -1 if len(turns) % 2 else 1
+            turns.append([self._seconds(rows) for rows in sizes[::back]][::back])
+        return settle(sizes, turns)
 
     def _seconds(self, rows: int) -> float:
-        images = np.zeros((rows, *self.image), np.uint8)
+        """What a batch of ``rows`` takes: in the mean, of a block of them."""
+        images, runs = np.zeros((rows, *self.image), np.uint8), 0
         began = time.perf_counter()
-        self.run(images)
-        return time.perf_counter() - began
+        while True:
+            self.run(images)
+            runs += 1
+            if (elapsed := time.perf_counter() - began) >= _BLOCK_S:
+                return elapsed / runs
+
+    def _run_once(self, rows: int) -> None:
+        self.run(np.zeros((rows, *self.image), np.uint8))
 
 
 class WorkerProcess:
@@ -140,7 +155,7 @@ class WorkerProcess:
         began = time.monotonic()
         weights = None if load.weights is None else Path(load.weights)
         options = self._options
-        spec = LoadSpec(load.model, weights, options.device, options.threads, cache=options.cache)
+        spec = LoadSpec(load.model, weights, options.device, options.threads)
         try:
             check_sha256(weights, load.weights_sha256)
             chosen = load_best(spec, load.engine, load.precision, self._choices)

@@ -1,4 +1,4 @@
-"""From a ModelInfer message to a valid request, or a refusal that names what was wrong."""
+"""Of a ModelInfer message the images, or a refusal that names what is wrong with them."""
 
 from __future__ import annotations
 
@@ -8,28 +8,12 @@ from typing import NamedTuple
 import numpy as np
 from tritonclient.grpc import service_pb2 as oip
 
-from rootserve.server.core.reasons import Reason, RefusalError
-from rootserve.server.dispatcher import InferenceRequest
-from rootserve.server.models import (
-    ENCODED_NAME,
-    INPUT_NAME,
-    VERSION,
-    Model,
-    ModelCard,
-    Models,
-)
-from rootserve.server.wire.parse_outputs import (
-    Output,
-    RequestLimits,
-    invalid,
-    parse_number,
-    parse_outputs,
-)
+from rootserve.server.models import ENCODED_NAME, INPUT_NAME, ModelCard
+from rootserve.server.pending import Datatype
+from rootserve.server.wire.parse_outputs import RequestLimits, invalid
 from rootserve.server.wire.shared_memory import REGION, Regions, Span
 from rootserve.server.wire.words import listing, quote
 from rootserve.server.workers import encoding
-from rootserve.server.workers.handle import Part
-from rootserve.server.workers.messages import Datatype
 
 _VALUE_BYTES: dict[Datatype, int] = {"UINT8": 1, "FP32": 4}
 _TYPED_CONTENTS: dict[Datatype, str] = {
@@ -39,99 +23,31 @@ _TYPED_CONTENTS: dict[Datatype, str] = {
 }
 # FP32 images are 0..1; conversions elsewhere may round a little past the ends.
 _FP32_TOLERANCE = 1e-3
-_NO_REGIONS = Regions()
-# Years: no deadline at all. gRPC gives calls without a timeout centuries.
-_LONGEST_WAIT_S = 1e8
 
 
-_LONGEST_ID = 4096
+class Input(NamedTuple):
+    """The images of a request: so many, as they are laid into a worker's memory."""
+
+    rows: int
+    datatype: Datatype
+    content: bytes
 
 
-class Asked(NamedTuple):
-    """What of a request its response repeats; cut where no answer can be meant by it."""
-
-    model: str
-    id: str
-
-    @staticmethod
-    def of(message: oip.ModelInferRequest) -> Asked:
-        """Of ``message``, valid or not."""
-        return Asked(message.model_name[:_LONGEST_ID], message.id[:_LONGEST_ID])
-
-
-class ParsedRequest(NamedTuple):
-    """A valid request and the outputs it wants, in the order it wants them."""
-
-    inference: InferenceRequest
-    outputs: tuple[Output, ...]
-
-
-def find_model(models: Models, name: str, version: str) -> Model:
-    """The served model called ``name``.
-
-    Raises:
-        RefusalError: UNKNOWN_MODEL when it is unknown, not served, or has no such version.
-    """
-    model = models.get(name)
-    if model is None or not model.served:
-        served = ", ".join(model.card.name for model in models.served())
-        what = "no model is called" if model is None else "known but not served is"
-        text = f"{what} {quote(name)}; {f'served: {served}' if served else 'no model is served'}"
-        raise RefusalError(Reason.UNKNOWN_MODEL, text)
-    if version not in ("", VERSION):
-        text = f"model {name} has no version {quote(version)}; it has version {VERSION!r}"
-        raise RefusalError(Reason.UNKNOWN_MODEL, text)
-    return model
-
-
-def parse_request(
-    message: oip.ModelInferRequest,
-    card: ModelCard,
-    limits: RequestLimits,
-    arrived_s: float,
-    timeout_s: float | None,
-    regions: Regions = _NO_REGIONS,
-) -> ParsedRequest:
-    """Check ``message`` against ``card``; ``timeout_s`` is what gRPC leaves it from ``arrived_s``.
+def parse_input(
+    message: oip.ModelInferRequest, card: ModelCard, limits: RequestLimits, regions: Regions
+) -> Input:
+    """The images that ``message`` brings, checked against what ``card`` takes.
 
     Raises:
         RefusalError: INVALID_REQUEST, naming the tensor, what came and what was expected, or
             UNKNOWN_REGION.
     """
-    if len(message.id) > _LONGEST_ID:
-        raise invalid(f"id: {len(message.id)} characters came, expected at most {_LONGEST_ID}")
-    priority = limits.default_priority
-    wait_s = math.inf if timeout_s is None else timeout_s
-    if message.parameters:
-        priority = _parse_priority(message, limits)
-        wait_s = min(
-            wait_s,
-            _parse_time(message, "timeout", 1e-6),
-            _parse_time(message, "deadline_ms", 1e-3),
-        )
-    deadline_s = arrived_s + wait_s if wait_s < _LONGEST_WAIT_S else math.inf
-    part = _parse_input(message, card, limits, deadline_s, regions)
-    outputs = parse_outputs(message, card, part.rows, limits, regions)
-    inference = InferenceRequest(card.name, part, arrived_s, deadline_s, priority)
-    return ParsedRequest(inference, outputs)
-
-
-def _parse_input(
-    message: oip.ModelInferRequest,
-    card: ModelCard,
-    limits: RequestLimits,
-    deadline_s: float,
-    regions: Regions,
-) -> Part:
     position = _choose_input(message)
     tensor = message.inputs[position]
-    deadline_ns = 0 if deadline_s == math.inf else max(1, int(deadline_s * 1e9))
     shared = regions.span(tensor.name, tensor.parameters)
     if tensor.name == INPUT_NAME:
-        rows, datatype, content = _parse_images(message, position, card, limits.max_rows, shared)
-        return Part(rows, datatype, content, deadline_ns)
-    rows, content = _parse_encoded(message, position, limits, shared)
-    return Part(rows, "BYTES", content, deadline_ns)
+        return _parse_images(message, position, card, limits.max_rows, shared)
+    return _parse_encoded(message, position, limits, shared)
 
 
 def _choose_input(message: oip.ModelInferRequest) -> int:
@@ -157,7 +73,7 @@ def _parse_images(
     card: ModelCard,
     max_rows: int,
     shared: Span | None,
-) -> tuple[int, Datatype, bytes]:
+) -> Input:
     tensor = message.inputs[position]
     if tensor.datatype not in _VALUE_BYTES:
         raise invalid(
@@ -175,7 +91,7 @@ def _parse_images(
         )
     if datatype == "FP32":
         _check_range(content)
-    return rows, datatype, content
+    return Input(rows, datatype, content)
 
 
 def _content(
@@ -242,7 +158,7 @@ def _check_rows(tensor: str, rows: int, max_rows: int) -> None:
 
 def _parse_encoded(
     message: oip.ModelInferRequest, position: int, limits: RequestLimits, shared: Span | None
-) -> tuple[int, bytes]:
+) -> Input:
     """Rows, and the files as they lie in a raw BYTES tensor; what is in them, the worker sees."""
     tensor = message.inputs[position]
     if tensor.datatype != "BYTES":
@@ -281,7 +197,7 @@ def _parse_encoded(
             f"tensor {ENCODED_NAME}: {'fewer' if elements < rows else 'more'} elements came than the "
             f"{rows} of shape [{listing(shape)}]"
         )
-    return rows, content
+    return Input(rows, "BYTES", content)
 
 
 def _check_file(row: int, beginning: bytes) -> None:
@@ -319,22 +235,3 @@ def _check_range(content: bytes) -> None:
             f"tensor {INPUT_NAME}: values from {low:g} to {high:g} came, expected 0..1 for FP32 "
             "(the model normalises them itself)"
         )
-
-
-def _parse_time(message: oip.ModelInferRequest, name: str, unit_s: float) -> float:
-    """The parameter ``name`` in seconds; infinite when it is absent or, as in Triton, 0."""
-    value = parse_number(message.parameters, name)
-    return value * unit_s if value else math.inf
-
-
-def _parse_priority(message: oip.ModelInferRequest, limits: RequestLimits) -> int:
-    """The parameter ``priority``; the default when it is absent or, as in Triton, 0."""
-    value = parse_number(message.parameters, "priority")
-    if not value:
-        return limits.default_priority
-    if value != int(value) or value > limits.priority_levels:
-        raise invalid(
-            f"parameter priority: {value:g} came, expected a whole number from 1, the highest, to "
-            f"{limits.priority_levels}, or 0 for the default"
-        )
-    return int(value)

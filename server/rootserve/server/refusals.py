@@ -29,6 +29,8 @@ class Reason(Enum):
     """The deadline passed while the request waited."""
     CANCELLED = "cancelled"
     DRAINING = "draining"
+    NOT_IMPLEMENTED = "not_implemented"
+    """The protocol has the method, this service does not."""
     CONTROL_OFF = "control_off"
     """Models are not loaded on request here."""
     SHARED_MEMORY_OFF = "shared_memory_off"
@@ -48,7 +50,7 @@ class Reason(Enum):
 class RefusalError(Exception):
     """A request will not be answered: why, one line for the caller, and when to try again.
 
-    ``worker`` is the one it failed on, if it got that far.
+    ``worker`` is the one it failed on, if it got that far. ``told``: the observers know of it.
     """
 
     def __init__(
@@ -63,3 +65,4 @@ class RefusalError(Exception):
         self.message = message
         self.retry_after_s = retry_after_s
         self.worker = worker
+        self.told = False

@@ -1,7 +1,7 @@
-"""How a picture file becomes pixels: the one reading of serving, data sets and training folders.
+"""How a picture file becomes pixels: the one reading of client, serving, data sets and training folders.
 
 Upright as EXIF says, RGB, white where it is transparent, 16 bits cut to 8; then the middle, at a network's
-size. The client, which imports nothing from here, reads alike: ``tests/unit/test_pictures_alike.py``.
+size.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+
+from rootserve.pictures import PictureError
 
 MOST_PIXELS = 178_956_970
 """Of a picture where no setting says how many: what Pillow refuses by itself, if it is left to."""
@@ -31,10 +33,6 @@ _TRANSPOSITIONS = {
 
 _SIXTEEN_BITS = frozenset({"I;16", "I;16B", "I;16L", "I;16N"})
 _WIDER = frozenset({"I", "F"})
-
-
-class PictureError(ValueError):
-    """A picture cannot be used; one line that says what is wrong with it."""
 
 
 @contextmanager

@@ -1,0 +1,218 @@
+"""ModelInfer and ModelStreamInfer: from a message to a request under way, from its answer to a response."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from tritonclient.grpc import service_pb2 as oip
+from tritonclient.grpc import service_pb2_grpc
+
+from rootserve.server.core.queue import Request
+from rootserve.server.dispatcher import Dispatcher
+from rootserve.server.models import ModelCard, Models
+from rootserve.server.observers.events import Observer
+from rootserve.server.observers.traces import Traces, set_current_trace_id
+from rootserve.server.pending import Asked, Pending, RequestTrace, request_ids
+from rootserve.server.refusals import Reason, RefusalError
+from rootserve.server.wire.callers import peer_of
+from rootserve.server.wire.find import find_model
+from rootserve.server.wire.memory_guard import MemoryGuard
+from rootserve.server.wire.parse_input import parse_input
+from rootserve.server.wire.parse_outputs import (
+    RequestLimits,
+    invalid,
+    parse_outputs,
+    parse_priority,
+    parse_time,
+)
+from rootserve.server.wire.refuse import Refusals
+from rootserve.server.wire.reply import LONGEST_ID, asked_of, build_response
+from rootserve.server.wire.shared_memory import Regions
+from rootserve.server.wire.streaming import answer_stream
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_SERVICE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+_UNARY = f"/{_SERVICE}/ModelInfer"
+
+_NO_REGIONS = Regions()
+# Years: no deadline at all. gRPC gives calls without a timeout centuries.
+_LONGEST_WAIT_S = 1e8
+_DEADLINE_SLACK_S = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """The rooms that a request passes, and what it may ask for."""
+
+    models: Models
+    dispatcher: Dispatcher
+    observer: Observer
+    limits: RequestLimits
+    regions: Regions
+    memory: MemoryGuard
+    traces: Traces | None = None
+
+
+class InferService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+    """Parses, hands on, replies; tells of each request that gets no answer."""
+
+    def __init__(self, inference: Inference) -> None:
+        self._rooms = inference
+        self._dispatcher = inference.dispatcher
+        self._traces = inference.traces
+        self._refusals = Refusals(inference.observer)
+
+    async def ModelInfer(  # noqa: N802 - the protocol's name
+        self, request: oip.ModelInferRequest, context: Context
+    ) -> oip.ModelInferResponse:
+        """Answer one request."""
+        pending = self.parse(request, _UNARY, context, context.time_remaining())
+        del request  # its content is held once, in what is pending
+        try:
+            self._dispatcher.submit(pending)
+        except RefusalError as refusal:
+            self._refusals.tell_of(pending, refusal, peer_of(context))
+            raise
+        return await self.respond(pending, context)
+
+    async def ModelStreamInfer(  # noqa: N802
+        self, request_iterator: AsyncIterator[oip.ModelInferRequest], context: Context
+    ) -> None:
+        """Answer a stream of requests, side by side, in the order they came."""
+        await answer_stream(self, f"/{_SERVICE}/ModelStreamInfer", request_iterator, context)
+
+    def parse(
+        self,
+        message: oip.ModelInferRequest,
+        method: str,
+        context: Context,
+        timeout_s: float | None,
+    ) -> Pending:
+        """The request that ``message``, which came now by ``method``, is.
+
+        Raises:
+            RefusalError: if it is not valid, which has been told.
+        """
+        trace = None
+        if self._traces is not None:
+            trace = self._traces.begin(method, context.invocation_metadata() or (), message.id)
+            self.enter(trace)
+        arrived_s = time.monotonic()
+        rooms, model_name = self._rooms, ""
+        try:
+            card = find_model(rooms.models, message.model_name, message.model_version).card
+            model_name = card.name
+            pending = parse_request(
+                message, card, rooms.limits, arrived_s, timeout_s, rooms.regions
+            )
+        except RefusalError as refusal:
+            self._refusals.tell(
+                refusal,
+                arrived_s,
+                method,
+                peer_of(context),
+                model=model_name,
+                request_id=asked_of(message).id,
+                trace=trace,
+            )
+            raise
+        pending.method, pending.trace = method, trace
+        return pending
+
+    async def submit_in_turn(self, pending: Pending, context: Context) -> None:
+        """Hand ``pending`` on, as soon as there is room for it.
+
+        Raises:
+            RefusalError: if it will not be answered, which has been told.
+        """
+        try:
+            async with self._rooms.memory.sending():
+                await self._dispatcher.submit_in_turn(pending)
+        except (RefusalError, asyncio.CancelledError) as error:
+            self._tell(pending, error, context)
+            raise
+
+    async def respond(self, pending: Pending, context: Context) -> oip.ModelInferResponse:
+        """Wait for the answer and build the response.
+
+        Raises:
+            RefusalError: if the request will not be answered, which has been told.
+        """
+        try:
+            answer = await self._dispatcher.answer(pending)
+            response = build_response(pending, answer)
+        except (RefusalError, asyncio.CancelledError) as error:
+            self._tell(pending, error, context)
+            raise
+        self._rooms.observer.answered(pending, answer.timeline)
+        return response
+
+    def withdraw(self, pending: Pending, context: Context) -> None:
+        """Nobody waits for the answer any more."""
+        self.enter(pending.trace)
+        self._dispatcher.withdraw(pending)
+        self._tell(pending, asyncio.CancelledError(), context)
+
+    def enter(self, trace: RequestTrace | None) -> None:
+        """What is observed from now on is of a request with ``trace``: a stream's requests share a task."""
+        if self._traces is not None:
+            set_current_trace_id(trace.trace_id if trace else "")
+
+    def _tell(
+        self, pending: Pending, error: RefusalError | asyncio.CancelledError, context: Context
+    ) -> None:
+        """``pending`` gets no answer."""
+        if isinstance(error, asyncio.CancelledError):
+            # gRPC cancels a call whose deadline has passed just as one whose caller cancelled it.
+            waited_s = time.monotonic() - pending.request.arrived_s
+            left_s = math.inf if pending.timeout_s is None else pending.timeout_s
+            if waited_s > left_s - _DEADLINE_SLACK_S:
+                error = RefusalError(Reason.DEADLINE_EXPIRED, "the deadline passed")
+            else:
+                error = RefusalError(Reason.CANCELLED, "the caller cancelled")
+        self._refusals.tell_of(pending, error, peer_of(context))
+
+
+def parse_request(
+    message: oip.ModelInferRequest,
+    card: ModelCard,
+    limits: RequestLimits,
+    arrived_s: float,
+    timeout_s: float | None,
+    regions: Regions = _NO_REGIONS,
+) -> Pending:
+    """Check ``message`` against ``card``; ``timeout_s`` is what gRPC leaves it from ``arrived_s``.
+
+    Raises:
+        RefusalError: INVALID_REQUEST, naming the tensor, what came and what was expected, or
+            UNKNOWN_REGION.
+    """
+    if len(message.id) > LONGEST_ID:
+        raise invalid(f"id: {len(message.id)} characters came, expected at most {LONGEST_ID}")
+    priority = limits.default_priority
+    wait_s = math.inf if timeout_s is None else timeout_s
+    if message.parameters:
+        priority = parse_priority(message, limits)
+        wait_s = min(
+            wait_s,
+            parse_time(message, "timeout", 1e-6),
+            parse_time(message, "deadline_ms", 1e-3),
+        )
+    deadline_s = arrived_s + wait_s if wait_s < _LONGEST_WAIT_S else math.inf
+    rows, datatype, content = parse_input(message, card, limits, regions)
+    return Pending(
+        Request(next(request_ids), card.name, rows, arrived_s, deadline_s, priority),
+        Asked(message.model_name, message.id),
+        datatype,
+        content,
+        parse_outputs(message, card, rows, limits, regions),
+        card.classes,
+        timeout_s,
+    )

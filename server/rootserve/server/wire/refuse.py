@@ -1,0 +1,127 @@
+"""Where every refusal is told, once, and what status the call gets: the one table of codes."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2, status_pb2
+
+from rootserve.server.observers.events import Observer, Refusal
+from rootserve.server.pending import Pending, RequestTrace
+from rootserve.server.refusals import Reason, RefusalError
+from rootserve.server.wire.words import shorten
+
+STATUS_CODES = {
+    Reason.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
+    Reason.PERMISSION_DENIED: grpc.StatusCode.PERMISSION_DENIED,
+    Reason.INVALID_REQUEST: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.UNKNOWN_MODEL: grpc.StatusCode.NOT_FOUND,
+    Reason.UNKNOWN_LAYER: grpc.StatusCode.NOT_FOUND,
+    Reason.UNKNOWN_SERVICE: grpc.StatusCode.NOT_FOUND,
+    Reason.UNKNOWN_DATASET: grpc.StatusCode.NOT_FOUND,
+    Reason.MODEL_NOT_READY: grpc.StatusCode.UNAVAILABLE,
+    Reason.QUEUE_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.MEMORY_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.MESSAGE_TOO_LARGE: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.ANALYSES_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.DEADLINE_LOST: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Reason.DEADLINE_EXPIRED: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Reason.CANCELLED: grpc.StatusCode.CANCELLED,
+    Reason.DRAINING: grpc.StatusCode.UNAVAILABLE,
+    Reason.NOT_IMPLEMENTED: grpc.StatusCode.UNIMPLEMENTED,
+    Reason.CONTROL_OFF: grpc.StatusCode.UNIMPLEMENTED,
+    Reason.SHARED_MEMORY_OFF: grpc.StatusCode.UNIMPLEMENTED,
+    Reason.UNKNOWN_REGION: grpc.StatusCode.NOT_FOUND,
+    Reason.ALREADY_REGISTERED: grpc.StatusCode.ALREADY_EXISTS,
+    Reason.REGIONS_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.LOAD_FAILED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.INTERNAL_ERROR: grpc.StatusCode.INTERNAL,
+    Reason.MODEL_FAILURE: grpc.StatusCode.INTERNAL,
+    Reason.WORKER_LOST: grpc.StatusCode.INTERNAL,
+}
+
+
+class Refusals:
+    """Tells ``observer`` of every refusal, by whoever it is noticed first."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+
+    def tell_of(self, pending: Pending, refusal: RefusalError, peer: str) -> None:
+        """A request that was valid gets no answer."""
+        request = pending.request
+        self.tell(
+            refusal,
+            request.arrived_s,
+            pending.method,
+            peer,
+            model=request.model,
+            request_id=pending.asked.id,
+            trace=pending.trace,
+            left_queue_ns=pending.left_queue_ns,
+        )
+
+    def tell(  # noqa: PLR0913 - all that is known
+        self,
+        refusal: RefusalError,
+        since_s: float,
+        method: str,
+        peer: str,
+        *,
+        model: str = "",
+        request_id: str = "",
+        trace: RequestTrace | None = None,
+        left_queue_ns: int = 0,
+    ) -> None:
+        """A call that came at ``since_s``, on the clock of time.monotonic, gets no answer."""
+        if refusal.told:
+            return
+        refusal.told = True
+        self._observer.refused(
+            Refusal(
+                reason=refusal.reason,
+                message=refusal.message,
+                code=STATUS_CODES[refusal.reason].name,
+                seconds=time.monotonic() - since_s,
+                method=method,
+                peer=peer,
+                model=model,
+                request_id=request_id,
+                worker=refusal.worker,
+                trace=trace,
+                left_queue_ns=left_queue_ns,
+            )
+        )
+
+
+def refuse(context: Any, refusal: RefusalError) -> None:
+    """Have the call of ``context`` end with the status of ``refusal``, as soon as its handler returns.
+
+    Not by ``context.abort``: its exception and the call hold each other, so that all that has come of the
+    message stays in memory until the garbage collector comes by. The same is true of ``refusal``.
+    """
+    let_go(refusal)
+    text = shorten(refusal.message)
+    context.set_code(STATUS_CODES[refusal.reason])
+    context.set_details(text)
+    if refusal.retry_after_s is not None:
+        context.set_trailing_metadata(_status_details(refusal, text, refusal.retry_after_s))
+
+
+def let_go(refusal: RefusalError) -> None:
+    """Forget where ``refusal`` was raised: the frames there hold messages."""
+    refusal.__traceback__ = refusal.__context__ = refusal.__cause__ = None
+
+
+def _status_details(
+    refusal: RefusalError, text: str, retry_after_s: float
+) -> tuple[tuple[str, bytes], ...]:
+    """Trailing metadata with a ``google.rpc.Status``: RetryInfo where a later try may succeed."""
+    delay = Duration()
+    delay.FromNanoseconds(round(retry_after_s * 1e9))
+    status = status_pb2.Status(code=STATUS_CODES[refusal.reason].value[0], message=text)
+    status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+    return (("grpc-status-details-bin", status.SerializeToString()),)
