@@ -6,7 +6,6 @@ import threading
 import weakref
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError
-from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from rootserve.client.address import DEFAULT_ADDRESS, Address
@@ -142,14 +141,9 @@ class Client:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         try:
-            self._run(self._client.__aexit__(kind, error, trace))
+            self._run(self._client.__aexit__())
         finally:
             self._end()
 

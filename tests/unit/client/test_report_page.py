@@ -331,6 +331,7 @@ def test_decoding_is_shown_where_there_was_any(single: Report) -> None:
     median = single["stages_by_percentile_s"]["p50"]
     total_s = sum(median.values()) - median["decode"]
     assert f"p50 {duration(total_s)}" in text
+    assert "compute has decode in it; the bars tell them apart" in page.text
 
 
 def test_each_stage_has_its_colour_in_both_schemes(single: Report) -> None:

@@ -119,11 +119,13 @@ def stages(run: LoadResult) -> list[Figure[Any]]:
         return []
     titles = {**PERCENTILES, "mean": "mean"}
     rows = {titles[name]: found[name] for name in titles if found.get(name)}
-    parts = [
-        stage_column(stage)
-        for stage in STAGES
-        if any(times.get(stage.name) for times in rows.values())
-    ]
+    shown = [each for each in STAGES if any(times.get(each.name) for times in rows.values())]
+    parts = [stage_column(stage) for stage in shown]
+    within = "".join(
+        f" In the numbers {stage.within} has {stage.title} in it; the bars tell them apart."
+        for stage in shown
+        if stage.within
+    )
     figures = [Column("total", total_s, duration), *parts]
     columns = [Column[str]("response time", str), *(each.of(rows.__getitem__) for each in figures)]
     summary = "; ".join(f"{name} {duration(total_s(times))}" for name, times in rows.items())
@@ -149,7 +151,7 @@ def stages(run: LoadResult) -> list[Figure[Any]]:
         Figure(
             "Where the time goes",
             "Mean stages of the requests around each percentile of the response time. They add up: "
-            "a bar's length is that response time.",
+            "a bar's length is that response time." + within,
             summary,
             drawing(share=False),
             list(rows),
