@@ -9,8 +9,8 @@ from pathlib import Path
 from benchmarks.rounds import ratios, spread
 from rootmodels.calibration import read_calibration
 from rootmodels.cost import network_cost
-from rootmodels.variants import VARIANTS, get_variant
-from rootmodels.weights_info import weights_path
+from rootmodels.variants import get_variant
+from rootmodels.weights_info import weights_path, with_weights
 
 Rates = Mapping[tuple[str, str, str, int], list[float]]
 """Images/s per round, by engine, precision, variant and rows."""
@@ -80,7 +80,7 @@ def variants_table(rates: Rates) -> str:
 
 def accuracy_table() -> str:
     """Accuracy by precision of the shipped weights, as ``rootserve.server.calibrate`` measured it."""
-    found = [read_calibration(path) for name in VARIANTS if (path := weights_path(name)).exists()]
+    found = [read_calibration(weights_path(name)) for name in with_weights()]
     precisions = list(dict.fromkeys(key for measured in found for key in measured.accuracy))
     lines = [
         [f"`{one.variant}`", *(f"{one.accuracy[key]:.4f}" for key in precisions)] for one in found

@@ -22,9 +22,9 @@ from rootmodels.calibration import Calibration, file_sha256, write_calibration
 from rootmodels.check_images import check_images
 from rootmodels.network import Network
 from rootmodels.ranges import measure_ranges
-from rootmodels.variants import NIN_VARIANTS, get_variant
+from rootmodels.variants import get_variant
 from rootmodels.weights import save_weights
-from rootmodels.weights_info import WeightsInfo, weights_path
+from rootmodels.weights_info import WeightsInfo, weights_path, with_weights
 from rootserve.server.engines.base import Engine, LoadSpec, Precision
 from rootserve.server.engines.registry import PRECISIONS, get_loader
 from rootserve.server.machine import cpu_count
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--device", default="cpu")
     add("--engines", default="openvino,torch")
     add("--precisions", default="fp32,bf16,int8")
-    add("--variants", default="", help="default: the trained ones, or all in the table of variants")
+    add("--variants", default="", help="default: those with weights")
     add("--rows", default="1,8,32", help="of a batch, in the table of engines")
     add("--threads", type=int, default=cpu_count())
     add("--rounds", type=int, default=25)
@@ -64,14 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _publish(args.markdown, args.table, accuracy_table())
         return
     precisions = args.precisions.split(",")
+    variants = args.variants.split(",") if args.variants else with_weights()
     if args.table == "engines":
         rows = [int(count) for count in args.rows.split(",")]
-        trained = [v.name for v in NIN_VARIANTS if weights_path(v.name).exists()]
-        variants = args.variants.split(",") if args.variants else trained
         engines = args.engines.split(",")
     else:
         rows = [SERVED_ROWS]
-        variants = args.variants.split(",") if args.variants else [v.name for v in NIN_VARIANTS]
         engines = args.engines.split(",")[:1]
     with tempfile.TemporaryDirectory() as folder:
         specs = {name: _spec(name, args.device, args.threads, Path(folder)) for name in variants}

@@ -27,8 +27,7 @@ from tritonclient.grpc import service_pb2_grpc
 from benchmarks.closed_loop import Load, random_images
 from benchmarks.rounds import machine
 from benchmarks.server_process import Server, serving
-from rootmodels.variants import NIN_VARIANTS
-from rootmodels.weights_info import weights_path
+from rootmodels.weights_info import weights_path, with_weights
 from rootserve.server.engines.base import LoadSpec, Precision
 from rootserve.server.engines.profiling import measure as measure_layers
 from rootserve.server.engines.registry import PRECISIONS, get_loader, get_profiler_loader
@@ -198,7 +197,7 @@ def memory(server: Server) -> dict[str, Any]:
 
 def start(settings: Settings, engine: str, precision: str) -> dict[str, Any]:
     """Seconds from the command to all fourteen NiN models being ready, and the memory held then."""
-    names = ",".join(variant.name for variant in NIN_VARIANTS)
+    names = ",".join(with_weights())
     began_s = time.perf_counter()
     with serving(server_command(settings, names, engine, precision), settings.log) as server:
         return {"ready_s": time.perf_counter() - began_s, **memory(server)}
@@ -223,12 +222,12 @@ def jobs(settings: Settings) -> Iterator[Job]:
         yield Job("layers", f"torch bf16 {model}", lambda s=spec: layers(s, many[0]))
     first = engines[0]
     for engine, precision in engines:
-        for variant in NIN_VARIANTS:
-            if variant.name not in PAIR:
-                spec = settings.spec(variant.name, precision)
+        for name in with_weights():
+            if name not in PAIR:
+                spec = settings.spec(name, precision)
                 yield Job(
                     "variants",
-                    f"{engine} {precision} {variant.name}",
+                    f"{engine} {precision} {name}",
                     lambda e=engine, s=spec: bare(settings, e, s, many[:1]),
                 )
     for engine, precision in engines[: len(settings.engines)]:

@@ -19,7 +19,6 @@ from pathlib import Path
 import torch
 
 from rootmodels.cifar10 import LabelledImages, read_cifar10
-from rootmodels.families import FAMILIES
 from rootmodels.network import Network
 from rootmodels.teacher import load_teacher
 from rootmodels.train_batches import Batches
@@ -30,7 +29,7 @@ from rootmodels.train_options import add_computing, chosen_computing
 from rootmodels.train_recipe import RECIPES, Recipe
 from rootmodels.train_run import Run, accuracy
 from rootmodels.train_teacher import held_out
-from rootmodels.variants import get_variant
+from rootmodels.variants import FAMILIES, get_variant
 
 Numbers = dict[str, float | int]
 
@@ -79,11 +78,11 @@ def measure(
 ) -> list[Measured]:
     """Train one network for each of the ``changes``, side by side, and measure them."""
     variant = get_variant(variant_name)
-    facts = FAMILIES[variant.family]
+    family = FAMILIES[variant.family]
     recipes = [replace(base, **CHANGES[change]) for change in changes]
     device = computing.device
     batches = Batches(
-        data[0], recipes[0], 0, device, colour=facts.mean, image_size=facts.image_size
+        data[0], recipes[0], 0, device, colour=family.mean, image_size=family.image_size
     )
     form = dense_form(dense_twin(variant), None, None, device, computing.compiled)
     runs = []

@@ -23,13 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rootmodels.cost import network_cost
+from rootmodels.families.resnet50 import RESNET50
 from rootmodels.processor import cpu_name
-from rootmodels.variants import RESNET50_VARIANTS, get_variant
+from rootmodels.variants import get_variant
 from rootserve.server.engines.base import Engine, LoadSpec
 from rootserve.server.engines.registry import get_loader
 from rootserve.server.machine import cpu_count
 
-VARIANTS = ",".join(variant.name for variant in RESNET50_VARIANTS if variant.paper)
+VARIANTS = ",".join(variant.name for variant in RESNET50.variants if variant.paper)
 _UNTIMED, _TIMED = 1, 3
 
 

@@ -24,7 +24,7 @@ from rootmodels.processor import cpu_name
 from rootmodels.train_run import accuracy
 from rootmodels.variants import VARIANTS
 from rootmodels.weights import load_weights
-from rootmodels.weights_info import weights_path
+from rootmodels.weights_info import weights_path, with_weights
 from rootserve.client.dataset import Dataset, read_dataset
 from rootserve.client.evaluate import accuracy as served_accuracy
 from rootserve.client.inference import AsyncClient
@@ -110,12 +110,13 @@ def write(path: Path, where: dict[str, object], results: Sequence[Row]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write; 1 if a served model is further from fp32 than its precision may be."""
     parser = argparse.ArgumentParser(description=__doc__)
-    trained = [name for name in VARIANTS if weights_path(name).exists()]
     parser.add_argument("--data", type=Path, required=True, help="CIFAR-10 in parquet")
     parser.add_argument(
         "--engines", default="openvino:fp32,torch:fp32", help="ENGINE:PRECISION,..."
     )
-    parser.add_argument("--models", default=",".join(trained), help="default: all with weights")
+    parser.add_argument(
+        "--models", default=",".join(with_weights()), help="default: all with weights"
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rows", type=int, default=25, help="images per request")
     parser.add_argument("--images", type=int, help="only the first ones")

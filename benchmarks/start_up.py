@@ -20,12 +20,12 @@ from pathlib import Path
 
 from benchmarks.rounds import machine, spread
 from benchmarks.server_process import serving
-from rootmodels.variants import NIN_VARIANTS
+from rootmodels.weights_info import with_weights
 from rootserve.client.address import parse_address
 from rootserve.client.top.source import fetch
 from rootserve.server.machine import cpu_count
 
-SETS = {"nin-root-16": ("nin-root-16",), "all 14 NiN": tuple(one.name for one in NIN_VARIANTS)}
+SETS = {"nin-root-16": ("nin-root-16",), "all 14 NiN": tuple(with_weights())}
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,8 @@ from rootmodels.train_fleet import Computing, Fleet, variants_fleet
 from rootmodels.train_job import hardware
 from rootmodels.train_options import add_computing, chosen_computing
 from rootmodels.train_recipe import Recipe
-from rootmodels.variants import NIN_VARIANTS, get_variant
+from rootmodels.variants import get_variant
+from rootmodels.weights_info import with_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ def ways(variants: Sequence[str], chosen: Computing, *, together: bool) -> list[
         Way(form, computing, (name,)) for form, computing in forms.items() for name in variants
     ]
     if together:
-        result.append(Way("side by side", chosen, tuple(row.name for row in NIN_VARIANTS)))
+        result.append(Way("side by side", chosen, tuple(with_weights())))
     return result
 
 

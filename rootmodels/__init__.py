@@ -1,4 +1,4 @@
-"""The networks: variant table, modules, cost, weights, data and training. Knows torch, never gRPC.
+"""The networks: families, modules, cost, weights, data and training. Knows torch, never gRPC.
 
 Importing this package, :mod:`rootmodels.variants`, :mod:`rootmodels.layers` or
 :mod:`rootmodels.cost` does not import torch.

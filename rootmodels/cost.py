@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from rootmodels.family import Variant
 from rootmodels.layer import Layer
 from rootmodels.layers import network_layers
-from rootmodels.variants import Variant
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from rootmodels.family import FamilyError, Variant
 from rootmodels.layers import network_layers
 from rootmodels.parameters import check_tensors
-from rootmodels.variants import VARIANTS, UnknownVariantError, Variant, get_variant
+from rootmodels.variants import VARIANTS, UnknownVariantError, get_variant
 from rootmodels.weights_info import (
     METADATA_KEY,
     WeightsError,
@@ -117,16 +118,8 @@ def read_classes(path: Path) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m rootmodels import", description=__doc__)
-    add = parser.add_argument
-    add("file", type=Path, metavar="FILE", help="safetensors file with a state dict")
-    add("--variant", required=True, metavar="NAME", help=", ".join(VARIANTS))
-    add("--classes", type=Path, metavar="FILE", help="names of the logits, one in a line")
-    add("--accuracy", type=float, help="top-1 accuracy, 0..1, as measured elsewhere")
-    add("--image-size", type=int, metavar="PIXELS", help="default: what the family takes")
-    add("--out", type=Path, default=Path("weights"), metavar="DIR", help="default: weights")
-    args = parser.parse_args(arguments)
     try:
+        args = _parser().parse_args(arguments)
         path = import_weights(
             args.file,
             get_variant(args.variant),
@@ -135,8 +128,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             accuracy=args.accuracy,
             size=args.image_size,
         )
-    except (UnknownVariantError, WeightsError) as error:
+    except (FamilyError, UnknownVariantError, WeightsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"{path}: serve it with rootserve-server --weights {args.out} --models {args.variant}")
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m rootmodels import", description=__doc__)
+    add = parser.add_argument
+    add("file", type=Path, metavar="FILE", help="safetensors file with a state dict")
+    add("--variant", required=True, metavar="NAME", help=", ".join(VARIANTS))
+    add("--classes", type=Path, metavar="FILE", help="names of the logits, one in a line")
+    add("--accuracy", type=float, help="top-1 accuracy, 0..1, as measured elsewhere")
+    add("--image-size", type=int, metavar="PIXELS", help="default: what the family takes")
+    add("--out", type=Path, default=Path("weights"), metavar="DIR", help="default: weights")
+    return parser

@@ -1,7 +1,8 @@
-"""One layer of a network as plain data, and how to find one by its name."""
+"""One layer of a network as plain data, how to find one by its name, and whether layers fit together."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -22,7 +23,7 @@ class Layer:
     """
 
     name: str
-    """The paper's name."""
+    """The paper's name, where it has one."""
     kind: Kind
     kernel: int
     in_channels: int
@@ -40,9 +41,9 @@ class Layer:
     paper_bias: bool = False
     """Whether the paper's FLOPS count a bias that this network has not."""
     path: str = ""
-    """Where it is in the torch module, which for ResNet-50 is torchvision's name of it."""
+    """Where it is in the torch module and in weights files; those of ResNet-50 are torchvision's."""
     norm: str = ""
-    """Where its batch normalisation is; "" if it has none."""
+    """Where a convolution's batch normalisation is; "" if it has none."""
 
     @property
     def has_weights(self) -> bool:
@@ -69,3 +70,62 @@ def last_uses(layers: Sequence[Layer]) -> dict[str, tuple[str, ...]]:
         layer.name: tuple(name for name in layer.inputs if user[name] == layer.name)
         for layer in layers
     }
+
+
+def check_graph(layers: Sequence[Layer], image_size: int, classes: int) -> None:
+    """Refuse layers that do not fit together: no engine could build them, and their cost would be wrong.
+
+    Raises:
+        ValueError: naming the first such layer, what it has and what was expected.
+    """
+    made = {IMAGES: (3, image_size)}
+    flat: set[str] = set()
+    for layer in layers:
+        wanted = 2 if layer.kind == "add" else 1
+        if layer.name in made or len(layer.inputs) != wanted or not made.keys() >= {*layer.inputs}:
+            raise ValueError(
+                f"layer {layer.name!r} takes {layer.inputs}, expected a name of its own and {wanted} of "
+                f"{', '.join(made)}"
+            )
+        if layer.has_weights and not layer.path:
+            raise ValueError(f"layer {layer.name!r} has no path, expected one for its weights")
+        if flat.isdisjoint(layer.inputs) is (layer.kind == "linear"):
+            raise ValueError(
+                f"layer {layer.name!r} is {layer.kind}, expected a linear layer after a global average "
+                "or another linear layer, and there alone"
+            )
+        channels, size = made[layer.inputs[-1]]
+        filters = layer.out_channels if layer.has_weights else channels
+        for what, found, expected in (
+            ("inputs", made[layer.inputs[0]], (channels, size)),
+            ("in_channels", layer.in_channels, channels),
+            ("out_channels", layer.out_channels, filters),
+            ("groups", layer.groups, math.gcd(layer.groups, channels, filters)),
+            ("size", layer.size, _output_size(layer, size)),
+        ):
+            if found != expected:
+                raise ValueError(f"layer {layer.name!r} has {what} {found}, expected {expected}")
+        if layer.size < 1:
+            raise ValueError(f"layer {layer.name!r} has nothing left of the image")
+        made[layer.name] = layer.out_channels, layer.size
+        if layer.kind in ("global_avg_pool", "linear"):
+            flat.add(layer.name)
+    last = layers[-1].name if layers else IMAGES
+    if last not in flat or made[last] != (classes, 1):
+        raise ValueError(
+            f"the last layer is {last!r}, expected a global average or a linear layer of {classes}"
+        )
+
+
+def _output_size(layer: Layer, size: int) -> int:
+    """Height and width of what ``layer`` makes of maps of ``size``, as torch has it."""
+    if layer.kind in ("linear", "global_avg_pool"):
+        return 1
+    if layer.kind == "add":
+        return size
+    room = size + 2 * layer.padding - layer.kernel
+    if not layer.ceil:
+        return room // layer.stride + 1
+    steps = -(-room // layer.stride)
+    # No window begins beyond the image.
+    return steps + (steps * layer.stride < size + layer.padding)

@@ -6,18 +6,9 @@ gives the logits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-
-from rootmodels.families import FAMILIES
+from rootmodels.family import Variant
 from rootmodels.layer import Layer
-from rootmodels.layers_nin import nin_layers
-from rootmodels.layers_resnet50 import resnet50_layers
-from rootmodels.variants import Family, Variant
-
-_BUILDERS: Mapping[Family, Callable[[Variant, int, int], Iterator[Layer]]] = {
-    "nin": nin_layers,
-    "resnet50": resnet50_layers,
-}
+from rootmodels.variants import FAMILIES
 
 
 def network_layers(
@@ -26,13 +17,11 @@ def network_layers(
     """The layers of ``variant`` in the order they run.
 
     Args:
-        variant: A row of the variant table.
+        variant: One of a family.
         image_size: Height and width of its images in pixels; without, the family's.
         classes: Number of logits; without, the family's.
+
+    Raises:
+        FamilyError: As :meth:`rootmodels.family.Family.network`.
     """
-    facts = FAMILIES[variant.family]
-    return tuple(
-        _BUILDERS[variant.family](
-            variant, image_size or facts.image_size, classes or len(facts.classes)
-        )
-    )
+    return FAMILIES[variant.family].network(variant, image_size, classes)

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from rootmodels.families import FAMILIES
+from rootmodels.family import Variant
 from rootmodels.layer import IMAGES, Layer, last_uses
 from rootmodels.layers import network_layers
 from rootmodels.parameters import FoldedNetwork
-from rootmodels.variants import Variant
+from rootmodels.variants import FAMILIES
 
 
 class Network(nn.Module):
@@ -41,17 +41,19 @@ class Network(nn.Module):
         super().__init__()
         self.variant = variant
         self.layers = network_layers(variant, image_size, classes)
-        facts = FAMILIES[variant.family]
-        for name, values in (("mean", facts.mean), ("std", facts.std)):
+        family = FAMILIES[variant.family]
+        for name, values in (("mean", family.mean), ("std", family.std)):
             tensor = torch.tensor(values, device="cpu").view(1, 3, 1, 1)
             self.register_buffer(name, tensor, persistent=False)
         for layer in self.layers:
             if layer.kind == "conv":
-                norm = nn.Identity() if folded else nn.BatchNorm2d(layer.out_channels)
                 _attach(self, layer.path, _convolution(layer, bias=layer.bias or folded))
-                _attach(self, layer.norm, norm)
+                if layer.norm:
+                    norm = nn.Identity() if folded else nn.BatchNorm2d(layer.out_channels)
+                    _attach(self, layer.norm, norm)
             elif layer.kind == "linear":
-                _attach(self, layer.path, nn.Linear(layer.in_channels, layer.out_channels))
+                linear = nn.Linear(layer.in_channels, layer.out_channels, bias=layer.bias or folded)
+                _attach(self, layer.path, linear)
             if layer.has_weights and not folded:
                 _initialise(self.get_submodule(layer.path), layer)
         self._last_uses = last_uses(self.layers)

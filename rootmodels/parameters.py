@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
+from rootmodels.family import Variant
 from rootmodels.layer import Layer
 from rootmodels.layers import network_layers
-from rootmodels.variants import Variant, get_variant
+from rootmodels.variants import get_variant
 from rootmodels.weights_info import WeightsError, WeightsInfo, class_names, image_size, read_info
 
 NORM_EPSILON = 1e-5

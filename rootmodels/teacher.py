@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rootmodels.families import FAMILIES
+from rootmodels import cifar10_facts as cifar10
 from rootmodels.weights import load_weights
 from rootmodels.weights_info import WeightsError, class_names, publish, read_info
 
@@ -60,8 +60,7 @@ class Teacher(nn.Module):
 
     def __init__(self, classes: int = 10) -> None:
         super().__init__()
-        facts = FAMILIES["nin"]
-        for name, values in (("mean", facts.mean), ("std", facts.std)):
+        for name, values in (("mean", cifar10.MEAN), ("std", cifar10.STD)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
         self.stem = _convolution(3, WIDTHS[0])
         pairs = itertools.pairwise(WIDTHS)

@@ -18,15 +18,15 @@ from pathlib import Path
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from rootmodels import cifar10_facts as cifar10
 from rootmodels.cifar10 import LabelledImages
-from rootmodels.families import FAMILIES
 from rootmodels.teacher import load_teachers
 from rootmodels.train_data import read_training_data
 from rootmodels.train_fleet import Fleet
 from rootmodels.train_job import Options, OutOfTimeError, Training, init_path, new_fleet, say
 from rootmodels.train_options import add_computing, chosen_computing
 from rootmodels.train_recipe import RECIPES, Recipe, with_numbers
-from rootmodels.variants import NIN_VARIANTS, VARIANTS, UnknownVariantError, get_variant
+from rootmodels.variants import FAMILIES, VARIANTS, UnknownVariantError, get_variant
 from rootmodels.weights import load_weights, save_weights
 from rootmodels.weights_info import PRETRAINED_DIR, WeightsError, read_info, weights_path
 from rootserve.pictures import DataError
@@ -165,13 +165,17 @@ def keep_freed_memory() -> None:
 
 
 def short_of_paper(folder: Path) -> list[str]:
-    """Network-in-Network variants whose weights in ``folder`` miss the paper's accuracy, or are not there.
+    """Variants on CIFAR-10 whose weights in ``folder`` miss the paper's accuracy, or are not there.
 
-    Those without weights come first, then those that miss most; a variant that the paper's Table 8 does not
-    have counts as missing its own weights only.
+    Those without weights come first, then those that miss most; in a family that the paper has, a variant
+    that it does not have counts as missing its own weights only.
     """
+    in_paper = {one.family for one in VARIANTS.values() if one.paper}
     missed = {}
-    for variant in NIN_VARIANTS:
+    for variant in VARIANTS.values():
+        family = FAMILIES[variant.family]
+        if family.name not in in_paper or family.classes != cifar10.CLASSES:
+            continue
         path = weights_path(variant.name, folder)
         got = (read_info(path).accuracy or 0.0) if path.exists() else 0.0
         wanted = variant.paper.accuracy if variant.paper else 0.0
@@ -191,12 +195,13 @@ def one_image_size(names: Iterable[str], asked: int | None) -> int:
             raise DataError(f"--image-size is {asked}, expected 16 to 1024")
         return asked
     families = sorted({get_variant(name).family for name in names})
-    if len(families) > 1:
+    sizes = {FAMILIES[name].image_size for name in families}
+    if len(sizes) > 1:
         raise DataError(
             f"variants of {' and '.join(families)} take images of different sizes: "
             "expected variants of one family, or --image-size"
         )
-    return FAMILIES[families[0]].image_size
+    return sizes.pop()
 
 
 def parser() -> argparse.ArgumentParser:
@@ -245,10 +250,8 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status."""
-    began = time.monotonic()
-    args = parser().parse_args(arguments)
+def _chosen_recipe(args: argparse.Namespace) -> Recipe:
+    """The numbers that were asked for; ends the program where they, or what to train, make no sense."""
     recipe = RECIPES[args.recipe]
     try:
         recipe = with_numbers(recipe, args.set)
@@ -262,9 +265,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser().error(f"teacher_share is {recipe.teacher_share}, expected --teacher FILE")
     if bool(args.variants) == args.short_of_paper:
         parser().error("expected variants or --short-of-paper, one of the two")
-    computing = chosen_computing(args)
-    keep_freed_memory()
+    return recipe
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    began = time.monotonic()
     try:
+        args = parser().parse_args(arguments)
+        recipe = _chosen_recipe(args)
+        computing = chosen_computing(args)
+        keep_freed_memory()
         jobs = jobs_of(args.variants or short_of_paper(args.out), args.seeds)
         if not jobs:
             return 0

@@ -97,6 +97,15 @@ class Batches:
         self._holes = torch.zeros(2, size, dtype=torch.int64, device=device)
         self._share = torch.zeros((), device=device)
 
+    @property
+    def sides(self) -> set[int]:
+        """Height and width of the images that networks see in the course of a training, in pixels."""
+        crops = (self.recipe.crop(step, 1)[0] for step in (0, 1))
+        return {self._scaled_side(self._pixels(crop)) for crop in crops}
+
+    def _scaled_side(self, size: int) -> int:
+        return round(size * self._image_size / self._side)
+
     def choose(self, step: int, steps: int) -> int:
         """Say which images :meth:`take` gives, those of ``step`` of ``steps``; returns their side."""
         epoch, index = divmod(step, self.steps_per_epoch)
@@ -119,7 +128,7 @@ class Batches:
         if self.recipe.cutout:
             images = cut_out(images, self._holes, self._pixels(self.recipe.cutout), self._colour)
         if self._side != self._image_size:
-            images = scaled(images, round(size * self._image_size / self._side))
+            images = scaled(images, self._scaled_side(size))
         if not self.recipe.mixup:
             return Batch(images, labels)
         images = images.float()

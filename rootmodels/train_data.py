@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rootmodels.cifar10 import LabelledImages, read_cifar10
-from rootmodels.families import CIFAR10_CLASSES
+from rootmodels.cifar10_facts import CLASSES as CIFAR10_CLASSES
 from rootmodels.image_folder import class_folders, is_image_folder, read_image_folder
 
 

@@ -2,20 +2,24 @@
 
 A convolution with filter groups is a dense one whose weight is zero where the groups do not connect. The
 parameter stays the grouped one: the dense weight is made of it in each step, and the gradient that comes back
-through that is the grouped gradient. Moreover, with dense weights all variants of a family are the same
-network with other numbers: one compilation serves them all.
+through that is the grouped gradient. Moreover, with dense weights variants that differ in their groups alone
+are the same network with other numbers: one compilation serves them all.
 """
 
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from rootmodels.family import Variant
+from rootmodels.layer import Layer
+from rootmodels.layers import network_layers
 from rootmodels.network import Network
-from rootmodels.variants import VARIANTS, Variant
+from rootmodels.variants import FAMILIES
 
 
 def dense_weight(weight: Tensor, groups: int) -> Tensor:
@@ -31,20 +35,21 @@ def dense_weight(weight: Tensor, groups: int) -> Tensor:
 
 
 def dense_twin(variant: Variant) -> Variant:
-    """The variant of the same family, and the same strides, that has no groups."""
-    return next(
-        other
-        for other in VARIANTS.values()
-        if (other.family, other.stride_on) == (variant.family, variant.stride_on)
-        and other.topology == "orig"
-    )
+    """The first variant of the family that is the same network but for its groups; it stands for them all."""
+    own = _without_groups(variant)
+    variants = FAMILIES[variant.family].variants
+    return next(other for other in variants if _without_groups(other) == own)
+
+
+def _without_groups(variant: Variant) -> list[Layer]:
+    return [replace(layer, groups=1) for layer in network_layers(variant)]
 
 
 class DenseForm:
-    """The forward pass of every variant of one family, with dense weights.
+    """The forward pass of all variants that have one twin, with dense weights.
 
     Args:
-        twin: The one without groups, see :func:`dense_twin`.
+        twin: See :func:`dense_twin`.
         image_size: Height and width of its images in pixels; None for the family's.
         classes: Number of logits; None for the family's.
         device: Where it computes.
@@ -61,6 +66,9 @@ class DenseForm:
         compiled: bool,
     ) -> None:
         self._network = Network(twin, image_size, classes).to(device).train()
+        for part in self._network.modules():
+            if isinstance(part, nn.Conv2d):
+                part.groups = 1
         self._call = self._apply
         if compiled:
             self._call = torch.compile(self._apply, dynamic=False, fullgraph=True)

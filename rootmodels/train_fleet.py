@@ -16,13 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from rootmodels.cifar10 import LabelledImages
-from rootmodels.families import FAMILIES
+from rootmodels.family import FamilyError
+from rootmodels.layers import network_layers
 from rootmodels.network import Network
 from rootmodels.train_batches import Batch, Batches
 from rootmodels.train_dense import DenseForm, dense_form, dense_twin
 from rootmodels.train_recipe import Recipe, one_cycle
 from rootmodels.train_run import Run, computing_in
-from rootmodels.variants import get_variant
+from rootmodels.variants import FAMILIES, get_variant
+from rootserve.pictures import DataError
 
 STREAMS = 3
 _WARM_UP_STEPS = 2
@@ -218,7 +220,7 @@ def variants_fleet(  # noqa: PLR0913 - each is said once, by whoever begins a tr
     classes: int | None = None,
     teacher: nn.Module | None = None,
 ) -> Fleet:
-    """A fleet of variants of one family with random weights drawn from ``seed``.
+    """A fleet of variants with random weights drawn from ``seed``.
 
     Args:
         names: The variants.
@@ -227,34 +229,42 @@ def variants_fleet(  # noqa: PLR0913 - each is said once, by whoever begins a tr
         data: The training set.
         computing: How to compute.
         image_size: Height and width of the images that the networks are for, in pixels; without, the
-            family's. Images of another size are scaled once they are cropped.
+            first one's family's. Images of another size are scaled once they are cropped.
         classes: Number of logits; without, the family's.
         teacher: As of :class:`Fleet`.
 
     Raises:
         UnknownVariantError: There is no such variant.
-        DataError: The training set is smaller than one batch.
+        DataError: The training set is smaller than one batch, or a variant cannot take the smaller images
+            that the recipe begins with.
     """
     variants = [get_variant(name) for name in names]
-    facts = FAMILIES[variants[0].family]
+    family = FAMILIES[variants[0].family]
     batches = Batches(
         data,
         recipe,
         seed,
         computing.device,
-        colour=facts.mean,
-        image_size=image_size or facts.image_size,
+        colour=family.mean,
+        image_size=image_size or family.image_size,
     )
-    form = None
-    if computing.dense or computing.compiled:
-        form = dense_form(
-            dense_twin(variants[0]), image_size, classes, computing.device, computing.compiled
-        )
     runs = []
     for variant in variants:
+        for side in batches.sides:
+            try:
+                network_layers(variant, side, classes)
+            except FamilyError as error:
+                text = (
+                    f"the recipe has images of {side} pixels: {error}; expected another small_size"
+                )
+                raise DataError(text) from error
         torch.manual_seed(seed)
         model = Network(variant, image_size, classes).to(computing.device)
-        forward = None if form is None else _bound(form, model)
+        forward = None
+        if computing.dense or computing.compiled:
+            twin = dense_twin(variant)
+            form = dense_form(twin, image_size, classes, computing.device, computing.compiled)
+            forward = _bound(form, model)
         runs.append(
             Run(
                 model,

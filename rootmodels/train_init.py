@@ -46,11 +46,12 @@ def start_from(path: Path, model: Network) -> WeightsInfo:
         # A network of other classes: it begins with its own last layer.
         if layer.kind == "linear":
             for key in (f"{layer.path}.weight", f"{layer.path}.bias"):
-                if tensors[key].shape != own[key].shape:
+                if key in tensors and tensors[key].shape != own[key].shape:
                     tensors[key] = own[key]
     old = {name: part for name, part in source.named_modules() if isinstance(part, nn.Conv2d)}
     for name, conv in model.named_modules():
-        if isinstance(conv, nn.Conv2d) and conv.groups != old[name].groups:
+        # What the other variant has not is found out below.
+        if isinstance(conv, nn.Conv2d) and name in old and conv.groups != old[name].groups:
             if conv.groups % old[name].groups:
                 raise WeightsError(
                     f"{path}: {name} has {old[name].groups} groups in {info.variant}, expected a "

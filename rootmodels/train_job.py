@@ -14,14 +14,14 @@ from rich.progress import Progress, TaskID
 from torch import nn
 
 from rootmodels.cifar10 import LabelledImages
-from rootmodels.families import CIFAR10_CLASSES, FAMILIES
+from rootmodels.cifar10_facts import CLASSES as CIFAR10_CLASSES
 from rootmodels.network import Network
 from rootmodels.processor import cpu_name
 from rootmodels.train_fleet import Computing, Fleet, variants_fleet
 from rootmodels.train_init import start_from
 from rootmodels.train_recipe import Recipe
 from rootmodels.train_run import Run, accuracy
-from rootmodels.variants import get_variant
+from rootmodels.variants import FAMILIES, get_variant
 from rootmodels.weights import load_weights, save_weights
 from rootmodels.weights_info import WeightsInfo, image_size, read_info, weights_path
 
@@ -220,8 +220,8 @@ def _info(name: str, recipe: Recipe, seed: int, data_sha256: str, options: Optio
     Raises:
         WeightsError: The weights to start from cannot be read.
     """
-    facts = FAMILIES[get_variant(name).family]
-    own_size = options.image_size not in (None, facts.image_size)
+    family = FAMILIES[get_variant(name).family]
+    own_size = options.image_size not in (None, family.image_size)
     numbers = asdict(recipe)
     if options.teacher_name:
         numbers["teacher"] = options.teacher_name
@@ -235,7 +235,7 @@ def _info(name: str, recipe: Recipe, seed: int, data_sha256: str, options: Optio
         recipe=numbers,
         hardware=hardware(options.computing.device),
         precision="bf16" if options.computing.dtype == torch.bfloat16 else "fp32",
-        classes=options.classes if options.classes != facts.classes else (),
+        classes=options.classes if options.classes != family.classes else (),
         image_size=options.image_size if own_size else None,
     )
     if not options.init:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
+from rootmodels import cifar10_facts as cifar10
 from rootmodels.cifar10 import LabelledImages, read_cifar10
-from rootmodels.families import FAMILIES
 from rootmodels.teacher import Teacher, TeacherInfo, save_teacher
 from rootmodels.train_batches import Batches
 from rootmodels.train_fleet import Computing, Fleet
@@ -66,9 +66,8 @@ def train_teacher(
     classes = int(train.labels.max()) + 1
     torch.manual_seed(0)
     teacher = Teacher(classes).to(computing.device)
-    facts = FAMILIES["nin"]
     batches = Batches(
-        train, recipe, 0, computing.device, colour=facts.mean, image_size=facts.image_size
+        train, recipe, 0, computing.device, colour=cifar10.MEAN, image_size=cifar10.SIDE
     )
     forward = torch.compile(teacher, dynamic=False, fullgraph=True) if computing.compiled else None
     fleet = Fleet(

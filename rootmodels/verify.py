@@ -19,9 +19,10 @@ from pathlib import Path
 import torch
 
 from rootmodels.cifar10 import LabelledImages
+from rootmodels.family import FamilyError
 from rootmodels.train_data import read_test_data
 from rootmodels.train_run import accuracy
-from rootmodels.variants import VARIANTS, UnknownVariantError, get_variant
+from rootmodels.variants import UnknownVariantError, get_variant
 from rootmodels.weights import load_weights
 from rootmodels.weights_info import (
     PRETRAINED_DIR,
@@ -29,6 +30,7 @@ from rootmodels.weights_info import (
     image_size,
     read_info,
     weights_path,
+    with_weights,
 )
 from rootserve.pictures import DataError
 
@@ -87,8 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(arguments)
     try:
-        there = [name for name in VARIANTS if weights_path(name, args.weights).exists()]
-        names = [get_variant(name).name for name in args.variants] or there
+        names = [get_variant(name).name for name in args.variants] or with_weights(args.weights)
         if not names:
             raise WeightsError(f"{args.weights} holds no weights of a known variant")
         data = functools.cache(functools.partial(read_test_data, args.data))
@@ -98,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             path = weights_path(name, args.weights)
             size = image_size(get_variant(name), read_info(path))
             agreed.append(verify(path, data(size), device, args.tolerance))
-    except (DataError, UnknownVariantError, WeightsError) as error:
+    except (DataError, FamilyError, UnknownVariantError, WeightsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     wrong = agreed.count(False)

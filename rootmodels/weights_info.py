@@ -11,8 +11,9 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from rootmodels.families import FAMILIES
-from rootmodels.variants import Variant, get_variant
+from rootmodels.family import FamilyError, Variant
+from rootmodels.layers import network_layers
+from rootmodels.variants import FAMILIES, VARIANTS, get_variant
 
 PRETRAINED_DIR = Path(__file__).parent / "pretrained"
 """The weights shipped with the package, one ``<variant>.safetensors`` each."""
@@ -69,6 +70,11 @@ def weights_path(name: str, folder: Path = PRETRAINED_DIR) -> Path:
     return folder / f"{name}.safetensors"
 
 
+def with_weights(folder: Path = PRETRAINED_DIR) -> list[str]:
+    """The variants that have weights in ``folder``."""
+    return [name for name in VARIANTS if weights_path(name, folder).exists()]
+
+
 def class_names(variant: Variant, info: WeightsInfo | None) -> tuple[str, ...]:
     """What the logits of ``variant`` stand for, with the weights that ``info`` describes or without any."""
     return (info.classes if info else ()) or FAMILIES[variant.family].classes
@@ -109,9 +115,10 @@ def check_info(info: WeightsInfo) -> None:
 
     Raises:
         UnknownVariantError: if there is no such variant.
-        WeightsError: if a figure is out of its range, or a class has no name.
+        WeightsError: if a figure is out of its range, the variant takes no images of that size, or a class
+            has no name.
     """
-    get_variant(info.variant)
+    variant = get_variant(info.variant)
     if info.accuracy is not None and not 0.0 <= info.accuracy <= 1.0:
         raise WeightsError(f"accuracy is {info.accuracy}, expected 0 to 1")
     low, high = _IMAGE_SIZES
@@ -119,6 +126,11 @@ def check_info(info: WeightsInfo) -> None:
         raise WeightsError(f"image size is {info.image_size}, expected {low} to {high} pixels")
     if not all(isinstance(name, str) and name for name in info.classes):
         raise WeightsError("a class has no name")
+    if info.image_size is not None:
+        try:
+            network_layers(variant, info.image_size)
+        except FamilyError as error:
+            raise WeightsError(str(error)) from error
 
 
 def file_sha256(path: Path) -> str:

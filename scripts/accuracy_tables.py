@@ -14,8 +14,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rootmodels.cost import network_cost
-from rootmodels.variants import NIN_VARIANTS, Variant
-from rootmodels.weights_info import WeightsInfo, read_info, weights_path
+from rootmodels.family import Variant
+from rootmodels.variants import FAMILIES, get_variant
+from rootmodels.weights_info import WeightsInfo, read_info, weights_path, with_weights
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -25,8 +26,12 @@ SERVED = ROOT / "docs" / "figures" / "served-accuracy.json"
 
 def shipped() -> dict[str, WeightsInfo]:
     """Metadata of the weights that are there, by variant."""
-    names = [variant.name for variant in NIN_VARIANTS]
-    return {name: read_info(weights_path(name)) for name in names if weights_path(name).exists()}
+    return {name: read_info(weights_path(name)) for name in with_weights()}
+
+
+def variants() -> tuple[Variant, ...]:
+    """All of the family whose weights are shipped, the one without groups first."""
+    return FAMILIES[get_variant(with_weights()[0]).family].variants
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -39,9 +44,9 @@ def models_table(infos: dict[str, WeightsInfo]) -> str:
     """What each variant is and costs, and its accuracy."""
     head = ["model", "g2, g3", "parameters", "MACs", "FLOPs ratio"]
     head += ["accuracy in the paper", "shipped weights"]
-    orig = network_cost(NIN_VARIANTS[0]).flops_paper
+    orig = network_cost(variants()[0]).flops_paper
     rows = []
-    for variant in NIN_VARIANTS:
+    for variant in variants():
         name, cost = variant.name, network_cost(variant)
         row = [f"`{name}`", ", ".join(map(str, variant.groups)), f"{cost.params:,}"]
         row += [f"{cost.macs:,}", f"{orig / cost.flops_paper:.2f}", paper_accuracy(variant)]
@@ -54,7 +59,7 @@ def accuracy_table(infos: dict[str, WeightsInfo]) -> str:
     head = ["variant", "paper", "ours", "difference", "seeds", "epochs", "began with"]
     head += ["hardware", "minutes"]
     rows = []
-    for variant in NIN_VARIANTS:
+    for variant in variants():
         name = variant.name
         row = [f"`{name}`", paper_accuracy(variant)]
         info = infos.get(name)

@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2_grpc
 
 from rootmodels.cifar10 import read_cifar10
-from rootmodels.variants import NIN_VARIANTS
+from rootmodels.families.nin import NIN
 from rootmodels.weights_info import weights_path
 from rootserve.server.engines.base import LoadSpec
 from rootserve.server.engines.torch_eager import build_module
 from tests.support.server_process import ServerProcess, infer_request, logits, running_server
 
-NIN = [variant.name for variant in NIN_VARIANTS]
+NAMES = [variant.name for variant in NIN.variants]
 RESNET50 = "resnet50-root-64"
 
 
 @pytest.fixture(scope="module", params=["openvino", "torch"])
 def server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
-    names = ",".join([*NIN, RESNET50])
+    names = ",".join([*NAMES, RESNET50])
     arguments = (
         "--models",
         names,
@@ -51,7 +51,7 @@ def module_logits(name: str, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         return module(torch.from_numpy(images)).numpy()
 
 
-@pytest.mark.parametrize("name", NIN)
+@pytest.mark.parametrize("name", NAMES)
 def test_logits_are_the_modules_own_at_every_batch_size(
     server: ServerProcess, images: NDArray[np.uint8], name: str
 ) -> None:

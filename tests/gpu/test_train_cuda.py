@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from rootmodels.cifar10 import LabelledImages, read_cifar10
+from rootmodels.families.nin import NIN
 from rootmodels.teacher import Teacher
 from rootmodels.train import train
 from rootmodels.train_fleet import Computing, variants_fleet
 from rootmodels.train_job import Options, OutOfTimeError
 from rootmodels.train_recipe import Recipe
 from rootmodels.train_run import accuracy
-from rootmodels.variants import NIN_VARIANTS
 from rootmodels.weights_info import read_info, weights_path
 
 # What the compiler warns of differs from version to version, and is not about this code.
@@ -71,7 +71,7 @@ def test_steps_are_those_of_the_cpu(data: LabelledImages, computing: Computing) 
 
 @pytest.mark.quick
 def test_every_variant_does_a_step(data: LabelledImages) -> None:
-    fleet = variants_fleet([row.name for row in NIN_VARIANTS], RECIPE, 0, data, CAPTURED)
+    fleet = variants_fleet([row.name for row in NIN.variants], RECIPE, 0, data, CAPTURED)
     before = [run.model.state_dict()["body.conv2a.conv.weight"].clone() for run in fleet.runs]
     fleet.train_step()
     for run, weight in zip(fleet.runs, before, strict=True):

@@ -3,10 +3,11 @@ import torch
 from torch import nn
 
 from rootmodels.cost import network_cost
-from rootmodels.families import FAMILIES
+from rootmodels.families.nin import NIN
+from rootmodels.family import Variant
 from rootmodels.layer import IMAGES, find_layer
 from rootmodels.network import Network
-from rootmodels.variants import NIN_VARIANTS, Variant, get_variant
+from rootmodels.variants import get_variant
 
 
 def images(rows: int, seed: int = 0) -> torch.Tensor:
@@ -30,7 +31,7 @@ def lived_in(variant: Variant) -> Network:
     return model.eval()
 
 
-@pytest.mark.parametrize("variant", NIN_VARIANTS, ids=lambda variant: variant.name)
+@pytest.mark.parametrize("variant", NIN.variants, ids=lambda variant: variant.name)
 class TestEveryVariant:
     @torch.inference_mode()
     def test_folding_keeps_the_outputs(self, variant: Variant) -> None:
@@ -98,7 +99,7 @@ def test_an_image_of_the_mean_colour_is_zero_after_normalisation() -> None:
     model = Network(get_variant("nin-orig")).eval()
     seen = {}
     model.body.conv1a.conv.register_forward_pre_hook(lambda _, args: seen.update(x=args[0]))
-    mean = torch.tensor(FAMILIES["nin"].mean).view(1, 3, 1, 1).expand(1, 3, 32, 32)
+    mean = torch.tensor(NIN.mean).view(1, 3, 1, 1).expand(1, 3, 32, 32)
     model(mean)
     assert seen["x"].abs().max() == 0
     assert seen["x"].is_contiguous(memory_format=torch.channels_last)

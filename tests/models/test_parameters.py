@@ -3,10 +3,12 @@
 import pytest
 import torch
 
+from rootmodels.families.nin import NIN
+from rootmodels.family import Variant
 from rootmodels.layers import network_layers
 from rootmodels.network import Network
 from rootmodels.parameters import load_network, random_network
-from rootmodels.variants import NIN_VARIANTS, Variant, get_variant
+from rootmodels.variants import get_variant
 from rootmodels.weights import load_weights
 from rootmodels.weights_info import WeightsError, weights_path
 
@@ -30,7 +32,7 @@ def test_a_module_made_from_parameters_has_them_all() -> None:
         torch.testing.assert_close(module(images), folded(images), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("variant", NIN_VARIANTS, ids=lambda variant: variant.name)
+@pytest.mark.parametrize("variant", NIN.variants, ids=lambda variant: variant.name)
 def test_random_parameters_have_the_fan_of_one_group(variant: Variant) -> None:
     parameters = random_network(variant).parameters
     for layer in network_layers(variant):

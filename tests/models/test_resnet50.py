@@ -9,11 +9,13 @@ from torch.nn import functional as f
 from rootmodels.analysis.capture import Capture
 from rootmodels.analysis.covariance import covariance
 from rootmodels.analysis.layers import Stage, network_plan
+from rootmodels.families.resnet50 import RESNET50
+from rootmodels.family import Variant
 from rootmodels.layer import find_layer
 from rootmodels.layers import network_layers
 from rootmodels.network import Network
 from rootmodels.parameters import random_network
-from rootmodels.variants import RESNET50_VARIANTS, Variant, get_variant
+from rootmodels.variants import get_variant
 from tests.support.plain_resnet50 import reference_logits, torchvision_layout
 
 
@@ -43,7 +45,7 @@ def test_the_state_dict_is_laid_out_as_torchvisions(name: str) -> None:
     assert {key: tuple(value.shape) for key, value in state.items()} == torchvision_layout()
 
 
-@pytest.mark.parametrize("variant", RESNET50_VARIANTS, ids=lambda variant: variant.name)
+@pytest.mark.parametrize("variant", RESNET50.variants, ids=lambda variant: variant.name)
 @torch.inference_mode()
 def test_logits_are_those_of_a_plain_implementation_also_folded(variant: Variant) -> None:
     model = lived_in(variant)
@@ -104,7 +106,7 @@ def test_layers_are_found_by_either_name() -> None:
 
 
 def test_the_names_of_the_family() -> None:
-    names = [variant.name for variant in RESNET50_VARIANTS]
+    names = [variant.name for variant in RESNET50.variants]
     roots = [f"resnet50-root-{2**power}" for power in range(1, 7)]
     assert names == ["resnet50-orig", *roots, "resnet50-v1.5"]
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rootmodels.cifar10 import LabelledImages, read_cifar10
-from rootmodels.families import FAMILIES
+from rootmodels.families.nin import NIN
 from rootmodels.network import Network
 from rootmodels.train import jobs_of, main, short_of_paper, train
 from rootmodels.train_batches import Batches, crop, cut_out, pad
@@ -37,7 +37,7 @@ NAME = "nin-root-16"
 
 
 def batches(recipe: Recipe, seed: int, data: LabelledImages) -> Batches:
-    return Batches(data, recipe, seed, CPU.device, colour=FAMILIES["nin"].mean, image_size=32)
+    return Batches(data, recipe, seed, CPU.device, colour=NIN.mean, image_size=32)
 
 
 def alone(recipe: Recipe, data: LabelledImages) -> Fleet:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rootmodels.cifar10 import LabelledImages, read_cifar10
-from rootmodels.families import FAMILIES
+from rootmodels.families.nin import NIN
 from rootmodels.network import Network
 from rootmodels.teacher import Teacher, TeacherInfo, load_teacher, load_teachers, save_teacher
 from rootmodels.train_batches import Batch
@@ -22,7 +22,7 @@ from rootmodels.train_job import Options, Training
 from rootmodels.train_recipe import Recipe
 from rootmodels.train_run import Run, accuracy
 from rootmodels.train_teacher import held_out, train_teacher
-from rootmodels.variants import NIN_VARIANTS, VARIANTS
+from rootmodels.variants import VARIANTS
 from rootmodels.weights_info import PRETRAINED_DIR, WeightsError, read_info
 
 RECIPE = Recipe(epochs=2, batch_size=16, small_share=0.0)
@@ -62,7 +62,7 @@ def test_a_grouped_convolution_is_a_dense_one_whose_weights_are_zero_between_gro
 def test_every_variant_has_a_twin_without_groups(name: str) -> None:
     twin = dense_twin(VARIANTS[name])
     assert set(twin.groups) == {1}
-    assert (twin.family, twin.stride_on) == (VARIANTS[name].family, VARIANTS[name].stride_on)
+    assert (twin.family, twin.revision) == (VARIANTS[name].family, VARIANTS[name].revision)
 
 
 def test_variants_side_by_side_are_as_alone(tiny: LabelledImages) -> None:
@@ -97,9 +97,9 @@ def test_one_compilation_serves_all_variants(
     monkeypatch.setattr(
         torch, "compile", lambda what, **how: _compile(what, **(how | {"backend": backend}))
     )
-    form = DenseForm(NIN_VARIANTS[0], None, None, CPU.device, compiled=True)
+    form = DenseForm(NIN.variants[0], None, None, CPU.device, compiled=True)
     images = torch.from_numpy(tiny.images[:4])
-    for variant in NIN_VARIANTS:
+    for variant in NIN.variants:
         network = Network(variant).train()
         found = form(network, images)
         network.load_state_dict(Network(variant).state_dict() | network.state_dict())
@@ -238,7 +238,7 @@ def test_a_teacher_of_other_classes_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_teacher_sees_what_the_networks_see() -> None:
-    facts = FAMILIES["nin"]
+    facts = NIN
     teacher = Teacher().eval()
     grey = torch.tensor(facts.mean).view(1, 3, 1, 1).expand(1, 3, 32, 32)
     seen: list[Tensor] = []

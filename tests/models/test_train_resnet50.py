@@ -10,7 +10,7 @@ from PIL import Image
 
 from rootmodels import image_folder, verify
 from rootmodels.cifar10 import LabelledImages, read_cifar10
-from rootmodels.families import CIFAR10_CLASSES
+from rootmodels.cifar10_facts import CLASSES as CIFAR10_CLASSES
 from rootmodels.network import Network
 from rootmodels.train import main, train
 from rootmodels.train_batches import Batch, scaled

@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 from rootmodels.cost import network_cost
-from rootmodels.variants import RESNET50_VARIANTS, VARIANTS
+from rootmodels.families.resnet50 import RESNET50
+from rootmodels.variants import VARIANTS
 from rootmodels.weights_info import read_info, weights_path
 
 ROOT = Path(__file__).parents[2]
@@ -39,8 +40,8 @@ def test_the_table_of_the_other_family_is_true() -> None:
     section = text.partition("<!-- resnet50 models")[2].partition("<!-- end of resnet50")[0]
     lines = [line for line in section.splitlines() if line.startswith("| `")]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    orig = network_cost(RESNET50_VARIANTS[0])
-    for row, variant in zip(rows, RESNET50_VARIANTS, strict=True):
+    orig = network_cost(RESNET50.variants[0])
+    for row, variant in zip(rows, RESNET50.variants, strict=True):
         cost, paper = network_cost(variant), variant.paper
         assert row == [
             f"`{variant.name}`",
@@ -58,3 +59,12 @@ def test_links_and_pictures_exist() -> None:
         for target in re.findall(r"\]\(([^)#]+)", document.read_text()):
             if not target.startswith("http"):
                 assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_the_family_that_is_shown_is_the_one_that_is_tested() -> None:
+    page = (ROOT / "docs" / "families.md").read_text()
+    shown = re.findall(r"```(toml|python)\n(.*?)```", page, re.DOTALL)
+    assert len(shown) == 3
+    files = {"toml": "pyproject.toml", "python": "vgg11.py"}
+    for language, block in shown:
+        assert block in (ROOT / "examples" / "vgg11" / files[language]).read_text()

@@ -13,14 +13,17 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from rootmodels.families import FAMILIES
+from rootmodels.cost import network_cost
 from rootmodels.image_folder import read_image_folder
 from rootmodels.parquet_images import ParquetImages
-from rootmodels.variants import get_variant
+from rootmodels.variants import FAMILIES, get_variant
+from rootmodels.weights_info import WeightsInfo
+from rootserve.client.catalog import read_model
 from rootserve.client.dataset import read_dataset
 from rootserve.client.images import encode_pictures, read_image
-from rootserve.client.images import short_side as shorter_in_client
-from rootserve.server.workers.pictures import decode_picture, short_side
+from rootserve.server.models import Model, ModelCard
+from rootserve.server.wire.catalog import model_message
+from rootserve.server.workers.pictures import decode_picture
 
 Pixels = NDArray[np.uint8]
 SIDE = 32
@@ -148,6 +151,14 @@ def test_every_reader_sees_the_same(
     np.testing.assert_array_equal(read(name, content, tmp_path), expected)
 
 
+def told_by_the_catalogue(name: str, side: int) -> int:
+    """What a client learns of a model whose weights are for images of ``side`` pixels."""
+    info = WeightsInfo(name, None, 0, 0, 0, "", {}, image_size=side)
+    variant = get_variant(name)
+    card = ModelCard(variant, network_cost(variant, side), None, info)
+    return read_model(model_message(Model(card))).short_side
+
+
 @pytest.mark.parametrize("size", [(90, 61), (61, 90), (40, 40), (700, 500)])
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 @pytest.mark.parametrize(("family", "side"), [("nin", 32), ("resnet50", 56)])
@@ -156,8 +167,8 @@ def test_the_client_crops_and_resizes_as_the_server(
 ) -> None:
     content = file_of(scene().resize(size, Image.Resampling.BICUBIC), kind)
     (tmp_path / "picture").write_bytes(content)
-    shorter = shorter_in_client(family, side)
-    assert shorter == short_side(FAMILIES[get_variant(f"{family}-orig").family], side)
+    shorter = told_by_the_catalogue(f"{family}-orig", side)
+    assert shorter == FAMILIES[family].short_side(side)
     ours = read_image(tmp_path / "picture", side, shorter)
     np.testing.assert_array_equal(ours, decode_picture(content, side, shorter, 10**6))
     if family == "nin":

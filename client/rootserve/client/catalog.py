@@ -47,10 +47,14 @@ class Model:
     image_size: int
     classes: Sequence[str]
     paper: PaperFigures | None
+    short_side: int | None = None
+    paper_rows: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The fields by name, ready for `json.dumps`."""
-        return asdict(self)
+        """The fields by name, ready for `json.dumps`; without those that only measuring needs."""
+        fields = asdict(self)
+        del fields["short_side"], fields["paper_rows"]
+        return fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,8 @@ def read_model(message: catalog_pb2.Model) -> Model:
         )
         if message.HasField("paper")
         else None,
+        short_side=message.short_side or None,
+        paper_rows=message.paper_rows or None,
     )
 
 

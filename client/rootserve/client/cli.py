@@ -181,8 +181,9 @@ def table8(  # noqa: PLR0913, PLR0917 - one per option of the command
         ),
     ] = None,
     family: Annotated[
-        str, typer.Option(metavar="NAME", help="Whose variants: nin or resnet50.")
-    ] = "nin",
+        str | None,
+        typer.Option(metavar="NAME", help="Whose variants [default: the first the server lists]."),
+    ] = None,
     rounds: Annotated[
         int, typer.Option(metavar="N", help="How often each variant has its turn.")
     ] = 7,
@@ -190,7 +191,7 @@ def table8(  # noqa: PLR0913, PLR0917 - one per option of the command
         int | None,
         typer.Option(
             metavar="N",
-            help="Images per batch [default: the paper's 128 (resnet50: 10), or the server's limit].",
+            help="Images per batch [default: as many as in the paper, or the server's limit].",
         ),
     ] = None,
     merge: Annotated[

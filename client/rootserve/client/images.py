@@ -23,14 +23,6 @@ _KEPT_SIDE = 4
 """A picture that is made smaller keeps so many times the pixels that the model takes."""
 
 
-def short_side(family: str, size: int) -> int:
-    """Pixels of the shorter side before the centre is cropped, for networks that take `size`.
-
-    As the server has it: ImageNet's networks see the middle 224 of 256, those of small images all.
-    """
-    return size * 256 // 224 if family == "resnet50" else size
-
-
 def read_image(path: Path, size: int, shorter: int | None = None) -> NDArray[np.uint8]:
     """Read one picture as uint8 [3, size, size], RGB, as the server reads those it is sent.
 

@@ -115,7 +115,8 @@ async def serve(settings: Settings) -> NoReturn:
     It also ends, with status 1, when its metrics endpoint has died.
 
     Raises:
-        StartError, SecurityError, ModelSelectionError, WeightsError: if the service cannot start.
+        FamilyError, ModelSelectionError, SecurityError, StartError, WeightsError: if the service cannot
+            start.
     """
     credentials, authorizer = _protection(settings)
     models = find_models(settings.weights)

@@ -20,16 +20,18 @@ from numpy.typing import NDArray
 from rootmodels.calibration import Calibration, accuracy_key, file_sha256, write_calibration
 from rootmodels.check_images import check_images
 from rootmodels.cifar10 import LabelledImages, read_cifar10
+from rootmodels.family import FamilyError
 from rootmodels.parquet_images import ParquetImages
 from rootmodels.processor import int8_weight_bits
 from rootmodels.ranges import measure_ranges
-from rootmodels.variants import VARIANTS, UnknownVariantError, get_variant
+from rootmodels.variants import UnknownVariantError, get_variant
 from rootmodels.weights_info import (
     PRETRAINED_DIR,
     WeightsError,
     image_size,
     read_info,
     weights_path,
+    with_weights,
 )
 from rootserve.pictures import DataError
 from rootserve.pictures.parquet import find_files
@@ -101,8 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
     try:
-        there = [name for name in VARIANTS if weights_path(name, args.weights).exists()]
-        names = [get_variant(name).name for name in args.variants] or there
+        names = [get_variant(name).name for name in args.variants] or with_weights(args.weights)
         if not names:
             raise WeightsError(f"{args.weights} holds no weights of a known variant")
         images = ParquetImages(find_files(args.data, "train")[0])
@@ -116,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             measured = calibrate(spec, training, test)
             figures = ", ".join(f"{key} {value:.4f}" for key, value in measured.accuracy.items())
             print(f"{name:12} accuracy over {len(test)} images: {figures}", flush=True)
-    except (DataError, UnknownVariantError, WeightsError) as error:
+    except (DataError, FamilyError, UnknownVariantError, WeightsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

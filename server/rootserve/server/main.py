@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import uvloop
 
+from rootmodels.family import FamilyError
 from rootmodels.weights_info import WeightsError
 from rootserve.server import logs
 from rootserve.server.app import serve
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logs.configure(settings)
         uvloop.run(serve(settings))
     except (
+        FamilyError,
         OptionError,
         ModelSelectionError,
         SecurityError,

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rootmodels.cost import Cost, network_cost
+from rootmodels.family import Family, Variant
 from rootmodels.layer import Layer
-from rootmodels.variants import VARIANTS, Variant
+from rootmodels.variants import FAMILIES, VARIANTS
 from rootmodels.weights_info import (
     WeightsError,
     WeightsInfo,
@@ -66,6 +67,11 @@ class ModelCard:
         """Channels, height and width of an image."""
         size = image_size(self.variant, self.info)
         return 3, size, size
+
+    @property
+    def family(self) -> Family:
+        """What it is a variant of."""
+        return FAMILIES[self.variant.family]
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -274,6 +280,7 @@ def find_models(weights: Path) -> Models:
 
     Raises:
         WeightsError: if a file there is no weights file, or one of another variant.
+        FamilyError: if an installed family cannot be used.
     """
     return Models(read_card(variant, weights) for variant in VARIANTS.values())
 

@@ -116,6 +116,7 @@ def test_a_server_of_both_kinds_is_refused(rootserve: Rootserve) -> None:
     ("arguments", "words"),
     [
         (("--rows", 65), "takes at most 64 in a batch"),
+        (("--family", "vgg"), "family 'vgg': expected nin"),
         (("--rounds", 0), "rounds 0: expected 1 to 1,000"),
         (("--json", "/nowhere/table8.json"), "/nowhere/table8.json: cannot be written"),
         (("--figure", "/nowhere/t.png"), "/nowhere/t.png: cannot be written"),

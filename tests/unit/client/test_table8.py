@@ -211,11 +211,6 @@ def test_a_plan_has_its_bounds(rounds: int, rows: int | None) -> None:
         Plan(rounds=rounds, rows=rows)
 
 
-def test_a_plan_is_for_one_of_the_families() -> None:
-    with pytest.raises(InputError, match="family 'vgg': expected nin or resnet50"):
-        Plan(family="vgg")
-
-
 @pytest.mark.parametrize("width", [80, 120])
 def test_names_are_whole_on_any_screen(width: int) -> None:
     rows = [

@@ -3,7 +3,8 @@
 import pytest
 
 from rootmodels.cost import network_cost
-from rootmodels.variants import NIN_VARIANTS, get_variant
+from rootmodels.families.nin import NIN
+from rootmodels.variants import get_variant
 
 # name, parameters, the paper's FLOPS (multiply-accumulates and one per bias), Table 8 as printed:
 # FLOPS in 10^8 and parameters in 10^5.
@@ -42,7 +43,7 @@ ORIG_LAYERS = [
 
 
 def test_the_table_has_every_variant() -> None:
-    assert [row[0] for row in TABLE_8] == [variant.name for variant in NIN_VARIANTS]
+    assert [row[0] for row in TABLE_8] == [variant.name for variant in NIN.variants]
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,12 @@ import sys
 
 import pytest
 
-from rootmodels.variants import NIN_VARIANTS, UnknownVariantError, get_variant
+from rootmodels.families.nin import NIN
+from rootmodels.variants import UnknownVariantError, get_variant
 
 
 def test_the_names_of_the_family() -> None:
-    assert [variant.name for variant in NIN_VARIANTS] == [
+    assert [variant.name for variant in NIN.variants] == [
         "nin-orig",
         *(f"nin-root-{degree}" for degree in (2, 4, 8, 16, 32)),
         *(f"nin-tree-{degree}" for degree in (2, 4, 8, 16)),
@@ -15,7 +16,7 @@ def test_the_names_of_the_family() -> None:
     ]
 
 
-@pytest.mark.parametrize("variant", NIN_VARIANTS, ids=lambda variant: variant.name)
+@pytest.mark.parametrize("variant", NIN.variants, ids=lambda variant: variant.name)
 def test_groups_follow_the_topology(variant) -> None:
     g = variant.degree
     expected = {

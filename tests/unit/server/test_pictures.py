@@ -3,6 +3,8 @@
 import io
 import struct
 import zlib
+from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -10,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from rootmodels.families import FAMILIES, FamilyFacts
-from rootserve.server.workers.pictures import Decoder, PictureError, decode_picture, short_side
+from rootmodels.variants import FAMILIES
+from rootserve.server.workers.pictures import Decoder, PictureError, decode_picture
 
 MEGAPIXEL = 1_000_000
 
@@ -69,14 +71,14 @@ def test_it_is_what_torchvision_evaluates_with(
 
 
 def test_imagenet_is_cropped_out_of_256_and_small_images_are_not_cropped() -> None:
-    assert short_side(FAMILIES["resnet50"], 224) == 256
-    assert short_side(FAMILIES["resnet50"], 160) == 182
-    assert short_side(FAMILIES["nin"], 32) == 32
+    assert FAMILIES["resnet50"].short_side(224) == 256
+    assert FAMILIES["resnet50"].short_side(160) == 182
+    assert FAMILIES["nin"].short_side(32) == 32
 
 
 def test_the_crop_is_a_fact_of_the_family_and_not_of_its_name() -> None:
-    other = FamilyFacts(32, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), ("a",))
-    assert short_side(other, 32) == 32
+    other = replace(FAMILIES["resnet50"], crop=Fraction(1))
+    assert other.short_side(224) == 224
 
 
 @pytest.mark.parametrize("options", [{"quality": 92}, {"quality": 92, "progressive": True}])

@@ -16,7 +16,6 @@ from rootserve.client.analysis.service import Dataset, Request, analyze, derive,
 from rootserve.client.analysis.sources import LocalImages, ServerImages, local_images
 from rootserve.client.credentials import Connection
 from rootserve.client.errors import InputError, Interrupted
-from rootserve.client.images import short_side
 from rootserve.client.inference import AsyncClient
 from rootserve.client.tables import console
 
@@ -127,8 +126,13 @@ async def _open(images: Images, client: AsyncClient, model: str) -> LocalImages 
         assert images.dataset is not None
         return ServerImages(images.dataset, images.skip, images.number)
     entry = await client.model(model)
-    size, shorter = entry.image_size, short_side(entry.family, entry.image_size)
-    return local_images(images.data, size, shorter=shorter, skip=images.skip, take=images.number)
+    return local_images(
+        images.data,
+        entry.image_size,
+        shorter=entry.short_side,
+        skip=images.skip,
+        take=images.number,
+    )
 
 
 def _below(output: Output, folder: str) -> Output:

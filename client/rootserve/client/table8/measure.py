@@ -24,9 +24,8 @@ from rootserve.client.load.requests import random_images
 from rootserve.client.stopping import unless_stopped
 from rootserve.client.table8.rows import CATALOGUE, Column, Row, Table, Timing
 
-FAMILY = "nin"
-# The paper's batches.
-PAPER_ROWS = {"nin": 128, "resnet50": 10}
+# Images per batch for what the paper did not time.
+_ROWS = 128
 # Requests of a turn: the first one brings the model's weights back into the caches.
 _UNTIMED, _TIMED = 1, 3
 
@@ -36,41 +35,43 @@ class Plan:
     """How to measure.
 
     Args:
-        family: Whose variants: "nin" or "resnet50".
+        family: Whose variants; None takes the first that the server lists.
         rounds: How often each variant has its turn; at least 1.
-        rows: Images per batch; None takes the paper's 128 of Network-in-Network and 10 of ResNet-50,
-            or the server's limit if that is less.
+        rows: Images per batch; None takes as many as the paper timed, 128 of what it has not, or the
+            server's limit if that is less.
         data: Images and labels to measure the accuracy on; None takes the server's catalogue's.
 
     Raises:
         InputError: A value is out of its range.
     """
 
-    family: str = FAMILY
+    family: str | None = None
     rounds: int = 7
     rows: int | None = None
     data: Dataset | None = None
 
     def __post_init__(self) -> None:
-        if self.family not in PAPER_ROWS:
-            raise InputError(f"family {self.family!r}: expected {' or '.join(PAPER_ROWS)}")
         if not 1 <= self.rounds <= 1000:
             raise InputError(f"rounds {self.rounds}: expected 1 to 1,000")
         if self.rows is not None and self.rows < 1:
             raise InputError(f"rows {self.rows}: expected at least 1")
 
 
-async def survey(client: AsyncClient, family: str = FAMILY) -> Table:
+async def survey(client: AsyncClient, family: str | None = None) -> Table:
     """What the server's catalogue tells of a family: costs, accuracies, and no times.
 
+    Without a name, of the first that the server lists.
+
     Raises:
-        InputError: The server serves none of the family, or computes on CPUs and GPUs at once.
+        InputError: The server knows no such family or serves none of it, or computes on CPUs and GPUs at
+            once.
         ServerError: A request failed.
     """
     info = await client.server_info()
     models = await _models(client, family)
     if not any(_is_served(model) for model in models):
-        raise InputError(f"the server at {client.address} serves no model of the family {family}")
+        name = models[0].family if models else family
+        raise InputError(f"the server at {client.address} serves no model of the family {name}")
     rows = [
         Row(
             name=model.name,
@@ -125,10 +126,9 @@ async def measure(
     """
     stop = stop or asyncio.Event()
     info = await client.server_info()
-    served = {
-        model.name: model for model in await _models(client, plan.family) if _is_served(model)
-    }
-    rows = _rows(plan, info.max_batch_rows)
+    models = await _models(client, plan.family)
+    served = {model.name: model for model in models if _is_served(model)}
+    rows = _rows(plan, models, info.max_batch_rows)
     turns = _Turns(client, list(served.values()), rows, info)
     failure: RootserveError | None = None
     try:
@@ -157,8 +157,12 @@ async def measure(
     return Measured(replace(table, rows=filled), complete, failure)
 
 
-async def _models(client: AsyncClient, family: str) -> list[Model]:
-    return [model for model in await client.models() if model.family == family]
+async def _models(client: AsyncClient, family: str | None) -> list[Model]:
+    models = await client.models()
+    families = list(dict.fromkeys(model.family for model in models))
+    if family not in (None, *families):
+        raise InputError(f"family {family!r}: expected {' or '.join(families)}")
+    return [model for model in models if model.family == (family or families[0])]
 
 
 def _is_served(model: Model) -> bool:
@@ -272,9 +276,9 @@ def _column(workers: Sequence[Worker]) -> Column:
     return kinds.pop()
 
 
-def _rows(plan: Plan, most: int) -> int:
+def _rows(plan: Plan, models: Sequence[Model], most: int) -> int:
     if plan.rows is None:
-        return min(PAPER_ROWS[plan.family], most)
+        return min(next((model.paper_rows for model in models if model.paper_rows), _ROWS), most)
     if plan.rows > most:
         raise InputError(
             f"rows {plan.rows}: the server takes at most {most} in a batch (its --max-batch-rows)"

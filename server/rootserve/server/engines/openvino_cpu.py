@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from openvino import opset14 as ops
 from typing_extensions import override
 
-from rootmodels.families import FAMILIES
 from rootmodels.layer import IMAGES, Layer
 from rootmodels.parameters import FoldedNetwork, LayerParameters
 from rootmodels.processor import cpu_computes_bf16, int8_weight_bits
+from rootmodels.variants import FAMILIES
 from rootserve.server.engines.base import Engine, EngineError, Images, LoadSpec, Precision
 from rootserve.server.engines.openvino_convolution import Arithmetic, FloatArithmetic, convolution
 from rootserve.server.engines.openvino_int8 import Int8Arithmetic
@@ -151,10 +151,10 @@ def build_network(network: FoldedNetwork, arithmetic: Arithmetic) -> ov.Model:
     The node that does a layer's work has the layer's name, and those of its bias and its ReLU that name with
     "/" after it: by these a profile tells its time.
     """
-    facts, size = FAMILIES[network.variant.family], network.image_size
+    family, size = FAMILIES[network.variant.family], network.image_size
     images = ops.parameter([1, 3, size, size], np.float32, "images")
     mean, std = (
-        np.array(values, np.float32).reshape(1, 3, 1, 1) for values in (facts.mean, facts.std)
+        np.array(values, np.float32).reshape(1, 3, 1, 1) for values in (family.mean, family.std)
     )
     normalised = ops.divide(ops.subtract(images, mean), std)
     outputs = {IMAGES: arithmetic.responses(IMAGES, normalised)}

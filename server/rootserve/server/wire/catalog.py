@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from rootmodels.families import UNNAMED_CLASSES
+from rootmodels.family import UNNAMED_CLASSES
 from rootmodels.processor import cpu_name
 from rootserve.server.core.scheduler import Limits
 from rootserve.server.machine import cpu_count
@@ -44,7 +44,7 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
         self, request: pb.ListModelsRequest, context: Context
     ) -> pb.ListModelsResponse:
         """Every variant of the table."""
-        return pb.ListModelsResponse(models=[_model(model) for model in self._models])
+        return pb.ListModelsResponse(models=[model_message(model) for model in self._models])
 
     async def GetServerInfo(  # noqa: N802
         self, request: pb.GetServerInfoRequest, context: Context
@@ -77,7 +77,8 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
         )
 
 
-def _model(model: Model) -> pb.Model:
+def model_message(model: Model) -> pb.Model:
+    """A model as the protocol has it."""
     card = model.card
     message = pb.Model(
         name=card.name,
@@ -92,6 +93,8 @@ def _model(model: Model) -> pb.Model:
         state=_STATES[model.state],
         state_reason=model.state_reason,
         image_size=card.image[1],
+        short_side=card.family.short_side(card.image[1]),
+        paper_rows=card.family.paper_rows or 0,
         # A thousand numbers for each variant would tell nobody anything.
         classes=() if card.classes is UNNAMED_CLASSES else card.classes,
     )

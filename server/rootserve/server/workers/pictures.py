@@ -14,14 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rootmodels.families import FamilyFacts
 from rootserve.pictures import PictureError
 from rootserve.pictures.decode import centre, opened, to_rgb
 
 # Pillow's own limit, which only warns at first: here every picture is checked against the setting.
 Image.MAX_IMAGE_PIXELS = None
 
-__all__ = ["Decoder", "PictureError", "decode_picture", "short_side"]
+__all__ = ["Decoder", "PictureError", "decode_picture"]
 
 _MOST_JPEG_SCANS = 200
 """A progressive JPEG has some ten. Each one is a pass over the whole picture, and takes few bytes."""
@@ -56,11 +55,6 @@ class Decoder:
                 return error
 
         return map(one, contents) if self._pool is None else self._pool.map(one, contents)
-
-
-def short_side(facts: FamilyFacts, size: int) -> int:
-    """Pixels of the shorter side before the centre is cropped, for networks that take ``size``."""
-    return int(size / facts.crop)
 
 
 def decode_picture(

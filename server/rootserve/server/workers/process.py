@@ -17,9 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rootmodels.families import FAMILIES
 from rootmodels.processor import cpu_name
-from rootmodels.variants import get_variant
+from rootmodels.variants import FAMILIES, get_variant
 from rootmodels.weights_info import WeightsError, file_sha256
 from rootserve.server.core.batch_size import Latency, settle
 from rootserve.server.engines.base import Engine, Images, LoadSpec
@@ -30,7 +29,7 @@ from rootserve.server.workers import messages
 from rootserve.server.workers.assembly import Decoded, PictureSize, decode_segments
 from rootserve.server.workers.child import leave_ending_to_the_service
 from rootserve.server.workers.memory import SlotLayout, SlotMemory
-from rootserve.server.workers.pictures import Decoder, short_side
+from rootserve.server.workers.pictures import Decoder
 
 _LONGEST_REASON = 2000
 
@@ -194,7 +193,8 @@ class WorkerProcess:
         if all(datatype != "BYTES" for _, datatype, _ in run.segments):
             return Decoded()
         image = self._models[run.model].image
-        size = PictureSize(image, short_side(FAMILIES[get_variant(run.model).family], image[1]))
+        family = FAMILIES[get_variant(run.model).family]
+        size = PictureSize(image, family.short_side(image[1]))
         return decode_segments(
             self._memory.input_content(run.slot),
             run.segments,

@@ -1,15 +1,20 @@
-"""The layers of Network-in-Network. Names are the paper's: conv1a ... conv3c."""
+"""Network-in-Network on CIFAR-10. Names of layers are the paper's: conv1a ... conv3c.
+
+Topologies after "Deep Roots: Improving CNN Efficiency with Hierarchical Filter Groups" (Ioannou et
+al., CVPR 2017, arXiv 1605.06489). The published figures are those of its appendix, Table 8.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
 
+from rootmodels import cifar10_facts as cifar10
+from rootmodels.family import Family, PaperFigures, Variant
 from rootmodels.layer import IMAGES, Layer
-from rootmodels.variants import Variant
 
 
-def nin_layers(variant: Variant, size: int, classes: int) -> Iterator[Layer]:
+def _layers(variant: Variant, size: int, classes: int) -> Iterator[Layer]:
     """Nine convolutions in three blocks, one after the other, filter groups on conv2a and conv3a.
 
     Both 3x3 poolings have stride 2 and ceil mode; the average leaves padding out of its count.
@@ -64,3 +69,31 @@ def _conv(
 def _pooled(size: int) -> int:
     """Output size of a 3x3 pooling with stride 2 in ceil mode: ceil((size - 3) / 2) + 1."""
     return (size - 2) // 2 + 1
+
+
+NIN = Family(
+    name="nin",
+    image_size=cifar10.SIDE,
+    mean=cifar10.MEAN,
+    std=cifar10.STD,
+    classes=cifar10.CLASSES,
+    layers=_layers,
+    # Groups of conv2a and conv3a.
+    variants=(
+        Variant("nin", "orig", 1, (1, 1), PaperFigures(0.9211, 39.0, 0.623)),
+        Variant("nin", "root", 2, (2, 1), PaperFigures(0.9209, 31.2, 0.551)),
+        Variant("nin", "root", 4, (4, 2), PaperFigures(0.9202, 27.6, 0.480)),
+        Variant("nin", "root", 8, (8, 4), PaperFigures(0.9215, 24.4, 0.482)),
+        Variant("nin", "root", 16, (16, 8), PaperFigures(0.9167, 23.0, 0.475)),
+        Variant("nin", "root", 32, (32, 16)),
+        Variant("nin", "tree", 2, (2, 4), PaperFigures(0.9185, 31.4, 0.541)),
+        Variant("nin", "tree", 4, (4, 8), PaperFigures(0.9147, 29.1, 0.535)),
+        Variant("nin", "tree", 8, (8, 16), PaperFigures(0.9171, 25.7, 0.500)),
+        Variant("nin", "tree", 16, (16, 32), PaperFigures(0.9168, 20.6, 0.512)),
+        Variant("nin", "col", 2, (2, 2), PaperFigures(0.9197, 28.8, 0.568)),
+        Variant("nin", "col", 4, (4, 4), PaperFigures(0.9200, 26.1, 0.536)),
+        Variant("nin", "col", 8, (8, 8), PaperFigures(0.9192, 23.0, 0.475)),
+        Variant("nin", "col", 16, (16, 16), PaperFigures(0.9120, 22.8, 0.494)),
+    ),
+    paper_rows=128,
+)

@@ -1,20 +1,25 @@
-"""The layers of ResNet-50 (He et al. 2016), with filter groups on its 3x3 convolutions.
+"""ResNet-50 (He et al. 2016) on ImageNet, with filter groups on its 3x3 convolutions.
 
-Names are those of the published Caffe model, which the paper's figures use: conv1, res2a_branch2a ... res5c,
-fc. Paths are torchvision's: conv1, layer1.0.conv1 ... layer4.2, fc.
+Names of layers are those of the published Caffe model, which the paper's figures use: conv1, res2a_branch2a
+... res5c, fc. Paths are torchvision's: conv1, layer1.0.conv1 ... layer4.2, fc. The published figures are
+those of "Deep Roots" (Ioannou et al., CVPR 2017, arXiv 1605.06489).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
+from rootmodels.family import UNNAMED_CLASSES, Family, PaperFigures, Variant
 from rootmodels.layer import IMAGES, Layer
-from rootmodels.variants import Variant
 
-STAGE_BLOCKS = (3, 4, 6, 3)
+_STAGE_BLOCKS = (3, 4, 6, 3)
 """Bottlenecks of the stages res2 ... res5."""
+
+_V1_5 = "v1.5"
+"""Not in the paper: the stride on the 3x3 convolution, as torchvision and most published weights have it."""
 
 _EXPANSION = 4
 """A bottleneck's last convolution has so many times the filters of its 3x3 convolution."""
@@ -81,7 +86,7 @@ class _Block:
         )  # fmt: skip
 
 
-def resnet50_layers(variant: Variant, size: int, classes: int) -> Iterator[Layer]:
+def _layers(variant: Variant, size: int, classes: int) -> Iterator[Layer]:
     """conv1, a max pooling, sixteen bottlenecks in four stages, the mean over pixels and a linear layer.
 
     Convolutions have no bias of their own. The model that the paper measured has one on conv1, which its
@@ -96,7 +101,7 @@ def resnet50_layers(variant: Variant, size: int, classes: int) -> Iterator[Layer
     yield Layer("pool1", "max_pool", 3, 64, 64, size, ("conv1",), 2, padding=1, path="maxpool")
 
     source, channels = "pool1", 64
-    for stage, (blocks, groups) in enumerate(zip(STAGE_BLOCKS, variant.groups, strict=True)):
+    for stage, (blocks, groups) in enumerate(zip(_STAGE_BLOCKS, variant.groups, strict=True)):
         for index in range(blocks):
             block = _Block(
                 name=f"res{stage + 2}{'abcdef'[index]}",
@@ -107,7 +112,7 @@ def resnet50_layers(variant: Variant, size: int, classes: int) -> Iterator[Layer
                 groups=groups,
                 in_size=size,
                 stride=2 if stage > 0 and index == 0 else 1,
-                stride_on_3x3=variant.stride_on == "3x3",
+                stride_on_3x3=variant.revision == _V1_5,
                 projects=index == 0,
             )
             yield from block.layers()
@@ -120,3 +125,33 @@ def resnet50_layers(variant: Variant, size: int, classes: int) -> Iterator[Layer
 def _halved(size: int) -> int:
     """Output size of stride 2 with padding (kernel - 1) / 2: ceil(size / 2)."""
     return (size + 1) // 2
+
+
+def _root(degree: int, paper: PaperFigures) -> Variant:
+    """A variant of the paper: the degree is halved from stage to stage."""
+    groups = tuple(max(1, degree // 2**stage) for stage in range(len(_STAGE_BLOCKS)))
+    return Variant("resnet50", "orig" if degree == 1 else "root", degree, groups, paper)
+
+
+RESNET50 = Family(
+    name="resnet50",
+    image_size=224,
+    # What torchvision uses for ImageNet, times 255.
+    mean=(123.675, 116.28, 103.53),
+    std=(58.395, 57.12, 57.375),
+    classes=UNNAMED_CLASSES,
+    layers=_layers,
+    # Groups of the 3x3 convolutions of the stages res2 to res5.
+    variants=(
+        _root(1, PaperFigures(0.7299, 621.0, 11.65, top5=0.9157)),
+        _root(2, PaperFigures(0.7271, 520.4, 11.08, top5=0.9121)),
+        _root(4, PaperFigures(0.7339, 565.6, 11.33, top5=0.9181)),
+        _root(8, PaperFigures(0.7337, 519.3, 10.71, top5=0.9183)),
+        _root(16, PaperFigures(0.7324, 478.8, 10.14, top5=0.9176)),
+        _root(32, PaperFigures(0.7292, 469.2, 10.07, top5=0.9147)),
+        _root(64, PaperFigures(0.7319, 425.7, 10.17, top5=0.9153)),
+        Variant("resnet50", "orig", 1, (1, 1, 1, 1), revision=_V1_5),
+    ),
+    crop=Fraction(224, 256),
+    paper_rows=10,
+)
