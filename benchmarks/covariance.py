@@ -263,8 +263,8 @@ def latency(data: Path, rounds: int, seconds: float) -> dict[str, object]:
 def _milliseconds(options: LoadOptions) -> dict[str, float]:
     result = asyncio.run(run_load(options))
     assert not result.errors, result.errors
-    times = result.response_time.to_json()
-    return {name: round(1e3 * (times[name] or 0.0), 2) for name in ("p50", "p99")}
+    times = result.response_time_s
+    return {name: round(1e3 * (getattr(times, name) or 0.0), 2) for name in ("p50", "p99")}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -24,7 +24,7 @@ import multiprocessing
 import platform
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,7 +40,6 @@ from tritonclient.grpc import service_pb2 as oip
 
 from benchmarks import closed_loop, perf_analyzer
 from rootserve.client.load import LoadOptions, LoadResult, run_load
-from rootserve.client.load.result import Stages
 from rootserve.client.load.statistics import Ratio, paired_ratio
 from rootserve.client.machine import describe_machine
 from tests.support.server_process import running_server
@@ -155,18 +154,18 @@ def add_up(model: str, rounds: int, seconds: float, results: dict[str, object]) 
     """Server's timeline plus the overhead found with the echo, over the latency measured."""
     print(f"sum: {model}, (server's total + overhead against the echo) / measured latency, means")
     with running_server(*serving(model)) as server:
-        compute_s = stages_of(load(server.address, model, 1, seconds)).compute_s
+        compute_s = stages_of(load(server.address, model, 1, seconds))["compute"]
         with echo(compute_s) as there:
             for callers in (1, 2):
                 pairs, overheads_us = [], []
                 for _ in range(rounds):
-                    overhead_s = stages_of(load(there, "echo", callers, seconds)).outside_server_s
+                    overhead_s = stages_of(load(there, "echo", callers, seconds))["outside_server"]
                     run = load(server.address, model, callers, seconds)
                     stages = stages_of(run)
-                    inside_s = (
-                        stages.queue_s + stages.batch_wait_s + stages.compute_s + stages.rest_s
+                    inside_s = sum(
+                        stages[name] for name in ("queue", "batch_wait", "compute", "rest")
                     )
-                    pairs.append((run.service_time.mean, inside_s + overhead_s))
+                    pairs.append((run.service_time_s.mean, inside_s + overhead_s))
                     overheads_us.append(1e6 * overhead_s)
                 ratio = paired_ratio(pairs)
                 latency_ms = Spread([1e3 * (measured or 0) for measured, _ in pairs])
@@ -178,10 +177,10 @@ def add_up(model: str, rounds: int, seconds: float, results: dict[str, object]) 
                 results[f"sum {callers}"] = {"pairs_s": pairs, "overhead_us": overheads_us}
 
 
-def stages_of(result: LoadResult) -> Stages:
+def stages_of(result: LoadResult) -> Mapping[str, float]:
     """The stages of a run whose server tells them."""
-    assert result.stages is not None
-    return result.stages
+    assert result.stages_s is not None
+    return result.stages_s
 
 
 def serving(model: str) -> tuple[str, ...]:

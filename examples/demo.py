@@ -57,7 +57,7 @@ class Measured:
         """Median over the rounds of a throughput, or of a response time such as ``p99``."""
         if figure == "rate":
             return statistics.median(load.throughput_rows_per_s for load in self.loads)
-        return statistics.median(getattr(load.response_time, figure) for load in self.loads)
+        return statistics.median(getattr(load.response_time_s, figure) for load in self.loads)
 
 
 @contextmanager

@@ -6,8 +6,8 @@ from typing import Literal
 import pytest
 from PIL import Image
 
+from rootserve.client.load.report import read_report
 from rootserve.client.report import write_html
-from rootserve.client.report.reading import read_report
 from tests.support.browser import show
 
 DATA = Path(__file__).parents[1] / "data"
@@ -27,7 +27,7 @@ def test_the_page_is_shown_in_full(
     write_html(report, page)
     shown = show(page, width, scheme, picture)
     assert shown.console == []
-    assert shown.title == f"{report['model']}: load report"
+    assert shown.title == f"{report.model}: load report"
     assert shown.background == PAPER[scheme]
     assert shown.overflow == 0  # nothing is cut off, and nobody has to scroll sideways
     assert len(shown.drawings) >= 7

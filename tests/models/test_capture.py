@@ -71,10 +71,11 @@ def test_every_adjacent_pair_equals_the_direct_computation(
         both = np.cov(a, b, rowvar=False)
         channels = a.shape[1]
         came = covariance(sums.pairs[first, second])
-        assert relative_error(came, both[:channels, channels:]) < 1e-6, (first, second)
+        # Responses are fp32, and processors round them differently.
+        assert relative_error(came, both[:channels, channels:]) < 5e-6, (first, second)
     for shape in plan.layers:
         expected = np.cov(on_grid(direct[shape.name], shape.height), rowvar=False)
-        assert relative_error(covariance(sums.layers[shape.name]), expected) < 1e-6
+        assert relative_error(covariance(sums.layers[shape.name]), expected) < 5e-6
 
 
 def on_grid(samples: Array, size: int) -> Array:

@@ -1,29 +1,87 @@
-"""The client for threads: the same as `rootserve.client.inference.AsyncClient`, without asyncio."""
+"""The client for threads: `AsyncClient`, run on an event loop in a thread of its own."""
 
-from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Any, Self, TypeVar
+import asyncio
+import functools
+import threading
+import weakref
+from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-import numpy as np
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from numpy.typing import NDArray
-from tritonclient.grpc import service_pb2_grpc
-
-from rootserve.client.address import DEFAULT_ADDRESS, Address, parse_address
-from rootserve.client.catalog import Model, ServerInfo, read_model, read_server_info
-from rootserve.client.channel import (
-    CONNECT_TIMEOUT_S,
-    connect_blocking,
-    open_channel,
-    translated_errors,
-)
+from rootserve.client.address import DEFAULT_ADDRESS, Address
+from rootserve.client.channel import CONNECT_TIMEOUT_S
 from rootserve.client.credentials import PLAINTEXT, Credentials
-from rootserve.client.inference import DEFAULT_TIMEOUT_S, RETRY, find_model
-from rootserve.client.retry import RetryPolicy, retried_blocking
-from rootserve.client.wire import Answer, build_encoded_request, build_request, decode_response
-from rootserve.v1 import catalog_pb2, catalog_pb2_grpc
+from rootserve.client.defaults import TIMEOUT_S
+from rootserve.client.errors import ServerError
+from rootserve.client.inference import RETRY, AsyncClient
+from rootserve.client.retry import RetryPolicy
 
+P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class _LoopThread:
+    """An event loop in a thread; any number of threads may have work done there and wait for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stopped = False
+        started = threading.Event()
+        # Should nobody stop it, it must not keep the program alive.
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._live(started)), name="rootserve-client", daemon=True
+        )
+        self._thread.start()
+        started.wait()
+
+    async def _live(self, started: threading.Event) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        started.set()
+        await self._stop.wait()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """What the work gives or raises. Whatever ends the waiting, such as Ctrl-C, ends the work too.
+
+        Raises:
+            ServerError: CANCELLED when the thread is stopped meanwhile.
+            ValueError: It was stopped before.
+        """
+        with self._lock:
+            # What is begun before the stop is ended by it; later it would never be.
+            if self._stopped:
+                work.close()
+                raise ValueError("the client is closed: expected calls within its 'with' alone")
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except CancelledError:
+            raise ServerError("CANCELLED", "the client was closed") from None
+        except BaseException:
+            future.cancel()
+            raise
+
+    def stop(self) -> None:
+        """End what is under way, and the thread."""
+        with self._lock:
+            if self._stopped:
+                return
+            self._stopped = True
+            self._loop.call_soon_threadsafe(self._stop.set)
+        # It is this very thread when the client is found unused there.
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+
+def _blocking(
+    method: Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate["Client", P], T]:
+    """The same method for a thread that waits."""
+
+    @functools.wraps(method)
+    def wait(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._run(method(self._client, *args, **kwargs))
+
+    return wait
 
 
 class Client:
@@ -32,8 +90,9 @@ class Client:
         with Client("127.0.0.1:8001") as client:
             answer = client.infer("nin-orig", images)
 
-    Every method raises `ServerError` when the server refuses or fails, and entering raises
-    `Unreachable` when no server answers.
+    Its methods are those of `AsyncClient`. Every one raises `ServerError` when the server refuses or fails,
+    and entering raises `Unreachable` when no server answers. Leaving ends the calls of other threads
+    that are under way, with CANCELLED.
 
     Args:
         server: HOST:PORT.
@@ -48,108 +107,55 @@ class Client:
         server: str | Address = DEFAULT_ADDRESS,
         *,
         credentials: Credentials = PLAINTEXT,
-        timeout_s: float = DEFAULT_TIMEOUT_S,
+        timeout_s: float = TIMEOUT_S,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         retry: RetryPolicy = RETRY,
     ) -> None:
-        self.address = server if isinstance(server, Address) else parse_address(server)
-        self.timeout_s = timeout_s
-        self._connect_timeout_s = connect_timeout_s
-        self._tls = credentials.tls
-        self._retry = retry
-        token = credentials.token
-        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
-        self.channel = open_channel(self.address, credentials)
-        self._inference: Any = service_pb2_grpc.GRPCInferenceServiceStub(self.channel)
-        self._catalog = catalog_pb2_grpc.CatalogServiceStub(self.channel)
-        self._health: Any = health_pb2_grpc.HealthStub(self.channel)
+        self._client = AsyncClient(
+            server,
+            credentials=credentials,
+            timeout_s=timeout_s,
+            connect_timeout_s=connect_timeout_s,
+            retry=retry,
+        )
+        self._thread: _LoopThread | None = None
+
+    @property
+    def address(self) -> Address:
+        """The server's."""
+        return self._client.address
+
+    @property
+    def timeout_s(self) -> float:
+        """Deadline of each call."""
+        return self._client.timeout_s
 
     def __enter__(self) -> Self:
+        self._thread = _LoopThread()
+        # Also when it is forgotten, or the program ends within.
+        self._end = weakref.finalize(self, self._thread.stop)
         try:
-            connect_blocking(self.channel, self.address, self._connect_timeout_s, tls=self._tls)
+            self._run(self._client.__aenter__())
         except BaseException:
-            self.channel.close()
+            self._end()
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.channel.close()
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._run(self._client.__aexit__())
+        finally:
+            self._end()
 
-    def models(self) -> list[Model]:
-        """Every variant the server knows, loaded or not, in the order of its table."""
-        response = self._call(self._catalog.ListModels, catalog_pb2.ListModelsRequest())
-        return [read_model(message) for message in response.models]
+    models = _blocking(AsyncClient.models)
+    model = _blocking(AsyncClient.model)
+    server_info = _blocking(AsyncClient.server_info)
+    health = _blocking(AsyncClient.health)
+    infer = _blocking(AsyncClient.infer)
+    infer_encoded = _blocking(AsyncClient.infer_encoded)
 
-    def model(self, name: str) -> Model:
-        """The variant of this name.
-
-        Raises:
-            ServerError: NOT_FOUND when the server knows none of that name.
-        """
-        return find_model(self.models(), name)
-
-    def server_info(self) -> ServerInfo:
-        """The server's version, limits, machine and workers."""
-        response = self._call(self._catalog.GetServerInfo, catalog_pb2.GetServerInfoRequest())
-        return read_server_info(response)
-
-    def health(self, model: str = "") -> str:
-        """State of the server, or of one model: "SERVING", "NOT_SERVING" or another of gRPC's.
-
-        Raises:
-            ServerError: NOT_FOUND when the server knows no such model.
-        """
-        response = self._call(self._health.Check, health_pb2.HealthCheckRequest(service=model))
-        return str(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
-
-    def infer(
-        self,
-        model: str,
-        images: NDArray[np.uint8] | NDArray[np.float32],
-        *,
-        outputs: Sequence[str] = (),
-        priority: int | None = None,
-        deadline_s: float | None = None,
-    ) -> Answer:
-        """Run a model on images [N, 3, H, W] in one request; see `AsyncClient.infer`.
-
-        Raises:
-            InputError: The images have another shape or type.
-            MalformedAnswer: The answer cannot be read.
-        """
-        request = build_request(
-            model, images, outputs=outputs, priority=priority, deadline_s=deadline_s
-        )
-        return decode_response(self._call(self._inference.ModelInfer, request))
-
-    def infer_encoded(
-        self,
-        model: str,
-        pictures: Sequence[bytes],
-        *,
-        outputs: Sequence[str] = (),
-        priority: int | None = None,
-        deadline_s: float | None = None,
-    ) -> Answer:
-        """Run a model on JPEG and PNG files; see `AsyncClient.infer_encoded`.
-
-        Raises:
-            InputError: There are no pictures.
-            MalformedAnswer: The answer cannot be read.
-        """
-        request = build_encoded_request(
-            model, pictures, outputs=outputs, priority=priority, deadline_s=deadline_s
-        )
-        return decode_response(self._call(self._inference.ModelInfer, request))
-
-    def _call(self, method: Callable[..., T], request: Any) -> T:
-        def once(timeout_s: float) -> T:
-            with translated_errors():
-                return method(request, timeout=timeout_s, metadata=self._metadata)
-
-        return retried_blocking(self._retry, self.timeout_s, once)
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._thread is None:
+            work.close()
+            raise ValueError("the client is not open: expected 'with Client(...) as client'")
+        return self._thread.run(work)

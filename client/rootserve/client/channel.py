@@ -1,8 +1,6 @@
 """gRPC channels to a server, and its failures as the client's own exceptions."""
 
 import asyncio
-import queue
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import cast
@@ -58,14 +56,6 @@ def open_aio_channel(address: Address, credentials: Credentials = PLAINTEXT) -> 
     return BearerChannel(channel, credentials.token)
 
 
-def open_channel(address: Address, credentials: Credentials = PLAINTEXT) -> grpc.Channel:
-    """Open a channel for threads. It connects at its first call; the token is the caller's to send."""
-    options = _channel_options(address)
-    if credentials.tls:
-        return grpc.secure_channel(str(address), _tls_credentials(credentials), options=options)
-    return grpc.insecure_channel(str(address), options=options)
-
-
 async def connect(
     channel: grpc.aio.Channel,
     address: Address,
@@ -93,32 +83,6 @@ async def connect(
     await asyncio.to_thread(_check_connected, state, address, timeout_s, tls=tls)
 
 
-def connect_blocking(
-    channel: grpc.Channel,
-    address: Address,
-    timeout_s: float = CONNECT_TIMEOUT_S,
-    *,
-    tls: bool = False,
-) -> None:
-    """The same for a thread that waits.
-
-    Raises:
-        Unreachable: As `connect`.
-    """
-    states: queue.SimpleQueue[grpc.ChannelConnectivity] = queue.SimpleQueue()
-    channel.subscribe(states.put, try_to_connect=True)
-    state = grpc.ChannelConnectivity.IDLE
-    deadline_s = time.monotonic() + timeout_s
-    try:
-        while state not in _DECIDED:
-            state = states.get(timeout=max(0.0, deadline_s - time.monotonic()))
-    except queue.Empty:
-        pass
-    finally:
-        channel.unsubscribe(states.put)
-    _check_connected(state, address, timeout_s, tls=tls)
-
-
 def _check_connected(
     state: grpc.ChannelConnectivity, address: Address, timeout_s: float, *, tls: bool
 ) -> None:
@@ -131,7 +95,7 @@ def _check_connected(
         raise Unreachable(
             f"no TLS connection to {address}: expected rootserve-server there, with TLS, a "
             "certificate for that name from a trusted authority (--tls-ca), and if it asks for "
-            "client certificates, one from its own (--tls-cert){through}"
+            f"client certificates, one from its own (--tls-cert){through}"
         )
     if not through and speaks_tls(address):
         raise Unreachable(

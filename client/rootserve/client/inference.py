@@ -12,12 +12,12 @@ from rootserve.client.address import DEFAULT_ADDRESS, Address, parse_address
 from rootserve.client.catalog import Model, ServerInfo, read_model, read_server_info
 from rootserve.client.channel import CONNECT_TIMEOUT_S, connect, open_aio_channel, translated_errors
 from rootserve.client.credentials import PLAINTEXT, Credentials
+from rootserve.client.defaults import TIMEOUT_S
 from rootserve.client.errors import ServerError
 from rootserve.client.retry import RetryPolicy, retried
 from rootserve.client.wire import Answer, build_encoded_request, build_request, decode_response
 from rootserve.v1 import catalog_pb2, catalog_pb2_grpc
 
-DEFAULT_TIMEOUT_S = 30.0
 RETRY = RetryPolicy()
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ class AsyncClient:
         server: str | Address = DEFAULT_ADDRESS,
         *,
         credentials: Credentials = PLAINTEXT,
-        timeout_s: float = DEFAULT_TIMEOUT_S,
+        timeout_s: float = TIMEOUT_S,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         retry: RetryPolicy = RETRY,
     ) -> None:

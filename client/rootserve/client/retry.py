@@ -104,18 +104,3 @@ async def retried(
         except ServerError as error:
             wait_s = tries.failed(error)
         await asyncio.sleep(wait_s)
-
-
-def retried_blocking(policy: RetryPolicy, timeout_s: float, call: Callable[[float], T]) -> T:
-    """The same for a thread that waits.
-
-    Raises:
-        ServerError: Of the last try.
-    """
-    tries = _Tries(policy, timeout_s)
-    while True:
-        try:
-            return call(tries.left_s)
-        except ServerError as error:
-            wait_s = tries.failed(error)
-        time.sleep(wait_s)

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from rootserve.client.catalog import Model
+from rootserve.client.stages import STAGES
 from rootserve.client.units import count, duration, millions, percent
 from rootserve.client.wire import Timeline
 
@@ -115,10 +116,15 @@ def print_top(
 
 def print_timeline(screen: Console, timeline: Timeline, round_trip_s: float) -> None:
     """Where one request's time went."""
+    told = {stage: getattr(timeline, f"{stage.name}_s", None) for stage in STAGES}
+    stages = [
+        (stage.title, seconds)
+        for stage, seconds in told.items()
+        if seconds is not None and (seconds or stage.within is None)
+    ]
     screen.print(
         f"round trip {duration(round_trip_s)}, in the server {duration(timeline.total_s)}\n"
-        f"queue {duration(timeline.queue_s)}, batch wait {duration(timeline.batch_wait_s)}, "
-        f"compute {duration(timeline.compute_s)}, rest {duration(timeline.rest_s)}",
+        f"{', '.join(f'{title} {duration(seconds)}' for title, seconds in stages)}",
         style="dim",
     )
     screen.print(

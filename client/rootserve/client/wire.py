@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
 from rootserve.client.errors import InputError, MalformedAnswer
+from rootserve.client.stages import TOLD
 
 INPUT_NAME = "images"
 ENCODED_NAME = "encoded"
@@ -19,11 +20,15 @@ STREAM_METHOD = "/inference.GRPCInferenceService/ModelStreamInfer"
 
 _DATATYPES = {"FP32": "<f4", "FP64": "<f8", "UINT8": "|u1", "INT32": "<i4", "INT64": "<i8"}
 _NS = 1e-9
+_PARAMETERS = [(stage.name, stage.parameter or "") for stage in TOLD]
 
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """Where the server spent a request's time, as the server measured it, in seconds."""
+    """Where the server spent a request's time, as the server measured it, in seconds.
+
+    `decode_s` is the part of `compute_s` in which pictures that came as files were decoded.
+    """
 
     queue_s: float
     batch_wait_s: float
@@ -33,6 +38,7 @@ class Timeline:
     worker: str
     engine: str
     precision: str
+    decode_s: float = 0.0
 
     @property
     def rest_s(self) -> float:
@@ -197,9 +203,7 @@ def read_timeline(response: service_pb2.ModelInferResponse) -> Timeline | None:
     if "total_ns" not in parameters:
         return None
     return Timeline(
-        queue_s=parameters["queue_ns"].int64_param * _NS,
-        batch_wait_s=parameters["batch_wait_ns"].int64_param * _NS,
-        compute_s=parameters["compute_ns"].int64_param * _NS,
+        **{f"{name}_s": parameters[key].int64_param * _NS for name, key in _PARAMETERS},
         total_s=parameters["total_ns"].int64_param * _NS,
         batch_rows=parameters["batch_rows"].int64_param,
         worker=parameters["worker"].string_param,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import errno
 import functools
 import gc
@@ -26,11 +25,11 @@ from rootserve.server.analysis.helper import Helper
 from rootserve.server.analysis.jobs import Analyses, AnalysisLimits
 from rootserve.server.background import background
 from rootserve.server.control import ModelControl
-from rootserve.server.core.scheduler import Limits, Scheduler
+from rootserve.server.core.scheduler import Scheduler
 from rootserve.server.dispatcher import Dispatcher
 from rootserve.server.engines.registry import preferred_engines
 from rootserve.server.health import Health
-from rootserve.server.machine import cache_folder, cpu_count, cuda_device_count, usable_processors
+from rootserve.server.machine import cpu_count, cuda_device_count
 from rootserve.server.models import Models, find_models
 from rootserve.server.monitoring import Monitoring
 from rootserve.server.observers.events import Observers
@@ -38,17 +37,18 @@ from rootserve.server.observers.metrics_endpoint import MetricsEndpoint
 from rootserve.server.observers.refusal_log import RefusalLog
 from rootserve.server.observers.statistics import Statistics
 from rootserve.server.observers.traces import Traces, TracesError, current_trace_id
-from rootserve.server.placement import place
 from rootserve.server.security.authorize import Authorizer
 from rootserve.server.security.exposure import exposure_warning
 from rootserve.server.security.tls import server_credentials
 from rootserve.server.security.tokens import TokenStore
 from rootserve.server.settings import Settings
+from rootserve.server.specs import StartError, scheduler_limits, worker_specs
 from rootserve.server.streams import announce, flush_streams
 from rootserve.server.wire import services
 from rootserve.server.wire.analysis import AnalysisService, ServingDefaults
 from rootserve.server.wire.catalog import CatalogService
 from rootserve.server.wire.handling import CheckedServer
+from rootserve.server.wire.listening import authority_of, bind, server_options
 from rootserve.server.workers.handle import WorkerSpec
 from rootserve.server.workers.pool import WorkerPool
 from rootserve.v1 import analysis_pb2_grpc
@@ -57,77 +57,6 @@ _log = logging.getLogger(__name__)
 
 # The last answers are on their way for so long, before the connections close.
 _LAST_WORDS_S = 0.1
-
-
-class StartError(RuntimeError):
-    """The service cannot start; one line that says why."""
-
-
-def worker_specs(settings: Settings, models: Models, cuda_devices: int) -> list[WorkerSpec]:
-    """The workers that ``settings`` ask for on a machine with ``cuda_devices``.
-
-    Raises:
-        StartError: if a GPU is asked for that is not there.
-    """
-    match settings.device:
-        case "auto":
-            devices = [f"cuda:{index}" for index in range(cuda_devices)]
-        case "cpu":
-            devices = []
-        case "cuda":
-            devices = [f"cuda:{index}" for index in range(cuda_devices)]
-            if not devices:
-                raise StartError("device: cuda came, but torch sees no CUDA device; use cpu")
-        case names:
-            devices = names.split(",")
-            for device in devices:
-                if int(device.removeprefix("cuda:")) >= cuda_devices:
-                    raise StartError(
-                        f"device: {device} came, but torch sees {cuda_devices} CUDA devices"
-                    )
-    limits = settings.limits()
-    # With explicit control, each model may be asked for.
-    explicit = settings.model_control == "explicit"
-    cards = [model.card for model in (models if explicit else models.served())]
-    max_pixels = max(card.pixels for card in cards)
-    max_classes = max(len(card.classes) for card in cards)
-
-    def spec(name: str, device: str, threads: int, processors: tuple[int, ...] = ()) -> WorkerSpec:
-        return WorkerSpec(
-            name=name,
-            device=device,
-            engine=settings.engine,
-            precision=settings.precision,
-            threads=threads,
-            processors=processors,
-            max_batch_rows=limits.max_batch_rows,
-            max_pixels=max_pixels,
-            max_classes=max_classes,
-            slots=1 + limits.batches_ahead,
-            max_picture_bytes=settings.max_image_mb * 2**20,
-            max_picture_pixels=settings.max_image_megapixels * 1_000_000,
-            cache=settings.cache or cache_folder(),
-        )
-
-    if devices:
-        return [spec(device.replace(":", "-"), device, 0) for device in devices]
-    processors = usable_processors()
-    own = processors.numbers if processors.are_ours else ()
-    placements = place(
-        processors.available, own, settings.optimize_for, settings.cpu_workers, settings.threads
-    )
-    return [spec(f"cpu-{index}", "cpu", *placement) for index, placement in enumerate(placements)]
-
-
-def scheduler_limits(settings: Settings, specs: list[WorkerSpec]) -> Limits:
-    """What the scheduler keeps to with workers of ``specs``.
-
-    On a CPU the service has its turn on the processors that compute: to wake up before the end of a batch
-    costs more than it saves.
-    """
-    limits = settings.limits()
-    on_cpu = all(spec.device == "cpu" for spec in specs)
-    return dataclasses.replace(limits, lead_s=None) if on_cpu else limits
 
 
 def _serving_defaults(spec: WorkerSpec) -> ServingDefaults:
@@ -242,7 +171,7 @@ async def serve(settings: Settings) -> NoReturn:
         catalog.metrics_port = endpoint.port
         stack.callback(refusal_log.close)
         await stack.enter_async_context(background("the log of refusals", refusal_log.follow))
-        port = _bind(server, _authority(settings.host, settings.port), credentials)
+        port = bind(server, authority_of(settings.host, settings.port), credentials)
         pool.start()
         stack.push_async_callback(pool.stop)
         stack.callback(dispatcher.close)
@@ -252,8 +181,8 @@ async def serve(settings: Settings) -> NoReturn:
         logs.tell_settings(settings)
         # Scripts read this line; it stays as it is.
         announce(
-            f"listening grpc={_authority(settings.host, port)} "
-            f"metrics={_authority(settings.host, endpoint.port)}"
+            f"listening grpc={authority_of(settings.host, port)} "
+            f"metrics={authority_of(settings.host, endpoint.port)}"
         )
         await stop.asked.wait()
         await _finish(settings, models, health, dispatcher, analyses)
@@ -351,35 +280,6 @@ def _open_traces(settings: Settings) -> Traces | None:
         raise StartError(str(error)) from error
 
 
-def server_options(settings: Settings) -> list[tuple[str, int]]:
-    """What gRPC's server is told."""
-    size = settings.max_message_mb * 2**20
-    options = [
-        ("grpc.max_receive_message_length", size),
-        ("grpc.max_send_message_length", size),
-        ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
-        ("grpc.so_reuseport", 0),
-        # The core would unpack whatever is in a message; wire/receiving.py keeps to the limit.
-        ("grpc.per_message_decompression", 0),
-        # What a call may send before its handler asks for it. Left to itself, gRPC makes it many MiB.
-        ("grpc.http2.bdp_probe", 0),
-        ("grpc.http2.lookahead_bytes", 2**18),
-        # Clients ping to find dead connections, and networks forget idle ones: neither is an attack. A ping
-        # may be on its way for longer than the next.
-        (
-            "grpc.http2.min_ping_interval_without_data_ms",
-            round(settings.min_ping_interval_s * 900),
-        ),
-        ("grpc.keepalive_permit_without_calls", 1),
-    ]
-    if settings.max_connection_age_s:
-        age_ms = max(1, round(settings.max_connection_age_s * 1000))
-        grace_ms = min(round(settings.drain_s * 1000), 2**31 - 1)
-        options.append(("grpc.max_connection_age_ms", age_ms))
-        options.append(("grpc.max_connection_age_grace_ms", grace_ms))
-    return options
-
-
 class _Stop:
     """When the service is to end, and with which status."""
 
@@ -425,7 +325,7 @@ def _metrics_endpoint(settings: Settings, monitoring: Monitoring, stop: _Stop) -
         if error.errno == errno.EADDRNOTAVAIL:
             raise StartError(f"host: {settings.host} is no address of this machine") from error
         raise StartError(
-            f"metrics_port: cannot listen on {_authority(settings.host, settings.metrics_port)}: "
+            f"metrics_port: cannot listen on {authority_of(settings.host, settings.metrics_port)}: "
             f"{os.strerror(error.errno or 0)}"
         ) from error
 
@@ -437,20 +337,3 @@ async def _closing(traces: Traces | None) -> AsyncIterator[None]:
     finally:
         if traces is not None:
             await asyncio.to_thread(traces.close)
-
-
-def _authority(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _bind(
-    server: grpc.aio.Server, authority: str, credentials: grpc.ServerCredentials | None
-) -> int:
-    try:
-        if credentials:
-            return server.add_secure_port(authority, credentials)
-        return server.add_insecure_port(authority)
-    except RuntimeError as error:
-        raise StartError(
-            f"port: cannot listen on {authority}; is it in use, or the address not of this machine?"
-        ) from error

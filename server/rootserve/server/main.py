@@ -12,11 +12,13 @@ import uvloop
 from rootmodels.family import FamilyError
 from rootmodels.weights_info import WeightsError
 from rootserve.server import logs
-from rootserve.server.app import StartError, serve
+from rootserve.server.app import serve
 from rootserve.server.models import ModelSelectionError
 from rootserve.server.options import OptionError, read_settings
 from rootserve.server.security import SecurityError
+from rootserve.server.specs import StartError
 from rootserve.server.streams import open_closed_streams
+from rootserve.server.wire.listening import ListenError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         OptionError,
         ModelSelectionError,
         SecurityError,
+        ListenError,
         StartError,
         WeightsError,
     ) as error:

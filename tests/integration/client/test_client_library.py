@@ -1,9 +1,14 @@
 """The library as programs use it: retries, threads, and the example of the documentation."""
 
+import gc
+import inspect
+import os
 import re
+import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -15,6 +20,7 @@ from rootserve.client.errors import InputError, ServerError, Unreachable
 from rootserve.client.inference import AsyncClient
 from rootserve.client.retry import NO_RETRIES, RetryPolicy
 from tests.integration.client.fake_rootserve import FakeRootserve
+from tests.support.server_process import wait_until
 
 IMAGES = np.full((2, 3, 32, 32), 7, np.uint8)
 DOCUMENT = Path(__file__).parents[3] / "docs" / "client.md"
@@ -103,6 +109,105 @@ async def test_tries_end_with_the_deadline(fake: FakeRootserve) -> None:
 def test_threads_learn_at_once_that_nobody_is_there(nobody: str) -> None:
     with pytest.raises(Unreachable, match="is rootserve-server running there"):
         Client(nobody).__enter__()
+
+
+def when_asked(fake: FakeRootserve, action: Callable[[], object]) -> threading.Thread:
+    """Acts as soon as a request has come to the server, which then takes a while."""
+    fake.delay_s = 1.0
+
+    def act() -> None:
+        wait_until(lambda: len(fake.requests) > 0)
+        action()
+
+    thread = threading.Thread(target=act)
+    thread.start()
+    return thread
+
+
+def test_leaving_ends_what_other_threads_have_under_way(fake: FakeRootserve) -> None:
+    failures: list[Exception] = []
+
+    def ask(client: Client) -> None:
+        try:
+            client.infer("nin-orig", IMAGES)
+        except ServerError as error:
+            failures.append(error)
+
+    with Client(fake.address) as client:
+        asking = threading.Thread(target=ask, args=(client,))
+        asking.start()
+        when_asked(fake, lambda: None).join()
+    asking.join()
+    assert [str(error) for error in failures] == ["CANCELLED: the client was closed"]
+    with pytest.raises(ValueError, match="expected calls within its 'with' alone"):
+        client.health()
+    # It may be entered again, as the client for asyncio may.
+    with client:
+        assert client.health() == "SERVING"
+
+
+def test_a_client_that_was_not_entered_says_so(fake: FakeRootserve) -> None:
+    with pytest.raises(ValueError, match=r"not open: expected 'with Client\(...\) as client'"):
+        Client(fake.address).models()
+
+
+def test_ctrl_c_ends_the_call_and_leaves_the_client_usable(fake: FakeRootserve) -> None:
+    with Client(fake.address) as client:
+        killing = when_asked(fake, lambda: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            client.infer("nin-orig", IMAGES)
+        killing.join()
+        fake.delay_s = 0.0
+        assert client.infer("nin-orig", IMAGES).logits.shape == (2, 10)
+
+
+def test_a_forgotten_client_ends_its_thread(fake: FakeRootserve) -> None:
+    before = set(threading.enumerate())
+    client = Client(fake.address).__enter__()
+    assert client.health() == "SERVING"
+    (thread,) = [each for each in set(threading.enumerate()) - before if "rootserve" in each.name]
+    del client
+    gc.collect()
+    thread.join()
+
+
+PROGRAM = """
+import sys, threading, time
+import numpy as np
+from rootserve.client import Client, ServerError
+
+client = Client(sys.argv[1]).__enter__()
+print(client.health())
+if sys.argv[2] == "busy":
+    def ask():
+        try:
+            client.infer("nin-orig", np.zeros((1, 3, 32, 32), np.uint8))
+        except ServerError as error:
+            print(error)
+    threading.Thread(target=ask, daemon=True).start()
+    time.sleep(0.3)
+"""
+
+
+@pytest.mark.parametrize("state", ["idle", "busy"])
+def test_a_program_may_end_without_leaving(fake: FakeRootserve, state: str) -> None:
+    fake.delay_s = 2.0
+    words = [sys.executable, "-W", "error", "-c", PROGRAM, fake.address, state]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("SERVING")
+
+
+def test_both_clients_have_the_same_methods() -> None:
+    def methods(kind: type) -> dict[str, inspect.Signature]:
+        return {
+            name: inspect.signature(each)
+            for name, each in vars(kind).items()
+            if not name.startswith("_") and callable(each)
+        }
+
+    assert methods(Client) == methods(AsyncClient)
+    assert inspect.signature(Client) == inspect.signature(AsyncClient)
 
 
 def test_the_example_of_the_documentation_runs(fake: FakeRootserve, tmp_path: Path) -> None:

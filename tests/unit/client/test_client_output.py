@@ -3,7 +3,6 @@
 import io
 import subprocess
 import sys
-from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -13,9 +12,9 @@ from rich.console import Console
 from rootserve.client.catalog import Model
 from rootserve.client.load import LatencySummary, LoadOptions, LoadResult
 from rootserve.client.load.doubts import doubts
-from rootserve.client.load.result import StageDetail, Stages
-from rootserve.client.load.tally import STAGES
-from rootserve.client.load_tables import print_load
+from rootserve.client.load.report import NO_TIMES
+from rootserve.client.report.terminal import print_load
+from rootserve.client.stages import STAGES
 from rootserve.client.tables import print_health, print_models, print_top
 from rootserve.client.units import count, duration, millions, percent
 
@@ -104,22 +103,24 @@ def test_bars_are_for_terminals() -> None:
     assert "█" * 12 in printed(colourful)
 
 
+ASKED = LoadOptions(model="resnet50-root-64", rate=1500.0, rows=16)
+TOLD = {stage.name: 0.001 * (n + 1) for n, stage in enumerate(STAGES)} | {"decode": 0.0}
+
+
 def result(**changes: object) -> LoadResult:
     times = LatencySummary(0.0012, 0.0123, 0.123, 1.23, 0.0011, 0.02, 12.3)
     settings: dict[str, object] = {
-        "options": LoadOptions(model="resnet50-root-64", rate=1500.0, rows=16),
-        "started_at": datetime(2026, 1, 1, tzinfo=UTC), "window_s": 10.0, "interrupted": False,
-        "requests": 123_456, "succeeded": 123_400, "errors": {"RESOURCE_EXHAUSTED": 50},
-        "unfinished": 6, "throughput_rows_per_s": 197_440.0, "throughput_requests_per_s": 12_340.0,
-        "response_time": times, "p99_of_all_s": 0.123, "service_time": times,
-        "late_departures": 10, "max_lateness_s": 0.5,
-        "stages": Stages(0.001, 0.002, 0.003, 0.0004, 0.0005, 31.5),
-        "client_cpu_cores": 0.5,
-        "stage_detail": StageDetail(
-            {"p99": dict(zip(STAGES, (1.5, 0.1, 0.2, 0.3, 0.04, 0.05), strict=True)),
-             "mean": dict(zip(STAGES, (0.0001, 0.001, 0.002, 0.003, 0.0004, 0.0005), strict=True))},
-            {}, {31: 10, 32: 10},
-        ),
+        "label": ASKED.label, "model": ASKED.model, "loop": ASKED.loop, "rate": ASKED.rate,
+        "options": ASKED.to_json(), "started_at": "2026-01-01T00:00:00.000+00:00",
+        "window_s": 10.0, "requests": 123_456, "succeeded": 123_400,
+        "errors": {"RESOURCE_EXHAUSTED": 50}, "unfinished": 6,
+        "outcomes": {"OK": 123_400, "RESOURCE_EXHAUSTED": 50, "UNFINISHED": 6},
+        "offered_requests_per_s": 12_345.6,
+        "throughput_rows_per_s": 197_440.0, "throughput_requests_per_s": 12_340.0,
+        "response_time_s": times, "p99_of_all_s": 0.123, "service_time_s": times,
+        "late_departures": 10, "max_lateness_s": 0.5, "client_cpu_cores": 0.5,
+        "stages_s": TOLD, "stages_by_percentile_s": {"p99": TOLD | {"client_wait": 1.5}, "mean": TOLD},
+        "mean_batch_rows": 31.5, "batch_rows": {31: 10, 32: 10},
     }  # fmt: skip
     return LoadResult(**settings | changes)
 
@@ -138,9 +139,23 @@ def test_load_table() -> None:
     assert "warning" not in text
     (mean,) = [line for line in text.splitlines() if line.startswith("mean")]
     assert mean.split()[1:] == [
-        "100", "µs", "1.00", "ms", "2.00", "ms", "3.00", "ms", "400", "µs", "500", "µs", "31.5",
+        "1.00", "ms", "2.00", "ms", "3.00", "ms", "4.00", "ms", "5.00", "ms", "7.00", "ms", "31.5",
     ]  # fmt: skip
-    assert "at p99  1.50 s" in text
+    assert "at p99   1.50 s" in text
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_decoding_is_told_where_there_was_any(terminal: bool) -> None:
+    with_files, without = screen(terminal=terminal), screen(terminal=terminal)
+    told = TOLD | {"decode": 0.0025}
+    print_load(with_files, result(stages_by_percentile_s={"mean": told, "p99": told}))
+    text = printed(with_files)
+    assert "compute, of which decode: mean 2.50 ms, at p99 2.50 ms" in text
+    # No column was squeezed, the rows' names least of all.
+    (row,) = [line for line in text.splitlines() if "at p99" in line and "decode" not in line]
+    assert row.count("ms") == len(STAGES) - 1
+    print_load(without, result())
+    assert "decode" not in printed(without)
 
 
 def test_load_table_without_an_answer() -> None:
@@ -148,10 +163,10 @@ def test_load_table_without_an_answer() -> None:
     print_load(
         console,
         result(
-            response_time=LatencySummary(),
-            service_time=LatencySummary(),
-            stages=None,
-            stage_detail=None,
+            response_time_s=NO_TIMES,
+            service_time_s=NO_TIMES,
+            stages_s=None,
+            stages_by_percentile_s=None,
         ),
     )
     assert "response" in printed(console)

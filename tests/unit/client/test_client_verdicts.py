@@ -6,7 +6,7 @@ import pytest
 
 from rootserve.client.load.doubts import client_limited, doubts
 from rootserve.client.load.objective import judge
-from rootserve.client.load.result import Trial
+from rootserve.client.load.report import Trial
 from tests.support.load_results import OPTIONS, measured, recorder_of
 
 
@@ -92,7 +92,7 @@ def doubts_of(**changes: object) -> list[str]:
     ],
 )
 def test_doubts(changes: dict[str, object], words: list[str], limited: bool) -> None:
-    options = replace(OPTIONS, stable_within=0.1)
+    options = replace(OPTIONS, stable_within=0.1).to_json()
     said = doubts_of(options=options, **changes)
     assert len(said) == len(words)
     for sentence, expected in zip(said, words, strict=True):

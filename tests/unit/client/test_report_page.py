@@ -12,11 +12,15 @@ from typing import Any
 import pytest
 
 from rootserve.client.errors import InputError
+from rootserve.client.load import report as load_report
+from rootserve.client.load.report import read_report
+from rootserve.client.report import render as page_of
+from rootserve.client.report import to_csv as csv_of
 from rootserve.client.report import write_csv, write_html
-from rootserve.client.report.csv_rows import to_csv
-from rootserve.client.report.page import render
-from rootserve.client.report.reading import read_report
+from rootserve.client.stages import STAGES
+from rootserve.client.units import duration
 
+# As it is in a file.
 Report = dict[str, Any]
 DATA = Path(__file__).parents[2] / "data"
 VOID = {"meta"}
@@ -24,12 +28,20 @@ VOID = {"meta"}
 
 @pytest.fixture
 def single() -> Report:
-    return dict(read_report(DATA / "load-open.json"))
+    return json.loads((DATA / "load-open.json").read_text())
 
 
 @pytest.fixture
 def sweep() -> Report:
-    return dict(read_report(DATA / "load-sweep.json"))
+    return json.loads((DATA / "load-sweep.json").read_text())
+
+
+def render(report: Report) -> str:
+    return page_of(load_report.Report.from_json(report))
+
+
+def to_csv(report: Report) -> str:
+    return csv_of(load_report.Report.from_json(report))
 
 
 class Page(HTMLParser):
@@ -155,7 +167,8 @@ def poisoned(value: Any) -> Any:
 
 def test_all_text_is_escaped(sweep: Report, single: Report) -> None:
     for report in (sweep, single, pairs(sweep)):
-        hostile = poisoned(report) | {"kind": report["kind"], "loop": report["loop"]}
+        known = {name: report[name] for name in ("schema", "kind", "loop")}
+        hostile = poisoned(report) | known
         hostile["warnings"] = [HOSTILE]
         hostile["errors"] = hostile["outcomes"] = {HOSTILE: 3, "OK": 1}
         hostile["time_series"] = [
@@ -246,7 +259,7 @@ def test_csv_has_a_row_for_each_run(sweep: Report, single: Report) -> None:
         ("{", "is no JSON"),
         ("[]", "is no load report"),
         ('{"schema": "rootserve.load/9"}', "has the schema 'rootserve.load/9'"),
-        ('{"schema": "rootserve.load/1"}', "has no usable 'kind'"),
+        ('{"schema": "rootserve.load/1"}', "is not whole: Object missing required field"),
     ],
 )
 def test_another_file_is_refused(tmp_path: Path, content: str | None, words: str) -> None:
@@ -258,14 +271,26 @@ def test_another_file_is_refused(tmp_path: Path, content: str | None, words: str
 
 
 def test_a_file_that_cannot_be_written_is_named(single: Report) -> None:
+    report = load_report.Report.from_json(single)
     for write in (write_html, write_csv):
         with pytest.raises(InputError, match="/nowhere/report: cannot be written"):
-            write(single, Path("/nowhere/report"))
+            write(report, Path("/nowhere/report"))
 
 
-def test_the_examples_are_what_the_reader_wants() -> None:
+def test_the_examples_lose_nothing_by_being_read() -> None:
+    def check(told: Any, read: Any) -> None:
+        if isinstance(told, dict):
+            for key, value in told.items():
+                check(value, read[key])
+        elif isinstance(told, list):
+            assert len(told) == len(read)
+            for one, other in zip(told, read, strict=True):
+                check(one, other)
+        else:
+            assert told == read
+
     for file in DATA.glob("load-*.json"):
-        assert read_report(file) == json.loads(file.read_text())
+        check(json.loads(file.read_text()), read_report(file).to_json())
 
 
 def test_the_page_of_a_replay_says_so(single: Report) -> None:
@@ -288,3 +313,31 @@ def test_an_unfinished_search_is_not_framed_in_green(sweep: Report) -> None:
     del report["objective"]["decided"]
     report["find_max"]["complete"] = False
     assert ("p", "class", "verdict unsure") in Page(render(report)).attributes
+
+
+def test_decoding_is_shown_where_there_was_any(single: Report) -> None:
+    assert ("span", "class", "key stage-decode") not in Page(render(single)).attributes
+    for stages in single["stages_by_percentile_s"].values():
+        stages["decode"] = stages["compute"] / 4
+    text = render(single)
+    page = Page(text)
+    # A column of the numbers, a key of the legend, a part of each bar; which is as long as before.
+    assert ("span", "class", "key stage-decode") in page.attributes
+    bars = [value for tag, name, value in page.attributes if (tag, name) == ("rect", "class")]
+    assert (
+        bars.count("fill stage-decode")
+        == bars.count("fill stage-compute") - len(single["batch_rows"]) * 2
+    )
+    median = single["stages_by_percentile_s"]["p50"]
+    total_s = sum(median.values()) - median["decode"]
+    assert f"p50 {duration(total_s)}" in text
+    assert "compute has decode in it; the bars tell them apart" in page.text
+
+
+def test_each_stage_has_its_colour_in_both_schemes(single: Report) -> None:
+    text = render(single)
+    light, _, dark = text.partition("prefers-color-scheme: dark) { :root { --stage")
+    for stage in STAGES:
+        assert f"--stage-{stage.name}: {stage.colours[0]};" in light
+        assert f"-{stage.name}: {stage.colours[1]};" in dark
+        assert f".key.stage-{stage.name} {{" in text

@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 
 from rootmodels.weights_info import PRETRAINED_DIR, WeightsError, weights_path
-from rootserve.server.app import StartError, scheduler_limits, server_options, worker_specs
 from rootserve.server.machine import Processors
 from rootserve.server.models import (
     Models,
@@ -14,6 +13,8 @@ from rootserve.server.models import (
     find_models,
 )
 from rootserve.server.options import read_settings
+from rootserve.server.specs import StartError, scheduler_limits, worker_specs
+from rootserve.server.wire.listening import server_options
 from tests.support.held import hold
 
 
@@ -39,7 +40,7 @@ def test_auto_takes_every_gpu_else_the_cpu(models: Models) -> None:
 
 def test_cpu_workers_share_the_processors(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "rootserve.server.app.usable_processors", lambda: Processors(tuple(range(8)), 8)
+        "rootserve.server.specs.usable_processors", lambda: Processors(tuple(range(8)), 8)
     )
     made = specs(models, "--device", "cpu", "--cpu-workers", "4", "--engine", "torch", cuda=1)
     assert made == [(f"cpu-{index}", "cpu", "torch", 2) for index in range(4)]
@@ -54,7 +55,7 @@ def test_workers_stay_on_processors_that_are_theirs_alone(
 ) -> None:
     """A container that is given the time of two of eight processors has none of its own."""
     processors = Processors(tuple(range(8)), available)
-    monkeypatch.setattr("rootserve.server.app.usable_processors", lambda: processors)
+    monkeypatch.setattr("rootserve.server.specs.usable_processors", lambda: processors)
     arguments = ("--device", "cpu", "--optimize-for", "throughput", "--threads", "1")
     made = worker_specs(read_settings(arguments, {}), models, 0)
     assert [spec.processors for spec in made[:2]] == pinned

@@ -4,12 +4,12 @@ from pathlib import Path
 import grpc
 import pytest
 
-from rootserve.server.app import _server_options
 from rootserve.server.options import OptionError, read_settings
 from rootserve.server.refusals import Reason
 from rootserve.server.security import SecurityError
 from rootserve.server.security.exposure import exposure_warning, is_loopback
 from rootserve.server.security.tls import server_credentials
+from rootserve.server.wire.listening import server_options
 
 
 def test_pem_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
@@ -76,11 +76,11 @@ def test_settings_that_do_not_fit_together_are_refused(
 
 def test_limits_become_options_of_grpc() -> None:
     arguments = ["--max-concurrent-streams", "7", "--max-connection-age-s", "1.5", "--drain-s", "2"]
-    options = dict(_server_options(read_settings(arguments, {})))
+    options = dict(server_options(read_settings(arguments, {})))
     assert options["grpc.max_concurrent_streams"] == 7
     assert options["grpc.max_connection_age_ms"] == 1500
     assert options["grpc.max_connection_age_grace_ms"] == 2000
-    assert "grpc.max_connection_age_ms" not in dict(_server_options(read_settings([], {})))
+    assert "grpc.max_connection_age_ms" not in dict(server_options(read_settings([], {})))
 
 
 @pytest.mark.parametrize(

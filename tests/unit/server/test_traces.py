@@ -7,11 +7,12 @@ import threading
 import pytest
 from opentelemetry.sdk.trace import SpanProcessor
 
-from rootserve.server.app import StartError, _open_traces
+from rootserve.server.app import _open_traces
 from rootserve.server.observers import traces_otel
 from rootserve.server.observers.traces import TracesError
 from rootserve.server.observers.traces_otel import OtelTraces, open_traces
 from rootserve.server.options import OptionError, read_settings
+from rootserve.server.specs import StartError
 
 
 class StuckProcessor(SpanProcessor):

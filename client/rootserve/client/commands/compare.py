@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+import msgspec
+
 from rootserve.client.load.comparison import Comparison, compare, differences
-from rootserve.client.load_tables import ratio_cells
-from rootserve.client.report.reading import read_report
+from rootserve.client.load.report import read_report
+from rootserve.client.report.terminal import ratio_cells
 from rootserve.client.tables import console, figures_table
 from rootserve.client.units import duration
 
@@ -19,20 +21,13 @@ def run(a: Path, b: Path, *, as_json: bool) -> None:
     reports = read_report(a), read_report(b)
     comparisons, different = compare(*reports), differences(*reports)
     if as_json:
-        runs = [
-            {
-                "label": each.label,
-                "figures": [figure.to_json() for figure in each.figures],
-                "no_interval": each.no_interval,
-            }
-            for each in comparisons
-        ]
-        print(json.dumps({"a": str(a), "b": str(b), "runs": runs, "differences": different}))
+        document = {"a": str(a), "b": str(b), "runs": comparisons, "differences": different}
+        print(json.dumps(msgspec.to_builtins(document)))
         return
     screen = console()
     for name, path, report in (("A", a, reports[0]), ("B", b, reports[1])):
-        label = report.get("label") or report["kind"]
-        text = f"{name}  {path}: {report['model']}, {label}, {report['started_at'][:19]}"
+        label = report.label or report.kind
+        text = f"{name}  {path}: {report.model}, {label}, {report.started_at[:19]}"
         screen.print(text, markup=False, soft_wrap=True)
     for comparison in comparisons:
         _print(comparison)

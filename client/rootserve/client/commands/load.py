@@ -7,62 +7,33 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
 from rootserve.client.catalog import Model, ServerInfo
+from rootserve.client.commands.measurement import Measurement
 from rootserve.client.dataset import read_dataset
 from rootserve.client.errors import InputError, RootserveError, ServerError, Unreachable
 from rootserve.client.files import check_writable
 from rootserve.client.inference import AsyncClient
 from rootserve.client.load import LoadOptions, LoadResult, run_load
-from rootserve.client.load.campaign import Campaign, Kind
+from rootserve.client.load.campaign import Campaign
 from rootserve.client.load.doubts import silent_since
 from rootserve.client.load.mix import mix_of
-from rootserve.client.load.objective import LEAST_REQUESTS, Verdict, judge
-from rootserve.client.load.report import to_json, write
+from rootserve.client.load.objective import LEAST_REQUESTS, judge
+from rootserve.client.load.report import Objective, Report, write_report
+from rootserve.client.load.reporting import report_of
 from rootserve.client.load.requests import POOL_SIZE
-from rootserve.client.load_tables import print_campaign, print_load
 from rootserve.client.report import write_csv, write_html
 from rootserve.client.report.live import LiveView
+from rootserve.client.report.terminal import print_campaign, print_load
 from rootserve.client.stopping import stop_on_signals, unless_stopped
 from rootserve.client.tables import console
 
 # The search for the highest rate ends when a rate that misses is this close above one that holds.
 _PRECISION = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """What is to be measured.
-
-    Attributes:
-        levels: One run, or those of a sweep; for a search, its first run.
-        versus: The other side of pairs.
-        rounds: Runs of each side.
-        slo_p99_s: Objective for the p99, in seconds.
-        find_max: Whether to search for the highest rate that holds it.
-        command: The command line, for the report.
-    """
-
-    levels: tuple[LoadOptions, ...]
-    versus: LoadOptions | None = None
-    rounds: int = 5
-    slo_p99_s: float | None = None
-    find_max: bool = False
-    command: str | None = None
-
-    @property
-    def kind(self) -> Kind:
-        """What the runs are for."""
-        if self.find_max:
-            return "find_max"
-        if self.versus is not None:
-            return "pairs"
-        return "sweep" if len(self.levels) > 1 else "run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +44,14 @@ class Outputs:
     html: Path | None = None
     csv: Path | None = None
 
-    def write(self, report: dict[str, Any], screen: Console) -> None:
+    def write(self, report: Report, screen: Console) -> None:
         """Write all of them; one that fails does not cost the others.
 
         Raises:
             InputError: One could not be written; the message tells where the report is instead.
         """
-        writers: list[tuple[Path | None, Callable[[dict[str, Any], Path], None]]] = [
-            (self.json, write),
+        writers: list[tuple[Path | None, Callable[[Report, Path], None]]] = [
+            (self.json, write_report),
             (self.html, write_html),
             (self.csv, write_csv),
         ]
@@ -96,7 +67,7 @@ class Outputs:
                 screen.print(f"report in {path}", markup=False, soft_wrap=True)
         if failures:
             rescue = Path(tempfile.gettempdir()) / f"rootserve-load-{os.getpid()}.json"
-            write(report, rescue)
+            write_report(report, rescue)
             raise InputError(f"{'; '.join(failures)}; the report is in {rescue}")
 
 
@@ -143,7 +114,7 @@ async def _run(
         verdict = _report(measurement, campaign, described or (None, None), outputs, console())
     if failure is not None:
         raise failure
-    return await _outcome(campaign, verdict)
+    return await _outcome(measurement, campaign, verdict)
 
 
 async def _measure(measurement: Measurement, campaign: Campaign) -> None:
@@ -177,31 +148,28 @@ def _report(
     described: tuple[ServerInfo | None, Model | None],
     outputs: Outputs,
     screen: Console,
-) -> Verdict | None:
+) -> Objective | None:
     """Print and write what was measured; gives the verdict on the objective, if there is one."""
     verdict = _verdict(measurement, campaign)
-    if campaign.kind == "run":
-        print_load(screen, campaign.head)
-    else:
-        print_campaign(screen, campaign, measurement.slo_p99_s)
-    if verdict is not None:
-        sure = "green" if verdict.met else "bold red"
-        screen.print(verdict.text, style=sure if verdict.decided else "yellow")
-    objective = None
-    if measurement.slo_p99_s is not None and verdict is not None:
-        objective = (measurement.slo_p99_s, verdict)
-    report = to_json(
+    report = report_of(
         campaign.head,
         *described,
         campaign=campaign,
-        objective=objective,
+        objective=verdict,
         command=measurement.command,
     )
+    if report.kind == "run":
+        print_load(screen, report)
+    else:
+        print_campaign(screen, report)
+    if verdict is not None:
+        sure = "green" if verdict.met else "bold red"
+        screen.print(verdict.text, style=sure if verdict.decided else "yellow")
     outputs.write(report, screen)
     return verdict
 
 
-def _verdict(measurement: Measurement, campaign: Campaign) -> Verdict | None:
+def _verdict(measurement: Measurement, campaign: Campaign) -> Objective | None:
     p99_s = measurement.slo_p99_s
     if p99_s is None:
         return None
@@ -209,26 +177,29 @@ def _verdict(measurement: Measurement, campaign: Campaign) -> Verdict | None:
         text = campaign.found.text(p99_s)
         if campaign.limited_by_client():
             text += ". This client was the bottleneck in runs that missed: try --processes"
-        return Verdict(campaign.found.rate is not None, text, decided=campaign.found.complete)
+        met = campaign.found.rate is not None
+        return Objective(p99_s, met, text, decided=campaign.found.complete)
     if campaign.kind == "find_max":
         text = "the search was interrupted before it could begin: no rate is known"
-        return Verdict(False, text, decided=False)
+        return Objective(p99_s, met=False, text=text, decided=False)
     if campaign.kind == "run":
         return judge(campaign.head, p99_s)
     verdicts = [judge(result, p99_s) for result in campaign.runs]
-    met, few = sum(each.met for each in verdicts), sum(not each.decided for each in verdicts)
-    text = f"objective of {p99_s * 1e3:g} ms met by {met} of {len(verdicts)} runs"
+    met_by, few = sum(each.met for each in verdicts), sum(not each.decided for each in verdicts)
+    text = f"objective of {p99_s * 1e3:g} ms met by {met_by} of {len(verdicts)} runs"
     if few:
         text += (
             f"; {few} had fewer than {LEAST_REQUESTS} requests, too few to judge: measure longer"
         )
-    return Verdict(met > 0, text, decided=met > 0 or not few)
+    return Objective(p99_s, met_by > 0, text, decided=met_by > 0 or not few)
 
 
-async def _outcome(campaign: Campaign, verdict: Verdict | None) -> Outcome:
+async def _outcome(
+    measurement: Measurement, campaign: Campaign, verdict: Objective | None
+) -> Outcome:
     last = campaign.runs[-1]
     since_s = silent_since(last)
-    if since_s is not None and last.succeeded and (gone := await _gone(last.options)):
+    if since_s is not None and last.succeeded and (gone := await _gone(measurement, last)):
         raise ServerError(
             "UNAVAILABLE",
             f"the server at {gone} went away: its last answer came {since_s:.1f} s after the start "
@@ -249,11 +220,13 @@ async def _outcome(campaign: Campaign, verdict: Verdict | None) -> Outcome:
     return Outcome.DONE
 
 
-async def _gone(options: LoadOptions) -> str:
-    """The first server that cannot be reached any more; empty if all can."""
-    for server in options.servers:
+async def _gone(measurement: Measurement, run: LoadResult) -> str:
+    """The first of a run's servers that cannot be reached any more; empty if all can."""
+    credentials = measurement.levels[0].credentials
+    for part in run.by_server:
+        server = part.name
         try:
-            async with AsyncClient(server, credentials=options.credentials, connect_timeout_s=1.0):
+            async with AsyncClient(server, credentials=credentials, connect_timeout_s=1.0):
                 pass
         except Unreachable:
             return server

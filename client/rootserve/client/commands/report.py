@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from rootserve.client.errors import InputError
+from rootserve.client.load.report import read_report
 from rootserve.client.report import write_csv, write_html
-from rootserve.client.report.reading import read_report
 
 
 def run(path: Path, html: Path | None, csv: Path | None) -> None:

@@ -5,10 +5,9 @@ print(result.throughput_rows_per_s, result.response_time.p99)
 """
 
 from rootserve.client.load.arrivals import Distribution, Ramp, Steps
-from rootserve.client.load.histogram import LatencySummary
 from rootserve.client.load.mix import Mix
 from rootserve.client.load.options import LoadOptions
-from rootserve.client.load.result import LoadResult
+from rootserve.client.load.report import LatencySummary, LoadResult, Report
 from rootserve.client.load.runner import run_load
 from rootserve.client.load.snapshot import Snapshot
 from rootserve.client.load.trace import Trace, read_trace
@@ -20,6 +19,7 @@ __all__ = [
     "LoadResult",
     "Mix",
     "Ramp",
+    "Report",
     "Snapshot",
     "Steps",
     "Trace",

@@ -2,18 +2,16 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 from rootserve.client.errors import ServerError
-from rootserve.client.load.doubts import client_limited
 from rootserve.client.load.objective import LEAST_REQUESTS, judge
 from rootserve.client.load.options import LoadOptions
-from rootserve.client.load.result import LoadResult
+from rootserve.client.load.report import Kind, LoadResult, Step
 from rootserve.client.load.search import Found, Search
 from rootserve.client.load.statistics import Ratio, paired_ratio
 
-Kind = Literal["run", "sweep", "find_max", "pairs"]
 RunOne = Callable[[LoadOptions], Awaitable[LoadResult]]
 
 # Without a rate to begin with, the search begins at a share of what a closed loop got.
@@ -23,19 +21,6 @@ _FIRST_SHARE = 0.7
 # than needed, as they come by chance. Rates at which that takes longer than this are not tried.
 _ENOUGH = 1.5 * LEAST_REQUESTS
 _MOST_TIMES_LONGER = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One run of a search: its rate, whether it held the objective, and its p99 (of all).
-
-    `held` is None if too few requests came to judge.
-    """
-
-    rate: float
-    held: bool | None
-    p99_s: float | None
-    level: int
 
 
 class Campaign:
@@ -134,7 +119,7 @@ class Campaign:
     def limited_by_client(self) -> bool:
         """Whether a run that missed the objective did so because this client was too slow."""
         return any(
-            client_limited(self.runs[step.level]) for step in self.steps if step.held is False
+            self.runs[step.level].client_limited for step in self.steps if step.held is False
         )
 
     def ratios(self) -> dict[str, Ratio | None]:
@@ -143,8 +128,8 @@ class Campaign:
         rounds = [(a, b) for a, b in rounds if not (a.interrupted or b.interrupted)]
         figures: dict[str, Callable[[LoadResult], Any]] = {
             "throughput_rows_per_s": lambda each: each.throughput_rows_per_s,
-            "p50_s": lambda each: each.response_time.p50,
-            "p99_s": lambda each: each.response_time.p99,
+            "p50_s": lambda each: each.response_time_s.p50,
+            "p99_s": lambda each: each.response_time_s.p99,
         }
         return {
             name: paired_ratio([(figure(a), figure(b)) for a, b in rounds])

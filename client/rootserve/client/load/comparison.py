@@ -1,16 +1,17 @@
 """Two load reports side by side: the ratio of each figure, and what else differs between them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from operator import attrgetter
 
 from rootserve.client.errors import InputError
+from rootserve.client.load.report import PERCENTILES, LoadResult, Report, Second
 from rootserve.client.load.statistics import LEAST_VALUES, Ratio, unpaired_ratio
-
-Report = Mapping[str, Any]
 
 # Options that may differ without a word: they are what one compares, or tell of themselves.
 _SILENT = frozenset({"model", "server", "tls"})
+# Of a sweep, those that distinguish its levels.
+_LEVEL = frozenset({"concurrency", "rate", "loop"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +31,6 @@ class Figure:
     b: float | None
     ratio: Ratio | None
     is_time: bool
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields by name, ready for `json.dumps`."""
-        ratio = self.ratio.to_json() if self.ratio else None
-        return {"name": self.name, "a": self.a, "b": self.b, "ratio": ratio}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,101 +52,71 @@ def compare(a: Report, b: Report) -> list[Comparison]:
     """Compare two reports: run with run, or level with level of the same label.
 
     Raises:
-        InputError: They are sweeps without a level in common, or one lacks figures.
+        InputError: They are sweeps without a level in common.
     """
-    try:
-        return _compare(a, b)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"one of the reports is not whole: {error} is missing or unusable"
-        ) from None
-
-
-def _compare(a: Report, b: Report) -> list[Comparison]:
-    if not (a["levels"] and b["levels"] and a["kind"] == b["kind"] == "sweep"):
-        return [Comparison(_label(a, b), _figures(a, b), _no_interval(a, b))]
-    theirs = {level["label"]: level for level in b["levels"]}
-    pairs = [(level, theirs[level["label"]]) for level in a["levels"] if level["label"] in theirs]
+    if not (a.levels and b.levels and a.kind == b.kind == "sweep"):
+        return [_comparison(" and ".join(dict.fromkeys((a.label, b.label))), a, b)]
+    theirs = {level.label: level for level in b.levels}
+    pairs = [(level, theirs[level.label]) for level in a.levels if level.label in theirs]
     if not pairs:
         raise InputError("the two sweeps have no level in common; expected at least one")
-    return [
-        Comparison(mine["label"], _figures(mine, other), _no_interval(mine, other))
-        for mine, other in pairs
-    ]
+    return [_comparison(mine.label, mine, other) for mine, other in pairs]
 
 
 def differences(a: Report, b: Report) -> list[str]:
     """What else differs: options, machines and versions, as sentences without a full stop."""
-    found = []
-    for name in a["options"].keys() & b["options"].keys() - _SILENT:
-        mine, theirs = a["options"][name], b["options"][name]
-        if mine != theirs and not (a["kind"] == b["kind"] == "sweep" and name in _LEVEL):
-            found.append(f"option {name}: {mine} and {theirs}")
-    for side in ("server", "client"):
-        for name in ("version", "cpu", "cpu_count", "python", "engine", "precision"):
-            mine, theirs = ((run.get(side) or {}).get(name) for run in (a, b))
-            if mine != theirs:
-                found.append(f"{side} {name}: {mine} and {theirs}")
+    silent = _SILENT | _LEVEL if a.kind == b.kind == "sweep" else _SILENT
+    found = [
+        f"option {name}: {a.options[name]} and {b.options[name]}"
+        for name in a.options.keys() & b.options.keys() - silent
+        if a.options[name] != b.options[name]
+    ]
+    for side, one, other in (("server", a.server, b.server), ("client", a.client, b.client)):
+        found += [
+            f"{side} {name}: {one.get(name)} and {other.get(name)}"
+            for name in ("version", "cpu", "cpu_count", "python", "engine", "precision")
+            if one.get(name) != other.get(name)
+        ]
     return sorted(found)
 
 
-_LEVEL = frozenset({"concurrency", "rate", "loop"})
+# What is compared, where it is found in a run, and in one of its seconds, which tell only two percentiles.
+_FIGURES = (
+    ("rows/s", "throughput_rows_per_s", "rows"),
+    ("requests/s", "throughput_requests_per_s", "answered"),
+    *(
+        (name, f"response_time_s.{key}", f"{key}_s" if hasattr(Second, f"{key}_s") else None)
+        for key, name in PERCENTILES.items()
+    ),
+)
 
 
-def _label(a: Report, b: Report) -> str:
-    labels = dict.fromkeys((str(a["label"]), str(b["label"])))
-    return " and ".join(labels)
+def _comparison(label: str, a: LoadResult, b: LoadResult) -> Comparison:
+    figures = []
+    for name, path, within in _FIGURES:
+        values = attrgetter(path)(a), attrgetter(path)(b)
+        ratio = unpaired_ratio(*values, _within(a, within), _within(b, within))
+        figures.append(Figure(name, *values, ratio, path.startswith("response_time_s")))
+    return Comparison(label, figures, _no_interval(a, b))
 
 
-def _figures(a: Report, b: Report) -> list[Figure]:
-    throughputs = (
-        ("rows/s", "throughput_rows_per_s", "rows"),
-        ("requests/s", "throughput_requests_per_s", "answered"),
-    )
-    figures = [
-        _figure(name, (a[key], b[key]), (_within(a, within), _within(b, within)), is_time=False)
-        for name, key, within in throughputs
-    ]
-    # A second tells only two of the percentiles.
-    percentiles = (("p50", "p50_s"), ("p90", None), ("p99", "p99_s"), ("p999", None))
-    for name, within in percentiles:
-        values = (a["response_time_s"][name], b["response_time_s"][name])
-        varied = (_within(a, within), _within(b, within))
-        figures.append(_figure(name.replace("p999", "p99.9"), values, varied, is_time=True))
-    return figures
-
-
-def _figure(
-    name: str,
-    values: tuple[float | None, float | None],
-    within: tuple[Sequence[float | None], Sequence[float | None]],
-    *,
-    is_time: bool,
-) -> Figure:
-    return Figure(name, *values, unpaired_ratio(*values, *within), is_time)
-
-
-def _within(run: Report, key: str | None) -> list[float | None]:
+def _within(run: LoadResult, key: str | None) -> list[float | None]:
     """A figure for each whole second measured, without the first and last, which may be cut."""
-    if key is None:
-        return []
-    return [step.get(key) for step in _whole_steps(run)]
+    return [getattr(step, key) for step in _whole_steps(run)] if key else []
 
 
-def _whole_steps(run: Report) -> Sequence[Mapping[str, Any]]:
-    measured = [step for step in run.get("time_series") or () if step["phase"] == "measured"]
-    return measured[1:-1]
+def _whole_steps(run: LoadResult) -> Sequence[Second]:
+    return [step for step in run.time_series if step.phase == "measured"][1:-1]
 
 
-def _no_interval(a: Report, b: Report) -> str | None:
+def _no_interval(a: LoadResult, b: LoadResult) -> str | None:
     """Why the runs tell no interval, as a sentence without a full stop; None if they tell one."""
     for name, run in (("A", a), ("B", b)):
-        if not run.get("time_series"):
+        if not run.time_series:
             return f"report {name} has no time series, which would tell how its figures varied"
         if (whole := len(_whole_steps(run))) < LEAST_VALUES:
-            step_s = run.get("time_step_s") or 1
             return (
                 f"run {name} has {whole} whole seconds between its first and its last, and "
-                f"{LEAST_VALUES} are needed: measure {(LEAST_VALUES + 2) * step_s} s or longer"
+                f"{LEAST_VALUES} are needed: measure {(LEAST_VALUES + 2) * run.time_step_s:g} s or longer"
             )
     return None

@@ -1,6 +1,6 @@
 """What casts doubt on a run's figures, in words; first of all that the client was the bottleneck."""
 
-from rootserve.client.load.result import LoadResult
+from rootserve.client.load.report import LoadResult
 from rootserve.client.units import count, duration, percent
 
 # Above this share of late requests, or of one core, the client shows in what it measures.
@@ -21,7 +21,8 @@ def _late_by_client(result: LoadResult) -> int:
 
 
 def _is_busy(result: LoadResult) -> bool:
-    return result.client_cpu_cores > _BUSY_CORES * result.options.processes
+    processes: int = result.options["processes"]
+    return result.client_cpu_cores > _BUSY_CORES * processes
 
 
 def doubts(result: LoadResult) -> list[str]:
@@ -43,11 +44,11 @@ def _emptiness(result: LoadResult) -> list[str]:
 def _interruptions(result: LoadResult) -> list[str]:
     found = []
     if result.interrupted:
-        asked = result.options.duration_s
+        asked = result.options["duration_s"]
         found.append(f"interrupted: {result.window_s:.1f} s of {asked:g} s were measured")
     if result.lost_processes:
         found.append(
-            f"{result.lost_processes} of {result.options.processes} client processes ended "
+            f"{result.lost_processes} of {result.options['processes']} client processes ended "
             "before their time: what they sent is missing"
         )
     if since_s := silent_since(result):
@@ -64,7 +65,7 @@ def _lateness(result: LoadResult) -> list[str]:
     if result.held_back > _LATE_SHARE * result.requests:
         found.append(
             f"{count(result.held_back)} requests waited to be sent ({most}), as "
-            f"{count(result.options.max_in_flight)} were under way: the server did not keep "
+            f"{count(result.options['max_in_flight'])} were under way: the server did not keep "
             "up with the rate"
         )
     late = _late_by_client(result)
@@ -74,7 +75,7 @@ def _lateness(result: LoadResult) -> list[str]:
             f"than 1 ms late ({most}); try --processes, or a machine of its own"
         )
     if _is_busy(result):
-        processes = result.options.processes
+        processes = result.options["processes"]
         found.append(
             f"this client was the bottleneck: it used {result.client_cpu_cores:.1f} processor "
             f"cores in {processes} process{'es' if processes > 1 else ''}; try more --processes"
@@ -87,7 +88,7 @@ def _instability(result: LoadResult) -> list[str]:
         return []
     rates = [trial.throughput_requests_per_s for trial in result.trials]
     return [
-        f"not stable within {percent(result.options.stable_within)} after {len(rates)} windows "
+        f"not stable within {percent(result.options['stable_within'])} after {len(rates)} windows "
         f"({min(rates):,.1f} to {max(rates):,.1f} requests/s); the figures are those of all"
     ]
 

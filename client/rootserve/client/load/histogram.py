@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
 from hdrh.histogram import HdrHistogram
 from numpy.typing import NDArray
+
+from rootserve.client.load.report import NO_TIMES, LatencySummary
 
 _LONGEST_US = 24 * 3600 * 1_000_000
 _DIGITS = 3
@@ -17,23 +18,6 @@ QUANTILES = (
     0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.98,
     0.99, 0.995, 0.9975, 0.999, 0.9995, 0.9999, 1.0,
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class LatencySummary:
-    """A distribution of times in seconds; None where no recorded time tells the figure."""
-
-    p50: float | None = None
-    p90: float | None = None
-    p99: float | None = None
-    p999: float | None = None
-    min: float | None = None
-    mean: float | None = None
-    max: float | None = None
-
-    def to_json(self) -> dict[str, float | None]:
-        """The figures by name, ready for `json.dumps`."""
-        return asdict(self)
 
 
 def _new_histogram() -> Any:
@@ -148,7 +132,7 @@ class LatencyHistogram:
     def summary(self, endless: int = 0) -> LatencySummary:
         """Percentiles, with `endless` as in `quantile`; exact minimum, mean and maximum."""
         if not self.count:
-            return LatencySummary()
+            return NO_TIMES
         p50, p90, p99, p999 = self._quantiles((0.5, 0.9, 0.99, 0.999), endless)
         return LatencySummary(
             p50=p50,

@@ -6,6 +6,7 @@ from typing import Any
 
 from rootserve.client.address import DEFAULT_ADDRESS, parse_address
 from rootserve.client.credentials import PLAINTEXT, Credentials
+from rootserve.client.defaults import DURATION_S, MAX_IN_FLIGHT, MAX_TRIALS, TIMEOUT_S, WARMUP_S
 from rootserve.client.errors import InputError
 from rootserve.client.load.arrivals import MAX_RATE, Arrivals, Distribution, Ramp, Steps
 from rootserve.client.load.mix import Mix, mix_of
@@ -56,18 +57,18 @@ class LoadOptions:
     concurrency: int | None = None
     rate: Arrivals | None = None
     distribution: Distribution = Distribution.POISSON
-    duration_s: float = 10.0
-    warmup_s: float = 2.0
+    duration_s: float = DURATION_S
+    warmup_s: float = WARMUP_S
     rows: int | Mix[int] = 1
     seed: int = 0
     deadline_s: float | Mix[float] | None = None
-    timeout_s: float = 30.0
+    timeout_s: float = TIMEOUT_S
     priority: int | Mix[int] | None = None
-    max_in_flight: int = 1024
+    max_in_flight: int = MAX_IN_FLIGHT
     streaming: bool = False
     processes: int = 1
     stable_within: float | None = None
-    max_trials: int = 10
+    max_trials: int = MAX_TRIALS
 
     def __post_init__(self) -> None:
         for server in self.servers:

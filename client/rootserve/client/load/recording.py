@@ -21,6 +21,7 @@ maximum are those of the answered ones.
 """
 
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Self
 
 import numpy as np
@@ -31,13 +32,22 @@ from rootserve.client.load.options import LoadOptions
 from rootserve.client.load.requests import Plan
 from rootserve.client.load.tally import WindowTally
 from rootserve.client.load.timeseries import TimeSeries
+from rootserve.client.stages import STAGES, TOLD
 from rootserve.client.wire import Timeline
 
 # Scheduling on a busy machine costs some hundred microseconds; beyond this the client is late.
 LATE_S = 0.001
 # Events are counted in bulk, which takes numpy a fifth of a millisecond for so many.
 _BULK = 256
-_NO_TIMELINE = (np.nan,) * 5
+# One answer: seconds since the run's start, what it was, and of its timeline the total, the rows of its batch
+# and the stages that the server tells; these are not numbers where it told none.
+_ANSWER = np.dtype(
+    [(name, np.float64) for name in ("due_s", "sent_s", "done_s")]
+    + [(name, np.int64) for name in ("kind", "server")]
+    + [(name, np.float64) for name in ("total_s", "batch_rows", *(each.name for each in TOLD))]
+)
+_NO_TIMELINE = (np.nan,) * (2 + len(TOLD))
+_told = attrgetter("total_s", "batch_rows", *(f"{stage.name}_s" for stage in TOLD))
 
 
 class Recording:
@@ -132,19 +142,9 @@ class Recorder:
         server: int = 0,
     ) -> None:
         """A request was answered."""
-        stages = (
-            _NO_TIMELINE
-            if timeline is None
-            else (
-                timeline.queue_s,
-                timeline.batch_wait_s,
-                timeline.compute_s,
-                timeline.total_s,
-                timeline.batch_rows,
-            )
-        )
+        told = _NO_TIMELINE if timeline is None else _told(timeline)
         self._in_flight -= 1
-        self._answers.append((due_s, sent_s, done_s, kind, server, *stages))
+        self._answers.append((due_s, sent_s, done_s, kind, server, *told))
         if len(self._answers) >= _BULK:
             self._count_answers()
 
@@ -234,10 +234,10 @@ class Recorder:
     def _count_answers(self) -> None:
         if not self._answers:
             return
-        answers = np.array(self._answers)
+        answers = np.array(self._answers, _ANSWER)
         self._answers.clear()
-        due_s, done_s = answers[:, 0], answers[:, 2]
-        rows = self._rows[answers[:, 3].astype(np.int64)]
+        due_s, done_s = answers["due_s"], answers["done_s"]
+        rows = self._rows[answers["kind"]]
         self._answered_rows += int(rows.sum())
         latest_s = float(done_s.max())
         before_s = self._recording.last_answer_s
@@ -253,31 +253,35 @@ class Recorder:
     def _count_into(
         self,
         window: WindowTally,
-        answers: NDArray[np.float64],
+        answers: NDArray[np.void],
         due: NDArray[np.bool_],
         done: NDArray[np.bool_],
     ) -> None:
-        due_s, sent_s, done_s = answers[:, 0], answers[:, 1], answers[:, 2]
-        kinds, servers = answers[:, 3].astype(np.int64), answers[:, 4]
-        models, rows = self._models[kinds], self._rows[kinds]
+        response_s, service_s = (
+            answers["done_s"] - answers[since] for since in ("due_s", "sent_s")
+        )
+        models, rows = self._models[answers["kind"]], self._rows[answers["kind"]]
         groups = [(window.all, np.ones(len(answers), np.bool_))]
         groups += [(tally, models == n) for n, tally in enumerate(window.by_model)]
-        groups += [(tally, servers == n) for n, tally in enumerate(window.by_server)]
+        groups += [(tally, answers["server"] == n) for n, tally in enumerate(window.by_server)]
         for tally, chosen in groups:
             mine = due & chosen
-            tally.add_answered((done_s - due_s)[mine], (done_s - sent_s)[mine])
+            tally.add_answered(response_s[mine], service_s[mine])
             tally.add_completed(rows[done & chosen])
-        window.answered.record_all((done_s - due_s)[done])
-        told = due & ~np.isnan(answers[:, 8])
+        window.answered.record_all(response_s[done])
+        told = due & ~np.isnan(answers["total_s"])
         if told.any():
-            window.stages.add((done_s - due_s)[told], _stages(answers[told]), answers[told, 9])
+            window.stages.add(response_s[told], _stages(answers[told]), answers["batch_rows"][told])
 
 
-def _stages(answers: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The six stages [N, 6] in the order of `tally.STAGES`."""
-    due_s, sent_s, done_s = answers[:, 0], answers[:, 1], answers[:, 2]
-    server = answers[:, 5:8]
-    total_s = answers[:, 8]
-    rest_s = np.maximum(total_s - server.sum(axis=1), 0)
-    outside_s = np.maximum(done_s - sent_s - total_s, 0)
-    return np.column_stack([np.maximum(sent_s - due_s, 0), server, rest_s, outside_s])
+def _stages(answers: NDArray[np.void]) -> NDArray[np.float64]:
+    """Seconds of all stages [N, S], in their order."""
+    total_s = answers["total_s"]
+    named_s = sum(answers[stage.name] for stage in TOLD if stage.within is None)
+    found = {
+        "client_wait": answers["sent_s"] - answers["due_s"],
+        "outside_server": answers["done_s"] - answers["sent_s"] - total_s,
+        "rest": total_s - named_s,
+    } | {stage.name: answers[stage.name] for stage in TOLD}
+    seconds: NDArray[np.float64] = np.column_stack([found[stage.name] for stage in STAGES])
+    return np.maximum(seconds, 0.0)

@@ -1,222 +1,267 @@
-"""A load run's report as JSON, with all one needs to run it again; docs/load.md describes it."""
+"""The document of a load test, from measuring to JSON, tables, page and CSV; docs/load.md explains its keys.
+
+Its keys are the names of these fields, and what is read again is checked against their types.
+"""
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
-from rootserve.client.catalog import Model, ServerInfo
+import msgspec
+
+from rootserve.client.errors import InputError
 from rootserve.client.files import write_text
-from rootserve.client.load.campaign import Campaign
-from rootserve.client.load.doubts import client_limited, doubts
-from rootserve.client.load.objective import Verdict
-from rootserve.client.load.options import LoadOptions
-from rootserve.client.load.result import LoadResult, Part, StageDetail, Stages
-from rootserve.client.machine import describe_machine
-from rootserve.client.version import client_version
+from rootserve.client.load.statistics import Ratio
 
 SCHEMA = "rootserve.load/1"
 SCHEMA_VERSION = 1
+_EXPECTED = f"expected a report of 'rootserve load --json', schema {SCHEMA}"
+
+Kind = Literal["run", "sweep", "find_max", "pairs"]
+# Percentiles of a distribution, by the name of their field and as people write them.
+PERCENTILES = {"p50": "p50", "p90": "p90", "p99": "p99", "p999": "p99.9"}
 
 
-def to_json(
-    result: LoadResult,
-    info: ServerInfo | None = None,
-    model: Model | None = None,
-    *,
-    campaign: Campaign | None = None,
-    objective: tuple[float, Verdict] | None = None,
-    command: str | None = None,
-) -> dict[str, Any]:
-    """The report, ready for `json.dumps`. Times are in seconds; None where nothing tells them.
+@dataclass(frozen=True, slots=True)
+class LatencySummary:
+    """A distribution of times in seconds; None where no recorded time tells the figure."""
 
-    Args:
-        result: What was measured; of a campaign, its head.
-        info: The server's description; None for a server without our catalogue.
-        model: The server's entry of the model.
-        campaign: What the run belongs to, when there are several.
-        objective: The p99 asked for, in seconds, and whether it was met.
-        command: The command line that ran it.
+    p50: float | None
+    p90: float | None
+    p99: float | None
+    p999: float | None
+    min: float | None = None
+    mean: float | None = None
+    max: float | None = None
+
+
+NO_TIMES = LatencySummary(None, None, None, None)
+"""Of which nothing was recorded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """What is told of a whole run as of each model and server in it."""
+
+    requests: int
+    succeeded: int
+    errors: Mapping[str, int]
+    unfinished: int
+    throughput_requests_per_s: float
+    throughput_rows_per_s: float
+    response_time_s: LatencySummary
+    service_time_s: LatencySummary
+
+    @property
+    def failed(self) -> int:
+        """Requests that got no answer."""
+        return self.requests - self.succeeded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part(Figures):
+    """The figures of one model or one server."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One measured window: requests answered in it per second, and their p99."""
+
+    start_s: float
+    end_s: float
+    throughput_requests_per_s: float
+    p99_s: float | None
+    counted: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Second:
+    """One step of a run: what was due, sent and answered in it, and how many were under way at its end.
+
+    `second` is its begin, `phase` "warm-up", "measured" or "after". The times are of what was answered in it.
     """
-    kind = campaign.kind if campaign else "run"
-    return {
-        "schema": SCHEMA,
-        "schema_version": SCHEMA_VERSION,
-        "kind": kind,
-        "model": str(result.options.model),
-        **run_json(result),
-        "interrupted": result.interrupted or bool(campaign and campaign.interrupted),
-        "levels": [run_json(each) for each in campaign.runs] if campaign and kind != "run" else [],
-        "objective": _objective(objective),
-        "find_max": _find_max(campaign) if campaign and kind == "find_max" else None,
-        "pairs": _pairs(campaign) if campaign and kind == "pairs" else None,
-        "command": command,
-        "options": result.options.to_json(),
-        "server": {
-            **(info.to_json() if info else {}),
-            "engine": model.engine if model else None,
-            "precision": model.precision if model else None,
-            "model": model.to_json() if model else None,
-        },
-        "client": {
-            "version": client_version(),
-            **describe_machine(),
-            "processes": result.options.processes,
-            "cpu_cores": result.client_cpu_cores,
-        },
-    }
+
+    second: float
+    phase: str
+    due: int = 0
+    sent: int = 0
+    late: int = 0
+    answered: int = 0
+    rows: int = 0
+    failed: int = 0
+    errors: Mapping[str, int] = field(default_factory=dict)
+    in_flight: int = 0
+    p50_s: float | None = None
+    p99_s: float | None = None
+    max_s: float | None = None
 
 
-def run_json(result: LoadResult) -> dict[str, Any]:
-    """The keys of one run."""
-    detail = result.stage_detail
-    return {
-        "label": result.label,
-        **_load(result.options),
-        "started_at": result.started_at.isoformat(timespec="milliseconds"),
-        "window_s": result.window_s,
-        "interrupted": result.interrupted,
-        "requests": result.requests,
-        "succeeded": result.succeeded,
-        "errors": dict(result.errors),
-        "unfinished": result.unfinished,
-        "outcomes": _outcomes(result),
-        "offered_requests_per_s": result.requests / result.window_s if result.window_s else 0.0,
-        "throughput_rows_per_s": result.throughput_rows_per_s,
-        "throughput_requests_per_s": result.throughput_requests_per_s,
-        "response_time_s": result.response_time.to_json(),
-        "service_time_s": result.service_time.to_json(),
-        "response_quantiles_s": [list(pair) for pair in result.response_quantiles],
-        "p99_of_all_s": result.p99_of_all_s,
-        "late_departures": result.late_departures,
-        "held_back": result.held_back,
-        "max_lateness_s": result.max_lateness_s,
-        "stages_s": _stages(result.stages),
-        "mean_batch_rows": result.stages.batch_rows if result.stages else None,
-        **_stage_detail(detail),
-        "time_step_s": result.time_step_s,
-        "time_series": [dict(step) for step in result.time_series],
-        "by_model": _parts(result.by_model),
-        "by_server": _parts(result.by_server),
-        "trials": [
-            {
-                "start_s": trial.start_s,
-                "end_s": trial.end_s,
-                "throughput_requests_per_s": trial.throughput_requests_per_s,
-                "p99_s": trial.p99_s,
-                "counted": trial.counted,
-            }
-            for trial in result.trials
-        ],
-        "stable": result.stable,
-        "client_cpu_cores": result.client_cpu_cores,
-        "client_limited": client_limited(result),
-        "warnings": doubts(result),
-        "histograms": dict(result.histograms),
-    }
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadResult(Figures):
+    """What a load run measured; `rootserve.client.load.recording` says what counts into which figure.
+
+    A run that was interrupted covers what was measured until then. What nothing recorded tells is None, and
+    the stages are when the server sent no timeline.
+    """
+
+    label: str = ""
+    model: str = ""
+    loop: str
+    concurrency: int | None = None
+    rate: int | float | str | None = None
+    started_at: str
+    window_s: float
+    interrupted: bool = False
+    outcomes: Mapping[str, int]
+    offered_requests_per_s: float
+    response_quantiles_s: Sequence[tuple[float, float | None]] = ()
+    p99_of_all_s: float | None = None
+    all_but_one_s: float | None = None
+    late_departures: int
+    held_back: int = 0
+    max_lateness_s: float = 0.0
+    stages_s: Mapping[str, float] | None = None
+    mean_batch_rows: float | None = None
+    stages_by_percentile_s: Mapping[str, Mapping[str, float]] | None = None
+    stage_times_s: Mapping[str, LatencySummary] | None = None
+    batch_rows: Mapping[int, int] = field(default_factory=dict)
+    time_step_s: float = 1
+    time_series: Sequence[Second] = ()
+    by_model: Sequence[Part] = ()
+    by_server: Sequence[Part] = ()
+    trials: Sequence[Trial] = ()
+    stable: bool | None = None
+    last_answer_s: float | None = None
+    lost_processes: int = 0
+    client_cpu_cores: float
+    client_limited: bool = False
+    warnings: Sequence[str] = ()
+    histograms: Mapping[str, str] = field(default_factory=dict, repr=False)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _load(options: LoadOptions) -> dict[str, Any]:
-    asked = options.to_json()
-    return {name: asked[name] for name in ("loop", "concurrency", "rate")}
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """The p99 asked for, whether it was met, and in one line by how much it was or was not.
+
+    `decided` is whether the requests were enough to judge, or the search finished; if not, nothing is met.
+    """
+
+    p99_s: float
+    met: bool
+    text: str
+    decided: bool = True
 
 
-def _outcomes(result: LoadResult) -> dict[str, int]:
-    outcomes = Counter({"OK": result.succeeded, **result.errors, "UNFINISHED": result.unfinished})
-    return {code: number for code, number in outcomes.items() if number}
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One run of a search: its rate, whether it held the objective, and its p99 (of all).
+
+    `held` is None if too few requests came to judge; `level` is the run's place in the report's levels.
+    """
+
+    rate: float
+    held: bool | None
+    p99_s: float | None
+    level: int
 
 
-def _stages(stages: Stages | None) -> dict[str, float] | None:
-    if stages is None:
-        return None
-    return {
-        "queue": stages.queue_s,
-        "batch_wait": stages.batch_wait_s,
-        "compute": stages.compute_s,
-        "rest": stages.rest_s,
-        "outside_server": stages.outside_server_s,
-    }
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindMax:
+    """What a search for the highest rate has found; `Found` in `load/search.py` explains the rates."""
+
+    objective_p99_s: float
+    limit: float | None = None
+    low: float | None = None
+    high: float | None = None
+    rate: float | None = None
+    lowest_missed: float | None = None
+    uncertainty: float | None = None
+    complete: bool = True
+    text: str
+    client_limited: bool = False
+    steps: Sequence[Step]
 
 
-def _stage_detail(detail: StageDetail | None) -> dict[str, Any]:
-    if detail is None:
-        return {"stages_by_percentile_s": None, "stage_times_s": None, "batch_rows": {}}
-    return {
-        "stages_by_percentile_s": {
-            name: dict(stages) for name, stages in detail.by_percentile.items()
-        },
-        "stage_times_s": {stage: times.to_json() for stage, times in detail.times.items()},
-        "batch_rows": {str(rows): number for rows, number in detail.batch_rows.items()},
-    }
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """What runs in turns have told: labels of A and B, how many rounds, and ratios of B to A by figure."""
+
+    a: str | None
+    b: str | None
+    rounds: int
+    ratios: Mapping[str, Ratio | None]
 
 
-def _parts(parts: Sequence[Part]) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": part.name,
-            "requests": part.requests,
-            "succeeded": part.succeeded,
-            "errors": dict(part.errors),
-            "unfinished": part.unfinished,
-            "throughput_requests_per_s": part.throughput_requests_per_s,
-            "throughput_rows_per_s": part.throughput_rows_per_s,
-            "response_time_s": part.response_time.to_json(),
-            "service_time_s": part.service_time.to_json(),
-        }
-        for part in parts
-    ]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report(LoadResult):
+    """One run, and with it all those of a sweep, a search or pairs: it is the one that stands for them."""
+
+    schema: str = SCHEMA
+    schema_version: int = SCHEMA_VERSION
+    kind: Kind
+    model: str
+    options: Mapping[str, Any]
+    levels: Sequence[LoadResult]
+    objective: Objective | None = None
+    find_max: FindMax | None = None
+    pairs: Pairs | None = None
+    command: str | None = None
+    server: Mapping[str, Any] = field(default_factory=dict)
+    client: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def runs(self) -> Sequence[LoadResult]:
+        """All of them."""
+        return self.levels or (self,)
+
+    def to_json(self) -> dict[str, Any]:
+        """The document, ready for `json.dumps`. Times are in seconds; None where nothing tells them."""
+        document: dict[str, Any] = msgspec.to_builtins(self, str_keys=True)
+        first = ("schema", "schema_version", "kind")
+        return {key: document[key] for key in first} | document
+
+    @classmethod
+    def from_json(cls, document: object) -> Self:
+        """The report in a document of this version or an earlier one.
+
+        Raises:
+            InputError: It is no such document; the message names what is missing or of another kind.
+        """
+        if not isinstance(document, Mapping) or "schema" not in document:
+            raise InputError(f"is no load report; {_EXPECTED}")
+        if document["schema"] != SCHEMA:
+            raise InputError(f"has the schema {document['schema']!r}; {_EXPECTED}")
+        try:
+            return msgspec.convert(document, cls, str_keys=True)
+        except msgspec.ValidationError as error:
+            raise InputError(f"is not whole: {error}; {_EXPECTED}") from None
 
 
-def _objective(objective: tuple[float, Verdict] | None) -> dict[str, Any] | None:
-    if objective is None:
-        return None
-    p99_s, verdict = objective
-    return {
-        "p99_s": p99_s,
-        "met": verdict.met,
-        "decided": verdict.decided,
-        "text": verdict.text,
-    }
+def read_report(path: Path) -> Report:
+    """Read a report.
+
+    Raises:
+        InputError: The file cannot be read, or is no report of a schema known here.
+    """
+    try:
+        return Report.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); {_EXPECTED}") from None
+    except ValueError:
+        raise InputError(f"{path}: is no JSON; {_EXPECTED}") from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
-def _find_max(campaign: Campaign) -> dict[str, Any] | None:
-    found, p99_s = campaign.found, campaign.objective_p99_s
-    if found is None or p99_s is None:
-        return None
-    return {
-        "objective_p99_s": p99_s,
-        "limit": found.limit,
-        "low": found.low,
-        "high": found.high,
-        "rate": found.rate,
-        "lowest_missed": found.lowest_missed,
-        "uncertainty": found.uncertainty,
-        "complete": found.complete,
-        "text": found.text(p99_s),
-        "client_limited": campaign.limited_by_client(),
-        "steps": [
-            {"rate": step.rate, "held": step.held, "p99_s": step.p99_s, "level": step.level}
-            for step in campaign.steps
-        ],
-    }
-
-
-def _pairs(campaign: Campaign) -> dict[str, Any]:
-    labels = [run.label for run in campaign.runs[:2]] + [None, None]
-    ratios: Mapping[str, Any] = campaign.ratios()
-    return {
-        "a": labels[0],
-        "b": labels[1],
-        "rounds": len(campaign.runs) // 2,
-        "ratios": {name: ratio.to_json() if ratio else None for name, ratio in ratios.items()},
-    }
-
-
-def write(report: dict[str, Any], path: Path) -> None:
-    """Write the report.
+def write_report(report: Report, path: Path) -> None:
+    """Write a report.
 
     Raises:
         InputError: The file cannot be written.
     """
-    write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", path)
+    write_text(json.dumps(report.to_json(), indent=2, allow_nan=False) + "\n", path)

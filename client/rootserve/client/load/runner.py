@@ -17,6 +17,7 @@ from rootserve.client.load.histogram import LatencyHistogram
 from rootserve.client.load.options import LoadOptions
 from rootserve.client.load.processes import AgentLost, RemoteAgent
 from rootserve.client.load.recording import Progress, Recorder
+from rootserve.client.load.report import LoadResult, Trial
 from rootserve.client.load.requests import (
     Images,
     Plan,
@@ -25,7 +26,7 @@ from rootserve.client.load.requests import (
     plan_for,
     random_images,
 )
-from rootserve.client.load.result import LoadResult, RunFacts, Trial, result_of
+from rootserve.client.load.result import RunFacts, result_of
 from rootserve.client.load.snapshot import Snapshot, snapshot_of
 from rootserve.client.load.stability import is_stable
 from rootserve.client.load.transport import CallFailed, StreamTransport, UnaryTransport

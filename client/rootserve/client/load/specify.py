@@ -4,15 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from rootserve.client.defaults import DURATION_S, WARMUP_S
 from rootserve.client.errors import InputError
 from rootserve.client.load.arrivals import Arrivals, Steps, parse_arrivals
 from rootserve.client.load.mix import Mix, parse_mix
 from rootserve.client.load.options import LoadOptions
 from rootserve.client.load.series import parse_series
 from rootserve.client.load.trace import Trace, read_trace
-
-DEFAULT_DURATION_S = 10.0
-DEFAULT_WARMUP_S = 2.0
 
 Load = tuple[int | None, Arrivals | None]
 """Concurrency of a closed loop, or arrivals of an open one."""
@@ -41,14 +39,14 @@ def times_of(
     """Duration and warm-up in seconds; without them, those that fit the arrivals."""
     is_trace = isinstance(arrivals, Trace)
     if warmup_s is None:
-        warmup_s = 0.0 if is_trace else DEFAULT_WARMUP_S
+        warmup_s = 0.0 if is_trace else WARMUP_S
     if duration_s is not None:
         return duration_s, warmup_s
     if isinstance(arrivals, Trace):
         return max(arrivals.length_s - warmup_s, 0.001), warmup_s
     if isinstance(arrivals, Steps):
         return arrivals.length_s, warmup_s
-    return DEFAULT_DURATION_S, warmup_s
+    return DURATION_S, warmup_s
 
 
 def models_of(texts: Sequence[str]) -> str | Mix[str]:

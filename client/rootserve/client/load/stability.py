@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from rootserve.client.load.result import STABLE_TRIALS, Trial
+from rootserve.client.load.report import Trial
+from rootserve.client.load.result import STABLE_TRIALS
 
 
 def is_stable(trials: Sequence[Trial], within: float) -> bool:

@@ -28,10 +28,6 @@ class Ratio:
         """Whether the interval leaves out 1."""
         return self.low is not None and self.high is not None and not self.low <= 1 <= self.high
 
-    def to_json(self) -> dict[str, float | None]:
-        """The three by name, ready for `json.dumps`."""
-        return {"ratio": self.ratio, "low": self.low, "high": self.high}
-
 
 def paired_ratio(pairs: Sequence[tuple[float | None, float | None]]) -> Ratio | None:
     """Geometric mean of B / A over rounds (a, b), with Student's 95 % interval of the rounds.

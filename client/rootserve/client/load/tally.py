@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rootserve.client.load.histogram import LatencyHistogram, bucket_of
-
-STAGES = ("client_wait", "queue", "batch_wait", "compute", "rest", "outside_server")
+from rootserve.client.stages import STAGES
 
 # Requests whose response times lie within the same fortieth are averaged by stage.
 _BAND = math.log(1.025)
@@ -61,7 +60,7 @@ class StageTally:
     """Where the time of answered requests went, as the server's timelines tell."""
 
     def __init__(self) -> None:
-        self.times = {stage: LatencyHistogram() for stage in STAGES}
+        self.times = {stage.name: LatencyHistogram() for stage in STAGES}
         self.batch_rows: Counter[int] = Counter()
         # By band of the response time: sum of each stage, and the number of requests.
         self._bands = np.zeros((_BANDS, len(STAGES) + 1))
@@ -77,10 +76,10 @@ class StageTally:
         stages_s: NDArray[np.float64],
         batch_rows: NDArray[np.float64],
     ) -> None:
-        """Add requests: response times [N], stages [N, 6] in the order of `STAGES`, rows [N]."""
+        """Add requests: response times [N], stages [N, S] in the order of `STAGES`, rows [N]."""
         buckets = bucket_of(stages_s)
         for n, stage in enumerate(STAGES):
-            self.times[stage].record_all(stages_s[:, n], buckets[:, n])
+            self.times[stage.name].record_all(stages_s[:, n], buckets[:, n])
         rows, counts = np.unique(batch_rows.astype(np.int64), return_counts=True)
         self.batch_rows.update(dict(zip(rows.tolist(), counts.tolist(), strict=True)))
         ones = np.ones((len(stages_s), 1))
@@ -95,7 +94,7 @@ class StageTally:
         filled = np.flatnonzero(self._bands[:, -1])
         band = filled[np.argmin(np.abs(filled - _bands_of(np.array([response_s]))[0]))]
         sums = self._bands[band]
-        return {stage: float(sums[n] / sums[-1]) for n, stage in enumerate(STAGES)}
+        return {stage.name: float(sums[n] / sums[-1]) for n, stage in enumerate(STAGES)}
 
     def mean_batch_rows(self) -> float:
         """Mean rows of the batch a request rode in."""

@@ -1,13 +1,16 @@
 """What happened in each second of a run, or in each few seconds of a long one."""
 
+import itertools
 import math
+from bisect import bisect_left
 from collections import Counter
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rootserve.client.load.histogram import BUCKETS, bucket_of, seconds_of
+from rootserve.client.load.report import Second
 
 # More steps than a page is wide tell nothing, and each keeps a histogram.
 _MOST_STEPS = 600
@@ -61,8 +64,8 @@ class TimeSeries:
         for step, errors in other._errors.items():
             self._errors.setdefault(step, Counter()).update(errors)
 
-    def to_json(self, start_s: float, end_s: float) -> list[dict[str, Any]]:
-        """One object per step, as docs/load.md describes it; measured from start_s to end_s."""
+    def steps(self, start_s: float, end_s: float) -> list[Second]:
+        """All steps from the start; measured from start_s to end_s."""
         used = [*self._due, *self._sent, *self._answered, *self._errors]
         times: dict[int, list[tuple[int, int]]] = {}
         for key, count in sorted(self._times.items()):
@@ -73,20 +76,23 @@ class TimeSeries:
             second = step * self.step_s
             errors = self._errors.get(step, Counter())
             in_flight += self._sent[step] - self._answered[step] - errors.total()
+            p50_s, p99_s, max_s = _percentiles(times.get(step, []))
             steps.append(
-                {
-                    "second": second,
-                    "phase": _phase(second, self.step_s, start_s, end_s),
-                    "due": self._due[step],
-                    "sent": self._sent[step],
-                    "late": self._late[step],
-                    "answered": self._answered[step],
-                    "rows": self._rows[step],
-                    "failed": errors.total(),
-                    "errors": dict(sorted(errors.items())),
-                    "in_flight": in_flight,
-                    **_percentiles(times.get(step, [])),
-                }
+                Second(
+                    second=second,
+                    phase=_phase(second, self.step_s, start_s, end_s),
+                    due=self._due[step],
+                    sent=self._sent[step],
+                    late=self._late[step],
+                    answered=self._answered[step],
+                    rows=self._rows[step],
+                    failed=errors.total(),
+                    errors=dict(sorted(errors.items())),
+                    in_flight=in_flight,
+                    p50_s=p50_s,
+                    p99_s=p99_s,
+                    max_s=max_s,
+                )
             )
         return steps
 
@@ -108,17 +114,9 @@ def _phase(second: float, step_s: float, start_s: float, end_s: float) -> str:
     return "measured" if middle_s < end_s or second < end_s < second + step_s else "after"
 
 
-def _percentiles(histogram: list[tuple[int, int]]) -> dict[str, float | None]:
-    """Of a sparse histogram, sorted: pairs (bucket, count)."""
-    if not histogram:
-        return {"p50_s": None, "p99_s": None, "max_s": None}
+def _percentiles(histogram: list[tuple[int, int]]) -> list[float | None]:
+    """p50, p99 and maximum of a sparse histogram, sorted: pairs (bucket, count)."""
     total = sum(count for _, count in histogram)
-    figures: dict[str, float | None] = {}
-    for name, share in (("p50_s", 0.5), ("p99_s", 0.99), ("max_s", 1.0)):
-        rank, seen = max(1, math.ceil(share * total)), 0
-        for bucket, count in histogram:
-            seen += count
-            if seen >= rank:
-                figures[name] = seconds_of(bucket)
-                break
-    return figures
+    ranks = [max(1, math.ceil(share * total)) for share in (0.5, 0.99, 1.0)]
+    ends = list(itertools.accumulate(count for _, count in histogram))
+    return [seconds_of(histogram[bisect_left(ends, rank)][0]) if total else None for rank in ranks]

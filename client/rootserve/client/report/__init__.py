@@ -1,18 +1,14 @@
-"""A load report for people and spreadsheets: one HTML page, CSV, and the live view of a run.
+"""A load report for people and spreadsheets: tables, one HTML page, CSV, and the live view of a run."""
 
-Both writers take the report as `docs/load.md` describes it, fresh or read from its JSON file.
-"""
-
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from rootserve.client.files import write_text
+from rootserve.client.load.report import Report
 from rootserve.client.report.csv_rows import to_csv
 from rootserve.client.report.page import render
 
 
-def write_html(report: Mapping[str, Any], path: Path) -> None:
+def write_html(report: Report, path: Path) -> None:
     """Write the report as one self-contained page.
 
     Raises:
@@ -21,7 +17,7 @@ def write_html(report: Mapping[str, Any], path: Path) -> None:
     write_text(render(report), path)
 
 
-def write_csv(report: Mapping[str, Any], path: Path) -> None:
+def write_csv(report: Report, path: Path) -> None:
     """Write one row for each run of the report.
 
     Raises:

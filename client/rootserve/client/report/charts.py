@@ -106,25 +106,16 @@ class Plane:
         return made
 
 
-def drawing(name: str, description: str, width: float, height: float) -> Element:
+def drawing(label: str, width: float, height: float) -> Element:
     """An empty drawing with its text alternative."""
-    return element(
-        "svg",
-        viewBox=f"0 0 {width:g} {height:g}",
-        role="img",
-        aria_label=f"{name}. {description}",
-    )
+    return element("svg", viewBox=f"0 0 {width:g} {height:g}", role="img", aria_label=label)
 
 
 def lines(
-    name: str,
-    description: str,
-    plane: Plane,
-    series: Sequence[Series],
-    spans: Sequence[Span] = (),
+    label: str, plane: Plane, series: Sequence[Series], spans: Sequence[Span] = ()
 ) -> Element:
     """Lines over the plane."""
-    made = drawing(name, description, plane.width, plane.height)
+    made = drawing(label, plane.width, plane.height)
     for span in spans:
         (x1, top), (x2, _) = plane.at(span.low, plane.y.high), plane.at(span.high, plane.y.high)
         title = element("title", span.name)
@@ -195,13 +186,11 @@ def _stretches(
     return [stretch for stretch in stretches if stretch]
 
 
-def columns(
-    name: str, description: str, plane: Plane, stacks: Sequence[tuple[float, float, Bar]]
-) -> Element:
+def stacks(label: str, plane: Plane, bars: Sequence[tuple[float, float, Bar]]) -> Element:
     """Stacked columns `(from x, to x, parts)`."""
-    made = drawing(name, description, plane.width, plane.height)
+    made = drawing(label, plane.width, plane.height)
     add(made, *plane.draw())
-    for low, high, bar in stacks:
+    for low, high, bar in bars:
         base = 0.0
         for style, value, title in bar.parts:
             (x1, y1), (x2, y2) = plane.at(low, base), plane.at(high, base + value)
@@ -211,12 +200,12 @@ def columns(
     return made
 
 
-def bars(name: str, description: str, width: float, rows: Sequence[Bar], scale: float) -> Element:
+def bars(label: str, width: float, rows: Sequence[Bar], scale: float) -> Element:
     """Stacked bars across; `scale` is the value of the full width."""
     left = 10 + _LETTER * max((len(row.name) for row in rows), default=0)
     right = 10 + _LETTER * max((len(row.text) for row in rows), default=0)
     step, thick = 30.0, 18.0
-    made = drawing(name, description, width, step * len(rows) + 4)
+    made = drawing(label, width, step * len(rows) + 4)
     across = max(40.0, width - left - right)
     for n, row in enumerate(rows):
         y = n * step + 4

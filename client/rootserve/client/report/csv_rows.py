@@ -2,11 +2,13 @@
 
 import csv
 import io
-from collections.abc import Mapping
-from typing import Any
+from operator import attrgetter
+
+from rootserve.client.load.report import LoadResult, Report
+from rootserve.client.report.columns import Column, error_column
+from rootserve.client.stages import STAGES
 
 _TIMES = ("p50", "p90", "p99", "p999", "mean", "max")
-_STAGES = ("queue", "batch_wait", "compute", "rest", "outside_server")
 _PLAIN = (
     "label",
     "loop",
@@ -30,34 +32,30 @@ _PLAIN = (
 )
 
 
-def to_csv(report: Mapping[str, Any]) -> str:
+def to_csv(report: Report) -> str:
     """The runs of a report, or the one it is of, below a header; unknown values are empty.
 
     Failures have a column for each status code that came.
     """
-    runs = report["levels"] or [report]
-    codes = sorted({code for run in runs for code in run["errors"]})
-    columns = [
-        "model",
-        *_PLAIN,
-        *(f"response_time_{name}_s" for name in _TIMES),
-        *(f"service_time_{name}_s" for name in _TIMES),
-        *(f"mean_{name}_s" for name in _STAGES),
-        *(f"errors_{code}" for code in codes),
+    codes = sorted({code for run in report.runs for code in run.errors})
+    columns: list[Column[LoadResult]] = [
+        # The runs of earlier versions do not tell their own.
+        Column("model", lambda run: run.model or report.model),
+        *(Column(name, attrgetter(name)) for name in _PLAIN),
+        *(
+            Column(f"{kind}_{name}_s", attrgetter(f"{kind}_s.{name}"))
+            for kind in ("response_time", "service_time")
+            for name in _TIMES
+        ),
+        *(_mean(stage.name) for stage in STAGES),
+        *(error_column(code, f"errors_{code}") for code in codes),
     ]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(columns)
-    for run in runs:
-        stages = run.get("stages_s") or {}
-        writer.writerow(
-            [
-                run.get("model", report["model"]),
-                *(run.get(name) for name in _PLAIN),
-                *(run["response_time_s"].get(name) for name in _TIMES),
-                *(run["service_time_s"].get(name) for name in _TIMES),
-                *(stages.get(name) for name in _STAGES),
-                *(run["errors"].get(code, 0) for code in codes),
-            ]
-        )
+    writer.writerow([column.name for column in columns])
+    writer.writerows([column.value(run) for column in columns] for run in report.runs)
     return file.getvalue()
+
+
+def _mean(stage: str) -> Column[LoadResult]:
+    return Column(f"mean_{stage}_s", lambda run: (run.stages_s or {}).get(stage))

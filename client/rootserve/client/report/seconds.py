@@ -2,91 +2,78 @@
 
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from rootserve.client.load.report import Second
 
 # More would be drawn over one another.
 MOST_INTERVALS = 240
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """One or more steps of the series, of one phase. `start` and `end` are seconds since the start.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval(Second):
+    """One or more steps of the series, of one phase, from `second` on.
 
     Counts are sums. Percentiles cannot be pooled: `p50_s` is the median of the steps' own, and
     `p99_s` and `max_s` are the worst of them. `in_flight` is that of the last step.
     """
 
-    start: float
-    end: float
-    phase: str
-    due: int
-    sent: int
-    late: int
-    answered: int
-    failed: int
-    errors: Mapping[str, int]
-    in_flight: int
-    p50_s: float | None
-    p99_s: float | None
-    max_s: float | None
+    length_s: float
+
+    @property
+    def end(self) -> float:
+        """Seconds since the start."""
+        return self.second + self.length_s
 
     @property
     def middle(self) -> float:
         """Where it is drawn."""
-        return (self.start + self.end) / 2
+        return self.second + self.length_s / 2
 
     @property
     def name(self) -> str:
         """Such as "7 s", or "10-14 s"."""
-        if self.end - self.start <= 1:
-            return f"{self.start:g} s"
-        return f"{self.start:g}-{self.end:g} s"
-
-    def rate(self, number: float) -> float:
-        """A count per second."""
-        return number / (self.end - self.start)
+        if self.length_s <= 1:
+            return f"{self.second:g} s"
+        return f"{self.second:g}-{self.end:g} s"
 
 
-def intervals(seconds: Sequence[Mapping[str, Any]], step: float) -> list[Interval]:
+def intervals(seconds: Sequence[Second], step: float) -> list[Interval]:
     """Pool a report's `time_series` into at most 240 intervals or so, phases kept apart.
 
     `step` is the report's `time_step_s`: longer than a second in very long runs.
     """
     width = -(-len(seconds) // MOST_INTERVALS)
-    pooled: list[list[Mapping[str, Any]]] = []
+    pooled: list[list[Second]] = []
     for second in seconds:
         last = pooled[-1] if pooled else None
-        if last and last[0]["phase"] == second["phase"] and len(last) < width:
+        if last and last[0].phase == second.phase and len(last) < width:
             last.append(second)
         else:
             pooled.append([second])
     return [_pool(each, step) for each in pooled]
 
 
-def _pool(seconds: Sequence[Mapping[str, Any]], step: float) -> Interval:
-    def total(key: str) -> int:
-        return sum(second.get(key) or 0 for second in seconds)
-
+def _pool(seconds: Sequence[Second], step: float) -> Interval:
     def times(key: str) -> list[float]:
-        return [second[key] for second in seconds if second.get(key) is not None]
+        return [value for second in seconds if (value := getattr(second, key)) is not None]
 
     errors: Counter[str] = Counter()
     for second in seconds:
-        errors.update(second.get("errors") or {})
+        errors.update(second.errors)
+    first, last = seconds[0], seconds[-1]
     medians = times("p50_s")
     return Interval(
-        start=seconds[0]["second"],
-        end=seconds[-1]["second"] + step,
-        phase=seconds[0]["phase"],
-        due=total("due"),
-        sent=total("sent"),
-        late=total("late"),
-        answered=total("answered"),
-        failed=total("failed"),
+        second=first.second,
+        length_s=last.second + step - first.second,
+        phase=first.phase,
+        **{
+            key: sum(getattr(second, key) for second in seconds)
+            for key in ("due", "sent", "late", "answered", "rows", "failed")
+        },
         errors=dict(sorted(errors.items())),
-        in_flight=seconds[-1].get("in_flight") or 0,
+        in_flight=last.in_flight,
         p50_s=statistics.median(medians) if medians else None,
         p99_s=max(times("p99_s"), default=None),
         max_s=max(times("max_s"), default=None),

@@ -3,9 +3,11 @@
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+
+import msgspec
 
 from rootserve.client.catalog import PaperFigures
 from rootserve.client.errors import InputError
@@ -170,28 +172,20 @@ class Table:
 
     def _row_to_json(self, row: Row) -> dict[str, Any]:
         speedup = self.speedup(row, self.column)
+        paper = (
+            asdict(row.paper) if row.paper else {each.name: None for each in fields(PaperFigures)}
+        )
         return {
-            "name": row.name,
-            "topology": row.topology,
-            "flops": row.flops,
-            "params": row.params,
-            "accuracy": row.accuracy,
-            "accuracy_source": row.accuracy_source,
-            "cpu_ms": row.cpu.ms.median if row.cpu else None,
-            "gpu_ms": row.gpu.ms.median if row.gpu else None,
+            **asdict(row),
+            **{
+                f"{column}_ms": timing.ms.median if (timing := row.timing(column)) else None
+                for column in COLUMNS
+            },
             "speedup": speedup.median if speedup else None,
             "flops_ratio": self.flops_ratio(row),
-            "paper": {
-                "accuracy": row.paper.accuracy if row.paper else None,
-                "cpu_ms": row.paper.cpu_ms if row.paper else None,
-                "gpu_ms": row.paper.gpu_ms if row.paper else None,
-                "top5_accuracy": row.paper.top5_accuracy if row.paper else None,
-                "cpu_speedup": self.paper_speedup(row, "cpu"),
-                "gpu_speedup": self.paper_speedup(row, "gpu"),
-            },
-            "note": row.note,
-            "cpu": self._timing_to_json(row, "cpu"),
-            "gpu": self._timing_to_json(row, "gpu"),
+            "paper": paper
+            | {f"{column}_speedup": self.paper_speedup(row, column) for column in COLUMNS},
+            **{column: self._timing_to_json(row, column) for column in COLUMNS},
         }
 
     def _timing_to_json(self, row: Row, column: Column) -> dict[str, Any] | None:
@@ -218,7 +212,7 @@ def read_table(path: Path) -> Table:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); {expected}") from None
     # Any form but the right one shows as one of these.
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, msgspec.ValidationError):
         raise InputError(f"{path}: {expected}") from None
     columns = [column for column in COLUMNS if any(row.timing(column) for row in rows)]
     if len(columns) != 1:
@@ -227,34 +221,13 @@ def read_table(path: Path) -> Table:
 
 
 def _read_row(row: dict[str, Any]) -> Row:
-    paper = row["paper"]
-    return Row(
-        name=str(row["name"]),
-        topology=str(row["topology"]),
-        flops=int(row["flops"]),
-        params=int(row["params"]),
-        accuracy=None if row["accuracy"] is None else float(row["accuracy"]),
-        accuracy_source=row["accuracy_source"],
-        note=row["note"],
-        paper=None
-        if paper["accuracy"] is None
-        # Tables of earlier versions have no top-5 accuracy.
-        else PaperFigures(
-            paper["accuracy"], paper["cpu_ms"], paper["gpu_ms"], paper.get("top5_accuracy")
-        ),
-        cpu=_read_timing(row["cpu"]),
-        gpu=_read_timing(row["gpu"]),
-    )
-
-
-def _read_timing(timing: dict[str, Any] | None) -> Timing | None:
-    if timing is None:
-        return None
-    fields = {key: value for key, value in timing.items() if key not in {"ms", "speedup"}}
-    times = [float(time_ms) for time_ms in fields.pop("rounds_ms")]
-    if not times or min(times) <= 0:
-        raise ValueError("no times")
-    return Timing(rounds_ms=times, **fields)
+    # A row that the paper does not have has its keys all the same.
+    paper = row["paper"] if row["paper"]["accuracy"] is not None else None
+    read = msgspec.convert({**row, "paper": paper}, Row)
+    for timing in (read.cpu, read.gpu):
+        if timing and min(timing.rounds_ms, default=0) <= 0:
+            raise ValueError("no times")
+    return read
 
 
 def _merged(row: Row, other: Row) -> Row:

@@ -166,6 +166,7 @@ def _fields(refusal: Refusal, trace_id: str, count: int) -> dict[str, object]:
         "worker": refusal.worker,
         "method": refusal.method,
         "peer": _printable(refusal.peer, MAX_ID_LENGTH),
+        "token": refusal.token,
     }
     fields = {name: value for name, value in known.items() if value}
     return {**fields, "reason": refusal.reason.value, "count": count}

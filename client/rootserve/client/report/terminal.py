@@ -1,0 +1,156 @@
+"""What `rootserve load` and `rootserve compare` print, within 80 columns."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from textwrap import fill
+from typing import TypeVar
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from rootserve.client.load.objective import judge
+from rootserve.client.load.report import LoadResult, Report
+from rootserve.client.load.statistics import Ratio
+from rootserve.client.report.columns import (
+    PART,
+    RATIOS,
+    RUN,
+    TIMES,
+    Column,
+    pick,
+    ratio_text,
+    stage_column,
+)
+from rootserve.client.report.words import run_words
+from rootserve.client.stages import STAGES
+from rootserve.client.tables import figures_table, separate
+from rootserve.client.units import count
+
+T = TypeVar("T")
+_STAGE_LETTERS = 9
+# Whose stages are shown.
+_SHOWN = {"mean": "mean", "p99": "at p99"}
+
+
+def print_load(screen: Console, result: LoadResult) -> None:
+    """Everything a load run measured."""
+    screen.print(f"[bold]{escape(result.model)}[/], {escape(run_words(result))}")
+    facts = Table(box=None, show_header=False, pad_edge=False)
+    facts.add_column()
+    facts.add_column(justify="right")
+    facts.add_column()
+    facts.add_row("throughput", f"[bold]{result.throughput_rows_per_s:,.1f}[/]", "rows/s")
+    facts.add_row("", f"{result.throughput_requests_per_s:,.1f}", "requests/s")
+    facts.add_row(
+        "requests", count(result.requests), f"in {result.window_s:.1f} s{_stable(result)}"
+    )
+    for code, number in result.errors.items():
+        facts.add_row("[red]failed[/]", f"[red]{count(number)}[/]", f"[red]{escape(code)}[/]")
+    if result.unfinished:
+        facts.add_row("[red]unfinished[/]", f"[red]{count(result.unfinished)}[/]", "never answered")
+    screen.print(facts)
+
+    separate(screen)
+    columns = pick(TIMES, "p50", "p90", "p99", "p99.9", "mean", "max")
+    times = {"response": result.response_time_s, "service": result.service_time_s}
+    _print_table(screen, "time", columns, times.items())
+    _print_stages(screen, result)
+    for title, parts in (("model", result.by_model), ("server", result.by_server)):
+        if len(parts) > 1:
+            separate(screen)
+            columns_of_part = pick(PART, "rows/s", "requests", "failed", "p50", "p99")
+            _print_table(screen, title, columns_of_part, ((part.name, part) for part in parts))
+    if result.loop == "closed":
+        screen.print(
+            "closed loop: while the server is slow nobody sends, so users would wait longer "
+            "than this; --rate measures that",
+            style="dim",
+        )
+    print_warnings(screen, result)
+
+
+def _print_stages(screen: Console, result: LoadResult) -> None:
+    found = result.stages_by_percentile_s
+    if not found:
+        return
+    rows = {title: found[name] for name, title in _SHOWN.items() if name in found}
+    # Wrapped, so that all of them fit.
+    columns = [
+        replace(stage_column(stage), name=fill(stage.title, _STAGE_LETTERS))
+        for stage in STAGES
+        if stage.within is None
+    ]
+    batch = Column[Mapping[str, float]](
+        "batch",
+        lambda stages: f"{result.mean_batch_rows or 0:.1f}" if stages is rows["mean"] else "",
+    )
+    separate(screen)
+    _print_table(screen, "stage", [*columns, batch], rows.items())
+    for part in STAGES:
+        if part.within and any(stages.get(part.name) for stages in rows.values()):
+            column = stage_column(part)
+            times = ", ".join(f"{title} {column.text(stages)}" for title, stages in rows.items())
+            screen.print(f"{part.within}, of which {part.title}: {times}")
+
+
+def _print_table(
+    screen: Console, title: str, columns: Sequence[Column[T]], rows: Iterable[tuple[str, T]]
+) -> None:
+    """A table of rows `(name, what the columns are of)`."""
+    table = figures_table(screen, title, *(column.name for column in columns))
+    for name, row in rows:
+        table.add_row(escape(name), *(escape(column.text(row)) for column in columns))
+    screen.print(table)
+
+
+def print_campaign(screen: Console, report: Report) -> None:
+    """The runs of a campaign as a table, and what they say together."""
+    length_s = report.options["duration_s"]
+    screen.print(f"[bold]{escape(report.model)}[/], {len(report.levels)} runs of {length_s:g} s")
+    columns = pick(RUN, "run", "rows/s", "p50", "p99", "p99.9", "failed", "batch")
+    goal = report.objective
+    objective = ("objective",) if goal else ()
+    table = figures_table(screen, *(column.name for column in columns), *objective)
+    for run in report.levels:
+        cells = [escape(column.text(run)) for column in columns]
+        if goal is not None:
+            verdict = judge(run, goal.p99_s)
+            sure = "[green]met[/]" if verdict.met else "[red]missed[/]"
+            cells.append(sure if verdict.decided else "[yellow]too few[/]")
+        table.add_row(*cells)
+    screen.print(table)
+    if report.pairs:
+        separate(screen)
+        ratios = figures_table(screen, "B / A", "ratio", "95 % interval", "", left=1)
+        for key, ratio in report.pairs.ratios.items():
+            ratios.add_row(RATIOS[key].partition(" ")[0], *ratio_cells(ratio))
+        screen.print(ratios)
+    if report.interrupted:
+        runs = f"{len(report.levels)} run{'s' if len(report.levels) > 1 else ''}"
+        screen.print(f"warning: interrupted after {runs}", style="yellow")
+    for run in report.levels:
+        print_warnings(screen, run, prefix=f"{run.label}: ")
+
+
+def ratio_cells(ratio: Ratio | None) -> tuple[str, str, str]:
+    """A ratio, its interval, and whether they differ."""
+    if ratio is None:
+        return "-", "-", ""
+    if ratio.low is None or ratio.high is None:
+        return ratio_text(ratio.ratio), "-", ""
+    verdict = ("higher" if ratio.ratio > 1 else "lower") if ratio.differs else "no difference seen"
+    return ratio_text(ratio.ratio), f"{ratio_text(ratio.low)} to {ratio_text(ratio.high)}", verdict
+
+
+def print_warnings(screen: Console, result: LoadResult, prefix: str = "") -> None:
+    """What casts doubt on the figures."""
+    for doubt in result.warnings:
+        screen.print(f"warning: {prefix}{doubt}", style="yellow", markup=False)
+
+
+def _stable(result: LoadResult) -> str:
+    if not result.stable:
+        return ""
+    counted = sum(trial.counted for trial in result.trials)
+    return f", the last {counted} of {len(result.trials)} windows"
