@@ -137,7 +137,7 @@ class Filtered:
     weights_sha256: str
 
 
-Fault = Literal["request", "weights", "service"]
+Fault = Literal["request", "weights", "installation", "service"]
 
 
 @dataclass(frozen=True, slots=True)
