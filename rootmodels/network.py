@@ -16,7 +16,7 @@ from rootmodels.family import Variant
 from rootmodels.layer import IMAGES, Layer, last_uses
 from rootmodels.layers import network_layers
 from rootmodels.parameters import FoldedNetwork
-from rootmodels.variants import FAMILIES
+from rootmodels.variants import family_of
 
 
 class Network(nn.Module):
@@ -41,7 +41,7 @@ class Network(nn.Module):
         super().__init__()
         self.variant = variant
         self.layers = network_layers(variant, image_size, classes)
-        family = FAMILIES[variant.family]
+        family = family_of(variant)
         for name, values in (("mean", family.mean), ("std", family.std)):
             tensor = torch.tensor(values, device="cpu").view(1, 3, 1, 1)
             self.register_buffer(name, tensor, persistent=False)

@@ -6,28 +6,26 @@ Every engine starts from these, and none of this needs torch. Files are those of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from rootmodels.family import Variant
 from rootmodels.layer import Layer
 from rootmodels.layers import network_layers
-from rootmodels.variants import get_variant
-from rootmodels.weights_info import WeightsError, WeightsInfo, class_names, image_size, read_info
+from rootmodels.model_file import open_weights
+from rootmodels.tensors import Tensors, check_tensors
+from rootmodels.weights_info import WeightsError, WeightsInfo, class_names, image_size
 
 NORM_EPSILON = 1e-5
 """What batch normalisation adds to the variance; torch's default."""
 
-_SHOWN_NAMES = 8
-"""A message about wrong tensors names so many of a kind."""
-
 Array = NDArray[np.float32]
-Tensors = Mapping[str, NDArray[np.generic]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +53,10 @@ def load_network(path: Path, variant: Variant) -> FoldedNetwork:
         WeightsError: if the file is unreadable, is another variant's, or its tensors are not those
             of its variant.
     """
-    tensors, info = load_tensors(path)
-    if info.variant != variant.name:
-        raise WeightsError(f"{path} holds weights of {info.variant}, not of {variant.name}")
-    layers = _layers(variant, info)
+    tensors, found, info = load_tensors(path)
+    if found.name != variant.name:
+        raise WeightsError(f"{path} holds weights of {found.name}, not of {variant.name}")
+    variant, layers = found, _layers(found, info)
     parameters = {layer.name: _fold(layer, tensors) for layer in layers if layer.has_weights}
     return FoldedNetwork(variant, image_size(variant, info), layers, parameters)
 
@@ -82,64 +80,24 @@ def random_network(variant: Variant) -> FoldedNetwork:
     return FoldedNetwork(variant, image_size(variant, None), layers, parameters)
 
 
-def load_tensors(path: Path) -> tuple[dict[str, NDArray[np.generic]], WeightsInfo]:
-    """The tensors of the training form in the file at ``path``, by their name in the module.
+def load_tensors(path: Path) -> tuple[dict[str, NDArray[np.generic]], Variant, WeightsInfo]:
+    """The tensors of the training form in the file at ``path``, by their name in the module; of what they are.
 
     Raises:
-        WeightsError: if the file is unreadable or its tensors are not those of its variant.
+        WeightsError: if the file is unreadable or its tensors are not those of its network.
     """
-    info = read_info(path)
-    tensors = load_file(path)
-    check_tensors(str(path), tensors, info.variant, _layers(get_variant(info.variant), info))
-    return tensors, info
-
-
-def check_tensors(source: str, tensors: Tensors, variant: str, layers: Iterable[Layer]) -> None:
-    """Refuse tensors that are not those of the training form of ``layers``.
-
-    Raises:
-        WeightsError: naming all that are missing and all that should not be there, or the first that has
-            another shape or values that are not finite.
-    """
-    expected = dict(tensor_shapes(layers))
-    missing, unexpected = expected.keys() - tensors.keys(), tensors.keys() - expected.keys()
-    if missing or unexpected:
-        texts = [("missing", missing), ("unexpected", unexpected)]
-        told = "; ".join(f"{what}: {_list(names)}" for what, names in texts if names)
-        raise WeightsError(f"{source}: its tensors are not those of {variant}; {told}")
-    for key in sorted(expected):
-        if tensors[key].shape != expected[key]:
-            raise WeightsError(
-                f"{source}: tensor {key} is {list(tensors[key].shape)}, "
-                f"{variant} has {list(expected[key])}"
-            )
-        if not np.isfinite(tensors[key]).all():
-            raise WeightsError(f"{source}: tensor {key} has values that are not finite")
-
-
-def tensor_shapes(layers: Iterable[Layer]) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Names and shapes of the training form's tensors, as torch's state dict has them."""
-    for layer in layers:
-        if not layer.has_weights:
-            continue
-        yield f"{layer.path}.weight", layer.weight_shape
-        if layer.bias:
-            yield f"{layer.path}.bias", (layer.out_channels,)
-        if layer.norm:
-            yield f"{layer.norm}.num_batches_tracked", ()
-            for vector in ("weight", "bias", "running_mean", "running_var"):
-                yield f"{layer.norm}.{vector}", (layer.out_channels,)
+    variant, info = open_weights(path)
+    try:
+        tensors: dict[str, NDArray[np.generic]] = load_file(path)
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
+        # The last two are what numpy's reader says of a number format that numpy has not.
+        raise WeightsError(f"{path} cannot be read: {error}") from error
+    check_tensors(str(path), tensors, variant.name, _layers(variant, info))
+    return tensors, variant, info
 
 
 def _layers(variant: Variant, info: WeightsInfo) -> tuple[Layer, ...]:
     return network_layers(variant, image_size(variant, info), len(class_names(variant, info)))
-
-
-def _list(names: Iterable[str]) -> str:
-    """The first few of ``names``, and how many more there are."""
-    shown = sorted(names)
-    more = f" and {len(shown) - _SHOWN_NAMES} more" if len(shown) > _SHOWN_NAMES else ""
-    return ", ".join(shown[:_SHOWN_NAMES]) + more
 
 
 def _fold(layer: Layer, tensors: Tensors) -> LayerParameters:

@@ -14,7 +14,6 @@ from safetensors.torch import save_file
 
 from rootmodels.network import Network
 from rootmodels.parameters import load_tensors
-from rootmodels.variants import get_variant
 from rootmodels.weights_info import METADATA_KEY, WeightsInfo, class_names, image_size, publish
 
 
@@ -32,10 +31,9 @@ def load_weights(path: Path) -> tuple[Network, WeightsInfo]:
     """The module in training form (``eval`` mode) with the weights at ``path``.
 
     Raises:
-        WeightsError: if the file is unreadable or its tensors are not those of its variant.
+        WeightsError: if the file is unreadable or its tensors are not those of its network.
     """
-    tensors, info = load_tensors(path)
-    variant = get_variant(info.variant)
+    tensors, variant, info = load_tensors(path)
     model = Network(variant, image_size(variant, info), len(class_names(variant, info)))
     state = model.state_dict()
     for key, tensor in tensors.items():
