@@ -20,9 +20,6 @@ from rootmodels.layers import network_layers
 from rootmodels.variants import get_variant
 from rootmodels.weights_info import WeightsError, WeightsInfo, class_names, image_size, read_info
 
-NORM_EPSILON = 1e-5
-"""What batch normalisation adds to the variance; torch's default."""
-
 _SHOWN_NAMES = 8
 """A message about wrong tensors names so many of a kind."""
 
@@ -32,7 +29,7 @@ Tensors = Mapping[str, NDArray[np.generic]]
 
 @dataclass(frozen=True, slots=True)
 class LayerParameters:
-    """A convolution or linear layer, float32: ``weight`` as :attr:`Layer.weight_shape`, ``bias`` [out]."""
+    """Of a convolution, linear or affine layer, float32: ``weight`` [Layer.weight_shape], ``bias`` [out]."""
 
     weight: Array
     bias: Array
@@ -59,7 +56,9 @@ def load_network(path: Path, variant: Variant) -> FoldedNetwork:
     if info.variant != variant.name:
         raise WeightsError(f"{path} holds weights of {info.variant}, not of {variant.name}")
     layers = _layers(variant, info)
-    parameters = {layer.name: _fold(layer, tensors) for layer in layers if layer.has_weights}
+    parameters = {
+        layer.name: fold_layer(layer, tensors) for layer in layers if layer.has_parameters
+    }
     return FoldedNetwork(variant, image_size(variant, info), layers, parameters)
 
 
@@ -67,18 +66,21 @@ def random_network(variant: Variant) -> FoldedNetwork:
     """A network nobody trained: the same one every time.
 
     Weights have std = sqrt(gain / fan_in), where the fan is that of one filter group; no bias. The gain is 2
-    where a ReLU follows (He et al. 2015), and 1/2 where none does, so that the sums of a residual network
-    neither grow nor vanish over its blocks.
+    where an activation follows (He et al. 2015), and 1/2 where none does, so that the sums of a residual
+    network neither grow nor vanish over its blocks.
     """
     rng = np.random.default_rng(0)
     layers = network_layers(variant)
     parameters = {}
     for layer in layers:
+        if not layer.has_parameters:
+            continue
+        shape = layer.weight_shape
+        weight = np.ones(shape, np.float32)
         if layer.has_weights:
-            shape = layer.weight_shape
-            std = np.sqrt((2.0 if layer.relu else 0.5) / np.prod(shape[1:]))
+            std = np.sqrt((2.0 if layer.activation != "none" else 0.5) / np.prod(shape[1:]))
             weight = rng.normal(0.0, std, shape).astype(np.float32)
-            parameters[layer.name] = LayerParameters(weight, np.zeros(shape[0], np.float32))
+        parameters[layer.name] = LayerParameters(weight, np.zeros(shape[0], np.float32))
     return FoldedNetwork(variant, image_size(variant, None), layers, parameters)
 
 
@@ -120,9 +122,10 @@ def check_tensors(source: str, tensors: Tensors, variant: str, layers: Iterable[
 def tensor_shapes(layers: Iterable[Layer]) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Names and shapes of the training form's tensors, as torch's state dict has them."""
     for layer in layers:
-        if not layer.has_weights:
+        if not layer.has_parameters:
             continue
-        yield f"{layer.path}.weight", layer.weight_shape
+        if layer.path:
+            yield f"{layer.path}.weight", layer.weight_shape
         if layer.bias:
             yield f"{layer.path}.bias", (layer.out_channels,)
         if layer.norm:
@@ -142,20 +145,21 @@ def _list(names: Iterable[str]) -> str:
     return ", ".join(shown[:_SHOWN_NAMES]) + more
 
 
-def _fold(layer: Layer, tensors: Tensors) -> LayerParameters:
+def fold_layer(layer: Layer, tensors: Tensors) -> LayerParameters:
     """Multiply the normalisation's running statistics into a convolution; a linear layer has none.
 
-    With scale = gamma / sqrt(var + epsilon): weight * scale, (bias - mean) * scale + beta.
+    With scale = gamma / sqrt(var + epsilon): weight * scale, (bias - mean) * scale + beta. An affine layer
+    with a normalisation is these alone, of a weight of 1 and a bias of 0.
     """
 
     def get(name: str) -> NDArray[np.float64]:
         return tensors[name].astype(np.float64)
 
-    weight = get(f"{layer.path}.weight")
+    weight = get(f"{layer.path}.weight") if layer.path else np.ones(layer.weight_shape)
     bias = get(f"{layer.path}.bias") if layer.bias else np.zeros(layer.out_channels)
     if layer.norm:
         scale = get(f"{layer.norm}.weight")
-        scale = scale / np.sqrt(get(f"{layer.norm}.running_var") + NORM_EPSILON)
+        scale = scale / np.sqrt(get(f"{layer.norm}.running_var") + layer.epsilon)
         weight = weight * scale.reshape(-1, *(1,) * (weight.ndim - 1))
         bias = (bias - get(f"{layer.norm}.running_mean")) * scale + get(f"{layer.norm}.bias")
     return LayerParameters(weight.astype(np.float32), bias.astype(np.float32))
