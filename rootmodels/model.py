@@ -1,4 +1,4 @@
-"""A network with all that is needed to serve it, as plain data: what a model file holds but for the tensors."""
+"""A network with all that is needed to serve it, as plain data: a model file without its tensors."""
 
 from __future__ import annotations
 

@@ -57,7 +57,9 @@ def read_content(text: str) -> Model:
     known = {"format", *(one.name for one in fields(Model))}
     for name in content:
         if name not in known:
-            raise ValueError(f"field {_shown(name)} is not known; expected {', '.join(sorted(known))}")
+            raise ValueError(
+                f"field {_shown(name)} is not known; expected {', '.join(sorted(known))}"
+            )
     if content.get("format") != FORMAT:
         raise ValueError(f"format is {_shown(content.get('format'))}, expected {FORMAT}")
     for name in sorted(known - _OPTIONAL - {"provenance"}):

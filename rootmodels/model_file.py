@@ -1,12 +1,12 @@
 """Model files: a network with all that is needed to serve it, in one safetensors file ``NAME.safetensors``.
 
-Its metadata say under ``rootserve.model``, as JSON, what :class:`rootmodels.model.Model` has: the layers, how
-images are normalised, what the logits stand for, how accurate it is, where it comes from. The tensors are those
-of its layers. Nothing in such a file is code, and reading one either gives a network that every engine can
-build, or ends with a WeightsError.
+Its metadata say under ``rootserve.model``, as JSON, what :class:`rootmodels.model.Model` has: the layers,
+how images are normalised, what the logits stand for, how accurate it is, where it comes from. The tensors are
+those of its layers. Nothing in such a file is code, and reading one either gives a network that every engine
+can build, or ends with a WeightsError.
 
-Weights of a variant of a family (:mod:`rootmodels.weights`) are other files, since the family knows the layers.
-:func:`open_weights` takes both.
+Weights of a variant of a family (:mod:`rootmodels.weights`) are other files, since the family knows the
+layers. :func:`open_weights` takes both.
 """
 
 from __future__ import annotations
@@ -27,7 +27,14 @@ from rootmodels.model_content import read_content, write_content
 from rootmodels.model_graph import layer_path
 from rootmodels.tensors import Tensors, check_shapes, check_tensors
 from rootmodels.variants import VARIANTS, get_variant
-from rootmodels.weights_info import WeightsError, WeightsInfo, publish, read_info, weights_path, with_weights
+from rootmodels.weights_info import (
+    WeightsError,
+    WeightsInfo,
+    publish,
+    read_info,
+    weights_path,
+    with_weights,
+)
 
 MODEL_KEY = "rootserve.model"
 
@@ -68,7 +75,7 @@ def model_names(folder: Path) -> list[str]:
 
 
 def names_with_weights(folder: Path, names: Sequence[str] = ()) -> list[str]:
-    """``names``, each of a variant or of a model file in ``folder``; without any, all that have weights there.
+    """``names``, each of a variant or of a model in ``folder``; without any, all that have weights there.
 
     Raises:
         UnknownVariantError: for a name that is neither.

@@ -1,8 +1,8 @@
 """A network's layers as JSON, and back: whatever comes is checked before anything is built of it.
 
-A layer is an object with the fields of :class:`rootmodels.layer.Layer`, without those that have their default.
-It has no path: where its tensors are in a file follows from its name (:func:`layer_path`). ``norm`` is true
-where a batch normalisation follows.
+A layer is an object with the fields of :class:`rootmodels.layer.Layer`, without those that have their
+default. It has no path: where its tensors are in a file follows from its name (:func:`layer_path`). ``norm``
+is true where a batch normalisation follows.
 """
 
 from __future__ import annotations
@@ -112,7 +112,13 @@ def _check_inputs(layer: Layer, before: Sequence[str], after: Sequence[object]) 
     if layer.name in before:
         raise ValueError("expected a name that no other layer has")
     if layer.norm and layer.kind not in ("conv", "affine"):
-        raise ValueError(f"it is {layer.kind} with a norm, expected one of a convolution or alone")
+        raise ValueError(
+            f"it is {layer.kind} with a norm, expected a convolution or an affine layer"
+        )
+    if layer.bias and not layer.has_parameters:
+        raise ValueError(f"it is {layer.kind} with a bias, expected none")
+    if layer.kind == "affine" and layer.bias is bool(layer.norm):
+        raise ValueError("it is affine, expected a bias or a norm")
 
 
 def _check_amounts(layers: Sequence[Layer], image_size: int) -> None:

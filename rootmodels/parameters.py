@@ -22,15 +22,12 @@ from rootmodels.model_file import open_weights
 from rootmodels.tensors import Tensors, check_tensors
 from rootmodels.weights_info import WeightsError, WeightsInfo, class_names, image_size
 
-NORM_EPSILON = 1e-5
-"""What batch normalisation adds to the variance; torch's default."""
-
 Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class LayerParameters:
-    """A convolution or linear layer, float32: ``weight`` as :attr:`Layer.weight_shape`, ``bias`` [out]."""
+    """Of a convolution, linear or affine layer, float32: ``weight`` [Layer.weight_shape], ``bias`` [out]."""
 
     weight: Array
     bias: Array
@@ -56,32 +53,37 @@ def load_network(path: Path, variant: Variant) -> FoldedNetwork:
     tensors, found, info = load_tensors(path)
     if found.name != variant.name:
         raise WeightsError(f"{path} holds weights of {found.name}, not of {variant.name}")
-    variant, layers = found, _layers(found, info)
-    parameters = {layer.name: _fold(layer, tensors) for layer in layers if layer.has_weights}
-    return FoldedNetwork(variant, image_size(variant, info), layers, parameters)
+    layers = _layers(found, info)
+    parameters = {
+        layer.name: fold_layer(layer, tensors) for layer in layers if layer.has_parameters
+    }
+    return FoldedNetwork(found, image_size(found, info), layers, parameters)
 
 
 def random_network(variant: Variant) -> FoldedNetwork:
     """A network nobody trained: the same one every time.
 
     Weights have std = sqrt(gain / fan_in), where the fan is that of one filter group; no bias. The gain is 2
-    where a ReLU follows (He et al. 2015), and 1/2 where none does, so that the sums of a residual network
-    neither grow nor vanish over its blocks.
+    where an activation follows (He et al. 2015), and 1/2 where none does, so that the sums of a residual
+    network neither grow nor vanish over its blocks.
     """
     rng = np.random.default_rng(0)
     layers = network_layers(variant)
     parameters = {}
     for layer in layers:
+        if not layer.has_parameters:
+            continue
+        shape = layer.weight_shape
+        weight = np.ones(shape, np.float32)
         if layer.has_weights:
-            shape = layer.weight_shape
-            std = np.sqrt((2.0 if layer.relu else 0.5) / np.prod(shape[1:]))
+            std = np.sqrt((2.0 if layer.activation != "none" else 0.5) / np.prod(shape[1:]))
             weight = rng.normal(0.0, std, shape).astype(np.float32)
-            parameters[layer.name] = LayerParameters(weight, np.zeros(shape[0], np.float32))
+        parameters[layer.name] = LayerParameters(weight, np.zeros(shape[0], np.float32))
     return FoldedNetwork(variant, image_size(variant, None), layers, parameters)
 
 
 def load_tensors(path: Path) -> tuple[dict[str, NDArray[np.generic]], Variant, WeightsInfo]:
-    """The tensors of the training form in the file at ``path``, by their name in the module; of what they are.
+    """The tensors in the file at ``path``, by their name in the training form, and what they are of.
 
     Raises:
         WeightsError: if the file is unreadable or its tensors are not those of its network.
@@ -100,20 +102,21 @@ def _layers(variant: Variant, info: WeightsInfo) -> tuple[Layer, ...]:
     return network_layers(variant, image_size(variant, info), len(class_names(variant, info)))
 
 
-def _fold(layer: Layer, tensors: Tensors) -> LayerParameters:
+def fold_layer(layer: Layer, tensors: Tensors) -> LayerParameters:
     """Multiply the normalisation's running statistics into a convolution; a linear layer has none.
 
-    With scale = gamma / sqrt(var + epsilon): weight * scale, (bias - mean) * scale + beta.
+    With scale = gamma / sqrt(var + epsilon): weight * scale, (bias - mean) * scale + beta. An affine layer
+    with a normalisation is these alone, of a weight of 1 and a bias of 0.
     """
 
     def get(name: str) -> NDArray[np.float64]:
         return tensors[name].astype(np.float64)
 
-    weight = get(f"{layer.path}.weight")
+    weight = get(f"{layer.path}.weight") if layer.path else np.ones(layer.weight_shape)
     bias = get(f"{layer.path}.bias") if layer.bias else np.zeros(layer.out_channels)
     if layer.norm:
         scale = get(f"{layer.norm}.weight")
-        scale = scale / np.sqrt(get(f"{layer.norm}.running_var") + NORM_EPSILON)
+        scale = scale / np.sqrt(get(f"{layer.norm}.running_var") + layer.epsilon)
         weight = weight * scale.reshape(-1, *(1,) * (weight.ndim - 1))
         bias = (bias - get(f"{layer.norm}.running_mean")) * scale + get(f"{layer.norm}.bias")
     return LayerParameters(weight.astype(np.float32), bias.astype(np.float32))

@@ -51,9 +51,10 @@ def check_shapes(
 def tensor_shapes(layers: Iterable[Layer]) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Names and shapes of the training form's tensors, as torch's state dict has them."""
     for layer in layers:
-        if not layer.has_weights:
+        if not layer.has_parameters:
             continue
-        yield f"{layer.path}.weight", layer.weight_shape
+        if layer.path:
+            yield f"{layer.path}.weight", layer.weight_shape
         if layer.bias:
             yield f"{layer.path}.bias", (layer.out_channels,)
         if layer.norm:

@@ -21,7 +21,7 @@ import torch
 from rootmodels.cifar10 import LabelledImages
 from rootmodels.family import FamilyError
 from rootmodels.model_file import names_with_weights, open_weights
-from rootmodels.train_data import read_test_data, label_names
+from rootmodels.train_data import label_names, read_test_data
 from rootmodels.train_run import accuracy
 from rootmodels.variants import UnknownVariantError
 from rootmodels.weights import load_weights

@@ -52,7 +52,7 @@ def network_plan(
 def analysable_layers(graph: Iterable[Layer]) -> tuple[LayerShape, ...]:
     """The convolutions of ``graph`` in the order they run."""
     return tuple(
-        LayerShape(layer.name, layer.out_channels, layer.size, layer.size, layer.groups)
+        LayerShape(layer.name, layer.out_channels, *layer.sizes, layer.groups)
         for layer in graph
         if layer.kind == "conv"
     )

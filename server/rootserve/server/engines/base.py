@@ -76,7 +76,9 @@ class LoadSpec:
             return get_variant(self.model), None
         variant, info = open_weights(self.weights)
         if variant.name != self.model:
-            raise WeightsError(f"{self.weights} holds weights of {variant.name}, not of {self.model}")
+            raise WeightsError(
+                f"{self.weights} holds weights of {variant.name}, not of {self.model}"
+            )
         return variant, info
 
     def check_processor(self) -> None:
