@@ -9,7 +9,8 @@ from typing import Any
 
 from rootmodels.family import Channels, Family, Topology, Variant
 from rootmodels.layer import Layer
-from rootmodels.weights_info import WeightsInfo
+from rootmodels.variants import family_of
+from rootmodels.weights_info import WeightsInfo, class_names, image_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,27 @@ class Model:
     """How many images ``accuracy`` is of, and which."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """Where it comes from, as whoever made the file tells it; nothing here depends on it."""
+
+    @classmethod
+    def of(cls, variant: Variant, layers: tuple[Layer, ...], info: WeightsInfo) -> Model:
+        """What :attr:`variant` and :attr:`info` of it would be, with other weights and ``layers``."""
+        family = family_of(variant)
+        return cls(
+            name=variant.name,
+            layers=layers,
+            mean=family.mean,
+            std=family.std,
+            image_size=image_size(variant, info),
+            classes=class_names(variant, info),
+            crop=family.crop,
+            family=variant.family,
+            topology=variant.topology,
+            degree=variant.degree,
+            accuracy=info.accuracy,
+            test_images=info.test_images,
+            tested_on=f"data {info.data_sha256[:12]}" if info.data_sha256 else "",
+            provenance=_provenance(info),
+        )
 
     @property
     def variant(self) -> Variant:
@@ -82,3 +104,9 @@ class Model:
     def _graph(self, variant: Variant, size: int, classes: int) -> Iterator[Layer]:
         """The layers as they are: for other images or classes they do not fit, and are refused for that."""
         yield from self.layers
+
+
+def _provenance(info: WeightsInfo) -> dict[str, Any]:
+    """What a training tells, but for what a model has a field for."""
+    known = {"variant", "accuracy", "test_images", "classes", "image_size"}
+    return {key: value for key, value in info.content().items() if key not in known and value}

@@ -181,8 +181,8 @@ def _read_metadata(path: Path) -> dict[str, str]:
             size = int.from_bytes(file.read(8), "little")
         if size > _LARGEST_HEADER:
             raise WeightsError(
-                f"{path} has a header of {size} bytes, expected at most {_LARGEST_HEADER}; "
-                "it is damaged, or no safetensors file"
+                f"{path} is not a readable safetensors file: it would have a header of {size} bytes, "
+                f"expected at most {_LARGEST_HEADER}"
             )
         with safe_open(path, framework="numpy") as file:
             return file.metadata() or {}
