@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from enum import Enum
 
+from rootmodels.analysis.errors import AnalysisError
 from rootmodels.analysis.sums import LayerShape, Pair, Plan, have_common_grid, make_plan
 from rootmodels.layer import Layer, find_layer
 
@@ -36,6 +37,8 @@ def network_plan(
     wanted = [(_paper_name(graph, first), _paper_name(graph, second)) for first, second in pairs]
     names = [_paper_name(graph, name) for name in layers]
     available = analysable_layers(graph)
+    if not available:
+        raise AnalysisError("it has no convolution, expected one at least")
     if not wanted and not names:
         shapes = {shape.name: shape for shape in available}
         adjacent = adjacent_pairs(graph)

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from rootmodels.cost import Cost, network_cost
-from rootmodels.family import Family, Variant
+from rootmodels.family import Family, Topology, Variant
 from rootmodels.layer import Layer
 from rootmodels.model_file import model_names, open_weights
 from rootmodels.variants import VARIANTS, family_of
@@ -290,7 +290,14 @@ def find_models(weights: Path) -> Models:
         WeightsError: if a file there is no weights file, or one of another variant.
         FamilyError: if an installed family cannot be used.
     """
-    return Models(read_card(name, weights) for name in (*VARIANTS, *model_names(weights)))
+    files = [read_card(name, weights) for name in model_names(weights)]
+    return Models([*(read_card(name, weights) for name in VARIANTS), *sorted(files, key=_order)])
+
+
+def _order(card: ModelCard) -> tuple[object, ...]:
+    """Variants of one network side by side, the original first, as a family lists them."""
+    variant = card.variant
+    return variant.family, get_args(Topology).index(variant.topology), variant.degree, card.name
 
 
 def read_card(name: str, weights: Path) -> ModelCard:
