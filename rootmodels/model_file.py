@@ -158,7 +158,7 @@ def write_trained(path: Path, model: Model, tensors: Tensors) -> None:
     if path.name != weights_path(model.name, path.parent).name:
         raise WeightsError(f"{path} was not written: a file of {model.name} has another name")
     check_tensors(f"{path} was not written", tensors, model.name, read.layers)
-    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    contiguous = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     publish(path, lambda partial: save_file(contiguous, partial, {MODEL_KEY: content}))
 
 

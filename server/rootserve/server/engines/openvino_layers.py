@@ -94,8 +94,23 @@ def _pooling(layer: Layer, x: ov.Output) -> ov.Node:
     rounding = "ceil_torch" if layer.ceil else "floor"
     if layer.kind == "max_pool":
         return ops.max_pool(x, strides, layer.dilations, before, after, kernel, rounding)
+    if layer.count_padding and layer.ceil:
+        return _counting_pooling(layer, x)
     excluded = not layer.count_padding
     return ops.avg_pool(x, strides, before, after, kernel, excluded, rounding)
+
+
+def _counting_pooling(layer: Layer, x: ov.Output) -> ov.Node:
+    """An average that counts the padding, and not what lies beyond it: OpenVINO's own would count both."""
+    top, left, bottom, right = (int(each) for each in layer.pads)
+    before, after = np.array([0, 0, top, left]), np.array([0, 0, bottom, right])
+    zero = ops.constant(np.float32(0))
+    padded = ops.pad(x, ops.constant(before), ops.constant(after), "constant", zero)
+    none = [0, 0]
+    means = ops.avg_pool(padded, layer.strides, none, none, layer.kernels, True, "ceil")
+    # Windows that begin in what is padded at the end are none of the layer's.
+    bounds = ([0, 0], [*layer.sizes], [1, 1], [2, 3])
+    return ops.slice(means, *(ops.constant(np.array(one)) for one in bounds))
 
 
 def _rearranged(layer: Layer, x: ov.Output) -> ov.Node:
