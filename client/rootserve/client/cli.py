@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from rootserve.client.arguments import AsJson, ServedModel
+from rootserve.client.arguments import AsJson, ModelPatterns, ServedModel
 from rootserve.client.cli_analyze import app as analyze_app
 from rootserve.client.commands.load_arguments import EXAMPLES, load
 from rootserve.client.connecting import connecting
@@ -184,6 +184,7 @@ def table8(  # noqa: PLR0913, PLR0917 - one per option of the command
         str | None,
         typer.Option(metavar="NAME", help="Whose variants [default: the first the server lists]."),
     ] = None,
+    models: ModelPatterns = "*",
     rounds: Annotated[
         int, typer.Option(metavar="N", help="How often each variant has its turn.")
     ] = 7,
@@ -220,7 +221,7 @@ def table8(  # noqa: PLR0913, PLR0917 - one per option of the command
     from rootserve.client.table8.measure import Plan  # noqa: PLC0415
 
     outputs = Outputs(json=json_path, markdown=markdown_path, figure=figure_path)
-    plan = Plan(family=family, rounds=rounds, rows=rows)
+    plan = Plan(family=family, models=models, rounds=rounds, rows=rows)
     run(connection, outputs, plan, data=data, merge=merge)
 
 

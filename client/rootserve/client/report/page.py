@@ -8,6 +8,7 @@ from operator import itemgetter
 from typing import Any
 from xml.etree.ElementTree import Element
 
+from rootserve.client.load.comparison import unlike_limits
 from rootserve.client.load.report import Report
 from rootserve.client.report import comparisons, figures
 from rootserve.client.report.columns import PART, TIMES, TRIAL, Column
@@ -121,7 +122,9 @@ def _summary(report: Report) -> list[Content]:
 
 def _warnings(report: Report) -> list[Content]:
     """What casts doubt on the figures; whether the client was the bottleneck is always said."""
-    items: list[Content] = [element("li", each) for each in report.warnings]
+    unlike = unlike_limits(report)
+    told = [*report.warnings, *([unlike] if unlike else [])]
+    items: list[Content] = [element("li", each) for each in told]
     made: list[Content] = []
     if report.client_limited:
         made.append(
