@@ -50,14 +50,15 @@ class Figure(Generic[T]):
     legend: Sequence[tuple[str, str]] = ()
     more: Element | None = None
 
-    def section(self) -> Element:
-        """All of it."""
+    def section(self, *, unfolded: bool = False) -> Element:
+        """All of it; with its numbers unfolded, if they are what is looked for."""
         label = f"{self.title}. {self.summary}"
         legend = [
             element("li", element("span", class_=f"key {style}"), name)
             for style, name in self.legend
         ]
-        numbers = element("details", element("summary", "The numbers"), self.table())
+        shown = "" if unfolded else None
+        numbers = element("details", element("summary", "The numbers"), self.table(), open=shown)
         return element(
             "section",
             element("h2", self.title),
