@@ -154,7 +154,8 @@ def compare(
 @app.command()
 def report(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE.json", help="What 'rootserve load --json' wrote.")
+        Path,
+        typer.Argument(metavar="FILE.json", help="What 'load --json' or 'choose --json' wrote."),
     ],
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write one self-contained page there.")
@@ -163,7 +164,7 @@ def report(
         Path | None, typer.Option(metavar="FILE", help="Write one row per run there.")
     ] = None,
 ) -> None:
-    """Make a page or CSV of a saved load report. Asks no server."""
+    """Make a page or CSV of a saved report. Asks no server."""
     from rootserve.client.commands.report import run  # noqa: PLC0415 - see the module's text
 
     run(file, html, csv)

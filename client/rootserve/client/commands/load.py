@@ -1,6 +1,7 @@
 """`rootserve load`: puts models under load and reports what came of it."""
 
 import asyncio
+import itertools
 import os
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
@@ -27,7 +28,7 @@ from rootserve.client.load.report import Objective, Report, write_report
 from rootserve.client.load.reporting import report_of
 from rootserve.client.load.requests import POOL_SIZE
 from rootserve.client.report import write_csv, write_html
-from rootserve.client.report.live import LiveView
+from rootserve.client.report.live import LiveView, run_line
 from rootserve.client.report.terminal import print_campaign, print_limits, print_load
 from rootserve.client.stopping import stop_on_signals, unless_stopped
 from rootserve.client.tables import console
@@ -101,7 +102,7 @@ async def _run(
     with stop_on_signals() as stop:
         first = measurement.levels[0]
         described = await unless_stopped(stop, _describe(first, measurement.models))
-        campaign = Campaign(measurement.kind, _runner(images, stop), stop)
+        campaign = Campaign(measurement.kind, _runner(measurement, images, stop), stop)
         failure: RootserveError | None = None
         try:
             await _measure(measurement, campaign)
@@ -130,14 +131,21 @@ async def _measure(measurement: Measurement, campaign: Campaign) -> None:
 
 
 def _runner(
-    images: NDArray[np.uint8] | None, stop: asyncio.Event
+    measurement: Measurement, images: NDArray[np.uint8] | None, stop: asyncio.Event
 ) -> Callable[[LoadOptions], Awaitable[LoadResult]]:
     screen = console(stderr=True)
+    numbers = itertools.count(1)
 
     async def run_one(options: LoadOptions) -> LoadResult:
         title = f"{options.model}, {options.label}"
+        if measurement.kind != "run":
+            title = f"run {next(numbers)}: {title}"
         with LiveView(screen, options.longest_s, title) as live:
-            return await run_load(options, images, stop=stop, watch=live.show)
+            result = await run_load(options, images, stop=stop, watch=live.show)
+        if measurement.kind != "run" and not screen.is_terminal:
+            # A search may take minutes, and each of its runs be too short for a line of its own.
+            screen.print(run_line(title, result), markup=False, soft_wrap=True)
+        return result
 
     return run_one
 
