@@ -17,3 +17,11 @@ ServedModel = Annotated[
 ModelName = Annotated[
     str, typer.Option("--model", "-m", metavar="NAME", help="Name of the model; see 'models'.")
 ]
+ModelPatterns = Annotated[
+    str,
+    typer.Option(
+        "--models",
+        metavar="GLOB",
+        help="Only variants whose names match, such as 'nin-orig,nin-root-*'.",
+    ),
+]

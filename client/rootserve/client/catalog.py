@@ -49,6 +49,7 @@ class Model:
     paper: PaperFigures | None
     short_side: int | None = None
     paper_rows: int | None = None
+    batch_rows: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The fields by name, ready for `json.dumps`; without those that only measuring needs."""
@@ -118,6 +119,7 @@ def read_model(message: catalog_pb2.Model) -> Model:
         else None,
         short_side=message.short_side or None,
         paper_rows=message.paper_rows or None,
+        batch_rows=message.batch_rows or None,
     )
 
 

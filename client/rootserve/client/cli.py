@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from rootserve.client.arguments import AsJson, ServedModel
+from rootserve.client.arguments import AsJson, ModelPatterns, ServedModel
 from rootserve.client.cli_analyze import app as analyze_app
 from rootserve.client.commands.load_arguments import EXAMPLES, load
 from rootserve.client.connecting import connecting
@@ -44,7 +44,7 @@ _USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 _EPILOG = """\b
 Exit codes:
   0    done
-  1    objective missed or not judged (load), or not serving (health)
+  1    objective missed, not judged or held by none; or not serving (health)
   2    wrong usage or input, or output that cannot be written
   3    server unreachable, or it refused or failed
   70   a fault of rootserve itself
@@ -154,7 +154,8 @@ def compare(
 @app.command()
 def report(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE.json", help="What 'rootserve load --json' wrote.")
+        Path,
+        typer.Argument(metavar="FILE.json", help="What 'load --json' or 'choose --json' wrote."),
     ],
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write one self-contained page there.")
@@ -163,7 +164,7 @@ def report(
         Path | None, typer.Option(metavar="FILE", help="Write one row per run there.")
     ] = None,
 ) -> None:
-    """Make a page or CSV of a saved load report. Asks no server."""
+    """Make a page or CSV of a saved report. Asks no server."""
     from rootserve.client.commands.report import run  # noqa: PLC0415 - see the module's text
 
     run(file, html, csv)
@@ -184,6 +185,7 @@ def table8(  # noqa: PLR0913, PLR0917 - one per option of the command
         str | None,
         typer.Option(metavar="NAME", help="Whose variants [default: the first the server lists]."),
     ] = None,
+    models: ModelPatterns = "*",
     rounds: Annotated[
         int, typer.Option(metavar="N", help="How often each variant has its turn.")
     ] = 7,
@@ -220,8 +222,54 @@ def table8(  # noqa: PLR0913, PLR0917 - one per option of the command
     from rootserve.client.table8.measure import Plan  # noqa: PLC0415
 
     outputs = Outputs(json=json_path, markdown=markdown_path, figure=figure_path)
-    plan = Plan(family=family, rounds=rounds, rows=rows)
+    plan = Plan(family=family, models=models, rounds=rounds, rows=rows)
     run(connection, outputs, plan, data=data, merge=merge)
+
+
+@app.command()
+@connecting
+def choose(  # noqa: PLR0913, PLR0917 - one per option of the command
+    slo_p99_ms: Annotated[
+        float,
+        typer.Option("--slo-p99-ms", metavar="MS", help="The 99th percentile that is to be held."),
+    ],
+    rate: Annotated[
+        float | None,
+        typer.Option("--rate", "-r", metavar="R", help="Requests per second that are to be held."),
+    ] = None,
+    models: ModelPatterns = "*",
+    rows: Annotated[int, typer.Option(metavar="N", help="Images per request.")] = 1,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Measure the accuracy on images of this parquet file or folder "
+            "(columns img and label) [default: what the server's catalogue tells].",
+        ),
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(metavar="M", help="End by then [default: 0.6 for each variant, 9 at most]."),
+    ] = None,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write all figures there as JSON.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a page with a picture there.")
+    ] = None,
+    *,
+    connection: Connection,
+) -> None:
+    """Tell which variant to take: accuracy against the highest rate that holds an objective.
+
+    The variants take turns, a run of 'load --find-max' each. Exit code 1 if none holds --rate.
+    """
+    from rootserve.client.choice.plan import Plan  # noqa: PLC0415 - see the module's text
+    from rootserve.client.commands.choose import Outputs, run  # noqa: PLC0415
+
+    plan = Plan(p99_s=slo_p99_ms / 1e3, rate=rate, models=models, rows=rows, minutes=minutes)
+    held = run(connection, Outputs(json=json_path, html=html), plan, data)
+    raise typer.Exit(ExitCode.OK if held else ExitCode.MISSED)
 
 
 @app.command()

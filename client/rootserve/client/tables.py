@@ -70,16 +70,15 @@ def state_text(state: str) -> str:
 
 
 def print_models(screen: Console, models: Sequence[Model]) -> None:
-    """Cost, accuracy and state of each model."""
-    table = figures_table(
-        screen, "model", "state", "engine", "precision", "params", "MACs", "accuracy", left=4
-    )
+    """Cost, accuracy, state and largest batch of each model."""
+    heads = ("model", "state", "engine", "batch", "params", "MACs", "top-1")
+    table = figures_table(screen, *heads, left=3)
     for model in models:
         table.add_row(
             escape(model.name),
             state_text(model.state),
-            escape(model.engine or "-"),
-            escape(model.precision or "-"),
+            escape(" ".join(filter(None, (model.engine, model.precision))) or "-"),
+            "-" if model.batch_rows is None else count(model.batch_rows),
             count(model.params),
             millions(model.macs),
             percent(model.accuracy),

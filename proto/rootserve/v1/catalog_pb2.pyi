@@ -116,6 +116,7 @@ class Model(_message.Message):
     PAPER_FIELD_NUMBER: _builtins.int
     SHORT_SIDE_FIELD_NUMBER: _builtins.int
     PAPER_ROWS_FIELD_NUMBER: _builtins.int
+    BATCH_ROWS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name it is served under, such as "nin-root-4"."""
     family: _builtins.str
@@ -148,6 +149,10 @@ class Model(_message.Message):
     """
     paper_rows: _builtins.int
     """Images of the batches that the paper timed of this family; 0 where it timed none."""
+    batch_rows: _builtins.int
+    """Rows that a batch of it has at most, by how long batches took when it was loaded; the largest where
+    workers differ. 0 when not loaded, and from a server that does not tell.
+    """
     @_builtins.property
     def classes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Class names in the order of the logits; empty where nobody gave them names."""
@@ -176,10 +181,11 @@ class Model(_message.Message):
         paper: Global___PaperFigures | None = ...,
         short_side: _builtins.int = ...,
         paper_rows: _builtins.int = ...,
+        batch_rows: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_paper", b"_paper", "accuracy", b"accuracy", "paper", b"paper"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_paper", b"_paper", "accuracy", b"accuracy", "classes", b"classes", "engine", b"engine", "family", b"family", "flops_paper", b"flops_paper", "image_size", b"image_size", "macs", b"macs", "name", b"name", "paper", b"paper", "paper_rows", b"paper_rows", "params", b"params", "precision", b"precision", "short_side", b"short_side", "state", b"state", "state_reason", b"state_reason", "topology", b"topology", "trained", b"trained"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_paper", b"_paper", "accuracy", b"accuracy", "batch_rows", b"batch_rows", "classes", b"classes", "engine", b"engine", "family", b"family", "flops_paper", b"flops_paper", "image_size", b"image_size", "macs", b"macs", "name", b"name", "paper", b"paper", "paper_rows", b"paper_rows", "params", b"params", "precision", b"precision", "short_side", b"short_side", "state", b"state", "state_reason", b"state_reason", "topology", b"topology", "trained", b"trained"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__accuracy: _TypeAlias = _typing.Literal["accuracy"]  # noqa: Y015
     _WhichOneofArgType__accuracy: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy"]  # noqa: Y015

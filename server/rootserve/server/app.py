@@ -169,7 +169,7 @@ async def serve(settings: Settings) -> NoReturn:
         ),
         checked,
     )
-    catalog = CatalogService(version(), models, pool, settings.limits())
+    catalog = CatalogService(version(), models, pool, settings.limits(), scheduler.batch_rows)
     services.add_operations(checked, catalog, health)
 
     stop = _stop_on_signals()

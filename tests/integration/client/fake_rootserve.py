@@ -44,6 +44,8 @@ class FakeRootserve(
         self.has_timeline = True
         self.retry_after_s: float | None = None
         self.served = {"nin-orig"}
+        self.batch_limits = {"nin-orig": BATCH_ROWS, "nin-root-4": 0}
+        self.of_root_4: dict[str, object] = {}
         self.requests: list[service_pb2.ModelInferRequest] = []
         self._turn = threading.Lock()
         self._server = grpc.server(
@@ -123,6 +125,7 @@ class FakeRootserve(
                     image_size=32,
                     classes=CLASSES,
                     paper=catalog_pb2.PaperFigures(accuracy=0.9211, cpu_ms=39.0, gpu_ms=0.623),
+                    batch_rows=self.batch_limits["nin-orig"],
                 ),
                 catalog_pb2.Model(
                     name="nin-root-4",
@@ -136,6 +139,8 @@ class FakeRootserve(
                     else catalog_pb2.MODEL_STATE_UNLOADED,
                     image_size=32,
                     classes=CLASSES,
+                    batch_rows=self.batch_limits["nin-root-4"],
+                    **self.of_root_4,
                 ),
                 catalog_pb2.Model(
                     name="nin-root-8",

@@ -31,10 +31,10 @@ def test_models_table(rootserve: Rootserve, fake: FakeRootserve) -> None:
     assert (code, err) == (0, "")
     assert_plain(out)
     header, orig, root, failed = out.splitlines()
-    assert header.split() == [
-        "model", "state", "engine", "precision", "params", "MACs", "accuracy",
+    assert header.split() == ["model", "state", "engine", "batch", "params", "MACs", "top-1"]
+    assert orig.split() == [
+        "nin-orig", "ready", "fake", "fp32", "8", "966,986", "222.5", "M", "91.25%",
     ]  # fmt: skip
-    assert orig.split() == ["nin-orig", "ready", "fake", "fp32", "966,986", "222.5", "M", "91.25%"]
     assert root.split() == ["nin-root-4", "unloaded", "-", "-", "700,000", "150.0", "M", "-"]
     assert "failed" in failed
 

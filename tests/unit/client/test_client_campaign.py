@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rootserve.client.errors import InputError, ServerError
 from rootserve.client.load import LatencySummary, LoadOptions, LoadResult
 from rootserve.client.load.campaign import Campaign
-from rootserve.client.load.comparison import compare, differences
-from rootserve.client.load.report import Report, Trial
+from rootserve.client.load.comparison import compare, differences, unlike_limits
+from rootserve.client.load.report import Pairs, Report, Trial
 from rootserve.client.load.reporting import report_of
 from rootserve.client.load.search import Search
 from rootserve.client.load.stability import is_stable
@@ -46,6 +46,7 @@ def campaign_of(kind: str, measure: Callable[[LoadOptions], LoadResult]) -> Camp
     return Campaign(kind, run, asyncio.Event())
 
 
+@settings(deadline=None)
 @given(
     limit=st.floats(1, 50_000),
     start=st.floats(0.1, 100_000),
@@ -379,3 +380,32 @@ def test_what_else_differs_is_told() -> None:
     )
     told = differences(report, other)
     assert told == ["option rows: 1 and 8", f"server cpu: {report.server['cpu']} and Abacus"]
+
+
+def test_sides_with_other_batch_limits_are_warned_of() -> None:
+    report = example("load-open.json")
+
+    def limited(**limits: int) -> Report:
+        return replace(report, server={**report.server, "batch_limits": limits})
+
+    assert differences(limited(a=8), limited(a=8)) == []
+    # An earlier version tells none; different models with the same limit are alike.
+    assert differences(report, limited(a=8)) == []
+    assert differences(limited(a=8), limited(b=8)) == []
+    assert differences(limited(a=8, c=4), limited(a=8)) == []
+    told = "largest batches, by which a part of the ratio may come about:"
+    assert differences(limited(a=8), limited(a=16)) == [f"{told} 8 rows of a and 16 rows of a"]
+    assert differences(limited(a=1), limited(b=16)) == [f"{told} 1 row of a and 16 rows of b"]
+
+
+def test_pairs_with_other_batch_limits_are_warned_of() -> None:
+    report = example("load-open.json")
+    pairs = Pairs("A", "B", 1, {})
+
+    def limited(pairs: Pairs | None, **limits: int) -> Report:
+        return replace(report, pairs=pairs, server={**report.server, "batch_limits": limits})
+
+    assert unlike_limits(limited(pairs, a=8, b=8)) is None
+    assert unlike_limits(limited(None, a=8, b=16)) is None
+    assert unlike_limits(report) is None
+    assert "8 rows of a, 16 rows of b" in str(unlike_limits(limited(pairs, a=8, b=16)))

@@ -64,6 +64,7 @@ def model(**changes: object) -> Model:
         "params": 25_557_032, "macs": 4_089_184_256, "flops_paper": 4_100_000_000,
         "accuracy": 0.7571, "trained": True, "engine": "openvino", "precision": "bf16",
         "state": "unloaded", "state_reason": None, "image_size": 224, "classes": (), "paper": None,
+        "batch_rows": 32,
     }  # fmt: skip
     return Model(**settings | changes)
 
@@ -73,7 +74,7 @@ def test_the_widest_model_fits() -> None:
     print_models(console, [model(), model(name="[b]nin[/b]", accuracy=None, engine=None)])
     text = printed(console)
     assert "\x1b" not in text
-    assert "resnet50-root-64  unloaded  openvino" in text
+    assert "resnet50-root-64  unloaded  openvino bf16     32  25,557,032" in text
     assert "25,557,032" in text
     assert "4,089.2 M" in text
     assert "[b]nin[/b]" in text

@@ -403,3 +403,19 @@ def test_overload_with_deadlines_leaves_the_goodput() -> None:
             begins = max([now, *(end for end, _ in running)])
             running.append((begins + batch.rows * per_row_s, batch))
     assert in_time * per_row_s > 0.9 * until_s
+
+
+def test_the_largest_batch_of_a_model_is_that_of_the_workers_that_have_it() -> None:
+    s = Scheduler(Limits(max_batch_rows=8, max_queue_rows=16))
+    assert s.batch_rows("m") == 0
+    s.worker_ready("cpu", ["m"], "slow")
+    assert s.batch_rows("m") == 8  # nothing was measured: as many as allowed
+    # Four rows at once cost each less, eight cost each more.
+    s.model_measured("m", ((1, 0.1), (4, 0.2), (8, 0.9)), "slow")
+    assert s.batch_rows("m") == 4
+    s.model_measured("m", ((1, 0.1), (2, 0.1), (4, 0.9)), "fast")
+    s.worker_ready("gpu", ["m"], "fast")
+    assert s.batch_rows("m") == 4
+    s.worker_lost("cpu")
+    assert s.batch_rows("m") == 2
+    assert s.batch_rows("n") == 0

@@ -1,9 +1,10 @@
 """`rootserve load`: puts models under load and reports what came of it."""
 
 import asyncio
+import itertools
 import os
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -27,8 +28,8 @@ from rootserve.client.load.report import Objective, Report, write_report
 from rootserve.client.load.reporting import report_of
 from rootserve.client.load.requests import POOL_SIZE
 from rootserve.client.report import write_csv, write_html
-from rootserve.client.report.live import LiveView
-from rootserve.client.report.terminal import print_campaign, print_load
+from rootserve.client.report.live import LiveView, run_line
+from rootserve.client.report.terminal import print_campaign, print_limits, print_load
 from rootserve.client.stopping import stop_on_signals, unless_stopped
 from rootserve.client.tables import console
 
@@ -100,8 +101,8 @@ async def _run(
 ) -> Outcome:
     with stop_on_signals() as stop:
         first = measurement.levels[0]
-        described = await unless_stopped(stop, _describe(first))
-        campaign = Campaign(measurement.kind, _runner(images, stop), stop)
+        described = await unless_stopped(stop, _describe(first, measurement.models))
+        campaign = Campaign(measurement.kind, _runner(measurement, images, stop), stop)
         failure: RootserveError | None = None
         try:
             await _measure(measurement, campaign)
@@ -111,7 +112,7 @@ async def _run(
             # What was measured before is told first.
             failure = error
         # Still within, so that Ctrl-C does not cut off the writing.
-        verdict = _report(measurement, campaign, described or (None, None), outputs, console())
+        verdict = _report(measurement, campaign, described or (None, ()), outputs, console())
     if failure is not None:
         raise failure
     return await _outcome(measurement, campaign, verdict)
@@ -130,14 +131,21 @@ async def _measure(measurement: Measurement, campaign: Campaign) -> None:
 
 
 def _runner(
-    images: NDArray[np.uint8] | None, stop: asyncio.Event
+    measurement: Measurement, images: NDArray[np.uint8] | None, stop: asyncio.Event
 ) -> Callable[[LoadOptions], Awaitable[LoadResult]]:
     screen = console(stderr=True)
+    numbers = itertools.count(1)
 
     async def run_one(options: LoadOptions) -> LoadResult:
         title = f"{options.model}, {options.label}"
+        if measurement.kind != "run":
+            title = f"run {next(numbers)}: {title}"
         with LiveView(screen, options.longest_s, title) as live:
-            return await run_load(options, images, stop=stop, watch=live.show)
+            result = await run_load(options, images, stop=stop, watch=live.show)
+        if measurement.kind != "run" and not screen.is_terminal:
+            # A search may take minutes, and each of its runs be too short for a line of its own.
+            screen.print(run_line(title, result), markup=False, soft_wrap=True)
+        return result
 
     return run_one
 
@@ -145,7 +153,7 @@ def _runner(
 def _report(
     measurement: Measurement,
     campaign: Campaign,
-    described: tuple[ServerInfo | None, Model | None],
+    described: tuple[ServerInfo | None, Sequence[Model]],
     outputs: Outputs,
     screen: Console,
 ) -> Objective | None:
@@ -162,6 +170,7 @@ def _report(
         print_load(screen, report)
     else:
         print_campaign(screen, report)
+    print_limits(screen, report)
     if verdict is not None:
         sure = "green" if verdict.met else "bold red"
         screen.print(verdict.text, style=sure if verdict.decided else "yellow")
@@ -233,14 +242,24 @@ async def _gone(measurement: Measurement, run: LoadResult) -> str:
     return ""
 
 
-async def _describe(options: LoadOptions) -> tuple[ServerInfo | None, Model | None]:
-    """What the report tells of the first server; nothing if it has no catalogue of ours."""
+async def _describe(
+    options: LoadOptions, names: Sequence[str]
+) -> tuple[ServerInfo | None, Sequence[Model]]:
+    """What the report tells of the first server and its models of these names.
+
+    Nothing if it has no catalogue of ours.
+
+    Raises:
+        ServerError: It does not know the first of them, or refuses to tell.
+    """
     async with AsyncClient(
         options.servers[0], credentials=options.credentials, timeout_s=options.timeout_s
     ) as client:
         try:
-            return await client.server_info(), await client.model(options.models[0])
+            info, first = await client.server_info(), await client.model(names[0])
+            others = {model.name: model for model in await client.models()} if names[1:] else {}
         except ServerError as error:
             if error.code == "UNIMPLEMENTED":
-                return None, None
+                return None, ()
             raise
+    return info, [first, *(others[name] for name in names[1:] if name in others)]

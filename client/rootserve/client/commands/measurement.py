@@ -42,6 +42,12 @@ class Measurement:
     command: str | None = None
 
     @property
+    def models(self) -> tuple[str, ...]:
+        """Names of all models asked, those of the other side last."""
+        sides = (*self.levels[:1], *([self.versus] if self.versus else []))
+        return tuple(dict.fromkeys(name for side in sides for name in side.models))
+
+    @property
     def kind(self) -> Kind:
         """What the runs are for."""
         if self.find_max:

@@ -2,11 +2,8 @@
 
 import asyncio
 import json
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-from rich.console import Console
 
 from rootserve.client.credentials import Connection
 from rootserve.client.dataset import read_dataset
@@ -19,8 +16,7 @@ from rootserve.client.table8.measure import Measured, Plan, measure, survey
 from rootserve.client.table8.rows import Table, read_table
 from rootserve.client.table8.text import markdown, print_table
 from rootserve.client.tables import console
-
-_LINE_EVERY_S = 10.0
+from rootserve.client.telling import telling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,23 +68,8 @@ async def _measure(connection: Connection, plan: Plan, other: Table | None) -> M
     screen = console(stderr=True)
     with stop_on_signals() as stop:
         async with AsyncClient(connection.server, credentials=connection.credentials) as client:
-            with screen.status("connecting") as status:
-                tell = status.update if screen.is_terminal else _Lines(screen).tell
-                table = await survey(client, plan.family)
+            with telling(screen) as tell:
+                table = await survey(client, plan.family, plan.models)
                 if other:
                     table = table.merged(other)
                 return await measure(client, table, plan, tell, stop)
-
-
-class _Lines:
-    """Off a terminal: a plain line every ten seconds."""
-
-    def __init__(self, screen: Console) -> None:
-        self._screen = screen
-        self._next_s = time.monotonic() + _LINE_EVERY_S
-
-    def tell(self, text: str) -> None:
-        """Print the line if it is time."""
-        if time.monotonic() >= self._next_s:
-            self._next_s = time.monotonic() + _LINE_EVERY_S
-            self._screen.print(text, markup=False, soft_wrap=True)

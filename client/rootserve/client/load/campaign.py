@@ -5,22 +5,13 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from rootserve.client.errors import ServerError
-from rootserve.client.load.objective import LEAST_REQUESTS, judge
 from rootserve.client.load.options import LoadOptions
 from rootserve.client.load.report import Kind, LoadResult, Step
-from rootserve.client.load.search import Found, Search
+from rootserve.client.load.search import Found
+from rootserve.client.load.seeking import RateSearch, first_rate, first_run
 from rootserve.client.load.statistics import Ratio, paired_ratio
 
 RunOne = Callable[[LoadOptions], Awaitable[LoadResult]]
-
-# Without a rate to begin with, the search begins at a share of what a closed loop got.
-_FIRST_CALLERS = 16
-_FIRST_SHARE = 0.7
-# At low rates the runs of a search are longer, so that enough requests come to judge: half as many more
-# than needed, as they come by chance. Rates at which that takes longer than this are not tried.
-_ENOUGH = 1.5 * LEAST_REQUESTS
-_MOST_TIMES_LONGER = 10
 
 
 class Campaign:
@@ -89,32 +80,18 @@ class Campaign:
         """
         self.objective_p99_s = p99_s
         if start is None:
-            callers = max(_FIRST_CALLERS, options.processes)
-            first = await self._one(replace(options, rate=None, concurrency=callers))
+            first = await self._one(first_run(options))
             if first is None or first.interrupted:
                 return
-            start = first.throughput_requests_per_s * _FIRST_SHARE
-            if start <= 0:
-                code = max(first.errors, key=lambda code: first.errors[code], default="CANCELLED")
-                raise ServerError(
-                    code,
-                    f"none of {first.requests:,} requests succeeded; there is nothing to search",
-                )
-        longest_s = _MOST_TIMES_LONGER * options.duration_s
-        search = Search(round(start, 3), precision=precision, lowest=_ENOUGH / longest_s)
-        self.found = search.found()
-        while (rate := search.next_rate()) is not None:
-            duration_s = max(options.duration_s, _ENOUGH / rate)
-            result = await self._one(
-                replace(options, rate=rate, concurrency=None, duration_s=duration_s)
-            )
+            start = first_rate(first)
+        search = RateSearch(options, p99_s, precision=precision, start=start)
+        self.found, self.steps = search.found, search.steps
+        while (run := search.next_run()) is not None:
+            result = await self._one(run)
             if result is None or result.interrupted:
                 break
-            verdict = judge(result, p99_s)
-            held = verdict.met if verdict.decided else None
-            search.tell(rate, held=held)
-            self.steps.append(Step(rate, held, result.p99_of_all_s, len(self.runs) - 1))
-            self.found = search.found()
+            search.tell(run, result, len(self.runs) - 1)
+            self.found = search.found
 
     def limited_by_client(self) -> bool:
         """Whether a run that missed the objective did so because this client was too slow."""

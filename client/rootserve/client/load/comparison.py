@@ -12,6 +12,7 @@ from rootserve.client.load.statistics import LEAST_VALUES, Ratio, unpaired_ratio
 _SILENT = frozenset({"model", "server", "tls"})
 # Of a sweep, those that distinguish its levels.
 _LEVEL = frozenset({"concurrency", "rate", "loop"})
+_UNLIKE = "largest batches, by which a part of the ratio may come about:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,33 @@ def differences(a: Report, b: Report) -> list[str]:
             for name in ("version", "cpu", "cpu_count", "python", "engine", "precision")
             if one.get(name) != other.get(name)
         ]
-    return sorted(found)
+    return sorted(found) + _different_limits(a, b)
+
+
+def limits_text(report: Report) -> str:
+    """Rows that batches have at most, of each model in a few words; empty where the server did not tell."""
+    limits = report.server.get("batch_limits") or {}
+    return ", ".join(
+        f"{rows} row{'' if rows == 1 else 's'} of {name}" for name, rows in limits.items()
+    )
+
+
+def unlike_limits(report: Report) -> str | None:
+    """A sentence, without a full stop, if the two sides of pairs make batches of different sizes."""
+    limits = report.server.get("batch_limits") or {}
+    if not report.pairs or len(set(limits.values())) < 2:
+        return None
+    return f"{_UNLIKE} {limits_text(report)}"
+
+
+def _different_limits(a: Report, b: Report) -> list[str]:
+    one, other = ((each.server.get("batch_limits") or {}) for each in (a, b))
+    shared = one.keys() & other.keys()
+    if shared:
+        alike = all(one[name] == other[name] for name in shared)
+    else:
+        alike = not (one and other) or set(one.values()) == set(other.values())
+    return [] if alike else [f"{_UNLIKE} {limits_text(a)} and {limits_text(b)}"]
 
 
 # What is compared, where it is found in a run, and in one of its seconds, which tell only two percentiles.

@@ -1,5 +1,6 @@
 """Puts a report together: the run that stands for all, the others, and what they were measured with."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 
 from rootserve.client.catalog import Model, ServerInfo
@@ -12,7 +13,7 @@ from rootserve.client.version import client_version
 def report_of(
     result: LoadResult,
     info: ServerInfo | None = None,
-    model: Model | None = None,
+    models: Sequence[Model] = (),
     *,
     campaign: Campaign | None = None,
     objective: Objective | None = None,
@@ -23,12 +24,13 @@ def report_of(
     Args:
         result: What was measured; of a campaign, its head.
         info: The server's description; None for a server without our catalogue.
-        model: The server's entry of the model.
+        models: The server's entries of the models, the run's first one before the others.
         campaign: What the run belongs to, when there are several.
         objective: The p99 asked for and whether it was met.
         command: The command line that ran it.
     """
     kind = campaign.kind if campaign else "run"
+    model = models[0] if models else None
     run = {each.name: getattr(result, each.name) for each in fields(LoadResult)}
     run["interrupted"] = result.interrupted or bool(campaign and campaign.interrupted)
     return Report(
@@ -44,6 +46,7 @@ def report_of(
             "engine": model.engine if model else None,
             "precision": model.precision if model else None,
             "model": model.to_json() if model else None,
+            "batch_limits": _batch_limits(models),
         },
         client={
             "version": client_version(),
@@ -52,6 +55,11 @@ def report_of(
             "cpu_cores": result.client_cpu_cores,
         },
     )
+
+
+def _batch_limits(models: Sequence[Model]) -> Mapping[str, int]:
+    """Rows that a batch of each model has at most, of those of which the server tells it."""
+    return {model.name: model.batch_rows for model in models if model.batch_rows is not None}
 
 
 def _find_max(campaign: Campaign) -> FindMax | None:

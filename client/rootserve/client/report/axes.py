@@ -42,6 +42,18 @@ def linear(
     return Axis(label, 0.0, greatest if exact else steps * step, ticks)
 
 
+def around(label: str, values: Sequence[float], form: Format, *, least: float) -> Axis:
+    """A little more than the values, which are not negative, and at least so much; ticks at round values."""
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    missing = max(0.0, least - (high - low)) / 2
+    margin = missing + 0.1 * max(least, high - low)
+    low, high = max(0.0, low - margin), high + margin
+    step = _round_step((high - low) / 6)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    ticks = [(n * step, form(n * step)) for n in range(first, last + 1)]
+    return Axis(label, low, high, ticks)
+
+
 def logarithmic(label: str, values: Sequence[float], form: Format) -> Axis:
     """Between powers of ten, or 1, 2 and 5 times them, around positive values."""
     positive = [value for value in values if value > 0] or [1.0]

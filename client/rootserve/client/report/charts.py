@@ -4,14 +4,17 @@ Colours come from the page's style sheet, by class, so that they follow its ligh
 Each mark has a title, which browsers show under the pointer and screen readers can reach.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from xml.etree.ElementTree import Element
 
 from rootserve.client.report.axes import Axis
+from rootserve.client.report.labels import Area, leader, place
 from rootserve.client.report.markup import add, element
 
 _LETTER = 7.2  # width of a letter of the drawings' 12 pixels, in a wide font
+_HEIGHT = 14.0  # of a line of them
 _TOP, _BOTTOM, _RIGHT = 26.0, 40.0, 14.0
 # A line of more points than this is a line without marks.
 _MOST_MARKS = 40
@@ -32,6 +35,21 @@ class Series:
     labels: Sequence[str] = ()
     joined: bool = True
     marked: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A mark with a name; `title` is told under the pointer."""
+
+    x: float
+    y: float
+    name: str
+    style: str
+    title: str
+
+
+Stroke = tuple[str, str, Sequence[tuple[float, float]]]
+"""A line: its style, its title, and the points that it joins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +89,11 @@ class Plane:
         across = self.width - self.left - _RIGHT
         down = self.height - _TOP - _BOTTOM
         return self.left + across * self.x.share(x), _TOP + down * (1 - self.y.share(y))
+
+    @property
+    def frame(self) -> Area:
+        """What the axes enclose."""
+        return Area(self.left, _TOP, self.width - _RIGHT, self.height - _BOTTOM)
 
     def draw(self) -> list[Element]:
         """Grid, ticks and labels."""
@@ -171,6 +194,33 @@ def _write_label(
         return
     written.append((left, left + long, y))
     made.append(element("text", text, x=left, y=y - 6, class_="name"))
+
+
+def named(made: Element, plane: Plane, points: Sequence[Point], lines: Sequence[Stroke]) -> None:
+    """Marks with their names beside them, so that none covers another; `lines` are drawn below them.
+
+    The names of the points come first that are first. One for which there is no room is left out: its mark
+    tells it under the pointer.
+    """
+    strokes = []
+    for style, title, ends in lines:
+        spots = [plane.at(*end) for end in ends]
+        path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in spots)
+        made.append(element("path", element("title", title), d=path, class_=f"line {style}"))
+        strokes += list(itertools.pairwise(spots))
+    spots = [plane.at(point.x, point.y) for point in points]
+    sizes = [(_LETTER * len(point.name), _HEIGHT) for point in points]
+    areas = place(spots, sizes, plane.frame, strokes)
+    for point, spot, area in zip(points, spots, areas, strict=True):
+        if area is not None and (line := leader(spot, area)):
+            (x1, y1), (x2, y2) = line
+            made.append(element("line", x1=x1, y1=y1, x2=x2, y2=y2, class_="leader"))
+        told = element("title", point.title)
+        place_of = {"cx": spot[0], "cy": spot[1], "r": 4.5}
+        made.append(element("circle", told, class_=f"mark {point.style}", **place_of))
+        if area is not None:
+            x, y = (area.left + area.right) / 2, area.bottom - 3
+            made.append(element("text", point.name, x=x, y=y, class_="name middle"))
 
 
 def _stretches(

@@ -9,7 +9,8 @@ from operator import attrgetter, itemgetter
 from typing import Any, Generic, TypeVar
 from xml.etree.ElementTree import Element
 
-from rootserve.client.load.report import PERCENTILES, LoadResult
+from rootserve.client.load.comparison import limits_text
+from rootserve.client.load.report import PERCENTILES, LoadResult, Report
 from rootserve.client.report import axes, charts
 from rootserve.client.report.axes import Axis
 from rootserve.client.report.charts import Bar, Plane, Series, Span
@@ -49,14 +50,15 @@ class Figure(Generic[T]):
     legend: Sequence[tuple[str, str]] = ()
     more: Element | None = None
 
-    def section(self) -> Element:
-        """All of it."""
+    def section(self, *, unfolded: bool = False) -> Element:
+        """All of it; with its numbers unfolded, if they are what is looked for."""
         label = f"{self.title}. {self.summary}"
         legend = [
             element("li", element("span", class_=f"key {style}"), name)
             for style, name in self.legend
         ]
-        numbers = element("details", element("summary", "The numbers"), self.table())
+        shown = "" if unfolded else None
+        numbers = element("details", element("summary", "The numbers"), self.table(), open=shown)
         return element(
             "section",
             element("h2", self.title),
@@ -349,8 +351,8 @@ def outcomes(run: LoadResult) -> list[Figure[tuple[str, int]]]:
     ]
 
 
-def batch_rows(run: LoadResult) -> list[Figure[tuple[int, int]]]:
-    """In what batches the requests were computed."""
+def batch_rows(run: Report) -> list[Figure[tuple[int, int]]]:
+    """In what batches the requests were computed, and how large the server makes them."""
     found = sorted(run.batch_rows.items())
     if not found:
         return []
@@ -366,11 +368,13 @@ def batch_rows(run: LoadResult) -> list[Figure[tuple[int, int]]]:
         for row in found
     ]
     often = max(found, key=itemgetter(1))
+    limits = limits_text(run)
     return [
         Figure(
             "Batch sizes",
             "Answered requests by the rows (images) of the batch they were computed in; "
-            f"{run.mean_batch_rows or 0:.1f} on average.",
+            f"{run.mean_batch_rows or 0:.1f} on average."
+            + (f" The server makes none above {limits}, as it measured." if limits else ""),
             f"Most requests, {columns[2].text(often)}, were in batches of {often[0]}.",
             lambda label, width: charts.stacks(label, Plane(x, y, width, 220), bars),
             found,

@@ -16,6 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from rootserve.client.load.report import LoadResult
 from rootserve.client.load.snapshot import Snapshot
 from rootserve.client.units import count, duration
 
@@ -124,3 +125,11 @@ class LiveView:
                 f"{count(now.failed)} of {count(now.requests)} failed",
             ]
         return f"{self._title}: {', '.join(parts)}"
+
+
+def run_line(title: str, result: LoadResult) -> str:
+    """What a run that is over has found, as a plain line."""
+    return (
+        f"{title}: {result.throughput_rows_per_s:,.0f} rows/s, p99 of all "
+        f"{duration(result.p99_of_all_s)}, {count(result.failed)} of {count(result.requests)} failed"
+    )

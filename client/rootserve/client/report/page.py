@@ -1,24 +1,21 @@
 """The report as one HTML page: the summary first, then why, and last what it was measured with."""
 
-from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
-from importlib.resources import files
 from operator import itemgetter
 from typing import Any
 from xml.etree.ElementTree import Element
 
+from rootserve.client.load.comparison import unlike_limits
 from rootserve.client.load.report import Report
 from rootserve.client.report import comparisons, figures
 from rootserve.client.report.columns import PART, TIMES, TRIAL, Column
 from rootserve.client.report.figures import Figure, table_of
-from rootserve.client.report.markup import Content, element, page, table
+from rootserve.client.report.frame import details_of, instant, whole_page
+from rootserve.client.report.markup import Content, element
 from rootserve.client.report.words import loop_words, run_words
 from rootserve.client.stages import STAGES
 from rootserve.client.units import count, duration, percent
 
-# What a page may load: nothing.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _KINDS = {
     "sweep": "a sweep of {count} runs; figures of single runs below are of that with the highest "
     "throughput, {label}",
@@ -30,19 +27,9 @@ _KINDS = {
 
 def render(report: Report) -> str:
     """The page; nothing in it is loaded from elsewhere and nothing in it runs."""
-    style = files("rootserve.client.report").joinpath("page.css").read_text(encoding="utf-8")
     main = element("main", *_summary(report), *_sections(report), *_appendix(report))
-    body = element("body", _header(report), main, _footer(report))
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("title", f"{report.model}: load report"),
-        element("style", style + _stage_style()),
-    )
-    return page(element("html", head, body, lang="en"))
+    title = f"{report.model}: load report"
+    return whole_page(title, (_header(report), main, _footer(report)), _stage_style())
 
 
 def _stage_style() -> str:
@@ -69,17 +56,9 @@ def _header(report: Report) -> Element:
         element("h1", report.model.replace(",", ", ")),
         element("p", words),
         element(
-            "p", f"{_instant(report.started_at)}, {report.window_s:.4g} s measured", class_="faint"
+            "p", f"{instant(report.started_at)}, {report.window_s:.4g} s measured", class_="faint"
         ),
     )
-
-
-def _instant(text: str) -> str:
-    """An instant of ISO 8601 as people read it."""
-    try:
-        return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-    except ValueError:
-        return text
 
 
 def _summary(report: Report) -> list[Content]:
@@ -121,7 +100,9 @@ def _summary(report: Report) -> list[Content]:
 
 def _warnings(report: Report) -> list[Content]:
     """What casts doubt on the figures; whether the client was the bottleneck is always said."""
-    items: list[Content] = [element("li", each) for each in report.warnings]
+    unlike = unlike_limits(report)
+    told = [*report.warnings, *([unlike] if unlike else [])]
+    items: list[Content] = [element("li", each) for each in told]
     made: list[Content] = []
     if report.client_limited:
         made.append(
@@ -187,23 +168,8 @@ def _appendix(report: Report) -> list[Content]:
         caption = "Windows measured until the figures were stable"
         made.append(table_of(caption, TRIAL, report.trials))
     described = (("Options", report.options), ("Server", report.server), ("Client", report.client))
-    for name, values in described:
-        rows = [[path, text] for path, text in _flat(values)]
-        numbers = table(name, ["what", "value"], rows, words=2)
-        made.append(element("details", element("summary", name), numbers))
+    made += [details_of(name, values) for name, values in described]
     return made
-
-
-def _flat(value: Any, path: str = "") -> list[tuple[str, str]]:
-    """Every leaf of a JSON value with the path to it; lists of plain values stay one leaf."""
-    if isinstance(value, Mapping) and value:
-        return [leaf for key, each in value.items() for leaf in _flat(each, f"{path}.{key}")]
-    if isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
-        return [leaf for n, each in enumerate(value) for leaf in _flat(each, f"{path}.{n}")]
-    if isinstance(value, list | tuple):
-        return [(path.lstrip("."), ", ".join(str(each) for each in value) or "-")]
-    words = {"None": "-", "True": "yes", "False": "no", "{}": "-"}
-    return [(path.lstrip("."), words.get(str(value), str(value)))]
 
 
 def _footer(report: Report) -> Element:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from rootserve.client.load.comparison import limits_text, unlike_limits
 from rootserve.client.load.objective import judge
 from rootserve.client.load.report import LoadResult, Report
 from rootserve.client.load.statistics import Ratio
@@ -131,6 +132,16 @@ def print_campaign(screen: Console, report: Report) -> None:
         screen.print(f"warning: interrupted after {runs}", style="yellow")
     for run in report.levels:
         print_warnings(screen, run, prefix=f"{run.label}: ")
+
+
+def print_limits(screen: Console, report: Report) -> None:
+    """How large the server makes batches, and a warning where that differs between A and B."""
+    if unlike := unlike_limits(report):
+        screen.print(f"warning: {unlike}", style="yellow", markup=False)
+    elif limits := limits_text(report):
+        screen.print(
+            f"largest batches, as the server measured: {limits}", style="dim", markup=False
+        )
 
 
 def ratio_cells(ratio: Ratio | None) -> tuple[str, str, str]:

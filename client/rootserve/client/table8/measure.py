@@ -6,28 +6,24 @@ that neither the network nor this client is in it. On a GPU it includes the copi
 """
 
 import asyncio
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-import numpy as np
-from numpy.typing import NDArray
-
 from rootserve.client.catalog import Model, ServerInfo, Worker
+from rootserve.client.compute_time import compute_ms
 from rootserve.client.dataset import Dataset
-from rootserve.client.errors import InputError, MalformedAnswer, RootserveError
+from rootserve.client.errors import InputError, RootserveError
 from rootserve.client.evaluate import accuracy
 from rootserve.client.inference import AsyncClient
 from rootserve.client.load.requests import random_images
+from rootserve.client.selecting import select
 from rootserve.client.stopping import unless_stopped
 from rootserve.client.table8.rows import CATALOGUE, Column, Row, Table, Timing
 
 # Images per batch for what the paper did not time.
 _ROWS = 128
-# Requests of a turn: the first one brings the model's weights back into the caches.
-_UNTIMED, _TIMED = 1, 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +32,8 @@ class Plan:
 
     Args:
         family: Whose variants; None takes the first that the server lists.
+        models: Those of its variants whose names match (`rootserve.client.selecting`), and the original
+            one, with which they are compared.
         rounds: How often each variant has its turn; at least 1.
         rows: Images per batch; None takes as many as the paper timed, 128 of what it has not, or the
             server's limit if that is less.
@@ -46,6 +44,7 @@ class Plan:
     """
 
     family: str | None = None
+    models: str = "*"
     rounds: int = 7
     rows: int | None = None
     data: Dataset | None = None
@@ -57,18 +56,19 @@ class Plan:
             raise InputError(f"rows {self.rows}: expected at least 1")
 
 
-async def survey(client: AsyncClient, family: str | None = None) -> Table:
+async def survey(client: AsyncClient, family: str | None = None, patterns: str = "*") -> Table:
     """What the server's catalogue tells of a family: costs, accuracies, and no times.
 
-    Without a name, of the first that the server lists.
+    Without a name, of the first that the server lists; with patterns, of the variants that match and the
+    original one.
 
     Raises:
-        InputError: The server knows no such family or serves none of it, or computes on CPUs and GPUs at
-            once.
+        InputError: The server knows no such family or serves none of it, a pattern matches no variant, or it
+            computes on CPUs and GPUs at once.
         ServerError: A request failed.
     """
     info = await client.server_info()
-    models = await _models(client, family)
+    models = await _models(client, family, patterns)
     if not any(_is_served(model) for model in models):
         name = models[0].family if models else family
         raise InputError(f"the server at {client.address} serves no model of the family {name}")
@@ -126,7 +126,7 @@ async def measure(
     """
     stop = stop or asyncio.Event()
     info = await client.server_info()
-    models = await _models(client, plan.family)
+    models = await _models(client, plan.family, plan.models)
     served = {model.name: model for model in models if _is_served(model)}
     rows = _rows(plan, models, info.max_batch_rows)
     turns = _Turns(client, list(served.values()), rows, info)
@@ -157,12 +157,15 @@ async def measure(
     return Measured(replace(table, rows=filled), complete, failure)
 
 
-async def _models(client: AsyncClient, family: str | None) -> list[Model]:
+async def _models(client: AsyncClient, family: str | None, patterns: str) -> list[Model]:
     models = await client.models()
     families = list(dict.fromkeys(model.family for model in models))
     if family not in (None, *families):
         raise InputError(f"family {family!r}: expected {' or '.join(families)}")
-    return [model for model in models if model.family == (family or families[0])]
+    variants = [model for model in models if model.family == (family or families[0])]
+    chosen = {model.name for model in select(variants, patterns)}
+    # The others are compared with the original one.
+    return [model for model in variants if model.name in chosen or model.topology == "orig"]
 
 
 def _is_served(model: Model) -> bool:
@@ -210,7 +213,7 @@ class _Turns:
                 tell(f"round {number + 1} of {rounds}: {model.name}{self._left(rounds)}")
                 batch = self._images[model.image_size]
                 began_s = time.perf_counter()
-                turn = _turn(self._client, model.name, batch, self._used)
+                turn = compute_ms(self._client, model.name, batch, self._used)
                 time_ms = await unless_stopped(stop, turn)
                 if time_ms is None:
                     return False
@@ -248,24 +251,6 @@ class _Turns:
             for model in self._models
             if (times_ms := self._rounds_ms[model.name])
         }
-
-
-async def _turn(
-    client: AsyncClient, model: str, images: NDArray[np.uint8], used: set[str]
-) -> float:
-    """Milliseconds per image: the median of a few batches, one under way at a time."""
-    times_ms = []
-    for _ in range(_UNTIMED + _TIMED):
-        timeline = (await client.infer(model, images)).timeline
-        if timeline is None:
-            raise MalformedAnswer(
-                f"the answers of {model} tell no compute_ns and batch_rows: "
-                "expected a Rootserve server"
-            )
-        # Others may share the batch: it is computed as a whole, so its rows are what counts.
-        times_ms.append(timeline.compute_s * 1e3 / timeline.batch_rows)
-        used.add(timeline.worker)
-    return statistics.median(times_ms[_UNTIMED:])
 
 
 def _column(workers: Sequence[Worker]) -> Column:

@@ -236,6 +236,11 @@ class Scheduler:
         heapq.heapify(self._deadlines)
         return tuple(queue)
 
+    def batch_rows(self, model: str) -> int:
+        """Rows that a batch of ``model`` has at most, where workers take the most; 0 if none has it."""
+        able = [worker.kind for worker in self._workers.values() if model in worker.models]
+        return max((self._full_rows(model, kind) for kind in able), default=0)
+
     def rows_queued(self, model: str) -> int:
         """Rows of ``model`` that wait for a worker."""
         queue = self._queues.get(model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -33,18 +34,31 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
 
     metrics_port = 0
 
-    def __init__(self, version: str, models: Models, pool: WorkerPool, limits: Limits) -> None:
+    def __init__(
+        self,
+        version: str,
+        models: Models,
+        pool: WorkerPool,
+        limits: Limits,
+        batch_rows: Callable[[str], int],
+    ) -> None:
+        """``batch_rows`` tells how many rows a batch of a model has at most; 0 for one that no worker has."""
         self._version = version
         self._models = models
         self._pool = pool
         self._limits = limits
+        self._batch_rows = batch_rows
         self._started_ns = time.time_ns()
 
     async def ListModels(  # noqa: N802 - the protocol's name
         self, request: pb.ListModelsRequest, context: Context
     ) -> pb.ListModelsResponse:
         """Every variant of the table."""
-        return pb.ListModelsResponse(models=[model_message(model) for model in self._models])
+        return pb.ListModelsResponse(
+            models=[
+                model_message(model, self._batch_rows(model.card.name)) for model in self._models
+            ]
+        )
 
     async def GetServerInfo(  # noqa: N802
         self, request: pb.GetServerInfoRequest, context: Context
@@ -77,8 +91,8 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
         )
 
 
-def model_message(model: Model) -> pb.Model:
-    """A model as the protocol has it."""
+def model_message(model: Model, batch_rows: int = 0) -> pb.Model:
+    """A model as the protocol has it; ``batch_rows`` is 0 when no worker has it."""
     card = model.card
     message = pb.Model(
         name=card.name,
@@ -95,6 +109,7 @@ def model_message(model: Model) -> pb.Model:
         image_size=card.image[1],
         short_side=card.family.short_side(card.image[1]),
         paper_rows=card.family.paper_rows or 0,
+        batch_rows=batch_rows,
         # A thousand numbers for each variant would tell nobody anything.
         classes=() if card.classes is UNNAMED_CLASSES else card.classes,
     )
