@@ -1,8 +1,8 @@
 """The image as it is run: ``python -m benchmarks.container --image rootserve:cpu``.
 
-Starts the image as docker-compose.yml does (read-only root, no capabilities), on this machine's loopback, with
-one model; tells how long it takes from ``docker run`` to ready, waits until Docker calls it healthy, asks it,
-stops it, and tells how large the image is. It needs Docker, and the image: ``docker-compose build rootserve``.
+Starts the image as docker-compose.yml does (read-only root, no capabilities), on this machine's loopback,
+with one model; tells how long it takes from ``docker run`` to ready, waits until Docker calls it healthy,
+asks it, stops it, and tells how large the image is. It needs Docker, and the image: ``docker-compose build rootserve``.
 """
 
 from __future__ import annotations
