@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from rootmodels import import_weights, train, verify
+from rootmodels import import_network, train, verify
 
-COMMANDS = {"import": import_weights.main, "train": train.main, "verify": verify.main}
+COMMANDS = {"import": import_network.main, "train": train.main, "verify": verify.main}
 
 
 def main() -> int:

@@ -44,13 +44,13 @@ def layer_cost(layer: Layer) -> LayerCost:
     """Parameters and multiply-accumulates of ``layer`` for one image.
 
     A convolution with g groups has out * (in / g) * k^2 weights, each of them used once per output pixel, and
-    a linear layer out * in. Pooling and addition cost neither.
+    a linear layer out * in. Nothing else costs either.
     """
     if not layer.has_weights:
         return LayerCost(layer, params=0, macs=0)
     weights = math.prod(layer.weight_shape)
     biases = layer.out_channels if layer.bias else 0
-    return LayerCost(layer, params=weights + biases, macs=weights * layer.size**2)
+    return LayerCost(layer, params=weights + biases, macs=weights * layer.pixels)
 
 
 def network_cost(

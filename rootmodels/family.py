@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal, get_args
 
@@ -55,10 +55,16 @@ class Variant:
     paper: PaperFigures | None = None
     revision: str = ""
     """What else tells it from the others of its family, as "v1.5" does of ResNet-50."""
+    title: str = ""
+    """Its name, where that does not follow from the rest: of a network that a file describes."""
+    home: Family | None = field(default=None, repr=False, compare=False)
+    """The family itself where it is known by no name, since a file describes it."""
 
     @property
     def name(self) -> str:
         """The name it is served under: ``nin-orig``, ``nin-root-4``, ``resnet50-v1.5``, ..."""
+        if self.title:
+            return self.title
         parts = [self.family, self.revision] if self.revision else [self.family]
         if self.topology != "orig":
             parts += [self.topology, str(self.degree)]

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from rootmodels.family import FamilyError, Variant
 from rootmodels.layers import network_layers
-from rootmodels.parameters import check_tensors
+from rootmodels.tensors import check_tensors
 from rootmodels.variants import VARIANTS, UnknownVariantError, get_variant
 from rootmodels.weights_info import (
     METADATA_KEY,

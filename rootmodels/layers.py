@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from rootmodels.family import Variant
 from rootmodels.layer import Layer
-from rootmodels.variants import FAMILIES
+from rootmodels.variants import family_of
 
 
 def network_layers(
@@ -24,4 +24,4 @@ def network_layers(
     Raises:
         FamilyError: As :meth:`rootmodels.family.Family.network`.
     """
-    return FAMILIES[variant.family].network(variant, image_size, classes)
+    return family_of(variant).network(variant, image_size, classes)

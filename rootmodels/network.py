@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from rootmodels.family import Variant
 from rootmodels.layer import IMAGES, Layer, last_uses
 from rootmodels.layers import network_layers
 from rootmodels.parameters import FoldedNetwork
-from rootmodels.variants import FAMILIES
+from rootmodels.torch_layers import AnyNorm, Scale, activate, make_part, without_parameters
+from rootmodels.variants import family_of
 
 
 class Network(nn.Module):
@@ -41,21 +41,12 @@ class Network(nn.Module):
         super().__init__()
         self.variant = variant
         self.layers = network_layers(variant, image_size, classes)
-        family = FAMILIES[variant.family]
+        family = family_of(variant)
         for name, values in (("mean", family.mean), ("std", family.std)):
             tensor = torch.tensor(values, device="cpu").view(1, 3, 1, 1)
             self.register_buffer(name, tensor, persistent=False)
         for layer in self.layers:
-            if layer.kind == "conv":
-                _attach(self, layer.path, _convolution(layer, bias=layer.bias or folded))
-                if layer.norm:
-                    norm = nn.Identity() if folded else nn.BatchNorm2d(layer.out_channels)
-                    _attach(self, layer.norm, norm)
-            elif layer.kind == "linear":
-                linear = nn.Linear(layer.in_channels, layer.out_channels, bias=layer.bias or folded)
-                _attach(self, layer.path, linear)
-            if layer.has_weights and not folded:
-                _initialise(self.get_submodule(layer.path), layer)
+            self._make_parts(layer, folded=folded)
         self._last_uses = last_uses(self.layers)
         self._parts = self._find_parts()
         _to_channels_last(self)
@@ -68,9 +59,11 @@ class Network(nn.Module):
         with torch.device("meta"):
             network = cls(folded.variant, folded.image_size, classes, folded=True)
         state = {
-            f"{layer.path}.{part}": torch.from_numpy(getattr(folded.parameters[layer.name], part))
+            f"{layer.path or layer.norm}.{part}": torch.from_numpy(
+                getattr(folded.parameters[layer.name], part)
+            )
             for layer in network.layers
-            if layer.has_weights
+            if layer.has_parameters
             for part in ("weight", "bias")
         }
         network.load_state_dict(state, assign=True)
@@ -82,7 +75,7 @@ class Network(nn.Module):
         values = {IMAGES: self.normalise(images)}
         for layer in self.layers:
             x = self.linear(layer, values)
-            values[layer.name] = functional.relu(x) if layer.relu else x
+            values[layer.name] = activate(layer, x)
             self.forget(layer, values)
         return values[self.layers[-1].name]
 
@@ -92,30 +85,24 @@ class Network(nn.Module):
         return x.contiguous(memory_format=torch.channels_last)
 
     def linear(self, layer: Layer, values: dict[str, Tensor]) -> Tensor:
-        """What ``layer`` gives before its ReLU, if it has one: [N, C, H, W], or [N, C] at the end.
+        """What ``layer`` gives before its activation, if it has one: [N, C, H, W], or vectors [N, C].
 
-        ``values`` has the responses of its inputs by their name, and those of IMAGES.
+        ``values`` has the responses of its inputs by their name, and those of IMAGES. What has nothing to
+        compute may be a view of its input.
         """
         x = values[layer.inputs[0]]
         match layer.kind:
-            case "conv":
-                conv, norm = self._parts[layer.name]
-                x = norm(conv(x))
+            case "conv" | "affine":
+                part, norm = self._parts[layer.name]
+                return norm(part(x))  # type: ignore[no-any-return]
             case "linear":
-                x = self._parts[layer.name][0](x)
-            case "add":
-                x = x + values[layer.inputs[1]]
-            case "max_pool":
-                x = functional.max_pool2d(
-                    x, layer.kernel, layer.stride, layer.padding, ceil_mode=layer.ceil
-                )
-            case "avg_pool":
-                x = functional.avg_pool2d(
-                    x, layer.kernel, layer.stride, layer.padding, layer.ceil, False
-                )
-            case "global_avg_pool":
-                x = functional.adaptive_avg_pool2d(x, 1).flatten(1)
-        return x
+                return self._parts[layer.name][0](x)  # type: ignore[no-any-return]
+            case "add" | "multiply":
+                other = values[layer.inputs[1]]
+                return x + other if layer.kind == "add" else x * other
+            case "concat":
+                return torch.cat([values[name] for name in layer.inputs], 1)
+        return without_parameters(layer, x)
 
     def forget(self, layer: Layer, values: dict[str, Tensor]) -> None:
         """Take out of ``values`` what no layer after ``layer`` needs."""
@@ -129,11 +116,13 @@ class Network(nn.Module):
         """
         self.eval()
         for layer in self.layers:
-            if layer.kind == "conv":
-                conv, norm = self._parts[layer.name]
-                if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                    _attach(self, layer.path, fuse_conv_bn_eval(conv, norm))
+            part, norm = self._parts.get(layer.name, (None, None))
+            if isinstance(norm, nn.BatchNorm2d):
+                if isinstance(part, nn.Conv2d):
+                    _attach(self, layer.path, fuse_conv_bn_eval(part, norm))
                     _attach(self, layer.norm, nn.Identity())
+                else:
+                    _attach(self, layer.norm, Scale.of(norm))
         self._parts = self._find_parts()
         _to_channels_last(self)
         return self
@@ -142,12 +131,30 @@ class Network(nn.Module):
         """By layer, what has its weights, and its normalisation: found once, not at every call."""
         return {
             layer.name: (
-                self.get_submodule(layer.path),
+                self.get_submodule(layer.path) if layer.path else nn.Identity(),
                 self.get_submodule(layer.norm) if layer.norm else nn.Identity(),
             )
             for layer in self.layers
-            if layer.has_weights
+            if layer.has_parameters
         }
+
+    def _make_parts(self, layer: Layer, *, folded: bool) -> None:
+        """Give this module what ``layer`` has parameters in."""
+        if not layer.has_parameters:
+            return
+        if layer.path:
+            part = make_part(layer, bias=layer.bias or folded)
+            _attach(self, layer.path, part)
+            if layer.has_weights and not folded:
+                _initialise(part, layer)
+        if layer.norm:
+            norm: nn.Module = nn.Identity()
+            if not folded:
+                make = nn.BatchNorm2d if layer.has_weights else AnyNorm
+                norm = make(layer.out_channels, layer.epsilon)
+            elif not layer.path:
+                norm = Scale(layer.out_channels)
+            _attach(self, layer.norm, norm)
 
 
 def _attach(root: nn.Module, path: str, module: nn.Module) -> None:
@@ -158,18 +165,6 @@ def _attach(root: nn.Module, path: str, module: nn.Module) -> None:
             root.add_module(parent, nn.Module())
         root = root.get_submodule(parent)
     root.add_module(name, module)
-
-
-def _convolution(layer: Layer, *, bias: bool) -> nn.Conv2d:
-    return nn.Conv2d(
-        layer.in_channels,
-        layer.out_channels,
-        layer.kernel,
-        stride=layer.stride,
-        padding=layer.padding,
-        groups=layer.groups,
-        bias=bias,
-    )
 
 
 def _initialise(module: nn.Module, layer: Layer) -> None:

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from rootmodels.calibration import Range
 from rootmodels.layer import IMAGES
 from rootmodels.network import Network
+from rootmodels.torch_layers import activate
 
 _STEP_IMAGES = 16
 """Images whose maps are held at a time."""
@@ -36,7 +36,7 @@ def measure_ranges(module: Network, images: NDArray[np.uint8]) -> dict[str, Rang
         widen(IMAGES, values[IMAGES])
         for layer in module.layers:
             x = module.linear(layer, values)
-            values[layer.name] = functional.relu_(x) if layer.relu else x
+            values[layer.name] = activate(layer, x, in_place=True)
             widen(layer.name, values[layer.name])
             module.forget(layer, values)
     return ranges

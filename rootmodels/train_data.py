@@ -36,3 +36,8 @@ def read_test_data(path: Path, image_size: int) -> LabelledImages:
     if is_image_folder(path):
         return read_image_folder(path, "val", image_size)
     return read_cifar10(path, "test")
+
+
+def label_names(path: Path) -> tuple[str, ...]:
+    """What the labels of :func:`read_test_data` stand for; raises as that."""
+    return class_folders(path) if is_image_folder(path) else CIFAR10_CLASSES

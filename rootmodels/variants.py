@@ -38,6 +38,15 @@ def get_variant(name: str) -> Variant:
         raise UnknownVariantError(f"no variant is called {name!r}; there are: {known}") from None
 
 
+def family_of(variant: Variant) -> Family:
+    """What ``variant`` is one of: a family that is known by its name, or that of a file.
+
+    Raises:
+        FamilyError: if an installed family cannot be used.
+    """
+    return variant.home or FAMILIES[variant.family]
+
+
 @functools.cache
 def _families() -> dict[str, Family]:
     """By name, in the order they are listed; cached, so that packages are searched once."""

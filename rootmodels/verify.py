@@ -20,17 +20,17 @@ import torch
 
 from rootmodels.cifar10 import LabelledImages
 from rootmodels.family import FamilyError
-from rootmodels.train_data import read_test_data
+from rootmodels.model_file import names_with_weights, open_weights
+from rootmodels.train_data import label_names, read_test_data
 from rootmodels.train_run import accuracy
-from rootmodels.variants import UnknownVariantError, get_variant
+from rootmodels.variants import UnknownVariantError
 from rootmodels.weights import load_weights
 from rootmodels.weights_info import (
     PRETRAINED_DIR,
     WeightsError,
+    class_names,
     image_size,
-    read_info,
     weights_path,
-    with_weights,
 )
 from rootserve.pictures import DataError
 
@@ -49,9 +49,11 @@ def verify(path: Path, data: LabelledImages, device: torch.device, tolerance: fl
     model, info = load_weights(path)
     if info.variant != path.stem:
         raise WeightsError(f"{path} has weights of {info.variant}, expected {path.stem}")
-    if info.accuracy is None:
-        raise WeightsError(f"{path} does not say how accurate it is")
     measured = accuracy(model.fold(), data, device, image_size(model.variant, info))
+    if info.accuracy is None:
+        raise WeightsError(
+            f"{path} does not say how accurate it is; measured {measured:.4f} over {len(data):,} images"
+        )
     if info.test_images == len(data):
         difference = measured - info.accuracy
         agrees = abs(difference) <= tolerance
@@ -68,6 +70,23 @@ def verify(path: Path, data: LabelledImages, device: torch.device, tolerance: fl
         flush=True,
     )
     return agrees
+
+
+def _check_classes(path: Path, classes: Sequence[str], data: Path) -> None:
+    """Refuse data whose labels stand for something else than the logits do.
+
+    Raises:
+        WeightsError: naming the first class that differs.
+    """
+    expected = label_names(data)
+    if len(classes) != len(expected):
+        raise WeightsError(f"{path} has {len(classes)} classes, {data} has {len(expected)}")
+    for number, names in enumerate(zip(classes, expected, strict=True)):
+        if names[0] != names[1]:
+            raise WeightsError(
+                f"{path}: class {number} is {names[0]!r}, in {data} it is {names[1]!r}; expected a file "
+                "that names its classes as the data do"
+            )
 
 
 def interval(share: float, count: int) -> tuple[float, float]:
@@ -89,16 +108,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(arguments)
     try:
-        names = [get_variant(name).name for name in args.variants] or with_weights(args.weights)
-        if not names:
-            raise WeightsError(f"{args.weights} holds no weights of a known variant")
+        names = names_with_weights(args.weights, args.variants)
         data = functools.cache(functools.partial(read_test_data, args.data))
         device = torch.device(args.device)
         agreed = []
         for name in names:
             path = weights_path(name, args.weights)
-            size = image_size(get_variant(name), read_info(path))
-            agreed.append(verify(path, data(size), device, args.tolerance))
+            variant, info = open_weights(path)
+            _check_classes(path, class_names(variant, info), args.data)
+            images = data(image_size(variant, info))
+            agreed.append(verify(path, images, device, args.tolerance))
     except (DataError, FamilyError, UnknownVariantError, WeightsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

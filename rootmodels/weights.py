@@ -12,18 +12,29 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from rootmodels.model import Model
+from rootmodels.model_file import write_trained
 from rootmodels.network import Network
 from rootmodels.parameters import load_tensors
-from rootmodels.variants import get_variant
 from rootmodels.weights_info import METADATA_KEY, WeightsInfo, class_names, image_size, publish
 
 
 def save_weights(path: Path, model: Network, info: WeightsInfo) -> None:
-    """Write ``model`` (training form) and ``info`` to ``path``, all or nothing."""
+    """Write ``model`` (training form) and ``info`` to ``path``, all or nothing.
+
+    A network that a file describes becomes such a file again.
+
+    Raises:
+        WeightsError: if that one could not be read again.
+    """
     tensors = {
         key: (value.half() if value.ndim > 1 else value).contiguous().cpu()
         for key, value in model.state_dict().items()
     }
+    if model.variant.home is not None:
+        arrays = {key: value.numpy() for key, value in tensors.items()}
+        write_trained(path, Model.of(model.variant, model.layers, info), arrays)
+        return
     metadata = {METADATA_KEY: json.dumps(info.content())}
     publish(path, lambda partial: save_file(tensors, partial, metadata))
 
@@ -32,10 +43,9 @@ def load_weights(path: Path) -> tuple[Network, WeightsInfo]:
     """The module in training form (``eval`` mode) with the weights at ``path``.
 
     Raises:
-        WeightsError: if the file is unreadable or its tensors are not those of its variant.
+        WeightsError: if the file is unreadable or its tensors are not those of its network.
     """
-    tensors, info = load_tensors(path)
-    variant = get_variant(info.variant)
+    tensors, variant, info = load_tensors(path)
     model = Network(variant, image_size(variant, info), len(class_names(variant, info)))
     state = model.state_dict()
     for key, tensor in tensors.items():

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from rootmodels.family import FamilyError, Variant
 from rootmodels.layers import network_layers
-from rootmodels.variants import FAMILIES, VARIANTS, get_variant
+from rootmodels.variants import VARIANTS, family_of, get_variant
 
 PRETRAINED_DIR = Path(__file__).parent / "pretrained"
 """The weights shipped with the package, one ``<variant>.safetensors`` each."""
@@ -77,12 +77,12 @@ def with_weights(folder: Path = PRETRAINED_DIR) -> list[str]:
 
 def class_names(variant: Variant, info: WeightsInfo | None) -> tuple[str, ...]:
     """What the logits of ``variant`` stand for, with the weights that ``info`` describes or without any."""
-    return (info.classes if info else ()) or FAMILIES[variant.family].classes
+    return (info.classes if info else ()) or family_of(variant).classes
 
 
 def image_size(variant: Variant, info: WeightsInfo | None) -> int:
     """Height and width of the images it takes, in pixels; as :func:`class_names`."""
-    return (info.image_size if info else None) or FAMILIES[variant.family].image_size
+    return (info.image_size if info else None) or family_of(variant).image_size
 
 
 def read_info(path: Path) -> WeightsInfo:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from enum import Enum
 
-from rootmodels.analysis.sums import LayerShape, Pair, Plan, make_plan
+from rootmodels.analysis.errors import AnalysisError
+from rootmodels.analysis.sums import LayerShape, Pair, Plan, have_common_grid, make_plan
 from rootmodels.layer import Layer, find_layer
 
 
@@ -23,6 +24,9 @@ def network_plan(
 ) -> Plan:
     """The plan for ``pairs`` and further ``layers``; without both, for all adjacent pairs.
 
+    Adjacent layers whose maps have no grid in common, as of 55 and 27 pixels, are looked at for themselves;
+    so are all of a network without adjacent ones.
+
     ``graph`` is that of the very network whose responses will be summed: the plan tells how the sums lie in
     memory, and weights may have other classes and images than their family. Layers may be named as the paper
     does or by their path in the torch module; the plan has the paper's names.
@@ -32,15 +36,26 @@ def network_plan(
     """
     wanted = [(_paper_name(graph, first), _paper_name(graph, second)) for first, second in pairs]
     names = [_paper_name(graph, name) for name in layers]
+    available = analysable_layers(graph)
+    if not available:
+        raise AnalysisError("it has no convolution, expected one at least")
     if not wanted and not names:
-        wanted = adjacent_pairs(graph)
-    return make_plan(analysable_layers(graph), wanted, names)
+        shapes = {shape.name: shape for shape in available}
+        adjacent = adjacent_pairs(graph)
+        wanted = [
+            (first, second)
+            for first, second in adjacent
+            if have_common_grid(shapes[first].size, shapes[second].size)
+        ]
+        names = [name for pair in adjacent if pair not in wanted for name in pair]
+        names = names if adjacent else list(shapes)
+    return make_plan(available, wanted, names)
 
 
 def analysable_layers(graph: Iterable[Layer]) -> tuple[LayerShape, ...]:
     """The convolutions of ``graph`` in the order they run."""
     return tuple(
-        LayerShape(layer.name, layer.out_channels, layer.size, layer.size, layer.groups)
+        LayerShape(layer.name, layer.out_channels, *layer.sizes, layer.groups)
         for layer in graph
         if layer.kind == "conv"
     )

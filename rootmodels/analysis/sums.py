@@ -97,6 +97,15 @@ class UnknownLayerError(AnalysisError):
     """No layer has the given name; names those there are."""
 
 
+def have_common_grid(first: tuple[int, int], second: tuple[int, int]) -> bool:
+    """Whether maps of these heights and widths can be a pair."""
+    try:
+        _check_sizes(first, second)
+    except AnalysisError:
+        return False
+    return True
+
+
 def _check_sizes(first: tuple[int, int], second: tuple[int, int]) -> None:
     """Each pixel of the smaller map has to stand for as many of the larger one."""
     large = (max(first[0], second[0]), max(first[1], second[1]))

@@ -1,12 +1,15 @@
 """Bad requests over the wire: a clear code and message each, and the server lives."""
 
+import urllib.request
 from collections.abc import Callable, Iterator
 
 import grpc
 import numpy as np
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.grpc import service_pb2 as oip
 
+from rootserve.v1 import analysis_pb2, analysis_pb2_grpc
 from tests.support.server_process import (
     ServerProcess,
     infer_request,
@@ -165,3 +168,44 @@ def test_refusals_are_counted_by_reason(server: ServerProcess, model: str) -> No
         server.infer(model, plain_images(33))
     statistics = server.stub.ModelStatistics(oip.ModelStatisticsRequest(name=model))
     assert statistics.model_stats[0].inference_stats.fail.count >= 1
+
+
+def refusals(server: ServerProcess) -> dict[tuple[str, str], float]:
+    """How many were counted, by model and reason."""
+    with urllib.request.urlopen(f"http://{server.metrics_address}/metrics") as page:
+        families = text_string_to_metric_families(page.read().decode())
+        return {
+            (sample.labels["model"], sample.labels["reason"]): sample.value
+            for family in families
+            for sample in family.samples
+            if sample.name == "rootserve_refusals_total"
+        }
+
+
+def test_every_refusal_is_counted_once_whichever_method_it_is_of() -> None:
+    with running_server("--engine", "fake", "--models", "nin-orig") as server:
+        before = refusals(server)
+        analysis = analysis_pb2_grpc.AnalysisServiceStub(server.channel)
+        infer = "/inference.GRPCInferenceService/ModelInfer"
+        calls: tuple[Callable[[], object], ...] = (
+            lambda: server.infer("nin-orig", plain_images(33)),
+            lambda: server.infer("nope", plain_images(1)),
+            lambda: server.channel.unary_unary(infer)(b"\xff", timeout=10),
+            lambda: server.stub.RepositoryModelLoad(oip.RepositoryModelLoadRequest()),
+            lambda: server.stub.SystemSharedMemoryRegister(oip.SystemSharedMemoryRegisterRequest()),
+            lambda: list(analysis.Analyze(iter([analysis_pb2.AnalyzeRequest()]))),
+            lambda: analysis.GetProfile(analysis_pb2.GetProfileRequest(model="nope")),
+            lambda: server.channel.unary_unary(infer.replace("ModelInfer", "LogSettings"))(b""),
+        )
+        for call in calls:
+            with pytest.raises(grpc.RpcError):
+                call()
+        counted = {key: value - before.get(key, 0) for key, value in refusals(server).items()}
+        assert {key: value for key, value in counted.items() if value} == {
+            ("nin-orig", "invalid_request"): 1,
+            ("", "unknown_model"): 2,
+            ("", "invalid_request"): 2,  # the bytes that are no message, and the analysis
+            ("", "control_off"): 1,
+            ("", "shared_memory_off"): 1,
+            ("", "not_implemented"): 1,
+        }

@@ -163,3 +163,21 @@ def test_a_second_signal_ends_the_grace_at_once() -> None:
     process.process.send_signal(signal.SIGTERM)
     assert process.process.wait(10) == 1
     process.end(signal.SIGKILL)
+
+
+def test_requests_are_logged_one_by_one_where_that_is_asked_for() -> None:
+    options = ("--log-format", "json", "--access-log", "on", "--slow-request-ms", "150")
+    with running_server(*FAKE, *options) as server:
+        slow = infer_request(MODEL, command_image(b"sleep" + bytes([20])), "slow one")
+        server.stub.ModelInfer(slow, timeout=60)
+        server.infer(MODEL, plain_images(2))
+        with pytest.raises(grpc.RpcError):
+            server.infer("nope", plain_images(1))
+        log = "rootserve.server.observers.access_log"
+        wait_until(lambda: server.log().count(log) >= 3)
+        first, second, third = (line for line in lines(server.log()) if line["logger"] == log)
+        assert (first["level"], first["request_id"]) == ("warning", "slow one")
+        assert first["total_ms"] >= first["compute_ms"] >= 150
+        assert (second["level"], second["rows"], second["worker"]) == ("info", 2, "cpu-0")
+        assert second["peer"].startswith("ipv4:127.0.0.1:")
+        assert (third["code"], third["reason"]) == ("NOT_FOUND", "unknown_model")

@@ -228,6 +228,10 @@ def test_bytes_that_are_no_message_are_not_even_decoded_without_a_token(secured:
         with pytest.raises(grpc.RpcError) as caught:
             method(b"\xff" * 100, metadata=metadata, timeout=10)
         assert caught.value.code() is code
+    wait_until(lambda: "token=ci" in secured.server.log(), 10)
+    (line,) = (line for line in secured.server.log().splitlines() if "token=ci" in line)
+    assert "request refused (invalid_request)" in line
+    assert "method=/inference.GRPCInferenceService/ModelInfer" in line
 
 
 def test_the_token_file_is_read_again_when_it_changes(secured: Secured) -> None:

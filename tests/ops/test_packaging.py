@@ -22,11 +22,14 @@ def requirements(extra: str) -> set[str]:
     return found
 
 
-def test_the_client_is_installed_without_torch() -> None:
+def test_the_client_and_serving_on_a_cpu_are_installed_without_torch() -> None:
     client = requirements("client")
     assert {"grpcio", "tritonclient", "typer", "pyarrow"} <= client
     assert not client & {"torch", "openvino", "safetensors", "uvloop"}
-    assert {"torch", "openvino", "prometheus-client"} <= requirements("server")
+    serve = requirements("serve")
+    assert {"openvino", "prometheus-client", "pyarrow"} <= serve
+    assert not serve & {"torch", "matplotlib", "nvidia-ml-py"}
+    assert requirements("server") == serve | {"torch"}
 
 
 def test_the_programs_have_their_names() -> None:

@@ -156,7 +156,7 @@ def told_by_the_catalogue(name: str, side: int) -> int:
     info = WeightsInfo(name, None, 0, 0, 0, "", {}, image_size=side)
     variant = get_variant(name)
     card = ModelCard(variant, network_cost(variant, side), None, info)
-    return read_model(model_message(Model(card))).short_side
+    return read_model(model_message(Model(card, {}))).short_side
 
 
 @pytest.mark.parametrize("size", [(90, 61), (61, 90), (40, 40), (700, 500)])

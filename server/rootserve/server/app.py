@@ -8,11 +8,12 @@ import errno
 import functools
 import gc
 import logging
+import math
 import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, NoReturn
 
 import grpc
@@ -32,6 +33,7 @@ from rootserve.server.health import Health
 from rootserve.server.machine import cpu_count, cuda_device_count
 from rootserve.server.models import Models, find_models
 from rootserve.server.monitoring import Monitoring
+from rootserve.server.observers.access_log import AccessLog
 from rootserve.server.observers.events import Observers
 from rootserve.server.observers.metrics_endpoint import MetricsEndpoint
 from rootserve.server.observers.refusal_log import RefusalLog
@@ -128,7 +130,13 @@ async def serve(settings: Settings) -> NoReturn:
     trace_id = current_trace_id if traces else None
     monitoring, statistics = Monitoring(models, trace_id), Statistics()
     refusal_log = RefusalLog(trace_id=trace_id)
-    observers = (monitoring.metrics, statistics, refusal_log, traces)
+    observers = (
+        monitoring.metrics,
+        statistics,
+        refusal_log,
+        traces,
+        _access_log(settings, trace_id),
+    )
     observer = Observers([one for one in observers if one is not None])
     scheduler = Scheduler(scheduler_limits(settings, specs))
     pool = WorkerPool(specs, models, settings.load_timeout_s)
@@ -190,6 +198,13 @@ async def serve(settings: Settings) -> NoReturn:
     await asyncio.sleep(_LAST_WORDS_S)
     _log.info("stopped")
     _end(stop.status)
+
+
+def _access_log(settings: Settings, trace_id: Callable[[], str] | None) -> AccessLog | None:
+    if not settings.logs_requests:
+        return None
+    slow_s = settings.slow_request_ms * 1e-3 or math.inf
+    return AccessLog(every=settings.access_log == "on", slow_s=slow_s, trace_id=trace_id)
 
 
 def _end(status: int) -> NoReturn:

@@ -21,17 +21,15 @@ from rootmodels.calibration import Calibration, accuracy_key, file_sha256, write
 from rootmodels.check_images import check_images
 from rootmodels.cifar10 import LabelledImages, read_cifar10
 from rootmodels.family import FamilyError
+from rootmodels.model_file import names_with_weights
 from rootmodels.parquet_images import ParquetImages
 from rootmodels.processor import int8_weight_bits
 from rootmodels.ranges import measure_ranges
-from rootmodels.variants import UnknownVariantError, get_variant
+from rootmodels.variants import UnknownVariantError
 from rootmodels.weights_info import (
     PRETRAINED_DIR,
     WeightsError,
-    image_size,
-    read_info,
     weights_path,
-    with_weights,
 )
 from rootserve.pictures import DataError
 from rootserve.pictures.parquet import find_files
@@ -103,17 +101,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
     try:
-        names = [get_variant(name).name for name in args.variants] or with_weights(args.weights)
-        if not names:
-            raise WeightsError(f"{args.weights} holds no weights of a known variant")
+        names = names_with_weights(args.weights, args.variants)
         images = ParquetImages(find_files(args.data, "train")[0])
         training = images.read(0, min(args.images, images.images))
         test = read_cifar10(args.data, "test")
         for name in names:
             path = weights_path(name, args.weights)
-            if image_size(get_variant(name), read_info(path)) != test.images.shape[2]:
-                raise DataError(f"{name} takes other images than those at {args.data}")
             spec = LoadSpec(name, path, "cpu", args.threads)
+            if spec.image_size() != test.images.shape[2]:
+                raise DataError(f"{name} takes other images than those at {args.data}")
             measured = calibrate(spec, training, test)
             figures = ", ".join(f"{key} {value:.4f}" for key, value in measured.accuracy.items())
             print(f"{name:12} accuracy over {len(test)} images: {figures}", flush=True)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from pathlib import Path
 
+from rootmodels.model_content import is_model_name
 from rootmodels.weights_info import WeightsError, weights_path
 from rootserve.server.dispatcher import Dispatcher
 from rootserve.server.models import Model, ModelCard, Models, read_card
@@ -43,16 +44,20 @@ class ModelControl:
     async def load(self, name: str, caller: str = "") -> None:
         """Serve ``name`` with the weights that the folder has now; requests go on meanwhile.
 
-        ``caller`` is for the log.
+        A model whose file came into the folder since the start is known from then on. ``caller`` is for the
+        log.
 
         Raises:
             RefusalError: UNKNOWN_MODEL, or LOAD_FAILED, after which all is as it was.
         """
         async with self._one_at_a_time:
-            model = self._find(name)
+            known = self._models.get(name)
+            if known is None and not self._has_file(name):
+                raise self._unknown(name)
             fields = {"model": name, "caller": caller}
             try:
-                card = await asyncio.to_thread(read_card, model.card.variant, self._weights)
+                card = await asyncio.to_thread(read_card, name, self._weights)
+                model = known or self._models.add(card)
                 self._check_trained(model, card)
                 if model.served:
                     _check_same_shape(model.card, card)
@@ -101,9 +106,19 @@ class ModelControl:
     def _find(self, name: str) -> Model:
         model = self._models.get(name)
         if model is None:
-            known = ", ".join(model.card.name for model in self._models)
-            raise RefusalError(Reason.UNKNOWN_MODEL, f"no model is called {name!r}; known: {known}")
+            raise self._unknown(name)
         return model
+
+    def _has_file(self, name: str) -> bool:
+        """Whether a file of that name came into the folder since the start."""
+        return is_model_name(name) and weights_path(name, self._weights).is_file()
+
+    def _unknown(self, name: str) -> RefusalError:
+        known = ", ".join(model.card.name for model in self._models)
+        return RefusalError(
+            Reason.UNKNOWN_MODEL,
+            f"no model is called {name!r}, and {self._weights} has no file of it; known: {known}",
+        )
 
 
 def _check_same_shape(served: ModelCard, new: ModelCard) -> None:

@@ -11,19 +11,19 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from rootmodels.cost import Cost, network_cost
-from rootmodels.family import Family, Variant
+from rootmodels.family import Family, Topology, Variant
 from rootmodels.layer import Layer
-from rootmodels.variants import FAMILIES, VARIANTS
+from rootmodels.model_file import model_names, open_weights
+from rootmodels.variants import VARIANTS, family_of
 from rootmodels.weights_info import (
     WeightsError,
     WeightsInfo,
     class_names,
     file_sha256,
     image_size,
-    read_info,
     weights_path,
 )
 
@@ -71,7 +71,7 @@ class ModelCard:
     @property
     def family(self) -> Family:
         """What it is a variant of."""
-        return FAMILIES[self.variant.family]
+        return family_of(self.variant)
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -157,7 +157,11 @@ class Model:
     def is_held(self) -> bool:
         """Whether a worker that takes batches has it."""
         name = self.card.name
-        return any(worker.ready and name in worker.held for worker in self.workers.values())
+        # Asked for on every request: a loop takes half the time of any().
+        for worker in self.workers.values():  # noqa: SIM110
+            if worker.ready and name in worker.held:
+                return True
+        return False
 
     @property
     def failures(self) -> dict[str, str]:
@@ -215,7 +219,7 @@ class ModelSelectionError(ValueError):
 
 
 class Models:
-    """All models by name, in the order of the variant table."""
+    """All models by name, in the order of the variant table, those of files after it."""
 
     def __init__(self, cards: Iterable[ModelCard]) -> None:
         self.workers: dict[str, WorkerState] = {}
@@ -233,6 +237,14 @@ class Models:
     def get(self, name: str) -> Model | None:
         """The model called ``name``."""
         return self._models.get(name)
+
+    def add(self, card: ModelCard) -> Model:
+        """Know one more model, which is not served yet."""
+        assert card.name not in self._models
+        model = Model(card, self.workers)
+        # A new one, since a scrape may go through the old one in its own thread.
+        self._models = {**self._models, card.name: model}
+        return model
 
     def served(self) -> list[Model]:
         """The models that were asked for."""
@@ -276,26 +288,41 @@ class Models:
 
 
 def find_models(weights: Path) -> Models:
-    """Every variant of the table, with the weights that ``weights`` has for it.
+    """Every variant of the table with the weights that ``weights`` has for it, and every model file there.
 
     Raises:
         WeightsError: if a file there is no weights file, or one of another variant.
         FamilyError: if an installed family cannot be used.
     """
-    return Models(read_card(variant, weights) for variant in VARIANTS.values())
+    files = [read_card(name, weights) for name in model_names(weights)]
+    return Models([*(read_card(name, weights) for name in VARIANTS), *sorted(files, key=_order)])
 
 
-def read_card(variant: Variant, weights: Path) -> ModelCard:
-    """The card of one variant, with the weights that the folder ``weights`` has for it.
+def _order(card: ModelCard) -> tuple[object, ...]:
+    """Variants of one network side by side, the original first, as a family lists them."""
+    variant = card.variant
+    return variant.family, get_args(Topology).index(variant.topology), variant.degree, card.name
+
+
+def read_card(name: str, weights: Path) -> ModelCard:
+    """The card of the model called ``name``, with what the folder ``weights`` has of it.
 
     Raises:
-        WeightsError: as :func:`find_models`.
+        WeightsError: as :func:`find_models`, or if ``name`` is no variant's and there is no such file.
     """
-    path = weights_path(variant.name, weights)
+    path = weights_path(name, weights)
+    if name in VARIANTS and not path.is_file():
+        return _card(VARIANTS[name])
     # The hash first: a file that is replaced in between is not the one that workers are told to load.
-    sha256 = file_sha256(path) if path.is_file() else ""
-    info = read_info(path) if sha256 else None
-    if info is not None and info.variant != variant.name:
-        raise WeightsError(f"{path} holds weights of {info.variant}, not of {variant.name}")
+    sha256 = file_sha256(path)
+    variant, info = open_weights(path)
+    if variant.name != name:
+        raise WeightsError(f"{path} holds weights of {variant.name}, not of {name}")
+    return _card(variant, path, info, sha256)
+
+
+def _card(
+    variant: Variant, path: Path | None = None, info: WeightsInfo | None = None, sha256: str = ""
+) -> ModelCard:
     cost = network_cost(variant, image_size(variant, info), len(class_names(variant, info)))
-    return ModelCard(variant, cost, path if info else None, info, sha256)
+    return ModelCard(variant, cost, path, info, sha256)

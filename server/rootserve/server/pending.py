@@ -116,6 +116,8 @@ class Pending:
     """What gRPC left it when it came."""
     method: str = ""
     """``/package.Service/Method`` by which it came."""
+    peer: str = ""
+    """The caller's address and the name of its token, where requests are logged one by one."""
     trace: RequestTrace | None = None
     left_queue_ns: int = 0
     """When it left the queue without having been in a batch, on CLOCK_MONOTONIC; 0 if it did not."""

@@ -226,6 +226,20 @@ class Settings(BaseModel):
     log_format: Literal["human", "json"] = _option(
         "operation", "how log lines look: human, or json (one object per line)", "human"
     )
+    access_log: Literal["off", "on"] = _option(
+        "operation", "on logs every request, with its timeline and its caller", "off"
+    )
+    slow_request_ms: float = _option(
+        "operation",
+        "log answers that took as long or longer, with their timeline; 0 logs none",
+        0.0,
+        ge=0,
+    )
+
+    @property
+    def logs_requests(self) -> bool:
+        """Whether requests are logged one by one."""
+        return self.access_log == "on" or self.slow_request_ms > 0
 
     traces: Literal["off", "otlp"] = _option(
         "traces", "otlp sends a trace of each request to an OpenTelemetry collector", "off"

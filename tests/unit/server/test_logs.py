@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -13,9 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rootserve.server.logs import HumanFormatter, JsonFormatter
+from rootserve.server.observers.access_log import AccessLog
 from rootserve.server.observers.events import Refusal
 from rootserve.server.observers.refusal_log import INTERVAL_S, MAX_ID_LENGTH, RefusalLog
+from rootserve.server.pending import Timeline
 from rootserve.server.refusals import Reason
+from tests.support.pending import pending
 
 CYCLE: list[object] = []
 CYCLE.append(CYCLE)
@@ -324,3 +328,37 @@ def test_never_more_than_one_line_per_class_each_second_and_the_counts_add_up(
             told_of[model, reason_name] += count
     assert len(seen.lines) - len(before_the_end) <= 1
     assert told_of == refused
+
+
+def access_lines(caplog: pytest.LogCaptureFixture, log: AccessLog) -> list[dict[str, object]]:
+    """What ``log`` writes of two answers, one of them slow, and of a refusal."""
+    asked = pending(3, request_id="a\n1")
+    asked.method, asked.peer = "/inference.GRPCInferenceService/ModelInfer", "ipv4:127.0.0.1:1"
+    quick = Timeline(1_000_000, 0, 2_000_000, 3_500_000, 8, "cpu-0", "fake", "fp32")
+    with caplog.at_level(logging.INFO, "rootserve.server.observers.access_log"):
+        log.answered(asked, quick)
+        log.answered(asked, quick._replace(total_ns=200_000_000))
+        log.refused(
+            Refusal(Reason.QUEUE_FULL, "", "RESOURCE_EXHAUSTED", 0.25, "M", model="nin-orig")
+        )
+    formatter = JsonFormatter()
+    return [strict(formatter.format(record)) for record in caplog.records]
+
+
+def test_the_access_log_tells_every_request_with_its_timeline(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    first, second, refused = access_lines(caplog, AccessLog(every=True, slow_s=math.inf))
+    assert (first["level"], second["level"]) == ("info", "info")
+    assert first["message"] == "answered nin-root-16 in 3.5 ms"
+    timeline = {"queue_ms": 1.0, "compute_ms": 2.0, "total_ms": 3.5, "batch_rows": 8}
+    assert timeline.items() <= first.items()
+    assert (first["request_id"], first["rows"], first["peer"]) == ("a?1", 3, "ipv4:127.0.0.1:1")
+    assert "trace_id" not in first
+    assert (refused["code"], refused["total_ms"]) == ("RESOURCE_EXHAUSTED", 250.0)
+
+
+def test_the_log_of_slow_requests_tells_those_alone(caplog: pytest.LogCaptureFixture) -> None:
+    (line,) = access_lines(caplog, AccessLog(every=False, slow_s=0.2))
+    assert line["level"] == "warning"
+    assert line["message"] == "slow request: nin-root-16 in 200.0 ms"

@@ -32,7 +32,7 @@ class Computer:
 def warm_up(computer: Computer, monkeypatch: pytest.MonkeyPatch, max_rows: int = 32) -> Latency:
     clock = SimpleNamespace(monotonic=lambda: computer.now_s, perf_counter=lambda: computer.now_s)
     monkeypatch.setattr(process, "time", clock)
-    return process._LoadedModel(computer, (3, 8, 8), 10).warm_up(max_rows)  # type: ignore[arg-type]
+    return process._LoadedModel(computer, (3, 8, 8), 10, 8).warm_up(max_rows)  # type: ignore[arg-type]
 
 
 def test_each_size_is_run_before_it_is_timed_and_then_in_five_turns(

@@ -12,7 +12,7 @@ from rootserve.server.workers.memory import SlotLayout, SlotMemory
 @pytest.mark.parametrize(
     "message",
     [
-        messages.Load("nin-orig", None, "", "fake", "fp32", (3, 32, 32), 10),
+        messages.Load("nin-orig", None, "", "fake", "fp32", (3, 32, 32), 10, 32),
         messages.Load(
             "nin-orig", "/w/nin-orig.safetensors", "ab", "torch", "bf16", (3, 32, 32), 10, True
         ),

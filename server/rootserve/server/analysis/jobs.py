@@ -34,6 +34,7 @@ _RETRY_AFTER_S = 5.0
 _REASONS: Mapping[messages.Fault, Reason] = {
     "request": Reason.INVALID_REQUEST,
     "weights": Reason.LOAD_FAILED,
+    "installation": Reason.NOT_IMPLEMENTED,
     "service": Reason.MODEL_FAILURE,
 }
 

@@ -8,13 +8,15 @@ images or sums that go there and whose output the sums or matrices that come bac
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Literal
 
 from rootmodels.analysis.sums import LayerShape, Plan
 from rootserve.server.engines.base import Precision
 
 MAX_BYTES = 1 << 17
+_ROOM = 1 << 13
+"""Of a Begin, what is not layers and pairs: the path of a file is the longest."""
 
 _Layer = tuple[str, int, int, int, int]
 _Quartiles = tuple[int, int, int]
@@ -38,6 +40,12 @@ class Begin:
         """What the job looks at."""
         layers = tuple(LayerShape(*layer) for layer in self.layers)
         return Plan(layers, tuple((first, second) for first, second in self.pairs))
+
+
+def fits_a_message(plan: Plan) -> bool:
+    """Whether a process can be told of ``plan`` in one datagram, with room for the rest of a Begin."""
+    names = json.dumps([[astuple(layer) for layer in plan.layers], plan.pairs])
+    return len(names) <= MAX_BYTES - _ROOM
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +145,7 @@ class Filtered:
     weights_sha256: str
 
 
-Fault = Literal["request", "weights", "service"]
+Fault = Literal["request", "weights", "installation", "service"]
 
 
 @dataclass(frozen=True, slots=True)

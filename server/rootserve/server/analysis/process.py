@@ -92,6 +92,9 @@ class AnalysisProcess:
             return _failed(job, str(error), "request")
         except WeightsError as error:
             return _failed(job, str(error), "weights")
+        except ModuleNotFoundError as error:
+            text = f"the service is installed without {error.name}; install rootserve[server]"
+            return _failed(job, text, "installation")
         except Exception as error:  # noqa: BLE001 - the service must be told, whatever it is
             return _failed(job, f"{type(error).__name__}: {error}", "service")
 

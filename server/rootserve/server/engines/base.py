@@ -15,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rootmodels.calibration import Calibration, CalibrationError, read_calibration
+from rootmodels.family import Variant
+from rootmodels.model_file import open_weights
 from rootmodels.parameters import FoldedNetwork, load_network, random_network
 from rootmodels.processor import cpu_computes_bf16
 from rootmodels.variants import get_variant
-from rootmodels.weights_info import image_size, read_info
+from rootmodels.weights_info import WeightsError, WeightsInfo, class_names, image_size
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 """What an engine computes in: fp16 rounds weights and responses to 11 significant bits, bf16 to 8; int8 to
@@ -47,7 +49,7 @@ class LoadSpec:
         Raises:
             WeightsError: if the file is not one with weights of ``model``.
         """
-        variant = get_variant(self.model)
+        variant, _ = self._open()
         if self.weights is None:
             return random_network(variant)
         return load_network(self.weights, variant)
@@ -58,8 +60,26 @@ class LoadSpec:
         Raises:
             WeightsError: if the weights cannot be used.
         """
-        info = None if self.weights is None else read_info(self.weights)
-        return image_size(get_variant(self.model), info)
+        return image_size(*self._open())
+
+    def classes(self) -> int:
+        """Number of logits.
+
+        Raises:
+            WeightsError: if the weights cannot be used.
+        """
+        return len(class_names(*self._open()))
+
+    def _open(self) -> tuple[Variant, WeightsInfo | None]:
+        """What it is a network of, and what the weights say."""
+        if self.weights is None:
+            return get_variant(self.model), None
+        variant, info = open_weights(self.weights)
+        if variant.name != self.model:
+            raise WeightsError(
+                f"{self.weights} holds weights of {variant.name}, not of {self.model}"
+            )
+        return variant, info
 
     def check_processor(self) -> None:
         """Refuse a precision that this processor computes more slowly than fp32, or not at all.

@@ -14,8 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from rootmodels.variants import get_variant
-from rootmodels.weights_info import class_names, read_info
 from rootserve.server.engines.base import Engine, Images, LoadSpec, Precision
 
 
@@ -52,5 +50,4 @@ def _obey(command: bytes) -> None:
 
 def load(spec: LoadSpec) -> FakeEngine:
     """Load nothing but the number of classes."""
-    info = None if spec.weights is None else read_info(spec.weights)
-    return FakeEngine(len(class_names(get_variant(spec.model), info)))
+    return FakeEngine(spec.classes())

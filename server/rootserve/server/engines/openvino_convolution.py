@@ -25,10 +25,10 @@ class Arithmetic(Protocol):
     """Input channels of a group for which there is no good kernel: such groups are merged too."""
 
     def weight(self, weight: Array, groups: int) -> ov.Node:
-        """``weight`` [out, in / groups, k, k] as the operand of a convolution."""
+        """``weight`` [out, in / groups, kh, kw] as the operand of a convolution."""
         ...
 
-    def responses(self, name: str, x: ov.Node) -> ov.Node:
+    def responses(self, name: str, x: ov.Output) -> ov.Output:
         """The responses ``x`` of the layer called ``name``, or the normalised ``images``."""
         ...
 
@@ -48,16 +48,23 @@ class FloatArithmetic(Arithmetic):
         return ops.constant(operand(weight, groups))
 
     @override
-    def responses(self, name: str, x: ov.Node) -> ov.Node:
+    def responses(self, name: str, x: ov.Output) -> ov.Output:
         return x
 
 
-def convolution(layer: Layer, x: ov.Node, weight: Array, arithmetic: Arithmetic) -> ov.Node:
-    """``layer`` without its bias and its ReLU."""
+def convolution(layer: Layer, x: ov.Output, weight: Array, arithmetic: Arithmetic) -> ov.Node:
+    """``layer`` without its bias and its activation."""
     weight, groups = merge_groups(weight, layer.groups, arithmetic.slow_inputs)
-    strides, padding = [layer.stride] * 2, [layer.padding] * 2
+    top, left, bottom, right = layer.pads
     convolve = ops.convolution if groups == 1 else ops.group_convolution
-    return convolve(x, arithmetic.weight(weight, groups), strides, padding, padding, [1, 1])
+    return convolve(
+        x,
+        arithmetic.weight(weight, groups),
+        layer.strides,
+        [top, left],
+        [bottom, right],
+        layer.dilations,
+    )
 
 
 def merge_groups(weight: Array, groups: int, slow_inputs: range = range(0)) -> tuple[Array, int]:

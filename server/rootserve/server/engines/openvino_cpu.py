@@ -6,26 +6,24 @@ Built without torch, because a worker that does not import torch is there in a t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 from openvino import opset14 as ops
 from typing_extensions import override
 
-from rootmodels.layer import IMAGES, Layer
-from rootmodels.parameters import FoldedNetwork, LayerParameters
+from rootmodels.layer import IMAGES
+from rootmodels.parameters import FoldedNetwork
 from rootmodels.processor import cpu_computes_bf16, int8_weight_bits
-from rootmodels.variants import FAMILIES
+from rootmodels.variants import family_of
 from rootserve.server.engines.base import Engine, EngineError, Images, LoadSpec, Precision
-from rootserve.server.engines.openvino_convolution import Arithmetic, FloatArithmetic, convolution
+from rootserve.server.engines.openvino_convolution import Arithmetic, FloatArithmetic
 from rootserve.server.engines.openvino_int8 import Int8Arithmetic
+from rootserve.server.engines.openvino_layers import add_layer
 
 PRECISIONS: dict[Precision, str] = {"fp32": "FP32", "bf16": "BF16", "int8": "INT8"}
 """What it computes in, and what OpenVINO calls it."""
 
-_SPATIAL_AXES = np.array([2, 3])
 _MOST_STREAMS = 16
 """Images computed at a time; with more processors than that, each image gets several."""
 
@@ -148,56 +146,17 @@ def network_graph(spec: LoadSpec, weight_bits: int | None = None) -> ov.Model:
 def build_network(network: FoldedNetwork, arithmetic: Arithmetic) -> ov.Model:
     """The network: one float32 image [1, 3, H, W] in 0..255 to logits [1, classes].
 
-    The node that does a layer's work has the layer's name, and those of its bias and its ReLU that name with
-    "/" after it: by these a profile tells its time.
+    By the names that :func:`add_layer` gives its nodes, a profile tells the time of a layer.
     """
-    family, size = FAMILIES[network.variant.family], network.image_size
+    family, size = family_of(network.variant), network.image_size
     images = ops.parameter([1, 3, size, size], np.float32, "images")
     mean, std = (
         np.array(values, np.float32).reshape(1, 3, 1, 1) for values in (family.mean, family.std)
     )
-    normalised = ops.divide(ops.subtract(images, mean), std)
+    normalised = ops.divide(ops.subtract(images, mean), std).output(0)
     outputs = {IMAGES: arithmetic.responses(IMAGES, normalised)}
     for layer in network.layers:
         inputs = [outputs[name] for name in layer.inputs]
-        node = _node(layer, inputs, network.parameters.get(layer.name), arithmetic)
-        node.set_friendly_name(layer.name)
-        if layer.name in network.parameters:
-            bias = network.parameters[layer.name].bias
-            shape = (1, -1, 1, 1) if layer.kind == "conv" else (1, -1)
-            node = ops.add(node, ops.constant(bias.reshape(shape)))
-            node.set_friendly_name(f"{layer.name}/bias")
-        if layer.relu:
-            node = ops.relu(node)
-            node.set_friendly_name(f"{layer.name}/relu")
-        outputs[layer.name] = arithmetic.responses(layer.name, node.output(0))
+        output = add_layer(layer, inputs, network.parameters.get(layer.name), arithmetic)
+        outputs[layer.name] = arithmetic.responses(layer.name, output)
     return ov.Model([outputs[network.layers[-1].name]], [images], network.variant.name)
-
-
-def _node(
-    layer: Layer,
-    inputs: Sequence[ov.Node],
-    parameters: LayerParameters | None,
-    arithmetic: Arithmetic,
-) -> ov.Node:
-    """``layer`` without its bias and its ReLU."""
-    x = inputs[0]
-    kernel, strides, padding = ([n, n] for n in (layer.kernel, layer.stride, layer.padding))
-    rounding = "ceil" if layer.ceil else "floor"
-    match layer.kind:
-        case "conv":
-            assert parameters is not None
-            return convolution(layer, x, parameters.weight, arithmetic)
-        case "linear":
-            assert parameters is not None
-            # [N, in] x [out, in] transposed
-            return ops.matmul(x, ops.constant(parameters.weight), False, True)
-        case "add":
-            return ops.add(x, inputs[1])
-        case "max_pool":
-            return ops.max_pool(x, strides, [1, 1], padding, padding, kernel, rounding)
-        case "avg_pool":
-            # exclude_pad: what lies outside the map is not counted.
-            return ops.avg_pool(x, strides, padding, padding, kernel, True, rounding)
-        case "global_avg_pool":
-            return ops.reduce_mean(x, ops.constant(_SPATIAL_AXES), keep_dims=False)

@@ -22,6 +22,8 @@ from rootserve.server.engines.openvino_convolution import Arithmetic, Array, ope
 _LEVELS = 256
 _LARGEST = 127
 """Of 8 bits with a sign, symmetric."""
+_COMPUTED = ("conv", "affine", "add", "multiply", "concat", "adaptive_avg_pool")
+"""Kinds that give other values than they take, or values of which each comes from another range."""
 _SMALLEST_SCALE = 1e-12
 """Of a channel whose weights are all 0."""
 
@@ -37,15 +39,22 @@ class Int8Arithmetic(Arithmetic):
     ) -> None:
         self._ranges = ranges
         self._largest_weight = 2 ** (weight_bits - 1) - 1
-        # Poolings and convolutions compute on; a largest of rounded values is a rounded value already. What
-        # becomes the logits at once stays as it is, and so does what has no ReLU yet, because a sum follows.
+        # Poolings and convolutions compute on; a largest of rounded values is a rounded value already, and so
+        # is what only goes elsewhere. What becomes the logits at once stays as it is, and so does what has no
+        # activation yet, unless a convolution takes it: a sum follows.
         ends = {
             name for layer in layers if layer.kind == "global_avg_pool" for name in layer.inputs
         }
+        taken = {name for layer in layers if layer.kind == "conv" for name in layer.inputs}
         self._rounded = {IMAGES} | {
             layer.name
             for layer in layers
-            if (layer.relu or layer.kind == "avg_pool") and layer.name not in ends
+            if (
+                layer.activation != "none"
+                or layer.kind == "avg_pool"
+                or (layer.kind in _COMPUTED and layer.name in taken)
+            )
+            and layer.name not in ends
         }
 
     @override
@@ -57,7 +66,7 @@ class Int8Arithmetic(Arithmetic):
         return ops.multiply(integers, ops.constant(operand(scale, groups)))
 
     @override
-    def responses(self, name: str, x: ov.Node) -> ov.Node:
+    def responses(self, name: str, x: ov.Output) -> ov.Output:
         if name not in self._rounded:
             return x
         low, high = self._ranges[name]
@@ -65,4 +74,4 @@ class Int8Arithmetic(Arithmetic):
             high = max(-low, high)
             low = -high * (_LARGEST + 1) / _LARGEST
         low_node, high_node = ops.constant(np.float32(low)), ops.constant(np.float32(high))
-        return ops.fake_quantize(x, low_node, high_node, low_node, high_node, _LEVELS)
+        return ops.fake_quantize(x, low_node, high_node, low_node, high_node, _LEVELS).output(0)

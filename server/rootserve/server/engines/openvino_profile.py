@@ -15,8 +15,6 @@ import openvino as ov
 from typing_extensions import override
 
 from rootmodels.layer import Layer
-from rootmodels.layers import network_layers
-from rootmodels.variants import get_variant
 from rootserve.server.engines.base import Images, LoadSpec
 from rootserve.server.engines.openvino_cpu import compile_options, network_graph
 from rootserve.server.engines.profiling import PassTimes, Profiler
@@ -81,4 +79,4 @@ def load(spec: LoadSpec) -> OpenVinoProfiler:
     core = ov.Core()
     options = compile_options(core, spec) | {"NUM_STREAMS": 1, "PERF_COUNT": True}
     compiled = core.compile_model(network_graph(spec), "CPU", options)
-    return OpenVinoProfiler(compiled, network_layers(get_variant(spec.model)))
+    return OpenVinoProfiler(compiled, spec.network().layers)

@@ -16,11 +16,11 @@ from types import ModuleType
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from typing_extensions import override
 
 from rootmodels.layer import IMAGES, Layer
 from rootmodels.network import Network
+from rootmodels.torch_layers import activate
 from rootserve.server.engines.base import Images, LoadSpec
 from rootserve.server.engines.torch_cuda import (
     CudaGraphsEngine,
@@ -74,7 +74,7 @@ class TunedNetwork(ReducedNetwork):
             x = values[layer.inputs[0]]
             return self._way(layer.name, x, (layer,))(x)
         x = self.linear(layer, values)
-        return functional.relu(x) if layer.relu else x
+        return activate(layer, x)
 
     def _way(self, name: str, x: Tensor, layers: tuple[Layer, ...]) -> Way:
         key = (name, x.shape)
@@ -116,16 +116,17 @@ class TunedNetwork(ReducedNetwork):
         bias = bias.detach()
 
         def plain(x: Tensor) -> Tensor:
-            y = norm(conv(x))
-            return functional.relu(y) if layer.relu else y
+            return activate(layer, norm(conv(x)))
 
         def fused(weight: Tensor, groups: int) -> Way:
-            steps, padding = [layer.stride] * 2, [layer.padding] * 2
+            steps, padding, spread = layer.strides, layer.pads[:2], layer.dilations
             return lambda x: torch.cudnn_convolution_relu(
-                x, weight, bias, steps, padding, [1, 1], groups
+                x, weight, bias, steps, padding, spread, groups
             )
 
         yield _CUDNN, plain
+        if not _is_square(layer):
+            return
         if layer.relu:
             yield "cudnn fused", fused(weight, layer.groups)
         kernels = self.kernels
@@ -178,11 +179,19 @@ def blocks(taken: int, given: int) -> list[tuple[int, ...]]:
     return [(128, outputs, inputs, 4 if outputs <= 64 else 8, 4), (64, outputs, inputs, 4, 4)]
 
 
+def _is_square(layer: Layer) -> bool:
+    """Whether the fused kernels compute it: alike in height and width, and a ReLU or nothing after it."""
+    alike = (layer.kernel, layer.stride, layer.padding)
+    simple = all(isinstance(number, int) for number in alike) and layer.dilation == 1
+    return simple and layer.activation in ("none", "relu")
+
+
 def _is_pair(layer: Layer, after: Layer) -> bool:
     return (
         after.inputs == (layer.name,)
         and all(
-            (one.kind, one.kernel, one.stride, one.groups, one.relu) == ("conv", 1, 1, 1, True)
+            (one.kind, one.kernel, one.stride, one.padding, one.groups, one.relu)
+            == ("conv", 1, 1, 0, 1, True)
             for one in (layer, after)
         )
         and after.out_channels <= _WIDEST_PAIR

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 
 import torch
-from torch.nn import functional
 from typing_extensions import override
 
 from rootmodels.layer import IMAGES
+from rootmodels.torch_layers import activate
 from rootserve.server.engines.base import Images, LoadSpec
 from rootserve.server.engines.profiling import PassTimes, Profiler
 from rootserve.server.engines.torch_eager import TorchEngine
@@ -41,7 +41,7 @@ class TorchProfiler(Profiler):
             for layer in module.layers:
                 layer_ns = time.perf_counter_ns()
                 x = module.linear(layer, values)
-                values[layer.name] = functional.relu(x) if layer.relu else x
+                values[layer.name] = activate(layer, x)
                 wait()
                 times[layer.name] = time.perf_counter_ns() - layer_ns
                 module.forget(layer, values)

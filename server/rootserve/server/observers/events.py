@@ -25,6 +25,8 @@ class Refusal:
     """``/package.Service/Method``"""
     peer: str = ""
     """The caller's address."""
+    token: str = ""
+    """The name of the token that it came with."""
     model: str = ""
     request_id: str = ""
     """What the caller sent."""

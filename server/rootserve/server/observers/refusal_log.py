@@ -99,7 +99,7 @@ class RefusalLog(Observer):
             )
             known.trace_id = trace_id
             return
-        text = f": {_printable(refusal.message, _MAX_TEXT_LENGTH)}" if reason in _OWN_TEXT else ""
+        text = f": {printable(refusal.message, _MAX_TEXT_LENGTH)}" if reason in _OWN_TEXT else ""
         count = 1
         if known is not None and known.suppressed:
             count += known.suppressed
@@ -160,18 +160,19 @@ def _level(reason: Reason) -> int:
 def _fields(refusal: Refusal, trace_id: str, count: int) -> dict[str, object]:
     """What a line carries; what is not known is left out."""
     known = {
-        "request_id": _printable(refusal.request_id, MAX_ID_LENGTH),
+        "request_id": printable(refusal.request_id, MAX_ID_LENGTH),
         "trace_id": trace_id,
         "model": refusal.model,
         "worker": refusal.worker,
         "method": refusal.method,
-        "peer": _printable(refusal.peer, MAX_ID_LENGTH),
+        "peer": printable(refusal.peer, MAX_ID_LENGTH),
+        "token": refusal.token,
     }
     fields = {name: value for name, value in known.items() if value}
     return {**fields, "reason": refusal.reason.value, "count": count}
 
 
-def _printable(text: str, longest: int) -> str:
+def printable(text: str, longest: int) -> str:
     """``text`` as one line of bounded length."""
     kept = "".join(char if char.isprintable() else "?" for char in text[:longest])
     return f"{kept}..." if len(text) > longest else kept

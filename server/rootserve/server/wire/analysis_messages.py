@@ -16,6 +16,7 @@ from rootmodels.analysis.moments import Array
 from rootmodels.analysis.sums import LayerShape, Plan, Sums, UnknownLayerError, make_plan
 from rootserve.server.analysis.datasets import Dataset
 from rootserve.server.analysis.jobs import AnalysisLimits, PixelChunk
+from rootserve.server.analysis.messages import fits_a_message
 from rootserve.server.models import ModelCard, Models
 from rootserve.server.refusals import Reason, RefusalError
 from rootserve.server.wire.find import find_model
@@ -108,6 +109,7 @@ def parse_spec(
         raise RefusalError(Reason.UNKNOWN_LAYER, f"{card.name}: {error}") from None
     except AnalysisError as error:
         raise RefusalError(Reason.INVALID_REQUEST, f"{card.name}: {error}") from None
+    _check_plan(plan, card, limits)
     options = parse_options(spec.options)
     source, total = None, spec.client_images.expected
     match spec.WhichOneof("source"):
@@ -119,6 +121,25 @@ def parse_spec(
         case _:
             raise _invalid("no source of images came, expected client_images or dataset_images")
     return Order(card, plan, parse_stage(spec.stage), options, source, total)
+
+
+def _check_plan(plan: Plan, card: ModelCard, limits: AnalysisLimits) -> None:
+    """Refuse what would take more memory than sums may, or is more than can be told to a process.
+
+    Raises:
+        RefusalError: saying how much it is.
+    """
+    size = Sums.byte_size(plan)
+    if size > limits.max_bytes:
+        raise _invalid(
+            f"the sums of {len(plan.layers)} layers and {len(plan.pairs)} pairs of {card.name} take {size} "
+            f"bytes, expected at most {limits.max_bytes}; name fewer or smaller layers"
+        )
+    if not fits_a_message(plan):
+        raise _invalid(
+            f"{len(plan.layers)} layers and {len(plan.pairs)} pairs of {card.name} are too many for one "
+            "analysis; name fewer layers"
+        )
 
 
 def _dataset_range(

@@ -19,7 +19,12 @@ def peer_of(context: Any) -> str:
     return unquote(context.peer() or "")
 
 
+def token_name() -> str:
+    """The name of the token that the call of this task came with; "" if there was none."""
+    return _token_name.get()
+
+
 def caller_of(context: Any) -> str:
     """The address, and the name of the token if there was one."""
-    name = _token_name.get()
+    name = token_name()
     return f"{peer_of(context)} token {name}" if name else peer_of(context)

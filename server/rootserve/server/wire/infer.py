@@ -20,7 +20,7 @@ from rootserve.server.observers.events import Observer
 from rootserve.server.observers.traces import Traces, set_current_trace_id
 from rootserve.server.pending import Asked, Pending, RequestTrace, request_ids
 from rootserve.server.refusals import Reason, RefusalError
-from rootserve.server.wire.callers import peer_of
+from rootserve.server.wire.callers import caller_of, peer_of
 from rootserve.server.wire.find import find_model
 from rootserve.server.wire.memory_guard import MemoryGuard
 from rootserve.server.wire.parse_input import parse_input
@@ -58,6 +58,8 @@ class Inference:
     regions: Regions
     memory: MemoryGuard
     traces: Traces | None = None
+    names_callers: bool = False
+    """Whether requests are to know who sent them."""
 
 
 class InferService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
@@ -124,6 +126,8 @@ class InferService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: igno
             )
             raise
         pending.method, pending.trace = method, trace
+        if rooms.names_callers:
+            pending.peer = caller_of(context)
         return pending
 
     async def submit_in_turn(self, pending: Pending, context: Context) -> None:

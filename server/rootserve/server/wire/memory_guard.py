@@ -15,7 +15,6 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 
 from rootserve.server.refusals import Reason, RefusalError
 
@@ -38,12 +37,17 @@ class Memory:
 
     def __init__(self) -> None:
         self._page = os.sysconf("SC_PAGE_SIZE")
+        # Kept open: callers may take all descriptors there are.
+        self._statm = os.open("/proc/self/statm", os.O_RDONLY)
         self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
     def used(self) -> int:
         """Bytes, whether allocated or kept by the allocator for later."""
-        _, resident, shared, *_ = Path("/proc/self/statm").read_text().split()
+        _, resident, shared, *_ = os.pread(self._statm, 200, 0).split()
         return (int(resident) - int(shared)) * self._page
+
+    def __del__(self) -> None:
+        os.close(self._statm)
 
     def release(self) -> None:
         """Give the system what the allocator keeps, if it is glibc's: the pages of messages are many."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from rootmodels.cost import LayerCost
 from rootmodels.layer import find_layer
+from rootmodels.model_graph import layer_path
 from rootserve.server.analysis import messages
 from rootserve.server.models import ModelCard
 from rootserve.server.refusals import Reason, RefusalError
@@ -20,11 +21,11 @@ def find_convolution(card: ModelCard, name: str) -> LayerCost:
         RefusalError: UNKNOWN_LAYER.
     """
     convolutions = [each for each in card.cost.layers if each.layer.kind == "conv"]
-    if not name:
+    if not name and convolutions:
         return convolutions[0]
     found = find_layer([each.layer for each in convolutions], name)
     if found is None:
-        known = ", ".join(each.layer.name for each in convolutions)
+        known = ", ".join(each.layer.name for each in convolutions) or "none"
         text = f"{card.name} has no convolution {name!r}; it has {known}"
         raise RefusalError(Reason.UNKNOWN_LAYER, text)
     return next(each for each in convolutions if each.layer is found)
@@ -35,15 +36,15 @@ def layer_profile(cost: LayerCost) -> pb.LayerProfile:
     layer = cost.layer
     return pb.LayerProfile(
         name=layer.name,
-        alias=layer.path if layer.path != layer.name else "",
+        alias=layer.path if layer.path not in (layer.name, layer_path(layer.name)) else "",
         kind=layer.kind,
         groups=layer.groups,
-        kernel=layer.kernel,
-        stride=layer.stride,
+        kernel=max(layer.kernels),
+        stride=max(layer.strides),
         in_channels=layer.in_channels,
         out_channels=layer.out_channels,
-        height=layer.size,
-        width=layer.size,
+        height=layer.sizes[0],
+        width=layer.sizes[1],
         params=cost.params,
         macs=cost.macs,
     )

@@ -12,6 +12,7 @@ from google.rpc import error_details_pb2, status_pb2
 from rootserve.server.observers.events import Observer, Refusal
 from rootserve.server.pending import Pending, RequestTrace
 from rootserve.server.refusals import Reason, RefusalError
+from rootserve.server.wire.callers import token_name
 from rootserve.server.wire.words import shorten
 
 STATUS_CODES = {
@@ -88,6 +89,7 @@ class Refusals:
                 seconds=time.monotonic() - since_s,
                 method=method,
                 peer=peer,
+                token=token_name(),
                 model=model,
                 request_id=request_id,
                 worker=refusal.worker,

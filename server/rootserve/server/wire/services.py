@@ -61,7 +61,9 @@ def inference(  # noqa: PLR0913, PLR0917 - one for each room it speaks to
         tensors.outputs,
     )
     regions = Regions(enabled=settings.shared_memory == "system")
-    rooms = Inference(models, dispatcher, observer, limits, regions, memory, traces)
+    rooms = Inference(
+        models, dispatcher, observer, limits, regions, memory, traces, settings.logs_requests
+    )
     identity = ServerIdentity("rootserve", version(), tensors)
     return InferenceService(identity, dispatcher.limits, statistics, control, rooms)
 

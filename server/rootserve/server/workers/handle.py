@@ -125,12 +125,8 @@ class WorkerHandle:
         weights = None if card.weights is None else str(card.weights)
         sha256 = card.weights_sha256
         engine, precision = self.spec.engine, self.spec.precision
-        classes = len(card.classes)
-        self._send(
-            messages.Load(
-                card.name, weights, sha256, engine, precision, card.image, classes, behind
-            )
-        )
+        shape = card.image, len(card.classes), card.family.short_side(card.image[1])
+        self._send(messages.Load(card.name, weights, sha256, engine, precision, *shape, behind))
 
     def swap(self, model: str) -> None:
         """Tell it to compute ``model`` with what it loaded behind."""

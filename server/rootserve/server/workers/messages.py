@@ -26,7 +26,8 @@ class Load:
     """To a worker: load a model, warm it up, answer Loaded or LoadFailed.
 
     ``weights_sha256`` is that of the file: another one is not what is served.
-    ``image`` is the channels, height and width of its images, ``classes`` the number of its logits.
+    ``image`` is the channels, height and width of its images, ``classes`` the number of its logits, and
+    ``short_side`` the pixels of a picture's shorter side before its middle becomes such an image.
     ``behind``: while it goes on computing, and without using the new one before Swap.
     """
 
@@ -37,6 +38,7 @@ class Load:
     precision: PrecisionSetting
     image: tuple[int, int, int]
     classes: int
+    short_side: int
     behind: bool = False
 
 

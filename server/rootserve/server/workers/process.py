@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rootmodels.processor import cpu_name
-from rootmodels.variants import FAMILIES, get_variant
 from rootmodels.weights_info import WeightsError, file_sha256
 from rootserve.server.core.batch_size import Latency, settle
 from rootserve.server.engines.base import Engine, Images, LoadSpec
@@ -61,11 +60,12 @@ class WorkerOptions:
 
 @dataclass(frozen=True, slots=True)
 class _LoadedModel:
-    """A model ready to compute: ``image`` is C, H, W."""
+    """A model ready to compute: ``image`` is C, H, W, ``short_side`` that of a picture before it is one."""
 
     engine: Engine
     image: tuple[int, int, int]
     classes: int
+    short_side: int
 
     def run(self, images: Images) -> NDArray[np.float32]:
         """Logits [rows, classes].
@@ -159,7 +159,7 @@ class WorkerProcess:
             check_sha256(weights, load.weights_sha256)
             chosen = load_best(spec, load.engine, load.precision, self._choices)
             engine = chosen.engine
-            model = _LoadedModel(engine, load.image, load.classes)
+            model = _LoadedModel(engine, load.image, load.classes, load.short_side)
             check_sha256(weights, load.weights_sha256)  # nor was it replaced while it was read
             latency = model.warm_up(options.max_batch_rows)
         except Exception as error:  # noqa: BLE001 - whatever it is, the service must be told
@@ -192,9 +192,8 @@ class WorkerProcess:
         """The pictures of the batch that came encoded; most batches have none."""
         if all(datatype != "BYTES" for _, datatype, _ in run.segments):
             return Decoded()
-        image = self._models[run.model].image
-        family = FAMILIES[get_variant(run.model).family]
-        size = PictureSize(image, family.short_side(image[1]))
+        model = self._models[run.model]
+        size = PictureSize(model.image, model.short_side)
         return decode_segments(
             self._memory.input_content(run.slot),
             run.segments,
