@@ -6,9 +6,11 @@ from typing import Literal
 import pytest
 from PIL import Image
 
+from rootserve.client.choice import page as choice_page
 from rootserve.client.load.report import read_report
 from rootserve.client.report import write_html
 from tests.support.browser import show
+from tests.support.choices import choice, family
 
 DATA = Path(__file__).parents[1] / "data"
 # Of `compute` in the stacked bars; it follows the scheme.
@@ -41,3 +43,24 @@ def test_the_page_is_shown_in_full(
         pixels = image.convert("RGB").crop((0, 0, width, image.height))
         colours = {colour: count for count, colour in pixels.getcolors(2**24) or []}
     assert colours.get(COMPUTE[scheme], 0) > 1000
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_choice_is_shown_in_full(
+    tmp_path: Path, scheme: Literal["light", "dark"], width: int
+) -> None:
+    page, picture = tmp_path / "choice.html", tmp_path / "picture.png"
+    made = choice(family(), rate=500.0)
+    choice_page.write_html(made, page)
+    shown = show(page, width, scheme, picture)
+    assert shown.console == []
+    assert shown.title == "14 variants: which to take"
+    assert shown.background == PAPER[scheme]
+    assert shown.overflow == 0
+    (drawing,) = shown.drawings
+    # Fourteen marks, as many intervals, the set joined, and the rate asked for.
+    assert drawing["marks"] == 14 + 14 + 2
+    assert drawing["letters"] >= 12
+    assert drawing["outside"] == 0
+    assert drawing["covered"] == []

@@ -1,12 +1,16 @@
 """What the README says of the models is what the table and the weights say."""
 
 import re
+import shlex
 from pathlib import Path
+
+import pytest
 
 from rootmodels.cost import network_cost
 from rootmodels.families.resnet50 import RESNET50
 from rootmodels.variants import VARIANTS
 from rootmodels.weights_info import read_info, weights_path
+from rootserve.client.cli import app
 
 ROOT = Path(__file__).parents[2]
 
@@ -68,3 +72,27 @@ def test_the_family_that_is_shown_is_the_one_that_is_tested() -> None:
     files = {"toml": "pyproject.toml", "python": "vgg11.py"}
     for language, block in shown:
         assert block in (ROOT / "examples" / "vgg11" / files[language]).read_text()
+
+
+def test_the_commands_under_use_it_are_understood(capsys: pytest.CaptureFixture[str]) -> None:
+    section = (ROOT / "README.md").read_text().partition("## Use it")[2].partition("\n### ")[0]
+    lines = [line.partition(" #")[0] for line in section.splitlines()]
+    commands = [shlex.split(line)[1:] for line in lines if line.startswith("rootserve ")]
+    assert len(commands) >= 8
+    for words in commands:
+        # What follows the names of a command and its group are its arguments.
+        names = [word for word in words[:2] if word in {"analyze", "covariance", "profile"}]
+        app([*(names or words[:1]), "--help"], prog_name="rootserve", standalone_mode=False)
+        told = capsys.readouterr().out
+        for option in (word for word in words if word.startswith("--")):
+            assert f"{option} " in told, (words, option)
+
+
+def test_its_environment_is_not_that_of_make() -> None:
+    """Or installing as the README says would replace the editable installation of `make demo`."""
+    section = (ROOT / "README.md").read_text().partition("## Use it")[2].partition("\n## ")[0]
+    blocks = "".join(re.findall(r"```\n(.*?)```", section, re.DOTALL))
+    (made,) = re.findall(r"-m venv (\S+)", blocks)
+    (installed,) = re.findall(r"(\S+)/bin/pip install", blocks)
+    assert made == installed
+    assert ".venv/" not in blocks

@@ -29,7 +29,14 @@ document.querySelector("iframe").addEventListener("load", event => {
       const box = svg.getBoundingClientRect();
       const marks = [...svg.querySelectorAll("path.line, rect.fill, circle.mark")];
       const texts = [...svg.querySelectorAll("text")].map(text => text.getBoundingClientRect());
+      const names = [...svg.querySelectorAll("text.name")].map(text => {
+        const size = text.getBoundingClientRect(), inset = 2;  // what letters leave of their box
+        return [text.textContent, size.left, size.top + inset, size.right, size.bottom - inset];
+      });
+      const covered = names.flatMap((a, n) => names.slice(n + 1).filter(b =>
+        a[1] < b[3] && b[1] < a[3] && a[2] < b[4] && b[2] < a[4]).map(b => [a[0], b[0]]));
       return {
+        covered,
         name: svg.getAttribute("aria-label"), width: box.width, height: box.height,
         marks: marks.filter(mark => { const size = mark.getBoundingClientRect();
           return size.width > 0 || size.height > 0; }).length,

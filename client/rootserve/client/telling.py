@@ -15,7 +15,8 @@ Tell = Callable[[str], None]
 def telling(screen: Console, clock: Callable[[], float] = time.monotonic) -> Iterator[Tell]:
     """What to tell it: on a terminal one line that changes, off it a plain line every ten seconds."""
     if screen.is_terminal:
-        with screen.status("connecting") as status:
+        # Drawing takes from the processors that are measured: twice a second is enough.
+        with screen.status("connecting", refresh_per_second=2) as status:
             yield lambda text: status.update(escape(text))
         return
     next_s = clock() + _LINE_EVERY_S

@@ -496,3 +496,44 @@ def test_the_only_model_that_is_served_needs_no_name(
         code, _, err = rootserve(*command, "--server", fake.address)
         assert code == 2
         assert "expected one of those that the server serves (nin-orig, nin-root-4)" in err
+
+
+def test_the_batch_limit_is_in_reports_and_compared(
+    rootserve: Rootserve, fake: FakeRootserve, tmp_path: Path
+) -> None:
+    files = [tmp_path / "a.json", tmp_path / "b.json"]
+    for file, limit in zip(files, (8, 16), strict=True):
+        fake.batch_limits["nin-orig"] = limit
+        page = file.with_suffix(".html")
+        code, out, _ = rootserve(
+            "load", *QUICK, "-c", 1, "--json", file, "--html", page, "--server", fake.address
+        )
+        assert code == 0
+        assert f"largest batches, as the server measured: {limit} rows of nin-orig" in out
+        assert f"none above {limit} rows of nin-orig" in page.read_text()
+        assert json.loads(file.read_text())["server"]["batch_limits"] == {"nin-orig": limit}
+    code, out, _ = rootserve("compare", *files)
+    assert code == 0
+    differs = " ".join(out.split()).partition("differs: largest batches")[2]
+    assert differs.endswith("8 rows of nin-orig and 16 rows of nin-orig")
+
+
+def test_sides_with_other_batch_limits_are_warned_of(
+    rootserve: Rootserve, fake: FakeRootserve, tmp_path: Path
+) -> None:
+    fake.served = {"nin-orig", "nin-root-4"}
+    fake.batch_limits["nin-root-4"] = 2
+    page = tmp_path / "page.html"
+    code, out, err = rootserve(
+        "load", *QUICK, "-c", 1, "--versus", "nin-root-4", "--rounds", 1, "--html", page,
+        "--server", fake.address,
+    )  # fmt: skip
+    assert code == 0
+    told = "8 rows of nin-orig, 2 rows of nin-root-4"
+    assert told in " ".join(out.split())
+    assert told in page.read_text()
+    # Off a terminal each run of a series is told once it is over.
+    first, second = err.splitlines()
+    assert first.startswith("run 1: nin-orig, 1 caller: ")
+    assert second.startswith("run 2: nin-root-4, 1 caller: ")
+    assert "p99 of all" in second

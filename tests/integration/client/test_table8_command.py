@@ -1,5 +1,6 @@
 """`rootserve table8` against a fake server whose times and classes one can compute."""
 
+import io
 import json
 import os
 import re
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import grpc
 import pytest
+from rich.console import Console
 
 from rootserve.client.inference import AsyncClient
 from rootserve.client.table8.measure import Plan, measure, survey
+from rootserve.client.telling import telling, time_left
 from tests.integration.client.fake_rootserve import BATCH_ROWS, COMPUTE_S, FakeRootserve
 
 Rootserve = Callable[..., tuple[int, str, str]]
@@ -201,3 +204,31 @@ async def test_the_time_that_remains_is_told(fake: FakeRootserve) -> None:
         "round 2 of 3: nin-orig, N s left",
         "round 3 of 3: nin-orig, N s left",
     ]
+
+
+def test_only_variants_that_match_and_the_original_one(
+    rootserve: Rootserve, fake: FakeRootserve, tmp_path: Path
+) -> None:
+    fake.served = {"nin-orig", "nin-root-4"}
+    file = tmp_path / "table8.json"
+    args = ("--rounds", 1, "--rows", 2, "--json", file, "--server", fake.address)
+    assert rootserve("table8", "--models", "*-4", *args)[0] == 0
+    rows = json.loads(file.read_text())
+    assert [row["name"] for row in rows] == ["nin-orig", "nin-root-4"]
+    assert rows[1]["speedup"] == pytest.approx(1.0)
+    code, _, err = rootserve("table8", "--models", "nin-orig,x*", *args)
+    assert code == 2
+    assert "models 'x*': matches none of nin-orig, nin-root-4, nin-root-8" in err
+
+
+def test_off_a_terminal_a_line_is_told_every_ten_seconds() -> None:
+    screen = Console(file=io.StringIO(), width=80)
+    now_s = 0.0
+    with telling(screen, lambda: now_s) as tell:
+        for now_s in (1.0, 9.0, 11.0, 12.0, 20.0, 21.5):
+            tell(f"[at] {now_s:g}")
+    assert isinstance(screen.file, io.StringIO)
+    assert screen.file.getvalue() == "[at] 11\n[at] 21.5\n"
+    assert [time_left(seconds) for seconds in (-1, 9.6, 59.4, 60, 246)] == [
+        "0 s", "10 s", "59 s", "1 min 00 s", "4 min 10 s",
+    ]  # fmt: skip

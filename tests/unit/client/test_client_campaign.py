@@ -107,6 +107,18 @@ def test_the_interval_holds_the_limit_where_runs_near_it_go_either_way() -> None
     assert sum(found.low <= 1000 <= found.high for found in founds) >= 88
 
 
+def test_a_search_that_reckons_with_stray_misses_is_not_misled_by_them() -> None:
+    """A machine on which one run of five misses whatever its rate."""
+    random = np.random.default_rng(3)
+    founds = []
+    for _ in range(50):
+        search = Search(float(random.uniform(500, 1500)), precision=0.1, stray_miss=0.2)
+        while (rate := search.next_rate()) is not None:
+            search.tell(rate, held=rate < 1000 and random.random() > 0.2)
+        founds.append(search.found())
+    assert sum(found.low <= 1000 <= found.high for found in founds) >= 45
+
+
 def test_a_search_says_what_it_found() -> None:
     search = Search(100, most_runs=4)
     for rate, held in ((100, True), (200, False), (150, None), (140, True)):

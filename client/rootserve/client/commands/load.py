@@ -142,7 +142,7 @@ def _runner(
             title = f"run {next(numbers)}: {title}"
         with LiveView(screen, options.longest_s, title) as live:
             result = await run_load(options, images, stop=stop, watch=live.show)
-        if measurement.kind != "run" and not screen.is_terminal:
+        if measurement.kind != "run" and not (screen.is_terminal or result.interrupted):
             # A search may take minutes, and each of its runs be too short for a line of its own.
             screen.print(run_line(title, result), markup=False, soft_wrap=True)
         return result

@@ -13,9 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 _FACTOR = 2.0
-# What may be: a run far below the limit misses all the same, or far above it holds; and over how much
-# of the rate (as a share) runs go from holding to missing.
-_STRAY_MISS, _STRAY_HOLD = 0.05, 0.01
+STRAY_MISS = 0.05
+"""How probable it is that a run far below the limit misses all the same, as the machine stumbles."""
+
+# What else may be: a run far above the limit holds; and over how much of the rate (as a share) runs go from
+# holding to missing.
+_STRAY_HOLD = 0.01
 _SPREADS = (0.01, 0.05)
 _STEP = 0.002
 _TAIL = 0.025
@@ -82,6 +85,7 @@ class Search:
         lowest: Rates below are not tried.
         highest: Rates above are not tried.
         most_runs: The limit of runs.
+        stray_miss: How probable it is that a run far below the limit misses all the same.
     """
 
     def __init__(
@@ -92,12 +96,14 @@ class Search:
         lowest: float = 0.1,
         highest: float = 100_000.0,
         most_runs: int = 30,
+        stray_miss: float = STRAY_MISS,
     ) -> None:
         self._start = min(max(start, lowest), highest)
         self._precision = precision
         self._lowest = lowest
         self._highest = highest
         self._most_runs = most_runs
+        self._stray_miss = stray_miss
         self._votes: list[tuple[float, bool]] = []
         self._runs = 0
         ends = math.log(lowest / _FACTOR), math.log(highest * _FACTOR)
@@ -114,7 +120,7 @@ class Search:
             return
         self._votes.append((rate, held))
         below = (self._limits - math.log(rate)) / np.array(_SPREADS)[:, None]
-        holds = _STRAY_HOLD + (1 - _STRAY_HOLD - _STRAY_MISS) / (
+        holds = _STRAY_HOLD + (1 - _STRAY_HOLD - self._stray_miss) / (
             1 + np.exp(-np.clip(below, -50, 50))
         )
         self._logs += np.log(holds if held else 1 - holds)

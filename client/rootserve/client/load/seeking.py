@@ -6,7 +6,7 @@ from rootserve.client.errors import ServerError
 from rootserve.client.load.objective import LEAST_REQUESTS, judge
 from rootserve.client.load.options import LoadOptions
 from rootserve.client.load.report import LoadResult, Step
-from rootserve.client.load.search import Found, Search
+from rootserve.client.load.search import STRAY_MISS, Found, Search
 
 # Without a rate to begin with, the search begins at a share of what a closed loop got.
 _FIRST_CALLERS = 16
@@ -50,13 +50,25 @@ class RateSearch:
         p99_s: The objective: the p99 of all requests, failed ones being endless, in seconds.
         precision: End when half of the 95 % interval is at most this share of the limit.
         start: Rate of the first run, in requests per second.
+        stray_miss: How probable it is that a run far below the limit misses all the same.
     """
 
     def __init__(
-        self, options: LoadOptions, p99_s: float, *, precision: float, start: float
+        self,
+        options: LoadOptions,
+        p99_s: float,
+        *,
+        precision: float,
+        start: float,
+        stray_miss: float = STRAY_MISS,
     ) -> None:
         longest_s = _MOST_TIMES_LONGER * options.duration_s
-        self._search = Search(round(start, 3), precision=precision, lowest=_ENOUGH / longest_s)
+        self._search = Search(
+            round(start, 3),
+            precision=precision,
+            lowest=_ENOUGH / longest_s,
+            stray_miss=stray_miss,
+        )
         self._options = options
         self._p99_s = p99_s
         self.steps: list[Step] = []
