@@ -31,6 +31,8 @@ from rootmodels.tensors import Tensors
 from rootmodels.train_init import narrowed
 from rootmodels.weights_info import WeightsError, weights_path
 
+_FORMATS = (".png", ".svg", ".pdf")
+
 _ROOTED = "rooted"
 """In the provenance: the file that a variant was made of."""
 
@@ -129,6 +131,8 @@ def _run(args: argparse.Namespace) -> None:
     topology: RootTopology = args.topology
     variants = [rooted(model.layers, topology, degree, args.layers) for degree in args.degree]
     picture: Path = args.picture or folder / f"{model.name}-{topology}.png"
+    if picture.suffix not in _FORMATS:
+        raise WeightsError(f"--picture {picture}: expected one of {', '.join(_FORMATS)}")
     if not args.no_picture and importlib.util.find_spec("matplotlib") is None:
         raise WeightsError(
             "pictures need matplotlib, which the extra 'client' brings: pip install 'rootserve[client]'; "
@@ -145,7 +149,7 @@ def _run(args: argparse.Namespace) -> None:
         try:
             picture.parent.mkdir(parents=True, exist_ok=True)
             draw_costs(model, variants, picture)
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise WeightsError(f"--picture {picture}: {error}") from error
         print(picture)
 

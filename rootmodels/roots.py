@@ -68,9 +68,9 @@ def groups_at(topology: RootTopology, degree: int, stage: int) -> int:
     """
     match topology:
         case "root":
-            return max(1, degree // 2**stage)
+            return max(1, degree >> stage)
         case "tree":
-            return degree * 2**stage
+            return degree << stage
         case "col":
             return degree
     raise RootsError(f"topology {topology!r} came, expected root, tree or col")

@@ -27,7 +27,6 @@ def draw_costs(model: Model, variants: Sequence[Rooted], path: Path) -> None:
 
     Raises:
         OSError: if the file cannot be written.
-        ValueError: if its name is not of a format that matplotlib knows.
     """
     networks: list[tuple[str, str, Sequence[Layer]]] = [(model.name, _ORIGINAL, model.layers)]
     for n, each in enumerate(variants):
