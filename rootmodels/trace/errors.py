@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from torch import fx
 
 _TORCH = f"{Path(torch.__file__).parent}{os.sep}"
+_IMPORTLIB = str(Path(importlib.__file__).parent)
 _FRAME = re.compile(r'File "(.+)", line (\d+), in .+(?:\n\s*(.+))?')
 
 HINTS = {
@@ -72,7 +74,7 @@ def raised_at(traceback: TracebackType | None) -> str:
     told = ""
     while traceback is not None:
         file = traceback.tb_frame.f_code.co_filename
-        if not file.startswith((_TORCH, "<", str(Path(__file__).parent))):
+        if not file.startswith((_TORCH, "<", _IMPORTLIB, str(Path(__file__).parent))):
             told = f" at {file}:{traceback.tb_lineno}"
         traceback = traceback.tb_next
     return told

@@ -35,7 +35,8 @@ def export(module: nn.Module, image_size: int) -> Exported:
     images = torch.zeros(BATCH, 3, image_size, image_size, device=device)
     shown = f"images [{BATCH}, 3, {image_size}, {image_size}]"
     try:
-        with torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
             logits = module(images)
     except Exception as error:
         raise TraceError(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import sys
 import warnings
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -94,7 +97,7 @@ def load_weights(module: nn.Module, path: Path) -> None:
 
 
 def _own(place: str, name: str) -> Any:
-    made = importlib.import_module(place)
+    made = _import(place)
     for part in name.split("."):
         if not hasattr(made, part):
             raise SourceError(f"{place} has no {name!r}")
@@ -103,32 +106,41 @@ def _own(place: str, name: str) -> Any:
 
 
 def _torchvision(name: str, options: dict[str, int]) -> Any:
-    # A build for CUDA has operations that a torch for CPUs cannot load. No classifier has a use for them,
-    # but torchvision asks for two of them by name when it is imported.
-    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
-    for operation in ("nms", "qnms"):
-        if not hasattr(torch.ops.torchvision, operation):
-            schema = f"{operation}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-            library.define(schema)  # type: ignore[no-untyped-call]
-    _LIBRARIES.append(library)
     models = _package("torchvision").models
     if name not in models.list_models(module=models):
         raise SourceError(f"torchvision has no classifier {name!r}")
     if name in ("googlenet", "inception_v3"):
-        # Theirs takes half a minute, and is replaced by weights anyway.
+        # Their own way to draw weights takes half a minute.
         return models.get_model(name, weights=None, init_weights=False, **options)
     return models.get_model(name, weights=None, **options)
 
 
-_LIBRARIES: list[torch.library.Library] = []
-"""What they define is forgotten with them."""
-
-
 def _package(name: str) -> Any:
+    if importlib.util.find_spec(name) is None:
+        raise SourceError(f"{name} is not installed: pip install 'rootserve[import]'")
+    return _import(name)
+
+
+def _import(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise SourceError(f"{name} is not installed: pip install 'rootserve[import]'") from error
+    except RuntimeError as error:
+        if "operator torchvision::" not in str(error):
+            raise
+    # A torchvision that was built for CUDA has operations that a torch for CPUs cannot load. No classifier
+    # has a use for them, but when it is imported it asks for two of them by name.
+    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+    _LIBRARIES.append(library)
+    for operation in ("nms", "qnms"):
+        schema = f"{operation}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+        library.define(schema)  # type: ignore[no-untyped-call]
+    for loaded in [each for each in sys.modules if each.partition(".")[0] in ("torchvision", name)]:
+        del sys.modules[loaded]
+    return importlib.import_module(name)
+
+
+_LIBRARIES: list[torch.library.Library] = []
+"""What they define is forgotten with them."""
 
 
 def _list(names: set[str]) -> str:
