@@ -2,7 +2,8 @@
 
 Starts the image as docker-compose.yml does (read-only root, no capabilities), on this machine's loopback,
 with one model; tells how long it takes from ``docker run`` to ready, waits until Docker calls it healthy,
-asks it, stops it, and tells how large the image is. It needs Docker, and the image: ``docker-compose build rootserve``.
+asks it, stops it, and tells how large the image is. It needs Docker, and the image, which
+``docker-compose build rootserve`` makes.
 """
 
 from __future__ import annotations
