@@ -1,4 +1,4 @@
-"""``python -m rootmodels import SOURCE`` writes a model file of a module, and says what is wrong with one."""
+"""``python -m rootmodels import SOURCE`` writes a model file of any module, or says what is wrong with it."""
 
 import sys
 from collections.abc import Iterator
