@@ -193,7 +193,7 @@ class TestPage:
         unfinished = [replace(each, complete=False) for each in family()]
         page = render(choice(unfinished))
         assert 'class="verdict unsure"' in page
-        assert "the time was over before every search had ended" in page
+        assert "not every search came to its end" in page
         assert "ended early" in render(choice(unfinished, interrupted=True))
 
     def test_names_are_escaped_and_nothing_is_needed(self) -> None:
