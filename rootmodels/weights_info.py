@@ -90,6 +90,7 @@ def read_info(path: Path) -> WeightsInfo:
 
     Raises:
         WeightsError: if the file is no safetensors file or was not written by this project.
+        FamilyError: if an installed family cannot be used.
     """
     try:
         with safe_open(path, framework="numpy") as file:
@@ -103,6 +104,8 @@ def read_info(path: Path) -> WeightsInfo:
         info = replace(info, classes=tuple(info.classes))
         check_info(info)
         return info
+    except FamilyError:
+        raise  # an installed family cannot be used: no fault of the file
     except (LookupError, TypeError, ValueError) as error:
         raise WeightsError(
             f"{path} has no usable {METADATA_KEY!r} metadata ({error}); expected weights written "

@@ -54,7 +54,7 @@ def data(pictures: Path) -> TrainingData:
 
 def options(folder: Path, data: TrainingData) -> Options:
     return Options(
-        folder / "work", folder / "out", Computing(CPU), image_size=data.side, classes=data.classes
+        folder / "work", folder / "out", Computing(CPU), image_size=32, classes=data.classes
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -11,9 +12,13 @@ import numpy as np
 
 from rootmodels.layer import IMAGES, Layer
 from rootmodels.model import Model
+from rootmodels.model_content import write_content
 from rootmodels.model_file import write_model
 from rootmodels.parameters import LayerParameters
 from rootmodels.weights_info import weights_path
+
+Content = dict[str, Any]
+"""A model file's metadata."""
 
 SIZE = 32
 CLASSES = ("ant", "bee", "cat", "dog", "elk", "fox", "gnu")
@@ -110,3 +115,36 @@ def write_small(folder: Path, model: Model, seed: int = 0) -> Path:
     path = weights_path(model.name, folder)
     write_model(path, model, random_parameters(model.layers, seed))
     return path
+
+
+def content_of(model: Model) -> Content:
+    """Its metadata."""
+    content: Content = json.loads(write_content(model))
+    return content
+
+
+STRANGE = (
+    None, True, -1, 0, 1, 2, 3, 7, 2**31, 2**63, 10**40, 1.5, -0.0, 1e300, "", "images", "conv", "add",
+    "flatten", "../x", "\x00", "\ud800", [], {}, [1], [0, 0], [1, 2, 3, 4], ["images"], {"a": 1},
+)  # fmt: skip
+
+
+def mutated(content: Content, rng: np.random.Generator) -> Content:
+    """One to three changes: a value becomes a strange one or goes, a layer moves, comes twice or goes."""
+    for _ in range(rng.integers(1, 4)):
+        layers = content.get("layers")
+        target = content
+        if isinstance(layers, list) and layers and rng.random() < 0.8:
+            chosen = layers[rng.integers(len(layers))]
+            if rng.random() < 0.2:
+                layers.remove(chosen)
+                if rng.random() < 0.7:
+                    layers.insert(int(rng.integers(len(layers) + 1)), chosen)
+                continue
+            target = chosen if isinstance(chosen, dict) else content
+        key = str(rng.choice([*target, "kind", "kernel", "padding"]))
+        if rng.random() < 0.15:
+            target.pop(key, None)
+        else:
+            target[key] = STRANGE[rng.integers(len(STRANGE))]
+    return content

@@ -29,15 +29,28 @@ class _LoopThread:
         started = threading.Event()
         # Should nobody stop it, it must not keep the program alive.
         self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._live(started)), name="rootserve-client", daemon=True
+            target=self._serve, args=[started], name="rootserve-client", daemon=True
         )
         self._thread.start()
         started.wait()
+
+    def _serve(self, started: threading.Event) -> None:
+        # Not asyncio.run: in the end it starts a thread, which it cannot when the program ends as well.
+        loop = asyncio.new_event_loop()
+        try:
+            loop.run_until_complete(self._live(started))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+        finally:
+            loop.close()
 
     async def _live(self, started: threading.Event) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         started.set()
         await self._stop.wait()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """What the work gives or raises. Whatever ends the waiting, such as Ctrl-C, ends the work too.

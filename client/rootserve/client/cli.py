@@ -249,7 +249,7 @@ def choose(  # noqa: PLR0913, PLR0917 - one per option of the command
     ] = None,
     minutes: Annotated[
         float | None,
-        typer.Option(metavar="M", help="End by then [default: 0.65 for each variant, 9 at most]."),
+        typer.Option(metavar="M", help="End by then [default: 1 for each variant, 9 at most]."),
     ] = None,
     json_path: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write all figures there as JSON.")

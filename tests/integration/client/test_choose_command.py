@@ -121,7 +121,7 @@ async def test_no_run_begins_that_would_end_too_late(two: FakeRootserve) -> None
     counts = [sum(each.model == name for each in runs.made) for name in LIMITS]
     assert sum(counts) == 4
     assert counts == [2, 2]
-    assert {each.note for each in made.variants} == {"search not finished (1 run)"}
+    assert {each.note for each in made.variants} == {"search not finished"}
 
 
 async def test_time_that_is_too_short_for_a_run_is_no_failure(two: FakeRootserve) -> None:
@@ -234,7 +234,7 @@ def test_what_was_measured_is_kept_when_it_is_ended(
     assert err.endswith(
         f"rootserve: interrupted; what was measured until then is printed and in {file}\n"
     )
-    assert "search not finished (0 runs): nin-orig, nin-root-4" in out
+    assert "search not finished: nin-orig, nin-root-4" in out
     document = json.loads(file.read_text())
     assert document["interrupted"]
     orig, root4 = document["variants"]
@@ -272,3 +272,24 @@ def test_nobody_there(rootserve: Rootserve, nobody: str) -> None:
     code, _, err = rootserve("choose", "--slo-p99-ms", 50, "--server", nobody)
     assert code == 3
     assert "no gRPC server answers" in err
+
+
+async def test_one_that_holds_no_rate_says_so(
+    two: FakeRootserve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LIMITS, "nin-orig", 0.0)
+    # Its callers got an answer all the same.
+    two.of_root_4 = {"accuracy": 0.9, "trained": True}
+
+    async def run(options: LoadOptions, images: Any, stop: asyncio.Event) -> LoadResult:
+        result = await Runs(Clock())(options, images, stop)
+        return result if options.rate else replace(result, throughput_requests_per_s=100.0)
+
+    async with AsyncClient(two.address) as client:
+        plan = Plan(p99_s=0.05)
+        measured = await measure(client, Connection(two.address), plan, Surroundings(run=run))
+    orig, root4 = measured.choice.variants
+    assert (orig.rate, orig.place) == (None, None)
+    assert orig.note == "no rate was found that holds the objective"
+    assert orig.lowest_missed is not None
+    assert root4.place == "set"

@@ -4,21 +4,24 @@ import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from rootmodels.model import Model
-from rootmodels.model_content import write_content
 from rootmodels.model_file import MODEL_KEY, model_names, open_weights, read_model
 from rootmodels.parameters import load_network
 from rootmodels.weights_info import WeightsError
-from tests.support.model_files import all_kinds, model_of, write_small
+from tests.support.model_files import (
+    Content,
+    all_kinds,
+    content_of,
+    model_of,
+    mutated,
+    write_small,
+)
 
-Content = dict[str, Any]
 Tensors = dict[str, NDArray[np.generic]]
 
 
@@ -120,11 +123,6 @@ BROKEN_CONTENT: list[tuple[str, Callable[[Content], None], str]] = [
     ("topology", whole_set(topology="bush"), "topology is 'bush', expected one of orig, root, tree"),
     ("provenance", whole_set(provenance=[1]), "provenance is [1], expected an object"),
 ]  # fmt: skip
-
-
-def content_of(model: Model) -> Content:
-    content: Content = json.loads(write_content(model))
-    return content
 
 
 def put(path: Path, text: str, tensors: Tensors) -> Path:
@@ -302,30 +300,3 @@ def test_two_thousand_spoilt_files_give_a_network_or_a_weights_error(tmp_path: P
         except WeightsError:
             refused += 1
     assert 1800 < refused < 2000
-
-
-STRANGE = (
-    None, True, -1, 0, 1, 2, 3, 7, 2**31, 2**63, 10**40, 1.5, -0.0, 1e300, "", "images", "conv", "add",
-    "flatten", "../x", "\x00", "\ud800", [], {}, [1], [0, 0], [1, 2, 3, 4], ["images"], {"a": 1},
-)  # fmt: skip
-
-
-def mutated(content: Content, rng: np.random.Generator) -> Content:
-    """One to three changes: a value becomes a strange one or goes, a layer moves, comes twice or goes."""
-    for _ in range(rng.integers(1, 4)):
-        layers = content.get("layers")
-        target = content
-        if isinstance(layers, list) and layers and rng.random() < 0.8:
-            chosen = layers[rng.integers(len(layers))]
-            if rng.random() < 0.2:
-                layers.remove(chosen)
-                if rng.random() < 0.7:
-                    layers.insert(int(rng.integers(len(layers) + 1)), chosen)
-                continue
-            target = chosen if isinstance(chosen, dict) else content
-        key = str(rng.choice([*target, "kind", "kernel", "padding"]))
-        if rng.random() < 0.15:
-            target.pop(key, None)
-        else:
-            target[key] = STRANGE[rng.integers(len(STRANGE))]
-    return content

@@ -96,9 +96,8 @@ class Candidate:
         if not self.model.trained:
             notes.append("random weights: no accuracy")
         found = self.search.found if self.search else None
+        if found is not None and found.rate is None and found.lowest_missed is not None:
+            notes.append("no rate was found that holds the objective")
         if self.failure is None and (found is None or not found.complete):
-            runs = found.runs if found else 0
-            notes.append(f"search not finished ({runs} run{'' if runs == 1 else 's'})")
-        elif found is not None and found.rate is None and found.lowest_missed is not None:
-            notes.append(f"no rate was found that holds (missed at {found.lowest_missed:.4g}/s)")
+            notes.append("search not finished")
         return "; ".join(notes) or None

@@ -34,7 +34,7 @@ _COLUMNS: tuple[Column[Variant], ...] = (
     Column("variant", attrgetter("name")),
     Column("accuracy", attrgetter("accuracy"), percent),
     Column("requests/s", _rate),
-    Column("±", _uncertainty, lambda share: f"{share:.1%}"),
+    Column("±", _uncertainty, lambda share: f"{share:.1%}" if share < 1 else "> 100%"),
     Column("ms/image", attrgetter("compute_ms"), lambda value: f"{value:.3g}"),
     Column("weights", attrgetter("weights_bytes"), _megabytes),
     Column("Pareto set", attrgetter("place"), PLACES.__getitem__),

@@ -60,7 +60,7 @@ def _summary(choice: Choice) -> list[Content]:
     if choice.interrupted:
         items.insert(0, element("li", "ended early: what was measured until then is shown"))
     elif not choice.complete:
-        items.insert(0, element("li", "the time was over before every search had ended"))
+        items.insert(0, element("li", "not every search came to its end"))
     if items:
         made.append(element("ul", *items, class_="caption"))
     made.append(element("p", explained(choice), class_="caption"))

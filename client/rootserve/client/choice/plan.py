@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rootserve.client.dataset import Dataset
 from rootserve.client.errors import InputError
 
-_MINUTES_EACH, _MINUTES_MOST = 0.65, 9.0
+_MINUTES_EACH, _MINUTES_MOST = 1.0, 9.0
 _MOST_MINUTES = 24 * 60.0
 
 
@@ -19,7 +19,7 @@ class Plan:
         models: Patterns of the names of those to measure, of all that are served.
         rate: The rate that is to be held, in requests per second; it is for the recommendation alone.
         rows: Images of each request.
-        minutes: How long all may take; None takes 0.65 for each variant, and at most 9.
+        minutes: How long all may take; None takes one for each variant, and at most 9.
         data: Images and labels to measure the accuracy on; None takes the server's catalogue's.
         duration_s: Length of a run, if enough requests come in it.
         warmup_s: Time under load before it.
