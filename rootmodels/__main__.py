@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from rootmodels import import_network, train, verify
+from rootmodels import derive_roots, import_network, train, verify
 
-COMMANDS = {"import": import_network.main, "train": train.main, "verify": verify.main}
+COMMANDS = {
+    "import": import_network.main,
+    "root": derive_roots.main,
+    "train": train.main,
+    "verify": verify.main,
+}
 
 
 def main() -> int:

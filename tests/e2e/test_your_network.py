@@ -85,12 +85,18 @@ def test_the_page_from_a_module_to_its_covariance(place: Path) -> None:
     assert "int8_7bit" in told[2]
     assert (place / "weights/my-net.calibration.json").exists()
 
+    table = run(place, blocks("console")[0].strip(), {})
+    assert table == blocks("text")[0]
+
     options = shlex.split(commands[start])[1:]
     assert options == ["--weights", "weights"]
     with running_server("--weights", str(place / "weights"), "--precision", "fp32") as server:
         np.testing.assert_allclose(
             server.infer("my-net", data.images[:32]), expected[:32], atol=1e-4
         )
+        rooted = server.infer("my-net-root-4", data.images[:32])
+        assert np.isfinite(rooted).all()
+        assert np.abs(rooted - expected[:32]).max() > 1e-3
         asked = commands[start + 1 :]
         told = [run(place, command, changes, "--server", server.address) for command in asked]
     assert "my-net" in told[0]
