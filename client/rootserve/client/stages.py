@@ -34,7 +34,7 @@ STAGES = (
     Stage("outside_server", "network and gRPC",
           "service time less the server's own total: network, gRPC on both sides",
           ("#8b95a1", "#8a95a1")),
-    Stage("queue", "queue", "from its arrival in the server until its batch was closed",
+    Stage("queue", "queue", "from its arrival in the server, before it is parsed, until its batch was closed",
           ("#e58a1f", "#f0a04b"), "queue_ns"),
     Stage("batch_wait", "batch wait", "from there until a worker began to compute the batch",
           ("#e3c12f", "#ecd35a"), "batch_wait_ns"),
@@ -42,7 +42,7 @@ STAGES = (
           ("#2f7fd0", "#5aa5ee"), "compute_ns"),
     Stage("decode", "decode", "of the computation: the decoding of pictures that came as files",
           ("#7b5cc4", "#a78bea"), "decode_ns", within="compute"),
-    Stage("rest", "rest of server", "what is left of the server's total: parsing, hand-over, reply",
+    Stage("rest", "rest of server", "what is left of the server's total: hand-over and reply",
           ("#2aa198", "#4cc3b8")),
 )
 # fmt: on

@@ -117,13 +117,13 @@ def print_timeline(screen: Console, timeline: Timeline, round_trip_s: float) -> 
     """Where one request's time went."""
     told = {stage: getattr(timeline, f"{stage.name}_s", None) for stage in STAGES}
     stages = [
-        (stage.title, seconds)
+        f"{'of which ' if stage.within else ''}{stage.title} {duration(seconds)}"
         for stage, seconds in told.items()
         if seconds is not None and (seconds or stage.within is None)
     ]
     screen.print(
         f"round trip {duration(round_trip_s)}, in the server {duration(timeline.total_s)}\n"
-        f"{', '.join(f'{title} {duration(seconds)}' for title, seconds in stages)}",
+        f"{', '.join(stages)}",
         style="dim",
     )
     screen.print(

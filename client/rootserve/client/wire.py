@@ -42,8 +42,9 @@ class Timeline:
 
     @property
     def rest_s(self) -> float:
-        """What none of the named stages took: parsing, hand-over, reply."""
-        return max(0.0, self.total_s - self.queue_s - self.batch_wait_s - self.compute_s)
+        """What none of the named stages took: hand-over and reply."""
+        named_s: float = sum(getattr(self, f"{one.name}_s") for one in TOLD if one.within is None)
+        return max(0.0, self.total_s - named_s)
 
 
 @dataclass(frozen=True, slots=True)
