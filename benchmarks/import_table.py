@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import openvino as ov
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -30,7 +29,7 @@ from rootmodels.trace.errors import TraceError
 from rootmodels.trace.module import Traced, trace_module
 from rootmodels.trace.sources import make_module
 from rootserve.server.engines.openvino_convolution import FloatArithmetic
-from rootserve.server.engines.openvino_cpu import build_network
+from rootserve.server.engines.openvino_cpu import build_network, ov  # type: ignore[attr-defined]
 
 TORCHVISION = (
     "resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2", "vgg11_bn", "vgg16", "alexnet",
