@@ -137,8 +137,6 @@ class Model:
     workers: Mapping[str, WorkerState]
     served: bool = False
     """Whether it was asked for."""
-    generation: int = 0
-    """Rises with each card that is served."""
     next: ModelCard | None = None
     """What is to take the place of ``card`` as soon as every worker that is ready has it behind."""
     retiring: bool = False

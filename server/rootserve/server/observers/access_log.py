@@ -44,7 +44,6 @@ class AccessLog(Observer):
             "model": request.model,
             "rows": request.rows,
             "priority": request.priority,
-            "attempts": request.attempts,
             **_timeline_fields(timeline),
         }
         _log.log(

@@ -142,7 +142,6 @@ class WorkerPool:
             self.reconcile()
             await self._staged
             model.card, model.served = card, True
-            model.generation += 1
         finally:
             model.next = self._staged = None
             self.reconcile()
