@@ -1,8 +1,13 @@
-"""Files that the commands write, with errors that say what was expected."""
+"""Files that the commands write and read, with errors that say what was expected."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 from rootserve.client.errors import InputError
+
+T = TypeVar("T")
 
 _EXPECTED = "expected a file in a folder that exists"
 
@@ -33,3 +38,19 @@ def write_text(text: str, path: Path) -> None:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}); {_EXPECTED}") from None
+
+
+def read_document(path: Path, from_json: Callable[[Any], T], expected: str) -> T:
+    """What ``from_json`` makes of the JSON at ``path``; ``expected`` says what should be there.
+
+    Raises:
+        InputError: The file cannot be read, is no JSON, or ``from_json`` refuses it.
+    """
+    try:
+        return from_json(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); {expected}") from None
+    except ValueError:
+        raise InputError(f"{path}: is no JSON; {expected}") from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None

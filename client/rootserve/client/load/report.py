@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 import msgspec
 
 from rootserve.client.errors import InputError
-from rootserve.client.files import write_text
+from rootserve.client.files import read_document, write_text
 from rootserve.client.load.statistics import Ratio
 
 SCHEMA = "rootserve.load/1"
@@ -248,14 +248,7 @@ def read_report(path: Path) -> Report:
     Raises:
         InputError: The file cannot be read, or is no report of a schema known here.
     """
-    try:
-        return Report.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); {_EXPECTED}") from None
-    except ValueError:
-        raise InputError(f"{path}: is no JSON; {_EXPECTED}") from None
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+    return read_document(path, Report.from_json, _EXPECTED)
 
 
 def write_report(report: Report, path: Path) -> None:
