@@ -1,8 +1,9 @@
 """How long the scheduler takes to decide about a family: ``python -m benchmarks.decision_time``.
 
-So many requests wait all the time: whenever a batch goes, as many are offered as it took, with deadlines and
-floors that are drawn; workers take exactly as long as is expected. Each ``offer`` and each ``poll`` is timed on its
-own, in the processor's time of this thread, so that what others do on the machine is no part of it.
+So many requests wait all the time: whenever a batch goes, as many are offered as it took, with deadlines
+and floors that are drawn; workers take exactly as long as is expected. Each ``offer`` and each ``poll`` is
+timed on its own, in the processor's time of this thread, so that what others do on the machine is no part of
+it.
 """
 
 from __future__ import annotations
@@ -47,7 +48,12 @@ def served(variants: int, workers: int, explain: bool) -> Scheduler:
 
 
 def measure(
-    waiting: int, variants: int, workers: int, decisions: int, floors: Sequence[float], explain: bool
+    waiting: int,
+    variants: int,
+    workers: int,
+    decisions: int,
+    floors: Sequence[float],
+    explain: bool,
 ) -> dict[str, list[float]]:
     """Microseconds that each offer that was taken, each that was refused, and each poll took."""
     rng = random.Random(1)
