@@ -17,6 +17,8 @@ class TrainingData:
     train: LabelledImages
     test: LabelledImages
     classes: tuple[str, ...] = CIFAR10_CLASSES
+    tested_on: str = "CIFAR-10, test"
+    """What the test set is called."""
 
 
 def read_training_data(path: Path, image_size: int) -> TrainingData:
@@ -27,7 +29,9 @@ def read_training_data(path: Path, image_size: int) -> TrainingData:
     """
     test = read_test_data(path, image_size)
     if is_image_folder(path):
-        return TrainingData(read_image_folder(path, "train", image_size), test, class_folders(path))
+        name = f"{path.resolve().name}, val"
+        train = read_image_folder(path, "train", image_size)
+        return TrainingData(train, test, class_folders(path), name if name.isprintable() else "val")
     return TrainingData(read_cifar10(path, "train"), test)
 
 
