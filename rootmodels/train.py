@@ -21,6 +21,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from rootmodels import cifar10_facts as cifar10
 from rootmodels.cifar10 import LabelledImages
+from rootmodels.model_file import open_weights
 from rootmodels.teacher import load_teachers
 from rootmodels.train_data import read_training_data
 from rootmodels.train_fleet import Fleet
@@ -114,7 +115,7 @@ def _filling(
 def _publish(trained: Sequence[Path], path: Path, progress: Progress) -> None:
     """Write the first of the ``trained`` weights to ``path``, with the accuracies of all."""
     model, info = load_weights(trained[0])
-    accuracies = {str(other.seed): other.accuracy or 0.0 for other in map(read_info, trained)}
+    accuracies = {str(other.seed): other.accuracy or 0.0 for _, other in map(open_weights, trained)}
     save_weights(path, model, replace(info, seed_accuracies=accuracies))
     told = ", ".join(f"{value:.4f} (seed {seed})" for seed, value in accuracies.items())
     say(progress, f"{info.variant}: accuracy {told} -> {path}")
