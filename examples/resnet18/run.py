@@ -109,8 +109,8 @@ def make(out: Path, size: Size) -> None:
     run(
         out,
         f"python -m rootmodels.train {' '.join(variants)} --weights untrained --data data --out weights "
-        f"--work work --precision fp32 --recipe taught --teacher weights/{NAME}.safetensors --epochs {size.more} "
-        f"--set {numbers} muon_lr=0.02 vector_lr=0.02 averaging=0",
+        f"--work work --precision fp32 --recipe taught --teacher weights/{NAME}.safetensors "
+        f"--epochs {size.more} --set {numbers} muon_lr=0.02 vector_lr=0.02 averaging=0",
     )
     run(out, "python -m rootmodels verify --weights weights --data data")
     run(out, "python -m rootserve.server.calibrate --weights weights --data data")
