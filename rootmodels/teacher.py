@@ -23,6 +23,7 @@ from torch.nn import functional
 from rootmodels import cifar10_facts as cifar10
 from rootmodels.family import unnamed
 from rootmodels.model_file import open_weights
+from rootmodels.train_data import check_classes
 from rootmodels.weights import load_weights
 from rootmodels.weights_info import WeightsError, class_names, publish
 
@@ -163,24 +164,11 @@ def load_teachers(paths: Sequence[Path], classes: Sequence[str]) -> tuple[nn.Mod
         else:
             network, about = load_teacher(path)
             names, accuracy = unnamed(about.classes), about.accuracy
-        _check_classes(path, names, classes)
+        check_classes(path, names, "the data", classes)
         networks.append(network)
         words.append(f"{path.stem}, {accuracy:.4f}")
     teacher = networks[0] if len(networks) == 1 else Teachers(networks)
     return teacher.eval(), "; ".join(words)
-
-
-def _check_classes(path: Path, names: Sequence[str], classes: Sequence[str]) -> None:
-    if len(names) != len(classes):
-        raise WeightsError(f"{path} tells {len(names)} classes apart, expected {len(classes)}")
-    if tuple(names) == unnamed(len(names)):
-        return
-    for number, (name, expected) in enumerate(zip(names, classes, strict=True)):
-        if name != expected:
-            raise WeightsError(
-                f"{path}: class {number} is {name!r}, in the data it is {expected!r}; expected a teacher "
-                "of the same classes in the same order"
-            )
 
 
 def _holds_network(path: Path) -> bool:

@@ -11,7 +11,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from rootmodels.cifar10 import LabelledImages
 from rootmodels.network import Network
-from rootmodels.train_batches import Batch, scaled
+from rootmodels.train_batches import Batch, fitted
 from rootmodels.train_optimizers import Muon, Nesterov
 from rootmodels.train_recipe import RECIPE_SIDE, Recipe
 
@@ -161,7 +161,5 @@ def accuracy(
     for start in range(0, len(data), rows):
         images = torch.from_numpy(data.images[start : start + rows]).to(device)
         labels = torch.from_numpy(data.labels[start : start + rows]).to(device)
-        if side != images.shape[2]:
-            images = scaled(images, side)
-        correct += int((model(images).argmax(1) == labels).sum())
+        correct += int((model(fitted(images, side)).argmax(1) == labels).sum())
     return correct / len(data)

@@ -318,7 +318,8 @@ def test_variants_short_of_the_paper_come_worst_first(tmp_path: Path) -> None:
         (["nin-orig", "--data", "nowhere"], "nowhere: no such file or folder"),
         (
             ["nin-orig", "--data", "x", "--init", "tests", "--out", "tests/../tests"],
-            "nin-orig would start from tests/nin-orig.safetensors and overwrite it; expected another folder for --out",
+            "nin-orig would start from tests/nin-orig.safetensors and overwrite it; expected another "
+            "folder for --out",
         ),
     ],
 )
