@@ -121,7 +121,7 @@ async def serve(settings: Settings) -> NoReturn:
             start.
     """
     credentials, authorizer = _protection(settings)
-    models = find_models(settings.weights)
+    models = find_models(*settings.weights)
     models.select(settings.models)
     cuda_devices = 0 if settings.device == "cpu" else cuda_device_count()
     specs = worker_specs(settings, models, cuda_devices)

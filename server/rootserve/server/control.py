@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from rootmodels.model_content import is_model_name
@@ -18,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 class ModelControl:
-    """Carries out one load or unload after the other. Weights come from one folder only.
+    """Carries out one load or unload after the other. Weights come from the folders ``weights`` only.
 
     With ``untrained``, models without a weights file are loaded as well, with random weights.
     """
@@ -29,7 +30,7 @@ class ModelControl:
         pool: WorkerPool,
         dispatcher: Dispatcher,
         observer: Observer,
-        weights: Path,
+        weights: Sequence[Path],
         *,
         untrained: bool = False,
     ) -> None:
@@ -42,9 +43,9 @@ class ModelControl:
         self._one_at_a_time = asyncio.Lock()
 
     async def load(self, name: str, caller: str = "") -> None:
-        """Serve ``name`` with the weights that the folder has now; requests go on meanwhile.
+        """Serve ``name`` with the weights that its folder has now; requests go on meanwhile.
 
-        A model whose file came into the folder since the start is known from then on. ``caller`` is for the
+        A model whose file came into a folder since the start is known from then on. ``caller`` is for the
         log.
 
         Raises:
@@ -56,7 +57,7 @@ class ModelControl:
                 raise self._unknown(name)
             fields = {"model": name, "caller": caller}
             try:
-                card = await asyncio.to_thread(read_card, name, self._weights)
+                card = await asyncio.to_thread(read_card, name, *self._weights)
                 model = known or self._models.add(card)
                 self._check_trained(model, card)
                 if model.served:
@@ -79,8 +80,9 @@ class ModelControl:
         """
         allowed = model.may_be_untrained or self._untrained
         if card.weights is None and (not allowed or (model.served and model.card.weights)):
+            paths = " or ".join(str(weights_path(card.name, folder)) for folder in self._weights)
             raise LoadError(
-                f"{weights_path(card.name, self._weights)} does not exist; models without trained "
+                f"{paths} does not exist; models without trained "
                 "weights are loaded if they were named in --models and had none at the start, or with "
                 "--untrained any"
             )
@@ -110,14 +112,16 @@ class ModelControl:
         return model
 
     def _has_file(self, name: str) -> bool:
-        """Whether a file of that name came into the folder since the start."""
-        return is_model_name(name) and weights_path(name, self._weights).is_file()
+        """Whether a file of that name came into a folder since the start."""
+        paths = [weights_path(name, folder) for folder in self._weights]
+        return is_model_name(name) and any(path.is_file() for path in paths)
 
     def _unknown(self, name: str) -> RefusalError:
         known = ", ".join(model.card.name for model in self._models)
+        places = " or ".join(map(str, self._weights))
         return RefusalError(
             Reason.UNKNOWN_MODEL,
-            f"no model is called {name!r}, and {self._weights} has no file of it; known: {known}",
+            f"no model is called {name!r}, and {places} has no file of it; known: {known}",
         )
 
 

@@ -6,7 +6,7 @@ Nothing here is kept twice: a model's state is read off its desired card and wha
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
@@ -285,15 +285,34 @@ class Models:
             )
 
 
-def find_models(weights: Path) -> Models:
-    """Every variant of the table with the weights that ``weights`` has for it, and every model file there.
+def find_models(*folders: Path) -> Models:
+    """Every variant of the table with the weights that ``folders`` have for it, and every model file there.
 
     Raises:
-        WeightsError: if a file there is no weights file, or one of another variant.
+        WeightsError: if a file there is no weights file, or one of another variant; if two folders have files
+            of one name, or one of several is not there.
         FamilyError: if an installed family cannot be used.
     """
-    files = [read_card(name, weights) for name in model_names(weights)]
-    return Models([*(read_card(name, weights) for name in VARIANTS), *sorted(files, key=_order)])
+    for folder in folders:
+        if len(folders) > 1 and not folder.is_dir():
+            raise WeightsError(f"{folder} is no folder; expected one with weights or model files")
+    names = dict.fromkeys(name for folder in folders for name in model_names(folder))
+    files = [read_card(name, *folders) for name in names]
+    return Models([*(read_card(name, *folders) for name in VARIANTS), *sorted(files, key=_order)])
+
+
+def find_file(name: str, folders: Sequence[Path]) -> Path | None:
+    """The file of the model called ``name`` in one of ``folders``; None if there is none.
+
+    Raises:
+        WeightsError: if several have one: which is meant, nobody said.
+    """
+    paths = [weights_path(name, folder) for folder in folders]
+    found = [path for path in paths if path.is_file()]
+    if len(found) > 1:
+        places = " and in ".join(map(str, found))
+        raise WeightsError(f"{name} is in {places}; expected it in one folder")
+    return found[0] if found else None
 
 
 def _order(card: ModelCard) -> tuple[object, ...]:
@@ -302,15 +321,17 @@ def _order(card: ModelCard) -> tuple[object, ...]:
     return variant.family, get_args(Topology).index(variant.topology), variant.degree, card.name
 
 
-def read_card(name: str, weights: Path) -> ModelCard:
-    """The card of the model called ``name``, with what the folder ``weights`` has of it.
+def read_card(name: str, *folders: Path) -> ModelCard:
+    """The card of the model called ``name``, with what ``folders`` have of it.
 
     Raises:
         WeightsError: as :func:`find_models`, or if ``name`` is no variant's and there is no such file.
     """
-    path = weights_path(name, weights)
-    if name in VARIANTS and not path.is_file():
-        return _card(VARIANTS[name])
+    path = find_file(name, folders)
+    if path is None:
+        if name in VARIANTS:
+            return _card(VARIANTS[name])
+        path = weights_path(name, folders[0])
     # The hash first: a file that is replaced in between is not the one that workers are told to load.
     sha256 = file_sha256(path)
     variant, info = open_weights(path)

@@ -11,11 +11,13 @@ from rootserve.server.models import (
     State,
     WorkerState,
     find_models,
+    read_card,
 )
 from rootserve.server.options import read_settings
 from rootserve.server.specs import StartError, scheduler_limits, worker_specs
 from rootserve.server.wire.listening import server_options
 from tests.support.held import hold
+from tests.support.model_files import model_of, write_small
 
 
 @pytest.fixture
@@ -102,6 +104,37 @@ def test_weights_under_another_name_are_refused(tmp_path: Path) -> None:
     shutil.copy(weights_path("nin-root-16"), tmp_path / "nin-orig.safetensors")
     with pytest.raises(WeightsError, match=r"nin-orig\.safetensors holds weights of nin-root-16"):
         find_models(tmp_path)
+
+
+def test_models_of_several_folders_are_served_side_by_side(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    write_small(second, model_of("my-net"))
+    shutil.copy(weights_path("nin-root-16"), first)
+    made = find_models(first, second)
+    made.select([])
+    assert [model.card.name for model in made.served()] == ["nin-root-16", "my-net"]
+    assert read_card("my-net", first, second).weights == weights_path("my-net", second)
+    assert read_card("nin-orig", first, second).weights is None
+
+
+@pytest.mark.parametrize("name", ["my-net", "nin-root-16"])
+def test_a_model_in_two_folders_is_refused_with_both(name: str, tmp_path: Path) -> None:
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:
+        write_small(folder, model_of("my-net"))
+        if name != "my-net":
+            weights_path("my-net", folder).unlink()
+            shutil.copy(weights_path(name), folder)
+    places = " and in ".join(str(weights_path(name, folder)) for folder in folders)
+    with pytest.raises(WeightsError) as caught:
+        find_models(*folders)
+    assert str(caught.value) == f"{name} is in {places}; expected it in one folder"
+
+
+def test_a_folder_that_is_not_there_is_refused_beside_one_that_is(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="gone is no folder; expected one with weights"):
+        find_models(PRETRAINED_DIR, tmp_path / "gone")
 
 
 def test_an_unknown_model_is_refused_with_the_known_ones() -> None:
