@@ -106,11 +106,18 @@ def health(
 
 @app.command()
 @connecting
-def models(as_json: AsJson = False, *, connection: Connection) -> None:
+def models(
+    weights: Annotated[
+        bool, typer.Option("--weights", help="Tell which weights of each are live.")
+    ] = False,
+    as_json: AsJson = False,
+    *,
+    connection: Connection,
+) -> None:
     """List all models: cost, accuracy, engine and state."""
     from rootserve.client.commands.models import run  # noqa: PLC0415 - see the module's text
 
-    run(connection, as_json=as_json)
+    run(connection, weights=weights, as_json=as_json)
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from rootmodels.model_content import is_model_name
@@ -58,6 +59,7 @@ class ModelControl:
             try:
                 card = await asyncio.to_thread(read_card, name, self._weights)
                 model = known or self._models.add(card)
+                card = replace(card, generation=model.card.generation + 1)
                 self._check_trained(model, card)
                 if model.served:
                     _check_same_shape(model.card, card)
@@ -68,8 +70,7 @@ class ModelControl:
                 _log.warning("%s", text, extra=fields)
                 raise RefusalError(Reason.LOAD_FAILED, text) from error
             self._observer.model_loaded(name, "ok")
-            weights = f"weights {card.weights_sha256[:12]}" if card.weights else "untrained"
-            _log.info("model %s was loaded, %s", name, weights, extra=fields)
+            _tell_live(card, caller)
 
     def _check_trained(self, model: Model, card: ModelCard) -> None:
         """Refuse to serve random weights where nobody asked for any.
@@ -119,6 +120,18 @@ class ModelControl:
             Reason.UNKNOWN_MODEL,
             f"no model is called {name!r}, and {self._weights} has no file of it; known: {known}",
         )
+
+
+def _tell_live(card: ModelCard, caller: str) -> None:
+    weights = f"weights {card.weights_id}" if card.weights else "untrained"
+    fields = {
+        "model": card.name,
+        "version": card.version,
+        "weights": card.weights_id,
+        "generation": card.generation,
+        "caller": caller,
+    }
+    _log.info("model %s was loaded, %s", card.name, weights, extra=fields)
 
 
 def _check_same_shape(served: ModelCard, new: ModelCard) -> None:

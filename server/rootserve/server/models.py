@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +28,10 @@ from rootmodels.weights_info import (
 )
 
 VERSION = "1"
-"""The one version of every model; perf_analyzer wants a bare integer."""
+"""The version of weights that are in no folder of versions; perf_analyzer wants a bare integer."""
+
+WEIGHTS_ID_DIGITS = 12
+"""Of a SHA-256, in answers, metrics and log lines."""
 
 INPUT_NAME = "images"
 ENCODED_NAME = "encoded"
@@ -56,6 +59,14 @@ class ModelCard:
     info: WeightsInfo | None
     weights_sha256: str = ""
     """Of the weights file; "" for an untrained one."""
+    version: str = VERSION
+    generation: int = 0
+    """How often the model had been loaded, this time included; 0 if it never was."""
+
+    @property
+    def weights_id(self) -> str:
+        """The first digits of the weights' SHA-256, by which they are told apart; "" for an untrained one."""
+        return self.weights_sha256[:WEIGHTS_ID_DIGITS]
 
     @property
     def accuracy(self) -> float | None:
@@ -100,6 +111,12 @@ class Held(NamedTuple):
     card: ModelCard
     engine: str
     precision: str
+
+    @property
+    def told(self) -> tuple[str, str, str, str, int]:
+        """What answers tell of it, in the order of :class:`rootserve.server.pending.Report`."""
+        card = self.card
+        return self.engine, self.precision, card.version, card.weights_id, card.generation
 
 
 @dataclass(slots=True)
@@ -277,6 +294,7 @@ class Models:
                 known = ", ".join(self._models)
                 raise ModelSelectionError(f"models: {name!r} is not one of {known}")
             model = self._models[name]
+            model.card = replace(model.card, generation=1)
             model.served = True
             model.may_be_untrained = model.card.info is None
         if not chosen:

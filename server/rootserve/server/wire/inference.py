@@ -11,7 +11,6 @@ from tritonclient.grpc import service_pb2 as oip
 
 from rootserve.server.control import ModelControl
 from rootserve.server.core.scheduler import Limits
-from rootserve.server.models import VERSION
 from rootserve.server.observers.statistics import Statistics
 from rootserve.server.refusals import Reason, RefusalError
 from rootserve.server.wire import describe
@@ -69,8 +68,13 @@ class InferenceService(InferService):
     ) -> oip.ModelReadyResponse:
         """Whether one model is ready; an unknown one, or a version of it, is not."""
         model = self._models.get(request.name)
-        ready = model is not None and model.is_ready and request.version in ("", VERSION)
-        return oip.ModelReadyResponse(ready=ready and not self._models.draining)
+        ready = (
+            model is not None
+            and model.is_ready
+            and request.version in ("", model.card.version)
+            and not self._models.draining
+        )
+        return oip.ModelReadyResponse(ready=ready)
 
     async def ServerMetadata(  # noqa: N802
         self, request: oip.ServerMetadataRequest, context: Context
