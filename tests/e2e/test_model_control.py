@@ -317,9 +317,11 @@ def test_what_cannot_be_asked_is_refused(server: ServerProcess) -> None:
         load(server, "nin-root-3")
     assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
     with pytest.raises(grpc.RpcError) as parameters:
-        load(server, config=True)
+        load(server, warm=True)
     assert parameters.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "parameters config came, expected none" in parameters.value.details()
+    assert (
+        "parameters warm came, expected at most config and rollback" in parameters.value.details()
+    )
 
 
 def test_it_is_off_unless_asked_for() -> None:

@@ -16,6 +16,7 @@ import typer
 
 from rootserve.client.arguments import AsJson, ModelPatterns, ServedModel
 from rootserve.client.cli_analyze import app as analyze_app
+from rootserve.client.cli_control import CONTROL_COMMANDS
 from rootserve.client.commands.load_arguments import EXAMPLES, load
 from rootserve.client.connecting import connecting
 from rootserve.client.credentials import Connection
@@ -118,6 +119,10 @@ def models(
     from rootserve.client.commands.models import run  # noqa: PLC0415 - see the module's text
 
     run(connection, weights=weights, as_json=as_json)
+
+
+for _name, _command in CONTROL_COMMANDS.items():
+    app.command(name=_name)(connecting(_command))
 
 
 @app.command()

@@ -12,16 +12,13 @@ import math
 import os
 import signal
 import socket
-import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, NoReturn
 
 import grpc
 from tritonclient.grpc import service_pb2_grpc
 
-from rootserve.pictures import DataError
 from rootserve.server import logs, version
-from rootserve.server.analysis.datasets import Dataset, find_datasets
 from rootserve.server.analysis.helper import Helper
 from rootserve.server.analysis.jobs import Analyses, AnalysisLimits
 from rootserve.server.background import background
@@ -31,7 +28,7 @@ from rootserve.server.dispatcher import Dispatcher
 from rootserve.server.engines.registry import preferred_engines
 from rootserve.server.health import Health
 from rootserve.server.machine import cpu_count, cuda_device_count
-from rootserve.server.models import Models, find_models
+from rootserve.server.models import Models
 from rootserve.server.monitoring import Monitoring
 from rootserve.server.observers.access_log import AccessLog
 from rootserve.server.observers.events import Observers
@@ -39,12 +36,10 @@ from rootserve.server.observers.metrics_endpoint import MetricsEndpoint
 from rootserve.server.observers.refusal_log import RefusalLog
 from rootserve.server.observers.statistics import Statistics
 from rootserve.server.observers.traces import Traces, TracesError, current_trace_id
-from rootserve.server.security.authorize import Authorizer
-from rootserve.server.security.exposure import exposure_warning
-from rootserve.server.security.tls import server_credentials
-from rootserve.server.security.tokens import TokenStore
+from rootserve.server.repository import Repository
 from rootserve.server.settings import Settings
 from rootserve.server.specs import StartError, scheduler_limits, worker_specs
+from rootserve.server.starting import open_datasets, open_models, open_protection
 from rootserve.server.streams import announce, flush_streams
 from rootserve.server.wire import services
 from rootserve.server.wire.analysis import AnalysisService, ServingDefaults
@@ -68,18 +63,6 @@ def _serving_defaults(spec: WorkerSpec) -> ServingDefaults:
     return ServingDefaults(engine, precision, spec.max_batch_rows)
 
 
-def _find_datasets(settings: Settings) -> dict[str, Dataset]:
-    """The data sets that ``settings`` name.
-
-    Raises:
-        StartError: if one of them cannot be read.
-    """
-    try:
-        return find_datasets(settings.dataset_paths(), settings.max_image_megapixels * 1_000_000)
-    except DataError as error:
-        raise StartError(f"datasets: {error}") from error
-
-
 def _analyses(settings: Settings, pool: WorkerPool, observer: Observers) -> Analyses:
     """Analyses with one process per device, which stands still while the workers there compute.
 
@@ -100,6 +83,7 @@ def _analyses(settings: Settings, pool: WorkerPool, observer: Observers) -> Anal
 def _control(
     settings: Settings,
     models: Models,
+    repository: Repository,
     pool: WorkerPool,
     dispatcher: Dispatcher,
     observer: Observers,
@@ -108,7 +92,7 @@ def _control(
     if settings.model_control != "explicit":
         return None
     untrained = settings.untrained == "any"
-    return ModelControl(models, pool, dispatcher, observer, settings.weights, untrained=untrained)
+    return ModelControl(models, pool, dispatcher, observer, repository, untrained=untrained)
 
 
 async def serve(settings: Settings) -> NoReturn:
@@ -120,9 +104,8 @@ async def serve(settings: Settings) -> NoReturn:
         FamilyError, ModelSelectionError, SecurityError, StartError, WeightsError: if the service cannot
             start.
     """
-    credentials, authorizer = _protection(settings)
-    models = find_models(settings.weights)
-    models.select(settings.models)
+    credentials, authorizer = open_protection(settings)
+    repository, models = open_models(settings)
     cuda_devices = 0 if settings.device == "cpu" else cuda_device_count()
     specs = worker_specs(settings, models, cuda_devices)
 
@@ -155,7 +138,7 @@ async def serve(settings: Settings) -> NoReturn:
     checked: Any = CheckedServer(
         server, observer, guard, settings.max_message_mb * 2**20, authorizer
     )
-    control = _control(settings, models, pool, dispatcher, observer)
+    control = _control(settings, models, repository, pool, dispatcher, observer)
     inference = services.inference(
         settings, models, dispatcher, statistics, observer, control, guard, traces
     )
@@ -163,7 +146,7 @@ async def serve(settings: Settings) -> NoReturn:
     analysis_pb2_grpc.add_AnalysisServiceServicer_to_server(
         AnalysisService(
             models,
-            _find_datasets(settings),
+            open_datasets(settings),
             analyses,
             _serving_defaults(specs[0]),
         ),
@@ -253,26 +236,6 @@ async def _finish(
         await asyncio.wait_for(dispatcher.drain(), settings.drain_s)
     except TimeoutError:
         _log.warning("some requests were not finished within %g s", settings.drain_s)
-
-
-def _protection(settings: Settings) -> tuple[grpc.ServerCredentials | None, Authorizer | None]:
-    """TLS and tokens as asked for, and a word to the operator where they are missing."""
-    credentials = authorizer = None
-    if settings.tls_cert and settings.tls_key:
-        credentials = server_credentials(
-            settings.tls_cert, settings.tls_key, settings.tls_client_ca
-        )
-    if settings.token_file:
-        authorizer = Authorizer(TokenStore(settings.token_file, time.monotonic))
-    warning = exposure_warning(
-        settings.host,
-        has_tls=credentials is not None,
-        has_client_ca=settings.tls_client_ca is not None,
-        has_tokens=authorizer is not None,
-    )
-    if warning:
-        _log.warning("%s", warning)
-    return credentials, authorizer
 
 
 def _open_traces(settings: Settings) -> Traces | None:

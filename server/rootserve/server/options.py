@@ -178,6 +178,8 @@ def _metavar(key: str) -> str:
     }
     if key == "datasets":
         return "NAME=PATH,..."
+    if key == "versions":
+        return "NAME=N,..."
     if key == "cache":
         return "DIR"
     return names.get(Settings.model_fields[key].annotation, key.upper())

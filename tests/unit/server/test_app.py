@@ -10,9 +10,9 @@ from rootserve.server.models import (
     ModelSelectionError,
     State,
     WorkerState,
-    find_models,
 )
 from rootserve.server.options import read_settings
+from rootserve.server.repository import Repository
 from rootserve.server.specs import StartError, scheduler_limits, worker_specs
 from rootserve.server.wire.listening import server_options
 from tests.support.held import hold
@@ -20,7 +20,7 @@ from tests.support.held import hold
 
 @pytest.fixture
 def models() -> Models:
-    made = find_models(PRETRAINED_DIR)
+    made = Repository(PRETRAINED_DIR).find_models()
     made.select([])
     return made
 
@@ -101,12 +101,12 @@ def test_models_default_to_the_trained_ones(models: Models) -> None:
 def test_weights_under_another_name_are_refused(tmp_path: Path) -> None:
     shutil.copy(weights_path("nin-root-16"), tmp_path / "nin-orig.safetensors")
     with pytest.raises(WeightsError, match=r"nin-orig\.safetensors holds weights of nin-root-16"):
-        find_models(tmp_path)
+        Repository(tmp_path).find_models()
 
 
 def test_an_unknown_model_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ModelSelectionError, match="'nin-root-3' is not one of nin-orig"):
-        find_models(PRETRAINED_DIR).select(["nin-root-3"])
+        Repository(PRETRAINED_DIR).find_models().select(["nin-root-3"])
 
 
 def test_a_model_is_failed_only_when_no_worker_has_it(models: Models) -> None:

@@ -83,6 +83,7 @@ def model_config(model: Model, limits: Limits, tensors: Tensors) -> oip.ModelCon
         name=card.name,
         platform=platform,
         backend=backend,
+        version_policy=_version_policy(model),
         max_batch_size=limits.max_batch_rows,
         dynamic_batching=config_pb.ModelDynamicBatching(
             max_queue_delay_microseconds=round(limits.max_delay_s * 1e6),
@@ -119,6 +120,15 @@ def model_config(model: Model, limits: Limits, tensors: Tensors) -> oip.ModelCon
     for key, value in values.items():
         config.parameters[key].string_value = str(value)
     return oip.ModelConfigResponse(config=config)
+
+
+def _version_policy(model: Model) -> config_pb.ModelVersionPolicy:
+    policy = config_pb.ModelVersionPolicy()
+    if model.card.is_pinned:
+        policy.specific.versions.append(int(model.card.version))
+    else:
+        policy.latest.num_versions = 1
+    return policy
 
 
 def _platform(model: Model) -> tuple[str, str]:

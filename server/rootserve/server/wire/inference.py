@@ -17,6 +17,7 @@ from rootserve.server.wire import describe
 from rootserve.server.wire.callers import caller_of
 from rootserve.server.wire.find import find_model
 from rootserve.server.wire.infer import Inference, InferService
+from rootserve.server.wire.load_parameters import parse_load
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -126,15 +127,17 @@ class InferenceService(InferService):
     async def RepositoryModelLoad(  # noqa: N802
         self, request: oip.RepositoryModelLoadRequest, context: Context
     ) -> oip.RepositoryModelLoadResponse:
-        """Load a model, or swap in its weights as they are now in the weights folder."""
+        """Load a model, swap in weights as they are now in the weights folder, or go back to those before."""
         control = self._require_control()
-        if request.parameters:
-            names = ", ".join(sorted(request.parameters))
-            text = f"parameters {names} came, expected none: weights come from the folder only"
-            raise RefusalError(Reason.INVALID_REQUEST, text)
+        wish = parse_load(request)
+        name, caller = request.model_name, caller_of(context)
         # Once begun it is carried out, whether or not the caller waits for it.
         await asyncio.shield(
-            asyncio.ensure_future(control.load(request.model_name, caller_of(context)))
+            asyncio.ensure_future(
+                control.roll_back(name, caller)
+                if wish.rollback
+                else control.load(name, caller, wish.version)
+            )
         )
         return oip.RepositoryModelLoadResponse()
 
