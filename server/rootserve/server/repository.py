@@ -86,9 +86,8 @@ class Repository:
         if not there:
             if name in VARIANTS:
                 return _card(VARIANTS[name])
-            raise WeightsError(
-                f"{weights_path(name, self.weights)} cannot be read: {os.strerror(errno.ENOENT)}"
-            )
+            path = weights_path(name, self.weights)
+            raise WeightsError(f"{path} cannot be read: {os.strerror(errno.ENOENT)}")
         chosen = wanted or max(there)
         path = there[chosen]
         # The hash first: a file that is replaced in between is not the one that workers are told to load.

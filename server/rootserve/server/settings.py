@@ -342,7 +342,7 @@ class Settings(BaseModel):
     def _name_versions(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for part in value:
             if not re.fullmatch(r"[^=]+=[1-9]\d{0,8}", part):
-                raise ValueError(f"{part!r} is not NAME=N, with N from 1 on")
+                raise ValueError(f"expected NAME=N with N from 1 on, not {part!r}")
         return value
 
     def pinned_versions(self) -> dict[str, int]:
