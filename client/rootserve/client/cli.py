@@ -304,6 +304,12 @@ def data(
 @app.command()
 @connecting
 def top(
+    servers: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[HOST:PORT...]", help="Watch these servers together [default: --server]."
+        ),
+    ] = None,
     metrics: Annotated[
         str | None,
         typer.Option(
@@ -321,14 +327,14 @@ def top(
     *,
     connection: Connection,
 ) -> None:
-    """Watch a server: rate, latency, batches and queue of each model, and the workers.
+    """Watch a server, or several: rate, latency, batches and queue of each model, and the workers.
 
     The figures are those of its metrics; p50 and p99 are estimates from histogram buckets. Ctrl-C
     ends it.
     """
     from rootserve.client.commands.top import TopOptions, run  # noqa: PLC0415 - see the module's text
 
-    run(connection, TopOptions(metrics, interval, once, as_json))
+    run(connection, TopOptions(metrics, interval, once, as_json), servers or ())
 
 
 def main() -> None:
