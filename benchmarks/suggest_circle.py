@@ -2,13 +2,13 @@
 
     python -m benchmarks.suggest_circle --data DIR --out DIR
 
-From trained weights (nin-orig), conv2a and conv3a are put into 4, 8 and 16 groups: those that the covariance
-suggests, contiguous ones, and random ones. Each network's accuracy on the test set is measured before any
-training, and after --epochs passes over the first --train-images of the training set, learning from nin-orig
-alone. All get the same treatment: weights fitted in closed form, the same images in the same order for the
-same seed. "plain" are contiguous groups whose weights are left as they are, as `python -m rootmodels root` writes
-them. With another seed, training sees other crops in another order, and random groups are others; before training,
-the other networks are the same for all seeds.
+From trained weights (nin-orig), conv2a and conv3a are put into 4, 8 and 16 groups: those that the
+covariance suggests, contiguous ones, and random ones. Each network's accuracy on the test set is measured
+before any training, and after --epochs passes over the first --train-images of the training set, learning
+from nin-orig alone. All get the same treatment: weights fitted in closed form, the same images in the same
+order for the same seed. "plain" are contiguous groups whose weights are left as they are, as `python -m
+rootmodels root` writes them. With another seed, training sees other crops in another order, and random
+groups are others; before training, the other networks are the same for all seeds.
 
 What was measured lies in --out after each network: the same command goes on from there.
 """
@@ -31,7 +31,14 @@ from torch import Tensor
 
 from rootmodels.cifar10 import LabelledImages, read_cifar10
 from rootmodels.model_file import write_trained
-from rootmodels.suggest.grouping import Grouping, energy_kept, random_grouping, sizes_of
+from rootmodels.suggest.grouping import (
+    Grouping,
+    contiguous,
+    energy_kept,
+    random_grouping,
+    sizes_of,
+    suggest_groups,
+)
 from rootmodels.suggest.source import read_source
 from rootmodels.suggest.study import Study, study
 from rootmodels.train import keep_freed_memory
@@ -66,7 +73,11 @@ class Circle:
             return random_grouping(sizes_of(pieces), degree, seed)
         path = self.out / f"groups-{degree}.json"
         if not path.exists():
-            found = self.study.groupings(degree)
+            sizes = sizes_of(pieces)
+            found = {
+                "suggested": suggest_groups(pieces, degree),
+                "contiguous": {name: contiguous(size, degree) for name, size in sizes.items()},
+            }
             content = {
                 name: {space: labels.tolist() for space, labels in grouping.items()}
                 for name, grouping in found.items()
@@ -75,9 +86,7 @@ class Circle:
         content = json.loads(path.read_text())[{"plain": "contiguous"}.get(way, way)]
         return {space: np.array(labels) for space, labels in content.items()}
 
-    def measure(
-        self, degree: int, way: str, seed: int, before: float | None
-    ) -> dict[str, Any]:
+    def measure(self, degree: int, way: str, seed: int, before: float | None) -> dict[str, Any]:
         """Make the network, measure it unless that was ``before``, fine-tune it, and measure it again."""
         began = time.monotonic()
         grouping = self.grouping(degree, way, seed)

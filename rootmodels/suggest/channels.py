@@ -1,11 +1,11 @@
 """In which order a network's channels can be: whose order is free, and what has to follow it. No torch.
 
-The order of the filters of a convolution means nothing: if they come in another one, and whoever takes their
-responses takes its weights in that order too, the network computes the same. Layers whose channels can only
-be reordered together are one *space*: a pooling and what it pools, both sides of an addition, a depthwise
-convolution and its input. What lies between two spaces as a concatenation or a flattening follows from both.
-Some orders are fixed: that of the images, of the logits, and of what is cut, shuffled or taken by a convolution
-in groups.
+The order of the filters of a convolution means nothing: if they come in another one, and whoever takes
+their responses takes its weights in that order too, the network computes the same. Layers whose channels
+can only be reordered together are one *space*: a pooling and what it pools, both sides of an addition, a
+depthwise convolution and its input. What lies between two spaces as a concatenation or a flattening follows
+from both. Some orders are fixed: that of the images, of the logits, and of what is cut, shuffled or taken
+by a convolution in groups.
 """
 
 from __future__ import annotations

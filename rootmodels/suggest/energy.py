@@ -1,16 +1,16 @@
 """How much of a convolution's response is left when it is in groups, from the covariance of what it takes.
 
-A filter's response is ``y = w . x + b``, where ``x`` are the values under its kernel: ``C k k`` of them, channel
-by channel. With ``S`` the covariance of ``x``, its variance is ``w S w'``. In groups, it sees the channels of its
-own group ``g`` alone. The best that it can do with them, in the mean of squares, are the weights of a least
-squares fit, in closed form
+A filter's response is ``y = w . x + b``, where ``x`` are the values under its kernel: ``C k k`` of them,
+channel by channel. With ``S`` the covariance of ``x``, its variance is ``w S w'``. In groups, it sees the
+channels of its own group ``g`` alone. The best that it can do with them, in the mean of squares, are the
+weights of a least squares fit, in closed form
 
     v = (w S)_g  S_gg^-1
 
-and the variance of its response that they explain is ``v S_gg v' = (w S)_g S_gg^-1 (w S)_g'``. The *energy kept*
-is the sum of that over all filters, over the sum of their variances: 0 to 1, and 1 where no filter needs
-another group. More channels in view never explain less. Leaving weights out without a fit keeps
-``1 - w_d S_dd w_d' / w S w'`` (``d``: the channels dropped), which is never more, and may be below 0.
+and the variance of its response that they explain is ``v S_gg v' = (w S)_g S_gg^-1 (w S)_g'``. The *energy
+kept* is the sum of that over all filters, over the sum of their variances: 0 to 1, and 1 where no filter
+needs another group. More channels in view never explain less. Leaving weights out without a fit keeps ``1 -
+w_d S_dd w_d' / w S w'`` (``d``: the channels dropped), which is never more, and may be below 0.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RIDGE = 1e-5
 """Added to the variances, as a share of their mean: channels that say the same would make a fit arbitrary."""
 
 
-_LEAST_LEFT = 1e-3
+_LEAST_LEFT = 0.01
 """Of a filter's variance: with less, its responses are not made to vary as before."""
 
 
@@ -77,10 +77,11 @@ class Energy:
         values = self._values(channels)
         inverse = self._inverse(values)
         cross = self._cross[:, values]
-        return np.clip(((cross @ inverse) * cross).sum(1), 0.0, self.variances)
+        result: Array = np.clip(((cross @ inverse) * cross).sum(1), 0.0, self.variances)
+        return result
 
     def view(self, channels: Sequence[int] | Labels, filters: Labels) -> View:
-        """As :meth:`explained`, with what each further and each missing channel would change for ``filters``."""
+        """What ``channels`` give, and what one more or one less would change for ``filters``."""
         values = self._values(channels)
         inverse = self._inverse(values)
         cross = self._cross[:, values]
@@ -105,7 +106,7 @@ class Energy:
         return View(explained, added, removed)
 
     def kept(self, taken: Labels, made: Labels) -> float:
-        """The energy kept by groups: input channels have the labels ``taken`` [in], filters ``made`` [out]."""
+        """The energy kept by groups: channels have the labels ``taken`` [in], filters ``made`` [out]."""
         found = 0.0
         for group in range(int(taken.max()) + 1):
             found += float(self.explained(np.flatnonzero(taken == group))[made == group].sum())
@@ -134,7 +135,8 @@ class Energy:
         # What the other channels gave, as far as these can tell it: next to nothing is a fit of nothing.
         missing = flat[:, others] @ self._covariance[np.ix_(others, values)]
         result = flat[:, values] + missing @ self._inverse(values)
-        return result.reshape(len(filters), len(channels), self.window)
+        shaped: Array = result.reshape(len(filters), len(channels), self.window)
+        return shaped
 
     def scale(
         self, weight: Array, part: Array, channels: Sequence[int] | Labels, filters: Labels
@@ -160,7 +162,8 @@ class Energy:
         """[out, in]: the variance of what each input channel alone gives to each filter's response."""
         blocks = self._diagonal_blocks(np.arange(self.channels))
         weight = self._weight.reshape(self.filters, self.channels, self.window)
-        return np.einsum("ocp,cpq,ocq->oc", weight, blocks, weight, optimize=True)
+        result: Array = np.einsum("ocp,cpq,ocq->oc", weight, blocks, weight, optimize=True)
+        return result
 
     def _values(self, channels: Sequence[int] | Labels) -> Labels:
         starts = np.asarray(channels, np.intp)[:, None] * self.window
@@ -169,8 +172,7 @@ class Energy:
     def _inverse(self, values: Labels) -> Array:
         own = self._covariance[np.ix_(values, values)]
         own[np.diag_indices_from(own)] += self._ridge
-        inverse: Array = np.linalg.inv(own)
-        return inverse
+        return np.linalg.inv(own).astype(np.float64, copy=False)
 
     def _diagonal_blocks(self, channels: Labels) -> Array:
         places = channels[:, None] * self.window + np.arange(self.window)

@@ -2,10 +2,10 @@
 
 First a spectral co-clustering (Dhillon, "Co-clustering documents and words using bipartite spectral graph
 partitioning", 2001): channels and filters are the two sides of a graph whose edges are the energies between
-them, and the leading eigenvectors of its normalised adjacency place those near one another that
-have much to do with each other. Groups of equal size are filled around centres there. Then two channels of
-different groups change places wherever that keeps more, until no such pair is found: from there on the energy
-never falls. The contiguous groups are a start as well, so what comes out is never worse than they.
+them, and the leading eigenvectors of its normalised adjacency place those near one another that have much
+to do with each other. Groups of equal size are filled around centres there. Then two channels of different
+groups change places wherever that keeps more, until no such pair is found: from there on the energy never
+falls. The contiguous groups are a start as well, so what comes out is never worse than they.
 """
 
 from __future__ import annotations
@@ -235,8 +235,7 @@ def _spectral(pieces: Sequence[Piece], sizes: Mapping[str, int], groups: int) ->
     for _ in range(_CLUSTER_ROUNDS):
         near = places @ centres.T
         found = {
-            name: _filled(near[starts[name] : starts[name] + size])
-            for name, size in sizes.items()
+            name: _filled(near[starts[name] : starts[name] + size]) for name, size in sizes.items()
         }
         if labels and all(np.array_equal(found[name], labels[name]) for name in sizes):
             break

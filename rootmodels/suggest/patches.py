@@ -1,8 +1,9 @@
 """The covariance of what convolutions take: the values under the kernel, over a user's images.
 
-The sums are those of :mod:`rootmodels.analysis`: number of samples, means and scatter, added up in float64 and
-mergeable. A sample is what lies under the kernel at one place, ``C k k`` values, channel by channel, zeros of
-the padding included. Of each image some places are drawn, always the same ones: neighbours say nearly the same.
+The sums are those of :mod:`rootmodels.analysis`: number of samples, means and scatter, added up in float64
+and mergeable. A sample is what lies under the kernel at one place, ``C k k`` values, channel by channel,
+zeros of the padding included. Of each image some places are drawn, always the same ones: neighbours say
+nearly the same.
 """
 
 from __future__ import annotations
@@ -110,8 +111,11 @@ def samples(layer: Layer, maps: Tensor, generator: torch.Generator) -> Tensor:
     return columns.permute(0, 2, 1).reshape(-1, columns.shape[1])
 
 
-def covariances(moments: Mapping[str, Moments]) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+def covariances(
+    moments: Mapping[str, Moments],
+) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Means and covariances of the samples, by the convolution's name."""
     return {
-        name: (one.mean_rows, one.scatter / max(one.samples - 1, 1)) for name, one in moments.items()
+        name: (one.mean_rows, one.scatter / max(one.samples - 1, 1))
+        for name, one in moments.items()
     }

@@ -1,10 +1,10 @@
 """The weights of a network in another order of its channels, and in groups of those.
 
 Reordering changes nothing that a network computes. Then a convolution in groups gets the weights that make
-its responses most like those of the original (:mod:`rootmodels.suggest.energy`). Those vary less than the original's,
-by what is not explained, so the weights are scaled until they vary as much. Means stay as they were: what the
-filters no longer see on average goes into the bias. Where a normalisation follows, both are done in its
-statistics.
+its responses most like those of the original (:mod:`rootmodels.suggest.energy`). Those vary less than the
+original's, by what is not explained, so the weights are scaled until they vary as much. Means stay as they
+were: what the filters no longer see on average goes into the bias. Where a normalisation follows, both are
+done in its statistics.
 """
 
 from __future__ import annotations
@@ -133,18 +133,23 @@ def _grouped(
 def _normalise_alike(layer: Layer, changed: _Changed, new: _Grouped) -> None:
     """Have the normalisation after ``layer`` give responses of the same means and variances as before."""
     mean, variance = (f"{layer.norm}.{part}" for part in ("running_mean", "running_var"))
-    old = np.asarray(changed[mean])
-    changed[mean] = (old - new.missing).astype(old.dtype)
+    old = _vector(changed[mean])
+    changed[mean] = (old - new.missing).astype(np.float32)
     # epsilon is of no weight beside a variance, but for filters that are dead: they stay so.
-    old = np.asarray(changed[variance])
-    changed[variance] = (old / new.scale**2).astype(old.dtype)
+    old = _vector(changed[variance])
+    changed[variance] = (old / new.scale**2).astype(np.float32)
 
 
 def _biased_alike(layer: Layer, changed: _Changed, new: _Grouped) -> Layer:
     """The same by the weights and the bias of ``layer`` itself; returns it, with a bias in any case."""
     key = f"{layer.path}.bias"
-    old = np.asarray(changed[key]) if layer.bias else np.zeros(layer.out_channels, np.float32)
+    old = _vector(changed[key]) if layer.bias else np.zeros(layer.out_channels)
     new.weight *= new.scale[:, None, None]
     shift = new.mean + new.missing - new.scale * new.mean
-    changed[key] = (old + shift).astype(old.dtype)
+    changed[key] = (old + shift).astype(np.float32)
     return replace(layer, bias=True)
+
+
+def _vector(tensor: NDArray[np.generic]) -> Array:
+    """``tensor`` to compute with."""
+    return tensor.astype(np.float64)

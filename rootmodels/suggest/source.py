@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from rootmodels.layers import network_layers
 from rootmodels.model import Model
 from rootmodels.model_graph import graph_content, read_graph
 from rootmodels.parameters import load_tensors
-from rootmodels.layers import network_layers
 from rootmodels.tensors import Tensors, tensor_shapes
 from rootmodels.weights_info import class_names, image_size, weights_path
 

@@ -13,20 +13,8 @@ from rootmodels.parameters import fold_layer
 from rootmodels.roots import RootsError, why_not
 from rootmodels.suggest.channels import Space, find_spaces
 from rootmodels.suggest.energy import Array, Energy
-from rootmodels.suggest.grouping import (
-    Grouping,
-    Piece,
-    contiguous,
-    random_grouping,
-    sizes_of,
-    suggest_groups,
-)
-from rootmodels.suggest.patches import (
-    MOST_VALUES,
-    covariances,
-    patch_moments,
-    window_values,
-)
+from rootmodels.suggest.grouping import Grouping, Piece
+from rootmodels.suggest.patches import MOST_VALUES, covariances, patch_moments, window_values
 from rootmodels.suggest.rewrite import regrouped
 from rootmodels.suggest.source import Source
 from rootmodels.tensors import Tensors
@@ -44,6 +32,8 @@ class Study:
     """Of what each of them takes, [in k k]."""
     reasons: Mapping[str, str]
     """For each convolution, by name, why it cannot be grouped; "" if it can."""
+    samples: Mapping[str, int]
+    """Of what each of them takes, how many there were."""
     images: int
 
     def pieces_for(self, groups: int) -> list[Piece]:
@@ -54,24 +44,12 @@ class Study:
             if not piece.energy.channels % groups and not piece.energy.filters % groups
         ]
 
-    def groupings(self, groups: int, seed: int = 0) -> dict[str, Grouping]:
-        """The ``suggested`` groups, ``contiguous`` ones and ``random`` ones, of all that divide so."""
-        pieces = self.pieces_for(groups)
-        sizes = sizes_of(pieces)
-        return {
-            "suggested": suggest_groups(pieces, groups),
-            "contiguous": {name: contiguous(size, groups) for name, size in sizes.items()},
-            "random": random_grouping(sizes, groups, seed),
-        }
-
     def network(
         self, groups: int, grouping: Grouping, *, fit: bool = True
     ) -> tuple[tuple[Layer, ...], Tensors]:
         """The network in these groups: its layers and tensors; see :func:`regrouped`."""
         source, pieces = self.source, self.pieces_for(groups)
-        return regrouped(
-            source.model.layers, source.tensors, pieces, self.means, grouping, fit=fit
-        )
+        return regrouped(source.model.layers, source.tensors, pieces, self.means, grouping, fit=fit)
 
 
 def study(source: Source, images: NDArray[np.uint8], glob: str = "*") -> Study:
@@ -96,8 +74,9 @@ def study(source: Source, images: NDArray[np.uint8], glob: str = "*") -> Study:
             weight = fold_layer(layer, source.tensors).weight.astype(np.float64)
             taken, made = spaces[layer.inputs[0]].name, spaces[layer.name].name
             pieces.append(Piece(layer.name, taken, made, Energy(weight, found[layer.name][1])))
+    samples = {name: one.samples for name, one in moments.items()}
     means = {name: mean for name, (mean, _) in found.items()}
-    return Study(source, tuple(pieces), means, reasons, len(images))
+    return Study(source, tuple(pieces), means, reasons, samples, len(images))
 
 
 def why_cannot_be_grouped(layers: Sequence[Layer], glob: str = "*") -> dict[str, str]:
@@ -112,7 +91,8 @@ def why_cannot_be_grouped(layers: Sequence[Layer], glob: str = "*") -> dict[str,
     spaces = find_spaces(layers)
     by_name = {layer.name: layer for layer in layers}
     return {
-        name: reason or _bound(by_name[name], spaces) for name, reason in why_not(layers, glob).items()
+        name: reason or _bound(by_name[name], spaces)
+        for name, reason in why_not(layers, glob).items()
     }
 
 
@@ -128,3 +108,10 @@ def _bound(layer: Layer, spaces: Mapping[str, Space]) -> str:
         return f"{values} values lie under its kernel, expected at most {MOST_VALUES}"
     return ""
 
+
+def indivisible(layer: Layer, groups: int) -> str:
+    """Why ``layer`` cannot be in so many groups; "" if it can."""
+    for channels in (layer.in_channels, layer.out_channels):
+        if channels % groups:
+            return f"{channels} channels do not divide into {groups} groups"
+    return ""
