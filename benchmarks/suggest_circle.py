@@ -31,6 +31,7 @@ from torch import Tensor
 
 from rootmodels.cifar10 import LabelledImages, read_cifar10
 from rootmodels.model_file import write_trained
+from rootmodels.source import read_source
 from rootmodels.suggest.grouping import (
     Grouping,
     contiguous,
@@ -39,7 +40,6 @@ from rootmodels.suggest.grouping import (
     sizes_of,
     suggest_groups,
 )
-from rootmodels.suggest.source import read_source
 from rootmodels.suggest.study import Study, study
 from rootmodels.train import keep_freed_memory
 from rootmodels.train_batches import Batches

@@ -10,7 +10,6 @@ and a picture.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import importlib.util
 import json
 import sys
@@ -28,9 +27,9 @@ from rootmodels.model import Model
 from rootmodels.model_content import is_model_name
 from rootmodels.model_file import read_model, write_trained
 from rootmodels.roots import LARGEST_DEGREE, RootsError
+from rootmodels.source import Source, find_source, read_source
 from rootmodels.suggest.finding import Finding, content, find
 from rootmodels.suggest.report import notes, report
-from rootmodels.suggest.source import Source, find_source, read_source
 from rootmodels.suggest.study import (
     Study,
     indivisible,
@@ -38,7 +37,7 @@ from rootmodels.suggest.study import (
     why_cannot_be_grouped,
 )
 from rootmodels.variants import UnknownVariantError, get_variant
-from rootmodels.weights_info import PRETRAINED_DIR, WeightsError, publish, weights_path
+from rootmodels.weights_info import PRETRAINED_DIR, WeightsError, file_sha256, publish, weights_path
 from rootserve.pictures import DataError
 
 _FORMATS = (".png", ".svg", ".pdf")
@@ -76,7 +75,7 @@ def write_variants(
         WeightsError: if one cannot be written.
     """
     source = looked_at.source
-    digest = hashlib.sha256(source.path.read_bytes()).hexdigest()
+    digest = file_sha256(source.path)
     written = {}
     for each in findings:
         layers, tensors = looked_at.network(each.degree, each.grouping, fit=fit)
@@ -186,7 +185,7 @@ def _variant(source: Source, degree: int) -> Model:
         model,
         name=name,
         family=model.family or model.name,
-        topology="col",
+        topology="own",
         degree=degree,
         # Nobody has measured it.
         accuracy=None,

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from rootmodels.layer import Layer
 from rootmodels.parameters import fold_layer
 from rootmodels.roots import RootsError, why_not
+from rootmodels.source import Source
 from rootmodels.suggest.channels import Space, find_spaces
 from rootmodels.suggest.energy import Array, Energy
 from rootmodels.suggest.grouping import Grouping, Piece
 from rootmodels.suggest.patches import MOST_VALUES, covariances, patch_moments, window_values
 from rootmodels.suggest.rewrite import regrouped
-from rootmodels.suggest.source import Source
 from rootmodels.tensors import Tensors
 from rootmodels.weights import load_weights
 

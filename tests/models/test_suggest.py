@@ -18,11 +18,11 @@ from rootmodels.layers import network_layers
 from rootmodels.model_file import read_model, write_trained
 from rootmodels.network import Network
 from rootmodels.parameters import load_tensors
+from rootmodels.source import read_source
 from rootmodels.suggest import command
 from rootmodels.suggest.channels import find_spaces
 from rootmodels.suggest.patches import patch_moments, samples
 from rootmodels.suggest.rewrite import regrouped, reordered
-from rootmodels.suggest.source import read_source
 from rootmodels.suggest.study import study
 from rootmodels.variants import get_variant
 from rootmodels.weights import load_weights
@@ -192,7 +192,7 @@ def test_variants_are_permuted_fitted_and_served(
     model = read_model(path)
     assert (model.family, model.topology, model.degree, model.accuracy) == (
         "my-net",
-        "col",
+        "own",
         4,
         None,
     )

@@ -1,4 +1,4 @@
-"""The network that suggestions are for: a model file, or weights of a family's variant, as a model."""
+"""A trained network that others are made of: a model file, or weights of a family's variant, as a model."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rootmodels.layers import network_layers
 from rootmodels.model import Model
+from rootmodels.model_file import read_model
 from rootmodels.model_graph import graph_content, read_graph
 from rootmodels.parameters import load_tensors
 from rootmodels.tensors import Tensors, tensor_shapes
@@ -35,6 +36,8 @@ def read_source(path: Path) -> Source:
         WeightsError: if it is neither a model file nor weights of a variant.
     """
     tensors, variant, info = load_tensors(path)
+    if variant.home is not None:
+        return Source(path, read_model(path), tensors)
     size, classes = image_size(variant, info), class_names(variant, info)
     layers = network_layers(variant, size, len(classes))
     named = read_graph(graph_content(layers), size, len(classes))
