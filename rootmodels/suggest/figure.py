@@ -1,4 +1,4 @@
-"""Which channels feed which filters, as they are and group by group, and what of the energy is kept."""
+"""What each group of filters gets of each group of channels, contiguous and suggested, and what is kept."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
-from rootmodels.suggest.energy import Array
+from rootmodels.suggest.energy import Array, Labels
 from rootmodels.suggest.finding import WAYS, Finding
-from rootmodels.suggest.grouping import Piece
-from rootmodels.suggest.rewrite import orders_of
+from rootmodels.suggest.grouping import Piece, contiguous
 from rootmodels.suggest.study import Study
 
 MOST_ROWS = 40
 """Convolutions that are drawn: the first ones."""
 
 _COLOURS = {"suggested": "#1668b8", "contiguous": "#e0752d", "random": "#b0b5ba"}
-_OUTLINE = "#e0752d"
 _GRID = "#e2e5e8"
-_SIDE_IN = 2.3
+_SIDE_IN = 1.75
 _DPI = 150
 
 
 def draw(study: Study, findings: Sequence[Finding], path: Path) -> None:
-    """A row for each convolution: the energies between channels and filters, and bars of what is kept.
+    """A row for each convolution: two maps for each number of groups, and bars of the energy kept.
+
+    A map tells how much of the energy of each group of filters each group of channels explains; filters in
+    groups see that of their own number, on the diagonal.
 
     Raises:
         OSError: if the file cannot be written.
     """
     pieces = [p for p in study.pieces if any(p.name in each.kept for each in findings)][:MOST_ROWS]
-    columns = len(findings) + 2
-    size = (_SIDE_IN * columns, 0.5 + _SIDE_IN * len(pieces))
+    columns = 2 * len(findings) + 1
+    size = (_SIDE_IN * columns + 0.6, 0.5 + (_SIDE_IN + 0.4) * len(pieces))
     figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
     grid = figure.subplots(len(pieces), columns, squeeze=False)
     for axes, piece in zip(grid, pieces, strict=True):
@@ -44,35 +44,37 @@ def draw(study: Study, findings: Sequence[Finding], path: Path) -> None:
     figure.savefig(path)
 
 
+def explained_by_group(piece: Piece, taken: Labels, made: Labels) -> Array:
+    """[groups of filters, groups of channels]: the share of the filters' energy that the channels explain."""
+    groups = range(int(taken.max()) + 1)
+    explained = [piece.energy.explained(np.flatnonzero(taken == group)) for group in groups]
+    own = np.array([piece.energy.variances[made == group].sum() for group in groups])
+    found = np.array([[each[made == group].sum() for each in explained] for group in groups])
+    return found / np.maximum(own, 1e-30)[:, None]
+
+
 def _row(axes: list[Axes], piece: Piece, findings: Sequence[Finding]) -> None:
-    energies = np.sqrt(piece.energy.solo())
-    # All but the largest half a percent tell shades apart: one strong filter would make the others black.
-    top = float(np.quantile(energies, 0.995)) or 1.0
-    _panel(axes[0], energies, top, "as they are")
-    axes[0].set_ylabel(f"{piece.name}: filters", fontsize=8)
-    for axis, each in zip(axes[1:], findings, strict=False):
+    axes[0].set_ylabel(f"{piece.name}\ngroups of filters", fontsize=8)
+    for n, each in enumerate(findings):
+        pair = axes[2 * n : 2 * n + 2]
         if piece.name not in each.kept:
-            axis.set_axis_off()
-            axis.set_title(f"not in {each.degree} groups", fontsize=8)
+            for axis in pair:
+                axis.set_xticks([])
+                axis.set_yticks([])
+                axis.set_title(f"not in {each.degree}", fontsize=8)
             continue
-        orders = orders_of(each.grouping)
-        made, taken = orders[piece.made], orders[piece.taken]
-        _panel(axis, energies[np.ix_(made, taken)], top, f"{each.degree} groups")
-        height, width = len(made) / each.degree, len(taken) / each.degree
-        for group in range(each.degree):
-            corner = (group * width - 0.5, group * height - 0.5)
-            axis.add_patch(
-                Rectangle(corner, width, height, fill=False, edgecolor=_OUTLINE, linewidth=0.7)
-            )
+        taken, made = each.grouping[piece.taken], each.grouping[piece.made]
+        plain = [contiguous(len(labels), each.degree) for labels in (taken, made)]
+        maps = [explained_by_group(piece, *plain), explained_by_group(piece, taken, made)]
+        low, high = min(one.min() for one in maps), max(one.max() for one in maps)
+        for axis, one, way in zip(pair, maps, ("contiguous", "suggested"), strict=True):
+            axis.imshow(one, cmap="viridis", vmin=low, vmax=max(high, low + 1e-9))
+            axis.set_title(f"{each.degree} {way}", fontsize=8)
+            axis.set_xlabel("groups of channels", fontsize=8)
+            axis.set_xticks([])
+            axis.set_yticks([])
+        pair[1].set_xlabel(f"{low:.0%} to {high:.0%}", fontsize=8)
     _bars(axes[-1], [each for each in findings if piece.name in each.kept], piece.name)
-
-
-def _panel(axes: Axes, energies: Array, top: float, title: str) -> None:
-    axes.imshow(energies, cmap="viridis", vmin=0, vmax=top, aspect="auto", interpolation="nearest")
-    axes.set_title(title, fontsize=8)
-    axes.set_xlabel("channels taken", fontsize=8)
-    axes.set_xticks([])
-    axes.set_yticks([])
 
 
 def _bars(axes: Axes, findings: Sequence[Finding], name: str) -> None:
