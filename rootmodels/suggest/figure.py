@@ -50,7 +50,8 @@ def explained_by_group(piece: Piece, taken: Labels, made: Labels) -> Array:
     explained = [piece.energy.explained(np.flatnonzero(taken == group)) for group in groups]
     own = np.array([piece.energy.variances[made == group].sum() for group in groups])
     found = np.array([[each[made == group].sum() for each in explained] for group in groups])
-    return found / np.maximum(own, 1e-30)[:, None]
+    shares: Array = found / np.maximum(own, 1e-30)[:, None]
+    return shares
 
 
 def _row(axes: list[Axes], piece: Piece, findings: Sequence[Finding]) -> None:
