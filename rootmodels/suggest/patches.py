@@ -28,7 +28,7 @@ PLACES = 64
 MOST_VALUES = 8192
 """Under a kernel: the covariance of more takes over half a gigabyte."""
 
-_STEP_IMAGES = 32
+_STEP_IMAGES = 8
 
 
 def window_values(layer: Layer) -> int:

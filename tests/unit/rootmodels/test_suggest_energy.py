@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rootmodels.suggest.energy import Array, Energy, Labels
+from rootmodels.suggest.figure import explained_by_group
 from rootmodels.suggest.grouping import (
     Piece,
     contiguous,
@@ -185,3 +186,13 @@ def test_what_never_varies_is_grouped_as_well() -> None:
 def test_a_covariance_of_other_values_is_refused() -> None:
     with pytest.raises(ValueError, match=r"a covariance of \(4, 4\) came, expected \(36, 36\)"):
         Energy(np.ones((2, 4, 3, 3)), np.eye(4))
+
+
+def test_the_diagonal_of_a_map_is_what_is_kept() -> None:
+    energy = some(7, 8, 12, 3)
+    one = random_grouping({"in": 8, "out": 12}, 4, 7)
+    shares = explained_by_group(Piece("a", "in", "out", energy), one["in"], one["out"])
+    assert shares.shape == (4, 4)
+    own = [energy.variances[one["out"] == group].sum() for group in range(4)]
+    kept = energy.kept(one["in"], one["out"])
+    assert float(np.diag(shares) @ own) / energy.total == pytest.approx(kept)
