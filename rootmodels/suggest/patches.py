@@ -8,7 +8,7 @@ nearly the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -92,9 +92,10 @@ class _Gathered:
         self._products[name] += rows.T @ rows
 
     def moments(self, name: str) -> Moments:
-        """The sums of one of them."""
+        """The sums of one of them, once."""
         shift, sums = self._shifts[name].double().numpy(), self._sums[name].numpy()
-        products = self._products[name].numpy()
+        # Taken out: those of a large convolution are some hundred megabytes.
+        products = self._products.pop(name).numpy()
         return Moments.from_shifted(self._samples[name], (shift, shift), (sums, sums), products)
 
 
@@ -109,13 +110,3 @@ def samples(layer: Layer, maps: Tensor, generator: torch.Generator) -> Tensor:
         chosen = draw.topk(PLACES, dim=1).indices[:, None].expand(-1, columns.shape[1], -1)
         columns = columns.gather(2, chosen)
     return columns.permute(0, 2, 1).reshape(-1, columns.shape[1])
-
-
-def covariances(
-    moments: Mapping[str, Moments],
-) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Means and covariances of the samples, by the convolution's name."""
-    return {
-        name: (one.mean_rows, one.scatter / max(one.samples - 1, 1))
-        for name, one in moments.items()
-    }

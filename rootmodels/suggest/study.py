@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rootmodels.analysis.moments import Moments
 from rootmodels.layer import Layer
 from rootmodels.parameters import fold_layer
 from rootmodels.roots import RootsError, why_not
@@ -15,7 +16,7 @@ from rootmodels.source import Source
 from rootmodels.suggest.channels import Space, find_spaces
 from rootmodels.suggest.energy import Array, Energy
 from rootmodels.suggest.grouping import Grouping, Piece
-from rootmodels.suggest.patches import MOST_VALUES, covariances, patch_moments, window_values
+from rootmodels.suggest.patches import MOST_VALUES, patch_moments, window_values
 from rootmodels.suggest.rewrite import regrouped
 from rootmodels.tensors import Tensors
 from rootmodels.weights import load_weights
@@ -66,17 +67,24 @@ def study(source: Source, images: NDArray[np.uint8], glob: str = "*") -> Study:
         raise RootsError(f"nothing can be grouped: {told}")
     module, _ = load_weights(source.path)
     moments = patch_moments(module, images, names, source.model.image_size)
-    found = covariances(moments)
+    samples = {name: one.samples for name, one in moments.items()}
+    means = {name: one.mean_rows for name, one in moments.items()}
     spaces = find_spaces(layers)
     pieces = []
     for layer in layers:
-        if layer.name in found:
+        if layer.name in moments:
+            # Two of a large one would be too many.
+            covariance = _covariance(moments.pop(layer.name))
             weight = fold_layer(layer, source.tensors).weight.astype(np.float64)
             taken, made = spaces[layer.inputs[0]].name, spaces[layer.name].name
-            pieces.append(Piece(layer.name, taken, made, Energy(weight, found[layer.name][1])))
-    samples = {name: one.samples for name, one in moments.items()}
-    means = {name: mean for name, (mean, _) in found.items()}
+            pieces.append(Piece(layer.name, taken, made, Energy(weight, covariance)))
     return Study(source, tuple(pieces), means, reasons, samples, len(images))
+
+
+def _covariance(moments: Moments) -> Array:
+    covariance = moments.scatter
+    covariance /= max(moments.samples - 1, 1)
+    return covariance
 
 
 def why_cannot_be_grouped(layers: Sequence[Layer], glob: str = "*") -> dict[str, str]:
