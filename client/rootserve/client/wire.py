@@ -48,6 +48,14 @@ class Timeline:
 
 
 @dataclass(frozen=True, slots=True)
+class Chosen:
+    """Which variant of a family computed an answer, and its accuracy 0..1; None where that is not told."""
+
+    variant: str
+    accuracy: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """A server's answer: its outputs by name, each [N, ...], and its timeline where it gave one."""
 
@@ -196,6 +204,15 @@ def _decode_tensor(
             f"came with {len(data)} bytes"
         )
     return np.frombuffer(data, dtype).reshape(shape)
+
+
+def read_chosen(response: service_pb2.ModelInferResponse) -> Chosen | None:
+    """Read which variant of a family computed the answer; None where the server told none."""
+    parameters = response.parameters
+    if "variant" not in parameters:
+        return None
+    accuracy = parameters["accuracy"].double_param if "accuracy" in parameters else None
+    return Chosen(parameters["variant"].string_param, accuracy)
 
 
 def read_timeline(response: service_pb2.ModelInferResponse) -> Timeline | None:

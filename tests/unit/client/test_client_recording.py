@@ -31,7 +31,7 @@ from tests.support.load_results import MIXED, OPTIONS, STARTED, measured, record
 TIMELINE = Timeline(0.001, 0.002, 0.003, 0.007, 8, "cpu-0", "fake", "fp32")
 DATA = Path(__file__).parents[2] / "data"
 # What reports had not yet when the examples were written.
-LATER = {"all_but_one_s", "last_answer_s", "lost_processes"}
+LATER = {"all_but_one_s", "attained", "last_answer_s", "lost_processes", "reasons"}
 
 
 def to_json(result: LoadResult) -> dict[str, Any]:
