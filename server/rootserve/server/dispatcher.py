@@ -74,7 +74,8 @@ class Dispatcher:
         self._check(request.model, size)
         if self.limits.explain:
             waiting = self._scheduler.rows_queued(request.model)
-            computing = self._scheduler.rows_in_flight(request.model)
+            variants = self._members.variants(request.model) or (request.model,)
+            computing = sum(map(self._scheduler.rows_in_flight, variants))
             pending.story = Story(request, waiting, computing)
         offered = self._scheduler.offer(request, time.monotonic())
         if offered.declined is not None:
@@ -236,6 +237,9 @@ class Dispatcher:
         for request in self._scheduler.worker_lost(worker):
             if (pending := self._waiting.get(request.id)) is not None:
                 pending.refuse(RefusalError(Reason.WORKER_LOST, text, worker=worker))
+        for pending in self._waiting.values():
+            if pending.worker == worker:
+                pending.worker = ""
         self._observer.worker_lost(worker)
         self._pump()
 
@@ -250,9 +254,18 @@ class Dispatcher:
 
     def models_changed(self) -> None:
         """Which models there are to compute families may have changed."""
-        for request in self._members.update():
-            text = f"no variant of {request.model} is ready any more"
+        for request in (*self._members.update(), *self._withdrawn()):
+            text = f"no variant of {request.model} that this request allows is ready any more"
             self._refuse_waiting(request, Reason.MODEL_NOT_READY, text)
+
+    def _withdrawn(self) -> list[Request]:
+        """Requests of families that waited, and that nothing is left to compute."""
+        return [
+            one.request
+            for one in self._waiting.values()
+            if not (one.worker or one.answer.done() or self._members.may_compute(one.request))
+            and self._scheduler.cancel(one.request)
+        ]
 
     # Batches.
 
@@ -262,6 +275,8 @@ class Dispatcher:
         decisions = self._scheduler.poll(now)
         for batch in decisions.dispatches:
             requests = [self._waiting[request.id] for request in batch.requests]
+            for pending in requests:
+                pending.worker = batch.worker
             self._pool.handles[batch.worker].run(batch, requests)
         for worker in decisions.hung:
             self._pool.kill(worker)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from rootserve.server.core.family import Member
+from rootserve.server.core.family import Member, may_compute
 from rootserve.server.core.queue import Request
 from rootserve.server.core.scheduler import Scheduler
 from rootserve.server.families import SUFFIX, accuracy_of, comparable, family_name, virtual_model
@@ -44,14 +44,16 @@ class Members:
                 self._scheduler.family_served(name, members)
         return tuple(left)
 
+    def variants(self, name: str) -> list[str]:
+        """Those that may compute the family called ``name``; none of a model that is no family."""
+        return [member.variant for member in self._told.get(name, ())]
+
     def may_compute(self, request: Request, but: str = "") -> bool:
-        """Whether a variant other than the one called ``but`` may compute a family's ``request``."""
-        return any(
-            member.variant != but
-            and member.accuracy >= request.floor
-            and (not request.allowed or member.variant in request.allowed)
-            for member in self._told.get(request.model, ())
-        )
+        """Whether ``request`` is for one variant, or one other than that called ``but`` may compute it."""
+        members = self._told.get(request.model)
+        if members is None:
+            return self._models.get(request.model) is not None
+        return any(member.variant != but and may_compute(request, member) for member in members)
 
 
 def can_compute(model: Model) -> bool:

@@ -145,6 +145,8 @@ class Pending:
     peer: str = ""
     """The caller's address and the name of its token, where requests are logged one by one."""
     trace: RequestTrace | None = None
+    worker: str = ""
+    """The one that has it; "" while it waits."""
     left_queue_ns: int = 0
     """When it left the queue without having been in a batch, on CLOCK_MONOTONIC; 0 if it did not."""
     story: Story | None = None
