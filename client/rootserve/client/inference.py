@@ -141,7 +141,7 @@ class AsyncClient:
         response = await self._call(self._health.Check, request)
         return str(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
 
-    async def infer(
+    async def infer(  # noqa: PLR0913 - what a request may say
         self,
         model: str,
         images: NDArray[np.uint8] | NDArray[np.float32],
@@ -179,7 +179,7 @@ class AsyncClient:
         )
         return decode_response(await self._call(self._inference.ModelInfer, request))
 
-    async def infer_encoded(
+    async def infer_encoded(  # noqa: PLR0913 - as above
         self,
         model: str,
         pictures: Sequence[bytes],

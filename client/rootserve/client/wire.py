@@ -81,7 +81,7 @@ class Answer:
             ) from None
 
 
-def build_request(
+def build_request(  # noqa: PLR0913 - what a request may say
     model: str,
     images: NDArray[np.uint8] | NDArray[np.float32],
     *,
@@ -119,7 +119,7 @@ def build_request(
     return _request(model, tensor, content, outputs, wanted)
 
 
-def build_encoded_request(
+def build_encoded_request(  # noqa: PLR0913 - as above
     model: str,
     pictures: Sequence[bytes],
     *,

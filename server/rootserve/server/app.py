@@ -124,9 +124,7 @@ async def serve(settings: Settings) -> NoReturn:
             start.
     """
     credentials, authorizer = _protection(settings)
-    models = find_models(settings.weights)
-    models.select(with_families(models, settings.models))
-    warn_of_taken_names(models)
+    models = _find_models(settings)
     cuda_devices = 0 if settings.device == "cpu" else cuda_device_count()
     specs = worker_specs(settings, models, cuda_devices)
 
@@ -150,7 +148,9 @@ async def serve(settings: Settings) -> NoReturn:
         scheduler, pool, models, observer, max_bytes=settings.max_queue_mb * 2**20
     )
     analyses = _analyses(settings, pool, observer)
-    health = Health(models, [services.INFERENCE], [services.ANALYSIS, services.CATALOG, services.EXPLAIN])
+    health = Health(
+        models, [services.INFERENCE], [services.ANALYSIS, services.CATALOG, services.EXPLAIN]
+    )
     pool.events = dispatcher
     pool.on_models_changed = functools.partial(_models_changed, dispatcher, health, monitoring)
     monitoring.follow(scheduler, pool)
@@ -176,8 +176,9 @@ async def serve(settings: Settings) -> NoReturn:
         checked,
     )
     catalog = CatalogService(version(), models, pool, settings.limits(), scheduler.batch_rows)
-    explain = ExplainService(scheduler.durations, explainer)
-    services.add_operations(checked, catalog, explain, health)
+    services.add_operations(
+        checked, catalog, ExplainService(scheduler.durations, explainer), health
+    )
 
     stop = _stop_on_signals()
     async with contextlib.AsyncExitStack() as stack:
@@ -205,6 +206,18 @@ async def serve(settings: Settings) -> NoReturn:
     await asyncio.sleep(_LAST_WORDS_S)
     _log.info("stopped")
     _end(stop.status)
+
+
+def _find_models(settings: Settings) -> Models:
+    """All models, those that ``settings`` name as served.
+
+    Raises:
+        FamilyError, ModelSelectionError, WeightsError: as :func:`serve`.
+    """
+    models = find_models(settings.weights)
+    models.select(with_families(models, settings.models))
+    warn_of_taken_names(models)
+    return models
 
 
 def _access_log(settings: Settings, trace_id: Callable[[], str] | None) -> AccessLog | None:

@@ -30,9 +30,7 @@ def refusal_of(offered: Offered, request: Request, scheduler: Scheduler) -> Refu
                 f"the queue of {request.model} is full: {queued} rows wait, {request.rows} more "
                 f"came, the limit is {limits.max_queue_rows} for each priority"
             )
-            return RefusalError(
-                Reason.QUEUE_FULL, text, retry_after_s(scheduler, request.model)
-            )
+            return RefusalError(Reason.QUEUE_FULL, text, retry_after_s(scheduler, request.model))
         case Declined.TOO_LATE:
             text = "the deadline had passed when the request came"
             return RefusalError(Reason.DEADLINE_LOST, text)
@@ -57,7 +55,9 @@ def _infeasible(infeasible: Infeasible, request: Request) -> RefusalError:
     if math.isfinite(earliest_s):
         text += f": at the earliest {earliest_s * 1e3:.4g} ms after the request came"
     if infeasible.floor is not None and infeasible.floor < request.floor:
-        text += f"; with an accuracy floor of {infeasible.floor} instead of {request.floor} it could"
+        text += (
+            f"; with an accuracy floor of {infeasible.floor} instead of {request.floor} it could"
+        )
     return RefusalError(
         Reason.DEADLINE_INFEASIBLE, text, max(0.0, infeasible.retry_s), promise=promise
     )

@@ -1,4 +1,4 @@
-"""A family of variants as one model, ``NAME-auto``: which variant computes a request is the scheduler's choice.
+"""A family of variants as one model, ``NAME-auto``: the scheduler chooses which one computes a request.
 
 Nothing is kept here: what there is follows from what is served, so that it changes as models come and go.
 """
@@ -86,7 +86,9 @@ class VirtualModel:
     def state(self) -> State:
         """The best one of its members'."""
         states = {member.state for member in self.members}
-        return next(state for state in (State.READY, State.LOADING, State.FAILED) if state in states)
+        return next(
+            state for state in (State.READY, State.LOADING, State.FAILED) if state in states
+        )
 
     @property
     def state_reason(self) -> str:

@@ -183,7 +183,7 @@ class Settings(BaseModel):
 
     caller_key: str = _option(
         "batching",
-        "metadata of a call whose value says whose share of a family it takes (default: the name of its token)",
+        "metadata whose value says whose share of a family a call takes (default: the name of its token)",
         "",
         pattern=r"^([a-z0-9_.-]{1,100})?$",
     )

@@ -27,7 +27,7 @@ def token_name() -> str:
 
 
 def share_of(context: Any, key: str) -> str:
-    """Whose share of a family a request takes: the value of the metadata called ``key``, else the token's name.
+    """Whose share of a family a request takes: what the metadata ``key`` says, else the token's name.
 
     Longer values are cut.
     """

@@ -50,9 +50,7 @@ class ExplainService(explain_pb2_grpc.ExplainServiceServicer):
             request.request_id, request.model, request.outcome, request.last or 1
         )
         if request.request_id and not found:
-            text = (
-                f"no request {quote(request.request_id)} is among those kept, the last {explainer.size}"
-            )
+            text = f"no request {quote(request.request_id)} is among those kept, the last {explainer.size}"
             raise RefusalError(Reason.UNKNOWN_REQUEST, text)
         return pb.ExplainResponse(
             explanations=[explanation(one) for one in found], kept=explainer.size

@@ -27,6 +27,20 @@ def find_model(models: Models, name: str, version: str) -> Model | VirtualModel:
     return model
 
 
+def find_variant(models: Models, name: str) -> Model:
+    """The served model called ``name``, which is one network.
+
+    Raises:
+        RefusalError: UNKNOWN_MODEL, also for a family.
+    """
+    model = find_model(models, name, "")
+    if isinstance(model, Model):
+        return model
+    members = ", ".join(member.card.name for member in model.members)
+    text = f"{name} is a family, not one network; its variants: {members}"
+    raise RefusalError(Reason.UNKNOWN_MODEL, text)
+
+
 def find_known_model(models: Models, name: str) -> Model:
     """The model called ``name``, served or not.
 

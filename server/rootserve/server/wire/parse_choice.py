@@ -42,8 +42,8 @@ def parse_choice(message: oip.ModelInferRequest, model: Model | VirtualModel) ->
     if VARIANTS in parameters:
         if isinstance(model, Model):
             raise invalid(
-                f"parameter {VARIANTS}: came for {model.card.name}, expected it for a family that is served as "
-                "one model, such as NAME-auto"
+                f"parameter {VARIANTS}: came for {model.card.name}, expected it for a family that is "
+                "served as one model, such as NAME-auto"
             )
         allowed = _parse_variants(parameters, model)
     _check_floor(floor, allowed, model)
