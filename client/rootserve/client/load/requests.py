@@ -161,12 +161,13 @@ def _serialized(kind: Kind, images: Images, count: int) -> Sequence[bytes]:
     for n in range(count):
         picked = np.arange(n * kind.rows, (n + 1) * kind.rows) % len(images)
         request = build_request(
-            kind.model, images[picked], priority=kind.priority, deadline_s=kind.deadline_s
+            kind.model,
+            images[picked],
+            priority=kind.priority,
+            deadline_s=kind.deadline_s,
+            accuracy_floor=kind.accuracy_floor,
+            variants=kind.variants,
         )
-        if kind.accuracy_floor is not None:
-            request.parameters["accuracy_floor"].double_param = kind.accuracy_floor
-        if kind.variants:
-            request.parameters["variants"].string_param = ",".join(kind.variants)
         bodies.append(bytes(request.SerializeToString()))
     return bodies
 
