@@ -1,4 +1,4 @@
-"""The arguments of `rootserve latency` and `rootserve explain`: what the scheduler knows, and what it decided."""
+"""The arguments of `rootserve latency` and `rootserve explain`: what the scheduler knows, and why."""
 
 from typing import Annotated
 
