@@ -22,6 +22,8 @@ SUFFIX = "-auto"
 _ROOTED = "rooted"
 """In the provenance of a model file: the file of the original that it was made of."""
 
+_FILE = ".safetensors"
+
 
 class Interface(Protocol):
     """What a request for a model is checked against."""
@@ -161,8 +163,9 @@ def family_name(card: ModelCard) -> str:
     family = card.variant.family
     if card.variant.home is not None and family == card.name and card.info is not None:
         original = card.info.recipe.get(_ROOTED)
-        if isinstance(original, str) and is_model_name(PurePath(original).stem):
-            return PurePath(original).stem
+        name = PurePath(original).stem if isinstance(original, str) else ""
+        if is_model_name(name) and original == f"{name}{_FILE}":
+            return name
     return family
 
 

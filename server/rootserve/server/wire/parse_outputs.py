@@ -118,8 +118,8 @@ def parse_time(
     value = parse_number(message.parameters, name)
     if value * unit_s > longest_s:
         raise invalid(
-            f"parameter {name}: {value:.16g} came, expected at most {longest_s / unit_s:g}, counted from the "
-            "arrival of the request; 0, or none, for no deadline"
+            f"parameter {name}: {value:.16g} came, expected at most {longest_s / unit_s:.16g}, counted from "
+            "the arrival of the request; 0, or none, for no deadline"
         )
     return value * unit_s if value else math.inf
 
