@@ -111,19 +111,19 @@ def test_predictions_are_held_to_what_batches_took(
     registry: CollectorRegistry, metrics: Metrics
 ) -> None:
     request = Request(1, FAMILY, 4, 0.0)
-    batch = Batch(1, MODEL, "cpu-0", (request,), 4, 1.0, predicted_s=0.010)
-    for took_ms, decode_ms in ((8, 0), (10, 0), (15, 6), (12, 0)):
+    batch = Batch(1, MODEL, "cpu-0", (request,), 4, 1.0, predicted_s=0.1)
+    for took_ms, decode_ms in ((80, 0), (99, 0), (95, 10), (120, 0)):
         report = Report(MS, (1 + took_ms) * MS, decode_ns=decode_ms * MS)
         metrics.batch_ended(batch, report, [])
     # Of these nothing was predicted: a part of a batch, one without a prediction, one that failed.
-    metrics.batch_ended(batch, Report(MS, 100 * MS, expired=(0,)), [])
-    metrics.batch_ended(batch._replace(predicted_s=None), Report(MS, 100 * MS), [])
-    metrics.batch_ended(batch, Report(0, 100 * MS), [])
+    metrics.batch_ended(batch, Report(MS, 1000 * MS, expired=(0,)), [])
+    metrics.batch_ended(batch._replace(predicted_s=None), Report(MS, 1000 * MS), [])
+    metrics.batch_ended(batch, Report(0, 1000 * MS), [])
     figures = found(registry)
     assert figures["prediction_ratio_count", MODEL] == 4
     assert figures["prediction_ratio_bucket", MODEL, "1.0"] == 3
     assert figures["prediction_ratio_bucket", MODEL, "0.9"] == 2
-    assert figures["prediction_ratio_sum", MODEL] == pytest.approx(0.8 + 1.0 + 0.9 + 1.2)
+    assert figures["prediction_ratio_sum", MODEL] == pytest.approx(0.8 + 0.99 + 0.85 + 1.2)
 
 
 def test_series_are_there_before_the_first_request(
