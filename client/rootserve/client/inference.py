@@ -151,6 +151,7 @@ class AsyncClient:
         deadline_s: float | None = None,
         accuracy_floor: float | None = None,
         variants: Sequence[str] = (),
+        request_id: str = "",
     ) -> Answer:
         """Run a model on images [N, 3, H, W] in one request.
 
@@ -162,6 +163,7 @@ class AsyncClient:
             deadline_s: Time the server has for it.
             accuracy_floor: The least accuracy, 0..1, of the variant that computes it.
             variants: Of a family, such as "nin-auto", the variants that may compute it; all when empty.
+            request_id: What the server calls it in logs, traces and explanations.
 
         Raises:
             InputError: The images have another shape or type.
@@ -176,6 +178,7 @@ class AsyncClient:
             deadline_s=deadline_s,
             accuracy_floor=accuracy_floor,
             variants=variants,
+            request_id=request_id,
         )
         return decode_response(await self._call(self._inference.ModelInfer, request))
 
@@ -189,6 +192,7 @@ class AsyncClient:
         deadline_s: float | None = None,
         accuracy_floor: float | None = None,
         variants: Sequence[str] = (),
+        request_id: str = "",
     ) -> Answer:
         """Run a model on JPEG and PNG files in one request; the server decodes, resizes and crops them.
 
@@ -200,6 +204,7 @@ class AsyncClient:
             deadline_s: As for `infer`.
             accuracy_floor: As for `infer`.
             variants: As for `infer`.
+            request_id: As for `infer`.
 
         Raises:
             InputError: There are no pictures.
@@ -214,6 +219,7 @@ class AsyncClient:
             deadline_s=deadline_s,
             accuracy_floor=accuracy_floor,
             variants=variants,
+            request_id=request_id,
         )
         return decode_response(await self._call(self._inference.ModelInfer, request))
 

@@ -98,6 +98,7 @@ def build_request(  # noqa: PLR0913 - what a request may say
     deadline_s: float | None = None,
     accuracy_floor: float | None = None,
     variants: Sequence[str] = (),
+    request_id: str = "",
 ) -> service_pb2.ModelInferRequest:
     """Build a ModelInferRequest for images [N, 3, H, W].
 
@@ -109,6 +110,7 @@ def build_request(  # noqa: PLR0913 - what a request may say
         deadline_s: Time the server has for it, sent in whole milliseconds, at least one.
         accuracy_floor: The least accuracy, 0..1, of the variant that computes it.
         variants: Of a family, the variants that may compute it; all when empty.
+        request_id: What the server calls it in logs, traces and explanations.
 
     Raises:
         InputError: The images have another shape or type.
@@ -123,7 +125,7 @@ def build_request(  # noqa: PLR0913 - what a request may say
         shape=images.shape,
     )
     content = np.ascontiguousarray(images).tobytes()
-    wanted = _Wanted(priority, deadline_s, accuracy_floor, variants)
+    wanted = _Wanted(priority, deadline_s, accuracy_floor, variants, request_id)
     return _request(model, tensor, content, outputs, wanted)
 
 
@@ -136,6 +138,7 @@ def build_encoded_request(  # noqa: PLR0913 - as above
     deadline_s: float | None = None,
     accuracy_floor: float | None = None,
     variants: Sequence[str] = (),
+    request_id: str = "",
 ) -> service_pb2.ModelInferRequest:
     """Build a ModelInferRequest for JPEG and PNG files, which the server decodes.
 
@@ -147,6 +150,7 @@ def build_encoded_request(  # noqa: PLR0913 - as above
         deadline_s: As for `build_request`.
         accuracy_floor: As for `build_request`.
         variants: As for `build_request`.
+        request_id: As for `build_request`.
 
     Raises:
         InputError: There are no pictures.
@@ -158,7 +162,7 @@ def build_encoded_request(  # noqa: PLR0913 - as above
     )
     # As the protocol lays out BYTES: the length of each element before it.
     content = b"".join(part for one in pictures for part in (struct.pack("<I", len(one)), one))
-    wanted = _Wanted(priority, deadline_s, accuracy_floor, variants)
+    wanted = _Wanted(priority, deadline_s, accuracy_floor, variants, request_id)
     return _request(model, tensor, content, outputs, wanted)
 
 
@@ -169,6 +173,7 @@ class _Wanted(NamedTuple):
     deadline_s: float | None
     accuracy_floor: float | None
     variants: Sequence[str]
+    request_id: str
 
 
 def _request(
@@ -180,6 +185,7 @@ def _request(
 ) -> service_pb2.ModelInferRequest:
     request = service_pb2.ModelInferRequest(
         model_name=model,
+        id=wanted.request_id,
         inputs=[tensor],
         outputs=[
             service_pb2.ModelInferRequest.InferRequestedOutputTensor(name=name) for name in outputs

@@ -11,6 +11,8 @@ from rootserve.server.refusals import Promise, Reason, RefusalError
 
 # When nothing is known of how long batches take.
 _RETRY_AFTER_S = 0.1
+# Things change meanwhile, as when a worker is replaced.
+_LONGEST_RETRY_S = 5.0
 
 
 def retry_after_s(scheduler: Scheduler, model: str) -> float:
@@ -54,10 +56,15 @@ def _infeasible(infeasible: Infeasible, request: Request) -> RefusalError:
     text = f"{request.model} cannot answer within {left_ms:.4g} ms"
     if math.isfinite(earliest_s):
         text += f": at the earliest {earliest_s * 1e3:.4g} ms after the request came"
+    else:
+        text += ": nothing is there to compute it at the moment"
     if infeasible.floor is not None and infeasible.floor < request.floor:
         text += (
             f"; with an accuracy floor of {infeasible.floor} instead of {request.floor} it could"
         )
     return RefusalError(
-        Reason.DEADLINE_INFEASIBLE, text, max(0.0, infeasible.retry_s), promise=promise
+        Reason.DEADLINE_INFEASIBLE,
+        text,
+        min(max(0.0, infeasible.retry_s), _LONGEST_RETRY_S),
+        promise=promise,
     )
