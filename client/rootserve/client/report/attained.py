@@ -78,7 +78,7 @@ def variants(run: LoadResult) -> list[Figure[Any]]:
         return []
     often = sorted(run.attained.variants.items(), key=lambda item: -item[1])
     total = sum(run.attained.variants.values())
-    styles = {name: f"code-{n}" for n, (name, _) in enumerate(often[:_COLOURS])}
+    styles = {name: f"variant-{n}" for n, (name, _) in enumerate(often[:_COLOURS])}
     columns = [
         Column[tuple[str, int]]("variant", itemgetter(0)),
         Column[tuple[str, int]]("answers", itemgetter(1), count),
@@ -127,7 +127,7 @@ def _variants_over_time(run: LoadResult, styles: Mapping[str, str]) -> list[Figu
     return [
         Figure(
             "Variants over time",
-            "Answers in each second by the variant that computed them: under more load the faster ones.",
+            "Answers in each second by the variant that computed them.",
             f"Answers of {', '.join(styles)} in each second.",
             lambda label, width: charts.stacks(label, Plane(x, y, width, 220), bars),
             found,

@@ -94,6 +94,7 @@ def _print_attained(screen: Console, result: LoadResult) -> None:
         f"[bold]{percent(found.attainment)}[/]",
         f"answered in time, of {count(result.requests)} due",
     )
+    facts.add_row("", percent(found.attainment_from_arrival), "by the server's clock, from arrival")
     if found.accuracy_goodput is not None:
         goodput = accuracy(found.accuracy_goodput)
         facts.add_row(
