@@ -144,7 +144,11 @@ def test_the_table_of_latencies_is_told(server: ServerProcess) -> None:
     assert "nin-root-4  pixels" in text
     assert "nin-orig" not in text
     document = json.loads(rootserve(server, "latency", "--json").stdout)
+    assert document["schema"] == "rootserve.latency/1"
     assert {row["model"] for row in document["latency"]} == set(MODELS)
+    assert [member["variant"] for member in document["members"]] == list(MODELS)
+    assert document["members"][0]["accuracy"] == 0.9026
+    assert document["server"]["max_batch_rows"] == 32
     assert all(row["p99_s"] > 0 for row in document["latency"])
     missing = rootserve(server, "latency", "--models", "resnet*")
     assert missing.returncode == 2

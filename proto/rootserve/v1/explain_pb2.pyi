@@ -385,7 +385,9 @@ class GetLatencyTableResponse(_message.Message):
     LATENCIES_FIELD_NUMBER: _builtins.int
     DOCUMENT_FIELD_NUMBER: _builtins.int
     document: _builtins.str
-    """All of it as JSON, from which the scheduler's table can be made again."""
+    """All of it as JSON, from which the scheduler's table can be made again, with the accuracies of the variants
+    that are served ("schema" is "rootserve.latency/1").
+    """
     @_builtins.property
     def latencies(self) -> _containers.RepeatedCompositeFieldContainer[Global___Latency]:
         """One entry for each kind of worker, variant, form and number of rows."""

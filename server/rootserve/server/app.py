@@ -177,7 +177,7 @@ async def serve(settings: Settings) -> NoReturn:
     )
     catalog = CatalogService(version(), models, pool, settings.limits(), scheduler.batch_rows)
     services.add_operations(
-        checked, catalog, ExplainService(scheduler.durations, explainer), health
+        checked, catalog, ExplainService(models, scheduler.durations, explainer), health
     )
 
     stop = _stop_on_signals()

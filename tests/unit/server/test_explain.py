@@ -1,5 +1,6 @@
 """What is kept of requests, and how it is told."""
 
+import json
 import math
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from rootserve.server.core.decisions import Batch, Candidate, Choice
 from rootserve.server.core.latency import LatencyTable
 from rootserve.server.core.queue import Request
+from rootserve.server.models import Models
 from rootserve.server.observers.events import Refusal
 from rootserve.server.observers.explain import Explainer
 from rootserve.server.pending import Pending, Report, Story, Timeline
@@ -107,11 +109,11 @@ def test_the_newest_come_first_and_the_oldest_go() -> None:
 
 
 async def test_questions_that_cannot_be_answered_are_refused() -> None:
-    off = ExplainService(LatencyTable(), None)
+    off = ExplainService(Models([]), LatencyTable(), None)
     with pytest.raises(RefusalError, match="--explain") as caught:
         await off.Explain(pb.ExplainRequest(), None)  # type: ignore[arg-type]
     assert caught.value.reason is Reason.EXPLAIN_OFF
-    service = ExplainService(LatencyTable(), Explainer(5))
+    service = ExplainService(Models([]), LatencyTable(), Explainer(5))
     for request, words in (
         (pb.ExplainRequest(request_id="x"), "no request 'x' is among those kept, the last 5"),
         (pb.ExplainRequest(outcome="good"), "outcome: 'good' came, expected one of"),
@@ -126,11 +128,15 @@ async def test_questions_that_cannot_be_answered_are_refused() -> None:
 async def test_the_table_is_told_as_rows_and_as_a_document() -> None:
     table = LatencyTable()
     table.learn("nin-orig", 4, 0.002, "a cpu")
-    told = await ExplainService(table, None).GetLatencyTable(pb.GetLatencyTableRequest(), None)  # type: ignore[arg-type]
+    service = ExplainService(Models([]), table, None)
+    told = await service.GetLatencyTable(pb.GetLatencyTableRequest(), None)  # type: ignore[arg-type]
     (row,) = told.latencies
     assert (row.worker_kind, row.model, row.form, row.rows) == ("a cpu", "nin-orig", "pixels", 4)
     assert (row.count, row.p50_ns) == (1, 2_000_000)
     assert row.p99_ns >= row.p50_ns
+    document = json.loads(told.document)
+    assert (document["schema"], document["members"]) == ("rootserve.latency/1", [])
+    assert LatencyTable.from_document(document).document() == table.document()
 
 
 def test_a_request_that_was_never_offered_has_no_story() -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
 
 from rootserve.server.core.decisions import Choice
 from rootserve.server.core.latency import LatencyTable
+from rootserve.server.families import family_name
+from rootserve.server.members import member_of
+from rootserve.server.models import Models
 from rootserve.server.observers.explain import OK, REFUSED, Explained, Explainer
 from rootserve.server.pending import InBatch
 from rootserve.server.refusals import Promise, Reason, RefusalError
@@ -21,13 +25,15 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 _OUTCOMES = frozenset({"", OK, REFUSED, *(reason.value for reason in Reason)})
 _MOST = 1000
+_SCHEMA = "rootserve.latency/1"
 _LONGEST_MESSAGE = 1000
 
 
 class ExplainService(explain_pb2_grpc.ExplainServiceServicer):
     """Answers from memory; ``explainer`` is None where no requests are kept."""
 
-    def __init__(self, table: LatencyTable, explainer: Explainer | None) -> None:
+    def __init__(self, models: Models, table: LatencyTable, explainer: Explainer | None) -> None:
+        self._models = models
         self._table = table
         self._explainer = explainer
 
@@ -74,8 +80,17 @@ class ExplainService(explain_pb2_grpc.ExplainServiceServicer):
                 )
                 for row in document["latency"]
             ],
-            document=json.dumps(document),
+            document=json.dumps(
+                {"schema": _SCHEMA, "members": [*_members(self._models)], **document}
+            ),
         )
+
+
+def _members(models: Models) -> Iterator[dict[str, object]]:
+    """The variants that are served and can be compared, as the scheduler knows them."""
+    for model in models.served():
+        if model.card.accuracy is not None:
+            yield {"family": family_name(model.card), **member_of(model)._asdict()}
 
 
 def explanation(one: Explained) -> pb.Explanation:
