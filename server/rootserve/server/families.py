@@ -1,6 +1,6 @@
 """A family of variants as one model, ``NAME-auto``: the scheduler chooses which one computes a request.
 
-Nothing is kept here: what there is follows from what is served, so that it changes as models come and go.
+What there is follows from what is served, so that it changes as models come and go.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Protocol
+from typing import NamedTuple, Protocol
+from weakref import WeakKeyDictionary
 
 from rootmodels.model_content import is_model_name
 from rootserve.server.models import Model, ModelCard, Models, State
@@ -125,24 +126,47 @@ def accuracy_of(model: Model) -> float:
 
 def virtual_models(models: Models) -> list[VirtualModel]:
     """All families that are served as one, in the order of their first members."""
-    names = dict.fromkeys(family_name(model.card) for model in models.served())
-    found = (virtual_model(models, f"{name}{SUFFIX}") for name in names)
-    return [one for one in found if one is not None]
+    return list(_by_name(models).values())
 
 
 def virtual_model(models: Models, name: str) -> VirtualModel | None:
     """The family that is served under ``name``; a model that has this name goes before it."""
-    family = name.removesuffix(SUFFIX)
-    if family == name or models.get(name) is not None:
-        return None
-    members = comparable(models, family)
-    members = tuple(model for model in members if model.served)
-    return VirtualModel(name, family, members) if len(members) > 1 else None
+    return _by_name(models).get(name)
+
+
+class _Found(NamedTuple):
+    """The families there are, as long as what they follow from is as ``seen``."""
+
+    seen: list[tuple[ModelCard, bool, bool]]
+    by_name: dict[str, VirtualModel]
+
+
+_found: WeakKeyDictionary[Models, _Found] = WeakKeyDictionary()
+
+
+def _by_name(models: Models) -> dict[str, VirtualModel]:
+    """Found anew when something has changed: every request asks, and finding takes ten times as long."""
+    seen = [(model.card, model.served, model.retiring) for model in models]
+    known = _found.get(models)
+    if known is None or known.seen != seen:
+        known = _found[models] = _Found(seen, _find_all(models))
+    return known.by_name
+
+
+def _find_all(models: Models) -> dict[str, VirtualModel]:
+    found = {}
+    for family in dict.fromkeys(family_name(model.card) for model in models.served()):
+        name = f"{family}{SUFFIX}"
+        members = tuple(model for model in comparable(models, family) if model.served)
+        if len(members) > 1 and models.get(name) is None:
+            found[name] = VirtualModel(name, family, members)
+    return found
 
 
 def find(models: Models, name: str) -> Model | VirtualModel | None:
     """The model called ``name``, or the family that is served as one under it."""
-    return models.get(name) or virtual_model(models, name)
+    model = models.get(name)
+    return virtual_model(models, name) if model is None else model
 
 
 def comparable(models: Models, family: str) -> tuple[Model, ...]:
