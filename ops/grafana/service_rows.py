@@ -154,13 +154,15 @@ def callers(board: Dashboard) -> None:
             About(
                 "Error budget burn, 1 hour",
                 "How many times faster than allowed the budget of 30 days is spent: 0.1 % not "
-                "answered, 1 % slower than 100 ms. At 14.4 somebody is called.",
+                "answered, 1 % slower than 100 ms, 1 % of deadlines not kept. At 14.4 somebody is "
+                "called.",
                 "none",
                 "No requests in the last hour",
             ),
             {
                 "{{model}} not answered": f"rootserve:unavailable:ratio_rate1h{{{M}}} / 0.001 >= 0",
                 "{{model}} slow": f"rootserve:slow:ratio_rate1h{{{M}}} / 0.01 >= 0",
+                "{{model}} deadlines": f"rootserve:unattained:ratio_rate1h{{{M}}} / 0.01 >= 0",
             },
             limit=14.4,
         )

@@ -48,7 +48,7 @@ class Timeline:
 
 
 class Chosen(NamedTuple):
-    """Which variant of a family computed an answer, with the fields of `Answer`; None for what is not told."""
+    """Which variant of a family computed an answer: fields as in `Answer`, None for what is not told."""
 
     variant: str
     accuracy: float | None = None
