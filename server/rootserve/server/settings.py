@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from rootmodels.weights_info import PRETRAINED_DIR
 from rootserve.server.core.scheduler import Limits
 from rootserve.server.engines.base import PrecisionSetting
+from rootserve.server.engines.registry import ENGINES
 from rootserve.server.placement import OptimizeFor
 
 Port = Annotated[int, Field(ge=0, le=65535)]
+
+if TYPE_CHECKING:
+    EngineSetting = str
+else:
+    EngineSetting = Literal[("auto", *ENGINES)]
+
+_WHERE = {(): " (for tests)", ("cuda",): " (on a GPU)"}
+_ENGINES_TEXT = ", ".join(name + _WHERE.get(one.devices, "") for name, one in ENGINES.items())
 
 
 def _option(group: str, text: str, default: object, **constraints: Any) -> Any:
@@ -100,10 +109,9 @@ class Settings(BaseModel):
         "auto",
         pattern=r"^(auto|cpu|cuda|cuda:\d+(,cuda:\d+)*)$",
     )
-    engine: Literal["auto", "openvino", "torch", "cuda-graphs", "cuda-kernels", "fake"] = _option(
+    engine: EngineSetting = _option(
         "workers",
-        "what computes: auto (the fastest that is correct), openvino, torch, cuda-graphs or cuda-kernels "
-        "(on a GPU), or fake (for tests)",
+        f"what computes: auto (the fastest that is correct), {_ENGINES_TEXT}",
         "auto",
     )
     precision: PrecisionSetting = _option(
