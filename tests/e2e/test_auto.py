@@ -2,8 +2,11 @@
 
 import os
 import queue
+import re
 import secrets
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from tests.support.server_process import ServerProcess, plain_images, running_se
 
 MODELS = ("nin-orig", "nin-root-4", "nin-root-16")
 AUTO = "nin-auto"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +183,19 @@ def test_a_deadline_that_has_passed_is_told_as_such(client: triton.InferenceServ
         client.infer(AUTO, [tensor(0)], parameters={"deadline_ms": 1e-9})
     assert caught.value.status() == "StatusCode.DEADLINE_EXCEEDED"
     assert "the deadline had passed when the request came" in caught.value.message()
+
+
+def test_the_examples_of_the_documentation_run(server: ServerProcess) -> None:
+    programs = re.findall(r"```python\n(.*?)```", (ROOT / "docs/auto.md").read_text(), re.DOTALL)
+    assert len(programs) == 2
+    for program in programs:
+        assert program.count("127.0.0.1:8001") == 1
+        code = program.replace("127.0.0.1:8001", server.address)
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert re.match(r"nin-(orig|root-4) 0\.90", done.stdout), done.stdout
 
 
 def test_perf_analyzer_measures_it(server: ServerProcess) -> None:

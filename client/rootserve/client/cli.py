@@ -296,6 +296,23 @@ def choose(  # noqa: PLR0913, PLR0917 - one per option of the command
 
 
 @app.command()
+def data(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="cifar10.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", help="What --data is given then.")
+    ],
+) -> None:
+    """Fetch a data set, unless it is there.
+
+    From the Hugging Face hub, which takes the extra 'data'. Where there is no network, it says which files
+    to bring.
+    """
+    from rootserve.client.commands.data import run  # noqa: PLC0415 - see the module's text
+
+    run(name, out)
+
+
+@app.command()
 @connecting
 def top(
     metrics: Annotated[
