@@ -1,4 +1,4 @@
-"""Families beside single variants: random arrivals, floors, callers, cancels and worker losses, against a ledger.
+"""Families beside single variants: random arrivals, cancels and worker losses, against a ledger.
 
 Workers take exactly as long as is predicted, so that every promise has to be kept.
 """
@@ -40,9 +40,7 @@ def known_latencies() -> LatencyTable:
 
 
 class FamilyMachine(RuleBasedStateMachine):
-    @initialize(
-        workers=st.integers(1, 3), ahead=st.integers(0, 1), explain=st.booleans()
-    )
+    @initialize(workers=st.integers(1, 3), ahead=st.integers(0, 1), explain=st.booleans())
     def set_up(self, workers: int, ahead: int, explain: bool) -> None:
         self.limits = Limits(
             max_batch_rows=8,
@@ -75,26 +73,24 @@ class FamilyMachine(RuleBasedStateMachine):
         self.finished.add(request_id)
 
     @rule(
-        rows=st.integers(1, 4),
+        rows_and_count=st.tuples(st.integers(1, 4), st.integers(1, 12)),
         slack=st.sampled_from([math.inf, 0.003, 0.01, 0.02, 0.03, 0.05, 0.1, 0.4]),
         floor=st.sampled_from([0.0, 0.0, 0.81, 0.85, 0.9, 0.95]),
         allowed=st.sampled_from(
             [frozenset[str](), frozenset({"slow", "dominated"}), frozenset({"middle"})]
         ),
-        caller=st.sampled_from(["one", "two"]),
-        priority=st.integers(1, 2),
-        count=st.integers(1, 12),
+        whose=st.tuples(st.sampled_from(["one", "two"]), st.integers(1, 2)),
     )
     def offer(
         self,
-        rows: int,
+        rows_and_count: tuple[int, int],
         slack: float,
         floor: float,
         allowed: frozenset[str],
-        caller: str,
-        priority: int,
-        count: int,
+        whose: tuple[str, int],
     ) -> None:
+        rows, count = rows_and_count
+        caller, priority = whose
         for _ in range(count):
             request = Request(
                 self.next_id,
@@ -172,9 +168,7 @@ class FamilyMachine(RuleBasedStateMachine):
     def go_to(self, until: float) -> None:
         """Everything that ends up to then ends when it was predicted to."""
         while True:
-            ends = [
-                (batches[0][0], worker) for worker, batches in self.running.items() if batches
-            ]
+            ends = [(batches[0][0], worker) for worker, batches in self.running.items() if batches]
             if not ends or min(ends)[0] > until:
                 break
             self.now, worker = min(ends)
@@ -257,4 +251,6 @@ class FamilyMachine(RuleBasedStateMachine):
 
 
 TestFamily = FamilyMachine.TestCase
-TestFamily.settings = settings(max_examples=200, stateful_step_count=40, deadline=None, report_multiple_bugs=False)
+TestFamily.settings = settings(
+    max_examples=200, stateful_step_count=40, deadline=None, report_multiple_bugs=False
+)
