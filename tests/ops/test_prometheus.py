@@ -28,6 +28,8 @@ from tests.support.server_process import ServerProcess, running_server, wait_unt
 pytestmark = pytest.mark.skipif(not INSTALLED, reason=MISSING)
 
 TRAINED = ("nin-orig", "nin-root-16")
+FAMILY = "nin-auto"
+"""Of both."""
 UNTRAINED = "resnet50-root-64"
 """No weights are shipped for it, and an alert is about such models."""
 WINDOW = "10s"
@@ -47,7 +49,7 @@ def rules() -> list[dict[str, str]]:
 def vectors(expr: str) -> list[str]:
     """What an alert compares, without its thresholds: on a healthy server the rest must be there."""
     found = []
-    for side in re.split(r"\s(?:and|or|>|<|==)\s", " ".join(expr.split())):
+    for side in re.split(r"\s(?:and|or|[<>]=?|==)\s", " ".join(expr.split())):
         vector = side.strip()
         while vector.count("(") > vector.count(")"):
             vector = vector.removeprefix("(").strip()
@@ -85,6 +87,7 @@ def test_what_an_alert_compares_is_found() -> None:
         "c{d='e'}",
         "up",
     ]
+    assert vectors("a:b > 0.1 and c:d >= 10") == ["a:b", "c:d"]
     assert vectors("x < max_over_time(x[1d]) - 0.005") == ["x", "max_over_time(x[1d]) - 0.005"]
 
 
@@ -99,7 +102,7 @@ def test_under_load_every_query_of_the_dashboard_and_the_rules_has_data(
             queries[rule["record"]] = rule["record"]
         for number, vector in enumerate(vectors(rule["expr"])):
             queries[f"{rule.get('record') or rule['alert']} / {number}"] = vector
-    with scraped(tmp_path) as (server, prometheus), MixedLoad(server, TRAINED):
+    with scraped(tmp_path) as (server, prometheus), MixedLoad(server, (*TRAINED, FAMILY)):
 
         def without_data() -> list[str]:
             return [name for name, expr in queries.items() if not has_data(prometheus, expr)]

@@ -161,11 +161,17 @@ class Client:
             self._end()
 
     models = _blocking(AsyncClient.models)
+    families = _blocking(AsyncClient.families)
+    latency_table = _blocking(AsyncClient.latency_table)
+    explain = _blocking(AsyncClient.explain)
     model = _blocking(AsyncClient.model)
     server_info = _blocking(AsyncClient.server_info)
     health = _blocking(AsyncClient.health)
     infer = _blocking(AsyncClient.infer)
     infer_encoded = _blocking(AsyncClient.infer_encoded)
+    load_model = _blocking(AsyncClient.load_model)
+    roll_back_model = _blocking(AsyncClient.roll_back_model)
+    unload_model = _blocking(AsyncClient.unload_model)
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         if self._thread is None:

@@ -21,6 +21,7 @@ from rootserve.v1 import catalog_pb2, catalog_pb2_grpc
 CLASSES = [f"label-{n}" for n in range(10)]
 QUEUE_S, BATCH_WAIT_S, COMPUTE_S, TOTAL_S = 0.0001, 0.0002, 0.0003, 0.0007
 BATCH_ROWS = 8
+WEIGHTS = "3fa8b2c41d0e" + "0" * 52
 
 
 class FakeRootserve(
@@ -43,6 +44,8 @@ class FakeRootserve(
         self.has_catalog = True
         self.has_timeline = True
         self.retry_after_s: float | None = None
+        self.reason = ""
+        self.chosen: tuple[str, float] | None = None
         self.served = {"nin-orig"}
         self.batch_limits = {"nin-orig": BATCH_ROWS, "nin-root-4": 0}
         self.of_root_4: dict[str, object] = {}
@@ -73,10 +76,13 @@ class FakeRootserve(
         with self._turn if self.one_at_a_time else nullcontext():
             time.sleep(self.delay_s)
         if code := self.fail(number):
-            if self.retry_after_s is not None:
+            if self.retry_after_s is not None or self.reason:
                 status = status_pb2.Status(code=code.value[0])
-                delay = duration_pb2.Duration(nanos=round(self.retry_after_s * 1e9))
+                delay = duration_pb2.Duration(nanos=round((self.retry_after_s or 0.0) * 1e9))
                 status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+                if self.reason:
+                    info = error_details_pb2.ErrorInfo(domain="rootserve", reason=self.reason)
+                    status.details.add().Pack(info)
                 details = ("grpc-status-details-bin", status.SerializeToString())
                 context.set_trailing_metadata((details,))
             context.abort(code, self.words)
@@ -101,8 +107,19 @@ class FakeRootserve(
             ):
                 response.parameters[name].int64_param = round(seconds * 1e9)
             response.parameters["batch_rows"].int64_param = BATCH_ROWS
-            for name, text in (("worker", "cpu-0"), ("engine", "fake"), ("precision", "fp32")):
+            told = (
+                ("worker", "cpu-0"),
+                ("engine", "fake"),
+                ("precision", "fp32"),
+                ("weights", WEIGHTS[:12]),
+            )
+            response.parameters["generation"].int64_param = 2
+            for name, text in told:
                 response.parameters[name].string_param = text
+        if self.chosen is not None:
+            variant, accuracy = self.chosen
+            response.parameters["variant"].string_param = variant
+            response.parameters["accuracy"].double_param = accuracy
         return response
 
     def ListModels(self, request, context):  # noqa: N802
@@ -126,6 +143,9 @@ class FakeRootserve(
                     classes=CLASSES,
                     paper=catalog_pb2.PaperFigures(accuracy=0.9211, cpu_ms=39.0, gpu_ms=0.623),
                     batch_rows=self.batch_limits["nin-orig"],
+                    version="2",
+                    weights_sha256=WEIGHTS,
+                    generation=2,
                 ),
                 catalog_pb2.Model(
                     name="nin-root-4",
