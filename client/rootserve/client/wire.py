@@ -27,7 +27,9 @@ _PARAMETERS = [(stage.name, stage.parameter or "") for stage in TOLD]
 class Timeline:
     """Where the server spent a request's time, as the server measured it, in seconds.
 
-    `decode_s` is the part of `compute_s` in which pictures that came as files were decoded.
+    `decode_s` is the part of `compute_s` in which pictures that came as files were decoded. `weights` are the
+    first digits of the SHA-256 of the weights that computed it, `generation` how often the model had been
+    loaded by then; "" and 0 from a server that does not tell.
     """
 
     queue_s: float
@@ -39,6 +41,8 @@ class Timeline:
     engine: str
     precision: str
     decode_s: float = 0.0
+    weights: str = ""
+    generation: int = 0
 
     @property
     def rest_s(self) -> float:
@@ -51,13 +55,15 @@ class Timeline:
 class Answer:
     """A server's answer: its outputs by name, each [N, ...], and its timeline where it gave one.
 
-    Of a family, `variant` is the one that computed it, `accuracy` that one's, 0..1, and `predicted_s` how
-    long the computation was expected to take at most; None for a variant that was asked for by its name.
+    `version` is that of the model's weights. Of a family, `variant` is the one that computed it, `accuracy`
+    that one's, 0..1, and `predicted_s` how long the computation was expected to take at most; None for a
+    variant that was asked for by its name.
     """
 
     model: str
     outputs: Mapping[str, NDArray[Any]]
     timeline: Timeline | None
+    version: str = ""
     variant: str | None = None
     accuracy: float | None = None
     predicted_s: float | None = None
@@ -217,6 +223,7 @@ def decode_response(response: service_pb2.ModelInferResponse) -> Answer:
         response.model_name,
         outputs,
         read_timeline(response),
+        response.model_version,
         variant=told["variant"].string_param if "variant" in told else None,
         accuracy=told["accuracy"].double_param if "accuracy" in told else None,
         predicted_s=told["predicted_ns"].int64_param * _NS if "predicted_ns" in told else None,
@@ -253,4 +260,6 @@ def read_timeline(response: service_pb2.ModelInferResponse) -> Timeline | None:
         worker=parameters["worker"].string_param,
         engine=parameters["engine"].string_param,
         precision=parameters["precision"].string_param,
+        weights=parameters["weights"].string_param,
+        generation=parameters["generation"].int64_param,
     )

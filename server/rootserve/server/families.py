@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
 from rootmodels.model_content import is_model_name
-from rootserve.server.models import Model, ModelCard, Models, State
+from rootserve.server.models import VERSION, Model, ModelCard, Models, State
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +45,10 @@ class Interface(Protocol):
     def classes(self) -> tuple[str, ...]:
         """What the logits stand for."""
 
+    @property
+    def version(self) -> str:
+        """What a request may name; a whole number."""
+
 
 @dataclass(frozen=True, slots=True)
 class VirtualModel:
@@ -69,6 +73,11 @@ class VirtualModel:
     def classes(self) -> tuple[str, ...]:
         """What the logits stand for."""
         return self.members[0].card.classes
+
+    @property
+    def version(self) -> str:
+        """That of a family; its members have their own."""
+        return VERSION
 
     @property
     def accuracy(self) -> float:

@@ -8,13 +8,18 @@ from tritonclient.grpc import model_config_pb2 as config_pb
 from tritonclient.grpc import service_pb2 as oip
 
 from rootserve.server.core.scheduler import Limits
-from rootserve.server.families import VirtualModel, accuracy_of, interface_of, virtual_models
+from rootserve.server.families import (
+    Interface,
+    VirtualModel,
+    accuracy_of,
+    interface_of,
+    virtual_models,
+)
 from rootserve.server.models import (
     ENCODED_NAME,
     INPUT_NAME,
     LOGITS_NAME,
     PROBABILITIES_NAME,
-    VERSION,
     Model,
     Models,
     State,
@@ -67,7 +72,7 @@ def model_metadata(model: Model | VirtualModel, tensors: Tensors) -> oip.ModelMe
     """Names, datatypes and shapes; -1 is the number of rows. Of the inputs a request has one."""
     card = interface_of(model)
     platform, _ = _platform(model)
-    metadata = oip.ModelMetadataResponse(name=card.name, versions=[VERSION], platform=platform)
+    metadata = oip.ModelMetadataResponse(name=card.name, versions=[card.version], platform=platform)
     kinds = {INPUT_NAME: ("UINT8", (-1, *card.image)), ENCODED_NAME: ("BYTES", (-1, 1))}
     for name in tensors.inputs:
         datatype, shape = kinds[name]
@@ -90,6 +95,7 @@ def model_config(
         name=card.name,
         platform=platform,
         backend=backend,
+        version_policy=_version_policy(model),
         max_batch_size=limits.max_batch_rows,
         dynamic_batching=config_pb.ModelDynamicBatching(
             max_queue_delay_microseconds=round(limits.max_delay_s * 1e6),
@@ -128,7 +134,19 @@ def _figures(model: Model | VirtualModel) -> dict[str, object]:
         "params": card.cost.params,
         "macs": card.cost.macs,
         "accuracy": "" if card.accuracy is None else card.accuracy,
+        "version": card.version,
+        "weights_sha256": card.weights_sha256,
+        "generation": card.generation,
     }
+
+
+def _version_policy(model: Model | VirtualModel) -> config_pb.ModelVersionPolicy:
+    policy = config_pb.ModelVersionPolicy()
+    if isinstance(model, Model) and model.card.is_pinned:
+        policy.specific.versions.append(int(model.card.version))
+    else:
+        policy.latest.num_versions = 1
+    return policy
 
 
 def _platform(model: Model | VirtualModel) -> tuple[str, str]:
@@ -138,15 +156,15 @@ def _platform(model: Model | VirtualModel) -> tuple[str, str]:
     return _PLATFORMS.get(model.engine, (model.engine, model.engine))
 
 
-def model_statistics(name: str, statistics: ModelStatistics) -> oip.ModelStatistics:
+def model_statistics(interface: Interface, statistics: ModelStatistics) -> oip.ModelStatistics:
     """Triton's counters: per request, and times as nanoseconds since the server started.
 
     ``compute_input`` is the hand-over of a closed batch to the worker, ``compute_output`` the rest of
     the way back.
     """
     return oip.ModelStatistics(
-        name=name,
-        version=VERSION,
+        name=interface.name,
+        version=interface.version,
         last_inference=statistics.last_answer_ms,
         inference_count=statistics.rows,
         execution_count=statistics.batches,
@@ -177,7 +195,7 @@ def repository_index(models: Models, *, only_ready: bool) -> oip.RepositoryIndex
             continue
         index.models.add(
             name=model.card.name,
-            version=VERSION,
+            version=model.card.version,
             state=_INDEX_STATES[model.state],
             reason=model.state_reason or ("not served" if not model.served else ""),
         )
@@ -185,7 +203,7 @@ def repository_index(models: Models, *, only_ready: bool) -> oip.RepositoryIndex
         if family.is_ready or not only_ready:
             index.models.add(
                 name=family.name,
-                version=VERSION,
+                version=family.version,
                 state=_INDEX_STATES[family.state],
                 reason=family.state_reason,
             )
