@@ -39,6 +39,7 @@ from rootserve.server.observers.refusal_log import RefusalLog
 from rootserve.server.observers.statistics import Statistics
 from rootserve.server.observers.traces import Traces, current_trace_id
 from rootserve.server.repository import Repository
+from rootserve.server.security.authorize import Authorizer
 from rootserve.server.security.tls import TlsFiles
 from rootserve.server.settings import Settings
 from rootserve.server.specs import StartError, scheduler_limits, worker_specs
@@ -114,13 +115,13 @@ async def serve(settings: Settings) -> NoReturn:
         FamilyError, ModelSelectionError, SecurityError, StartError, WeightsError: if the service cannot
             start.
     """
-    _warn_of_exposure(settings)
-    tls, authorizer = open_protection(settings)
+    tls, authorizer = _protection(settings)
     repository, models = open_models(settings)
     specs = _worker_specs(settings, models)
 
     traces = open_traces(settings)
-    monitoring, statistics, refusal_log, explainer, observer = _observers(settings, models, traces)
+    explainer = Explainer(settings.explain) if settings.explain else None
+    monitoring, statistics, refusal_log, observer = _observers(settings, models, traces, explainer)
     scheduler = Scheduler(scheduler_limits(settings, specs))
     pool = WorkerPool(specs, models, settings.load_timeout_s)
     dispatcher = Dispatcher(
@@ -132,7 +133,9 @@ async def serve(settings: Settings) -> NoReturn:
     )
     pool.events = dispatcher
     notifier = Notifier(models)
-    pool.on_models_changed = functools.partial(_tell_all, dispatcher, health, monitoring, notifier)
+    pool.on_models_changed = functools.partial(
+        _models_changed, dispatcher, health, monitoring, notifier
+    )
     monitoring.follow(scheduler, pool)
 
     server = grpc.aio.server(options=server_options(settings))
@@ -147,12 +150,7 @@ async def serve(settings: Settings) -> NoReturn:
     )
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, checked)
     analysis_pb2_grpc.add_AnalysisServiceServicer_to_server(
-        AnalysisService(
-            models,
-            open_datasets(settings),
-            analyses,
-            _serving_defaults(specs[0]),
-        ),
+        AnalysisService(models, open_datasets(settings), analyses, _serving_defaults(specs[0])),
         checked,
     )
     catalog = CatalogService(version(), models, pool, settings.limits(), scheduler.batch_rows)
@@ -192,9 +190,11 @@ async def serve(settings: Settings) -> NoReturn:
     _end(stop.status)
 
 
-def _warn_of_exposure(settings: Settings) -> None:
+def _protection(settings: Settings) -> tuple[TlsFiles | None, Authorizer | None]:
+    """As :func:`open_protection`; what others can reach unprotected is warned of."""
     if warning := protection_warning(settings):
         _log.warning("%s", warning)
+    return open_protection(settings)
 
 
 def _worker_specs(settings: Settings, models: Models) -> list[WorkerSpec]:
@@ -203,17 +203,16 @@ def _worker_specs(settings: Settings, models: Models) -> list[WorkerSpec]:
 
 
 def _observers(
-    settings: Settings, models: Models, traces: Traces | None
-) -> tuple[Monitoring, Statistics, RefusalLog, Explainer | None, Observers]:
+    settings: Settings, models: Models, traces: Traces | None, explainer: Explainer | None
+) -> tuple[Monitoring, Statistics, RefusalLog, Observers]:
     """Who is told of requests: those that are asked or closed later, and all as one."""
     trace_id = current_trace_id if traces else None
     monitoring, statistics = Monitoring(models, trace_id), Statistics()
     refusal_log = RefusalLog(trace_id=trace_id)
     access_log = _access_log(settings, trace_id)
-    explainer = Explainer(settings.explain) if settings.explain else None
     told = (monitoring.metrics, statistics, refusal_log, traces, access_log, explainer)
     observer = Observers([one for one in told if one is not None])
-    return monitoring, statistics, refusal_log, explainer, observer
+    return monitoring, statistics, refusal_log, observer
 
 
 def _access_log(settings: Settings, trace_id: Callable[[], str] | None) -> AccessLog | None:
@@ -242,10 +241,9 @@ def _spare_the_collector() -> None:
     gc.freeze()
 
 
-def _tell_all(
+def _models_changed(
     dispatcher: Dispatcher, health: Health, monitoring: Monitoring, notifier: Notifier
 ) -> None:
-    """Models may have changed."""
     dispatcher.models_changed()
     health.models_changed()
     monitoring.models_changed()

@@ -14,7 +14,7 @@ from rootserve.server.core.scheduler import Batch, Limits, Offered, Scheduler
 from rootserve.server.declined import refusal_of, retry_after_s
 from rootserve.server.families import find, virtual_model
 from rootserve.server.members import Members
-from rootserve.server.models import ENCODED_NAME, VERSION, Models
+from rootserve.server.models import ENCODED_NAME, Models
 from rootserve.server.observers.events import Observer
 from rootserve.server.pending import Answer, Pending, Report, Story, Timeline
 from rootserve.server.refusals import Reason, RefusalError
@@ -352,23 +352,17 @@ class Dispatcher:
                 version=report.version,
                 weights=report.weights,
                 generation=report.generation,
+                **told,
             )
-            if told:
-                timeline = timeline._replace(**told)
             pending.answer.set_result(Answer(share, timeline))
 
     def _of_family(self, batch: Batch) -> dict[str, Any]:
-        """What the timelines of a family's batch tell besides, or instead."""
+        """What the timelines of a family's batch tell besides."""
         if batch.requests[0].model == batch.model:
             return {}
         accuracy = self._models[batch.model].card.accuracy
         predicted_ns = round((batch.predicted_s or 0.0) * 1e9)
-        return {
-            "version": VERSION,
-            "variant": batch.model,
-            "accuracy": accuracy,
-            "predicted_ns": predicted_ns,
-        }
+        return {"variant": batch.model, "accuracy": accuracy, "predicted_ns": predicted_ns}
 
     def _refuse_waiting(self, request: Request, reason: Reason, text: str) -> None:
         """Refuse a request that the scheduler has taken out of its queue."""

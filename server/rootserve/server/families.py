@@ -42,12 +42,12 @@ class Interface(Protocol):
         """Values of one image."""
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        """What the logits stand for."""
+    def version(self) -> str:
+        """Of its weights."""
 
     @property
-    def version(self) -> str:
-        """What a request may name; a whole number."""
+    def classes(self) -> tuple[str, ...]:
+        """What the logits stand for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,8 @@ class VirtualModel:
     family: str
     members: tuple[Model, ...]
     """Two or more, in the order they are listed."""
+    version: str = VERSION
+    """A family has one; its members' are told with their answers."""
 
     @property
     def image(self) -> tuple[int, int, int]:
@@ -73,11 +75,6 @@ class VirtualModel:
     def classes(self) -> tuple[str, ...]:
         """What the logits stand for."""
         return self.members[0].card.classes
-
-    @property
-    def version(self) -> str:
-        """That of a family; its members have their own."""
-        return VERSION
 
     @property
     def accuracy(self) -> float:

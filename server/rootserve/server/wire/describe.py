@@ -9,7 +9,6 @@ from tritonclient.grpc import service_pb2 as oip
 
 from rootserve.server.core.scheduler import Limits
 from rootserve.server.families import (
-    Interface,
     VirtualModel,
     accuracy_of,
     interface_of,
@@ -119,25 +118,15 @@ def model_config(
         )
     for name in tensors.outputs:
         config.output.add(name=name, data_type=config_pb.TYPE_FP32, dims=(len(card.classes),))
-    values = {"engine": model.engine, "precision": model.precision, **_figures(model)}
+    values = {
+        "engine": model.engine,
+        "precision": model.precision,
+        "version": card.version,
+        **_figures(model),
+    }
     for key, value in values.items():
         config.parameters[key].string_value = str(value)
     return oip.ModelConfigResponse(config=config)
-
-
-def _figures(model: Model | VirtualModel) -> dict[str, object]:
-    if isinstance(model, VirtualModel):
-        variants = (f"{one.card.name} {accuracy_of(one)}" for one in model.members)
-        return {"accuracy": model.accuracy, "variants": ", ".join(variants)}
-    card = model.card
-    return {
-        "params": card.cost.params,
-        "macs": card.cost.macs,
-        "accuracy": "" if card.accuracy is None else card.accuracy,
-        "version": card.version,
-        "weights_sha256": card.weights_sha256,
-        "generation": card.generation,
-    }
 
 
 def _version_policy(model: Model | VirtualModel) -> config_pb.ModelVersionPolicy:
@@ -149,6 +138,20 @@ def _version_policy(model: Model | VirtualModel) -> config_pb.ModelVersionPolicy
     return policy
 
 
+def _figures(model: Model | VirtualModel) -> dict[str, object]:
+    if isinstance(model, VirtualModel):
+        variants = (f"{one.card.name} {accuracy_of(one)}" for one in model.members)
+        return {"accuracy": model.accuracy, "variants": ", ".join(variants)}
+    card = model.card
+    return {
+        "params": card.cost.params,
+        "macs": card.cost.macs,
+        "accuracy": "" if card.accuracy is None else card.accuracy,
+        "weights_sha256": card.weights_sha256,
+        "generation": card.generation,
+    }
+
+
 def _platform(model: Model | VirtualModel) -> tuple[str, str]:
     """Platform and backend; of an engine that nobody else has, and of a model that is not loaded, our own."""
     if model.engine.startswith(("torch", "cuda")):
@@ -156,15 +159,15 @@ def _platform(model: Model | VirtualModel) -> tuple[str, str]:
     return _PLATFORMS.get(model.engine, (model.engine, model.engine))
 
 
-def model_statistics(interface: Interface, statistics: ModelStatistics) -> oip.ModelStatistics:
+def model_statistics(name: str, version: str, statistics: ModelStatistics) -> oip.ModelStatistics:
     """Triton's counters: per request, and times as nanoseconds since the server started.
 
     ``compute_input`` is the hand-over of a closed batch to the worker, ``compute_output`` the rest of
     the way back.
     """
     return oip.ModelStatistics(
-        name=interface.name,
-        version=interface.version,
+        name=name,
+        version=version,
         last_inference=statistics.last_answer_ms,
         inference_count=statistics.rows,
         execution_count=statistics.batches,

@@ -21,7 +21,8 @@ def find_model(models: Models, name: str, version: str) -> Model | VirtualModel:
         what = "no model is called" if model is None else "known but not served is"
         text = f"{what} {quote(name)}; {f'served: {served}' if served else 'no model is served'}"
         raise RefusalError(Reason.UNKNOWN_MODEL, text)
-    if version not in ("", has := interface_of(model).version):
+    has = interface_of(model).version
+    if version not in ("", has):
         text = f"model {name} has no version {quote(version)}; it has version {has!r}"
         raise RefusalError(Reason.UNKNOWN_MODEL, text)
     return model

@@ -112,11 +112,13 @@ class InferenceService(InferService):
             chosen = [find_model(self._models, request.name, request.version)]
         else:
             chosen = [*self._models.served(), *virtual_models(self._models)]
-        interfaces = [interface_of(model) for model in chosen]
+        seen = [interface_of(model) for model in chosen]
         return oip.ModelStatisticsResponse(
             model_stats=[
-                describe.model_statistics(one, self._statistics.by_model[one.name])
-                for one in interfaces
+                describe.model_statistics(
+                    one.name, one.version, self._statistics.by_model[one.name]
+                )
+                for one in seen
             ]
         )
 
