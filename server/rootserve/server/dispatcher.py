@@ -89,11 +89,12 @@ class Dispatcher:
 
     def _offer(self, request: Request) -> Offered:
         now = time.monotonic()
-        family = virtual_model(self._models, request.model)
-        if family is not None and not family.is_ready and now < request.deadline_s < math.inf:
-            # All its workers are being replaced: nothing can be promised, and nobody knows that it cannot be.
-            self._loop.call_later(request.deadline_s - now, self._expire, request)
-            request = request._replace(deadline_s=math.inf)
+        if now < request.deadline_s < math.inf and self._models.get(request.model) is None:
+            family = virtual_model(self._models, request.model)
+            if family is not None and not family.is_ready:
+                # All its workers are being replaced: nothing can be promised, nor that it cannot be.
+                self._loop.call_later(request.deadline_s - now, self._expire, request)
+                request = request._replace(deadline_s=math.inf)
         return self._scheduler.offer(request, now)
 
     def _expire(self, request: Request) -> None:
