@@ -7,7 +7,7 @@ import logging
 from collections import defaultdict, deque
 from dataclasses import replace
 
-from rootmodels.weights_info import WeightsError, weights_path
+from rootmodels.weights_info import WeightsError
 from rootserve.server.dispatcher import Dispatcher
 from rootserve.server.models import Model, ModelCard, Models
 from rootserve.server.observers.events import Observer
@@ -169,7 +169,7 @@ class ModelControl:
         allowed = model.may_be_untrained or self._untrained
         if card.weights is None and (not allowed or (model.served and model.card.weights)):
             raise LoadError(
-                f"{weights_path(card.name, self._repository.weights)} does not exist; models without trained "
+                f"{self._repository.paths(card.name)} does not exist; models without trained "
                 "weights are loaded if they were named in --models and had none at the start, or with "
                 "--untrained any"
             )
@@ -210,7 +210,7 @@ class ModelControl:
         known = ", ".join(model.card.name for model in self._models)
         return RefusalError(
             Reason.UNKNOWN_MODEL,
-            f"no model is called {name!r}, and {self._repository.weights} has no file of it; known: {known}",
+            f"no model is called {name!r}, and {self._repository.places} has no file of it; known: {known}",
         )
 
 

@@ -172,7 +172,9 @@ def _parser() -> argparse.ArgumentParser:
         text = field.description or ""
         if field.default not in ((), None) and "default" not in text:
             text += f" (default: {field.default})"
-        group.add_argument(_flag(key), metavar=_metavar(key), help=text.replace("%", "%%"))
+        several = "append" if field.annotation == tuple[Path, ...] else "store"
+        told = text.replace("%", "%%")
+        group.add_argument(_flag(key), metavar=_metavar(key), help=told, action=several)
     general = parser.add_argument_group("general")
     general.add_argument("--config", metavar="FILE", help="TOML file with settings")
     general.add_argument(
@@ -196,7 +198,7 @@ def _metavar(key: str) -> str:
         float: "SECONDS",
         float | None: "RATIO",
         str | None: "URL",
-        Path: "DIR",
+        tuple[Path, ...]: "DIR",
         Path | None: "FILE",
         tuple[str, ...]: "A,B",
     }

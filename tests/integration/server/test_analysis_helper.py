@@ -228,7 +228,7 @@ class FlakyHelper(Helper):
 
 
 def card() -> ModelCard:
-    model = Repository(Path("nowhere")).find_models().get("nin-orig")
+    model = Repository([Path("nowhere")]).find_models().get("nin-orig")
     assert model is not None
     return model.card
 

@@ -19,7 +19,7 @@ from tests.support.model_files import conv, model_of, simple_layers, write_small
 
 def plan(folder: Path, layers: tuple[Layer, ...], max_bytes: int = 2**32, **more: object) -> Order:
     write_small(folder, model_of("my-net", layers, **more))
-    models = Models([Repository(folder).read("my-net")])
+    models = Models([Repository([folder]).read("my-net")])
     models.select(["my-net"])
     spec = pb.AnalysisSpec(model="my-net", client_images=pb.ClientImages(expected=8))
     return parse_spec(spec, models, {}, AnalysisLimits(2, 100, max_bytes))
@@ -76,4 +76,4 @@ def test_a_network_without_convolutions_has_nothing_to_analyse(tmp_path: Path) -
     )
     assert "my-net: it has no convolution, expected one at least" in refusal(tmp_path, layers)
     with pytest.raises(RefusalError, match="my-net has no convolution ''; it has none"):
-        find_convolution(Repository(tmp_path).read("my-net"), "")
+        find_convolution(Repository([tmp_path]).read("my-net"), "")

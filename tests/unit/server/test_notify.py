@@ -18,7 +18,7 @@ NAMES = ("nin-orig", "nin-root-4")
 
 @pytest.fixture
 def models() -> Models:
-    found = Repository(PRETRAINED_DIR).find_models()
+    found = Repository([PRETRAINED_DIR]).find_models()
     found.select(NAMES)
     found.workers["cpu-0"] = WorkerState()
     return found
