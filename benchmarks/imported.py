@@ -1,7 +1,7 @@
 """An imported network against one of a family, as served: ``python -m benchmarks.imported``.
 
-torchvision's resnet50 is imported into a model file and served beside ``resnet50-v1.5``, the same network from
-the family's own layers: in one service, by one engine, both with random weights. They are loaded in turns,
+torchvision's resnet50 is imported into a model file and served beside ``resnet50-v1.5``, the same network of
+a family: in one service, by one engine, both with random weights. They are loaded in turns,
 forwards and backwards, so that a machine whose speed drifts is the same machine for both, and compared by the
 ratio within each round.
 """
