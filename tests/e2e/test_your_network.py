@@ -90,6 +90,10 @@ def test_the_page_from_a_module_to_its_covariance(place: Path) -> None:
     table = run(place, blocks("console")[0].strip(), {})
     assert table == blocks("text")[0]
 
+    suggest = next(block.strip() for block in blocks("console") if " suggest " in block)
+    told = [run(place, suggest, {"DIR": "data"}, "--images", "64")]
+    assert "weights/my-net-suggest-4.safetensors" in told[0]
+
     options = shlex.split(commands[start])[1:]
     assert options == ["--weights", "weights"]
     with running_server("--weights", str(place / "weights"), "--precision", "fp32") as server:
@@ -99,6 +103,9 @@ def test_the_page_from_a_module_to_its_covariance(place: Path) -> None:
         rooted = server.infer("my-net-root-4", data.images[:32])
         assert np.isfinite(rooted).all()
         assert np.abs(rooted - expected[:32]).max() > 1e-3
+        suggested = server.infer("my-net-suggest-4", data.images[:32])
+        # Fitted, it is nearer to the original than what is merely left of the weights.
+        assert np.abs(suggested - expected[:32]).mean() < np.abs(rooted - expected[:32]).mean()
         asked = commands[start + 1 :]
         told = [run(place, command, changes, "--server", server.address) for command in asked]
     assert "my-net" in told[0]

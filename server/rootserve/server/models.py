@@ -6,29 +6,24 @@ Nothing here is kept twice: a model's state is read off its desired card and wha
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
-from rootmodels.cost import Cost, network_cost
-from rootmodels.family import Family, Topology, Variant
+from rootmodels.cost import Cost
+from rootmodels.family import Family, Variant
 from rootmodels.layer import Layer
-from rootmodels.model_file import model_names, open_weights
-from rootmodels.variants import VARIANTS, family_of
-from rootmodels.weights_info import (
-    WeightsError,
-    WeightsInfo,
-    class_names,
-    file_sha256,
-    image_size,
-    weights_path,
-)
+from rootmodels.variants import family_of
+from rootmodels.weights_info import WeightsInfo, class_names, image_size
 
 VERSION = "1"
-"""The one version of every model; perf_analyzer wants a bare integer."""
+"""The version of weights that are in no folder of versions; perf_analyzer wants a bare integer."""
+
+WEIGHTS_ID_DIGITS = 12
+"""Of a SHA-256, in answers, metrics and log lines."""
 
 INPUT_NAME = "images"
 ENCODED_NAME = "encoded"
@@ -56,6 +51,16 @@ class ModelCard:
     info: WeightsInfo | None
     weights_sha256: str = ""
     """Of the weights file; "" for an untrained one."""
+    version: str = VERSION
+    generation: int = 0
+    """How often the model had been loaded, this time included; 0 if it never was."""
+    is_pinned: bool = False
+    """Whether this very version was asked for, and not the latest."""
+
+    @property
+    def weights_id(self) -> str:
+        """The first digits of the weights' SHA-256, by which they are told apart; "" for an untrained one."""
+        return self.weights_sha256[:WEIGHTS_ID_DIGITS]
 
     @property
     def accuracy(self) -> float | None:
@@ -100,6 +105,12 @@ class Held(NamedTuple):
     card: ModelCard
     engine: str
     precision: str
+
+    @property
+    def told(self) -> tuple[str, str, str, str, int]:
+        """What answers tell of it, in the order of :class:`rootserve.server.pending.Report`."""
+        card = self.card
+        return self.engine, self.precision, card.version, card.weights_id, card.generation
 
 
 @dataclass(slots=True)
@@ -277,71 +288,10 @@ class Models:
                 known = ", ".join(self._models)
                 raise ModelSelectionError(f"models: {name!r} is not one of {known}")
             model = self._models[name]
+            model.card = replace(model.card, generation=1)
             model.served = True
             model.may_be_untrained = model.card.info is None
         if not chosen:
             raise ModelSelectionError(
                 "models: the weights folder has no trained model; name models to serve them untrained"
             )
-
-
-def find_models(*folders: Path) -> Models:
-    """Every variant of the table with the weights that ``folders`` have for it, and every model file there.
-
-    Raises:
-        WeightsError: if a file there is no weights file, or one of another variant; if two folders have files
-            of one name, or one of several is not there.
-        FamilyError: if an installed family cannot be used.
-    """
-    for folder in folders:
-        if len(folders) > 1 and not folder.is_dir():
-            raise WeightsError(f"{folder} is no folder; expected one with weights or model files")
-    names = dict.fromkeys(name for folder in folders for name in model_names(folder))
-    files = [read_card(name, *folders) for name in names]
-    return Models([*(read_card(name, *folders) for name in VARIANTS), *sorted(files, key=_order)])
-
-
-def find_file(name: str, folders: Sequence[Path]) -> Path | None:
-    """The file of the model called ``name`` in one of ``folders``; None if there is none.
-
-    Raises:
-        WeightsError: if several have one: which is meant, nobody said.
-    """
-    paths = [weights_path(name, folder) for folder in folders]
-    found = [path for path in paths if path.is_file()]
-    if len(found) > 1:
-        places = " and in ".join(map(str, found))
-        raise WeightsError(f"{name} is in {places}; expected it in one folder")
-    return found[0] if found else None
-
-
-def _order(card: ModelCard) -> tuple[object, ...]:
-    """Variants of one network side by side, the original first, as a family lists them."""
-    variant = card.variant
-    return variant.family, get_args(Topology).index(variant.topology), variant.degree, card.name
-
-
-def read_card(name: str, *folders: Path) -> ModelCard:
-    """The card of the model called ``name``, with what ``folders`` have of it.
-
-    Raises:
-        WeightsError: as :func:`find_models`, or if ``name`` is no variant's and there is no such file.
-    """
-    path = find_file(name, folders)
-    if path is None:
-        if name in VARIANTS:
-            return _card(VARIANTS[name])
-        path = weights_path(name, folders[0])
-    # The hash first: a file that is replaced in between is not the one that workers are told to load.
-    sha256 = file_sha256(path)
-    variant, info = open_weights(path)
-    if variant.name != name:
-        raise WeightsError(f"{path} holds weights of {variant.name}, not of {name}")
-    return _card(variant, path, info, sha256)
-
-
-def _card(
-    variant: Variant, path: Path | None = None, info: WeightsInfo | None = None, sha256: str = ""
-) -> ModelCard:
-    cost = network_cost(variant, image_size(variant, info), len(class_names(variant, info)))
-    return ModelCard(variant, cost, path, info, sha256)

@@ -85,6 +85,12 @@ class Settings(BaseModel):
         (PRETRAINED_DIR,),
     )
 
+    versions: tuple[str, ...] = _option(
+        "models",
+        "versions to serve where it is not to be the latest, as NAME=N, separated by commas",
+        (),
+    )
+
     listed_tensors: Literal["basic", "all"] = _option(
         "models",
         "tensors that metadata and configuration list: basic is one input, images, and one output, logits, "
@@ -274,7 +280,7 @@ class Settings(BaseModel):
         le=1,
     )
 
-    @field_validator("models", "datasets", mode="before")
+    @field_validator("models", "versions", "datasets", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -365,6 +371,19 @@ class Settings(BaseModel):
                 raise ValueError(f"the name {name!r} comes twice")
             names.add(name)
         return value
+
+    @field_validator("versions")
+    @classmethod
+    def _name_versions(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for part in value:
+            if not re.fullmatch(r"[^=]+=[1-9]\d{0,8}", part):
+                raise ValueError(f"expected NAME=N with N from 1 on, not {part!r}")
+        return value
+
+    def pinned_versions(self) -> dict[str, int]:
+        """The version to serve of each model of which it is not the latest."""
+        parts = (part.partition("=") for part in self.versions)
+        return {name: int(version) for name, _, version in parts}
 
     def changed(self) -> dict[str, object]:
         """The settings that have another value than their default, for people."""
