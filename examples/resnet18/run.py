@@ -62,9 +62,7 @@ class Size:
     analysed: int
 
 
-FULL = Size(
-    (4, 8, 16), train=10_000, test=2_000, epochs=4, more=1, batch=500, rounds=5, analysed=1000
-)
+FULL = Size((4, 16), train=10_000, test=2_000, epochs=4, more=1, batch=500, rounds=5, analysed=1000)
 QUICK = Size((16,), train=48, test=32, epochs=1, more=1, batch=16, rounds=1, analysed=32)
 
 
