@@ -411,9 +411,7 @@ class Settings(BaseModel):
     def changed(self) -> dict[str, object]:
         """The settings that have another value than their default, for people."""
         return {
-            key: told(value)
-            for key, value in self
-            if value != type(self).model_fields[key].default
+            key: told(value) for key, value in self if value != type(self).model_fields[key].default
         }
 
     def dataset_paths(self) -> dict[str, Path]:
