@@ -26,6 +26,8 @@ _REASONS = {
     Declined.TOO_MANY_ROWS: Reason.INVALID_REQUEST,
     Declined.TOO_LATE: Reason.DEADLINE_LOST,
     Declined.QUEUE_FULL: Reason.QUEUE_FULL,
+    Declined.INFEASIBLE: Reason.QUEUE_FULL,
+    Declined.UNSERVED: Reason.INVALID_REQUEST,
 }
 
 
@@ -74,13 +76,13 @@ class Dispatcher:
         request = pending.request
         size = len(pending.content)
         self._check(request.model, size)
-        declined, poll = self._scheduler.offer(request, time.monotonic())
-        if declined is not None:
-            raise self._declined(declined, request)
+        offered = self._scheduler.offer(request, time.monotonic())
+        if offered.declined is not None:
+            raise self._declined(offered.declined, request)
         pending.answer = self._loop.create_future()
         self._waiting[request.id] = pending
         self._bytes += size
-        if poll:
+        if offered.poll:
             # Once this turn of the loop is over, so that all requests it brings are seen.
             self._loop.call_soon(self._pump)
 
@@ -180,6 +182,12 @@ class Dispatcher:
                 return RefusalError(reason, text, self._retry_after_s(request.model))
             case Declined.TOO_LATE:
                 return RefusalError(reason, "the deadline had passed when the request came")
+            case Declined.INFEASIBLE:
+                text = f"no variant of {request.model} can be done by the deadline"
+                return RefusalError(reason, text, self._retry_after_s(request.model))
+            case Declined.UNSERVED:
+                text = f"no variant of {request.model} that is served may compute the request"
+                return RefusalError(reason, text)
             case Declined.TOO_MANY_ROWS:
                 most = limits.max_batch_rows
                 text = f"{request.rows} rows came, at most {most} are computed at once"

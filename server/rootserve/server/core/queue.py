@@ -30,6 +30,14 @@ class Request(NamedTuple):
     """1 is the highest."""
     attempts: int = 0
     """How many workers died while they computed it."""
+    floor: float = 0.0
+    """Of a family: the least accuracy, 0..1, of what may compute it."""
+    allowed: frozenset[str] = frozenset()
+    """Of a family: the variants that may compute it; empty means all."""
+    caller: str = ""
+    """Whose share of a family it counts against."""
+    files: bool = False
+    """Whether its rows come as picture files, which take a worker longer than pixels."""
 
 
 @dataclass(slots=True)

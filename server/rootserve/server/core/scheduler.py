@@ -15,76 +15,40 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from enum import Enum
-from typing import NamedTuple
 
 from rootserve.server.core.batch_size import BatchSize, Latency, choose
-from rootserve.server.core.durations import Durations
+from rootserve.server.core.decisions import (
+    Batch,
+    Candidate,
+    Choice,
+    Decisions,
+    Declined,
+    Infeasible,
+    Offered,
+)
+from rootserve.server.core.family import Family, Member, may_compute
+from rootserve.server.core.latency import LatencyTable
+from rootserve.server.core.limits import Limits
+from rootserve.server.core.policy import FastestFirst, Pick, Policy, Slot, View, form_of
 from rootserve.server.core.queue import Queue, Request
 
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the scheduler must keep to; times in seconds."""
-
-    max_batch_rows: int = 32
-    max_delay_s: float = 0.0
-    max_queue_rows: int = 1024
-    """Rows that may wait per model and priority."""
-    priority_age_s: float = math.inf
-    """A request goes before those of the next higher priority that came so much later."""
-    batches_ahead: int = 1
-    """Batches a worker may hold besides the one it computes."""
-    lead_s: float | None = 0.002
-    """How long before the end of a batch one that is not full may be handed over; None: not at all."""
-    max_attempts: int = 2
-    """How often a request is computed when workers die of it or beside it."""
-    hang_s: float = 10.0
-    """A batch that takes longer, and far longer than expected, hangs."""
-    hang_factor: float = 20.0
-    """How many times its expected duration a batch must have taken to hang."""
-
-
-class Batch(NamedTuple):
-    """Requests of one model that are computed together, in this order, by one worker."""
-
-    id: int
-    model: str
-    worker: str
-    requests: tuple[Request, ...]
-    rows: int
-    """Of all its requests."""
-    formed_s: float
-
-
-class Declined(Enum):
-    """Why :meth:`Scheduler.offer` does not take a request."""
-
-    TOO_MANY_ROWS = "more rows than a batch may have"
-    TOO_LATE = "its deadline has passed"
-    QUEUE_FULL = "too many rows wait already"
-
-
-class Offered(NamedTuple):
-    """What became of a request that was offered; ``poll``: it may change what is to be decided now."""
-
-    declined: Declined | None
-    poll: bool
+__all__ = [
+    "Batch",
+    "Candidate",
+    "Choice",
+    "Decisions",
+    "Declined",
+    "Infeasible",
+    "Limits",
+    "Member",
+    "Offered",
+    "Scheduler",
+]
 
 
 _TO_POLL = Offered(None, poll=True)
 _TO_WAIT = Offered(None, poll=False)
 _DECLINED = {declined: Offered(declined, poll=False) for declined in Declined}
-
-
-class Decisions(NamedTuple):
-    """What :meth:`Scheduler.poll` decided; ``wake_s`` is when to ask again at the latest."""
-
-    dispatches: tuple[Batch, ...]
-    expired: tuple[Request, ...]
-    hung: tuple[str, ...]
-    """Workers whose batch hangs, each told once; what they had comes back by worker_lost."""
-    wake_s: float
 
 
 @dataclass(slots=True)
@@ -112,9 +76,13 @@ class Scheduler:
     :meth:`cancel`, or as lost from :meth:`worker_lost`.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(
+        self, limits: Limits, policy: Policy | None = None, table: LatencyTable | None = None
+    ) -> None:
         self.limits = limits
-        self.durations = Durations()
+        self.policy: Policy = policy or FastestFirst()
+        self.durations = table or LatencyTable()
+        self._families: dict[str, Family] = {}
         self._queues: dict[str, Queue] = {}
         self._workers: dict[str, _Worker] = {}
         self._deadlines: list[tuple[float, int, str]] = []
@@ -142,6 +110,9 @@ class Scheduler:
             return _DECLINED[Declined.TOO_MANY_ROWS]
         if request.deadline_s <= now:
             return _DECLINED[Declined.TOO_LATE]
+        family = self._families.get(request.model)
+        if family is not None:
+            return self._offer_to_family(family, request, now)
         queue = self._queues.get(request.model)
         if queue is None:
             queue = self._queues[request.model] = Queue(self.limits.priority_age_s)
@@ -162,7 +133,7 @@ class Scheduler:
 
         Returns whether it was still waiting.
         """
-        queue = self._queues.get(request.model)
+        queue = self._waiting_for(request.model)
         if queue is not None and queue.remove(request.id) is not None:
             return True
         if any(
@@ -224,7 +195,11 @@ class Scheduler:
                 if again.attempts >= self.limits.max_attempts:
                     lost.append(request)
                     continue
-                self._queues[request.model].put_back(again)
+                family = self._families.get(request.model)
+                if family is not None:
+                    family.add(again, self._due_s(again))
+                else:
+                    self._queues[request.model].put_back(again)
                 if again.deadline_s < math.inf:
                     heapq.heappush(self._deadlines, (again.deadline_s, again.id, again.model))
         return tuple(reversed(lost))
@@ -236,6 +211,20 @@ class Scheduler:
         heapq.heapify(self._deadlines)
         return tuple(queue)
 
+    def family_served(self, name: str, members: Iterable[Member]) -> None:
+        """Requests for ``name`` may be computed by any of ``members``; replaces what was told before."""
+        known = tuple(sorted(members, key=lambda member: -member.accuracy))
+        family = self._families.get(name)
+        if family is None:
+            self._families[name] = Family(name, known)
+        else:
+            family.members = known
+
+    def family_gone(self, name: str) -> tuple[Request, ...]:
+        """Nobody will compute ``name``: forget it, and return the requests that wait for it."""
+        family = self._families.pop(name, None)
+        return tuple(family) if family else ()
+
     def batch_rows(self, model: str) -> int:
         """Rows that a batch of ``model`` has at most, where workers take the most; 0 if none has it."""
         able = [worker.kind for worker in self._workers.values() if model in worker.models]
@@ -243,8 +232,13 @@ class Scheduler:
 
     def rows_queued(self, model: str) -> int:
         """Rows of ``model`` that wait for a worker."""
-        queue = self._queues.get(model)
+        queue = self._waiting_for(model)
         return queue.rows if queue else 0
+
+    def _waiting_for(self, model: str) -> Family | Queue | None:
+        """Where requests for ``model`` wait, if any ever did."""
+        family = self._families.get(model)
+        return self._queues.get(model) if family is None else family
 
     def _must_wait(self, model: str) -> bool:
         """Whether what waits for ``model`` does so until a worker is done, whatever the time."""
@@ -259,7 +253,7 @@ class Scheduler:
         return True
 
     def rows_in_flight(self, model: str) -> int:
-        """Rows of ``model`` that are with a worker."""
+        """Rows of ``model``, a variant, that are with a worker."""
         # Copies: metrics ask from another thread while batches come and go.
         return sum(
             batch.rows
@@ -286,7 +280,7 @@ class Scheduler:
         for worker in self._workers.values():
             if worker.batches:
                 return False
-        return not any(self._queues.values())
+        return not any(self._queues.values()) and not any(self._families.values())
 
     def poll(self, now: float) -> Decisions:
         """Decide what can be decided at ``now``."""
@@ -306,6 +300,53 @@ class Scheduler:
         self._wake_s = min(wake_s, hang_s)
         return Decisions(tuple(dispatches), expired, hung, self._wake_s)
 
+    def _offer_to_family(self, family: Family, request: Request, now: float) -> Offered:
+        family.came(request.rows, now)
+        if not any(may_compute(request, member) for member in family.members):
+            return _DECLINED[Declined.UNSERVED]
+        if family.rows_at(request.priority) + request.rows > self.limits.max_queue_rows:
+            return _DECLINED[Declined.QUEUE_FULL]
+        family.add(request, self._due_s(request))
+        if request.deadline_s < math.inf:
+            heapq.heappush(self._deadlines, (request.deadline_s, request.id, request.model))
+        if self._poll_due:
+            return _TO_WAIT
+        self._poll_due = True
+        return _TO_POLL
+
+    def _due_s(self, request: Request) -> float:
+        """When a request of a family is to be done: its deadline, or that of its patience."""
+        if request.deadline_s < math.inf:
+            return request.deadline_s
+        return request.arrived_s + self.limits.patience_s
+
+    def _choose(self, family: Family, now: float) -> Batch | None:
+        """The batch of ``family`` that goes now, if one does."""
+        idle = [w for w in self._workers.values() if not w.batches and not w.hung]
+        if not idle:
+            return None
+        slots = [Slot(w.name, w.kind, w.models, now, True) for w in idle]
+        view = View(
+            now=now,
+            family=family.name,
+            requests=list(family),
+            due=family.due(),
+            members=family.members,
+            table=self.durations,
+            slots=slots,
+            takers=len(slots),
+            rate=family.rate(now),
+            max_rows=self.limits.max_batch_rows,
+        )
+        answer = self.policy.choose(view)
+        if not isinstance(answer, Pick):
+            return None
+        for request in answer.requests:
+            family.remove(request.id)
+        return self._give(
+            self._workers[answer.worker], answer.variant, answer.requests, now, answer.choice
+        )
+
     def _find_hung(self, now: float) -> tuple[tuple[str, ...], float]:
         """Workers whose batch hangs by now, and when the next one would."""
         hung = []
@@ -322,7 +363,8 @@ class Scheduler:
         expired = []
         while self._deadlines and self._deadlines[0][0] <= now:
             _, request_id, model = heapq.heappop(self._deadlines)
-            request = self._queues[model].remove(request_id)
+            queue = self._waiting_for(model)
+            request = None if queue is None else queue.remove(request_id)
             if request is not None:
                 expired.append(request)
         return tuple(expired)
@@ -330,6 +372,7 @@ class Scheduler:
     def _forget_deadlines(self) -> None:
         """Drop the deadlines of requests that wait no more: those that come next, and too many."""
         waiting = sum(len(queue) for queue in self._queues.values())
+        waiting += sum(len(family) for family in self._families.values())
         if len(self._deadlines) > 2 * waiting + 64:
             self._deadlines = [entry for entry in self._deadlines if self._waits(entry)]
             heapq.heapify(self._deadlines)
@@ -338,7 +381,8 @@ class Scheduler:
 
     def _waits(self, entry: tuple[float, int, str]) -> bool:
         _, request_id, model = entry
-        return request_id in self._queues[model]
+        queue = self._waiting_for(model)
+        return queue is not None and request_id in queue
 
     def _next_dispatch(self, now: float) -> tuple[Batch | None, float]:
         """The next batch that can go, or None and when one could without anything else happening.
@@ -347,6 +391,10 @@ class Scheduler:
         one before it that may be closed, if there is one: a full queue must not keep the others from
         the slots ahead of busy workers.
         """
+        for family in self._families.values():
+            batch = self._choose(family, now) if family else None
+            if batch is not None:
+                return batch, now
         wake_s = math.inf
         passed: list[tuple[Queue, str, int]] = []
         waiting = [queue for queue in self._queues.values() if queue]
@@ -467,8 +515,20 @@ class Scheduler:
         taken = self._in_time(queue, max_rows, worker, now) or [queue.head]
         for request in taken:
             queue.remove(request.id)
-        rows = sum(request.rows for request in taken)
-        batch = Batch(self._next_batch, taken[0].model, worker.name, tuple(taken), rows, now)
+        return self._give(worker, taken[0].model, tuple(taken), now)
+
+    def _give(
+        self,
+        worker: _Worker,
+        variant: str,
+        requests: tuple[Request, ...],
+        now: float,
+        choice: Choice | None = None,
+    ) -> Batch:
+        """Hand ``requests``, which wait no more, to ``worker``."""
+        rows = sum(request.rows for request in requests)
+        bound_s = self.durations.bound(variant, rows, worker.kind, form_of(requests))
+        batch = Batch(self._next_batch, variant, worker.name, requests, rows, now, bound_s, choice)
         self._next_batch += 1
         worker.batches[batch.id] = batch
         if len(worker.batches) == 1:
