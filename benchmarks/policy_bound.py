@@ -1,9 +1,9 @@
 """An upper bound on what any policy can reach: the linear relaxation of serving a trace.
 
 Requests are a fluid: those of one kind that come in one interval and are due in the same other one may be
-computed in parts, in any interval between, each part by any variant that may compute them, at the cost of a row in the batches
-in which rows are cheapest. Intervals are rounded in favour of the policy, and nothing is handed over. So no policy
-does better, knowing the future or not, as long as batches take their mean times.
+computed in parts, in any interval between, each part by any variant that may compute them, at the cost of a row in
+the batches in which rows are cheapest. Intervals are rounded in favour of the policy, and handing over takes no
+time. So no policy does better, knowing the future or not, as long as batches take their mean times.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ class _Class(NamedTuple):
 
 
 def bound(
-    service: Service, arrivals: Sequence[Arrival], faults: Sequence[Fault] = (), step_s: float = 0.02
+    service: Service,
+    arrivals: Sequence[Arrival],
+    faults: Sequence[Fault] = (),
+    step_s: float = 0.02,
 ) -> Bound:
     """Both bounds for a trace; every request counts as one, whatever its rows.
 
@@ -89,7 +92,7 @@ def _options(service: Service, floor: float, allowed: frozenset[str]) -> list[tu
             member.accuracy,
         )
         for member in service.members
-        if member.accuracy + member.tie >= floor and (not allowed or member.variant in allowed)
+        if member.accuracy >= floor and (not allowed or member.variant in allowed)
     )
     found: list[tuple[float, float]] = []
     for cost_s, accuracy in able:
@@ -98,9 +101,7 @@ def _options(service: Service, floor: float, allowed: frozenset[str]) -> list[tu
     return found
 
 
-def _capacity(
-    service: Service, faults: Sequence[Fault], count: int, step_s: float
-) -> list[float]:
+def _capacity(service: Service, faults: Sequence[Fault], count: int, step_s: float) -> list[float]:
     """Seconds of computation that the workers have in each interval."""
     names = service.names()
     left = [len(names) * step_s] * count
@@ -114,7 +115,9 @@ def _capacity(
 
 
 def _solve(
-    keys: Sequence[_Class], values: Sequence[Sequence[tuple[float, float]]], capacity: Sequence[float]
+    keys: Sequence[_Class],
+    values: Sequence[Sequence[tuple[float, float]]],
+    capacity: Sequence[float],
 ) -> float:
     """Maximise the worth: shares of each class by option, whose work is done in the class's intervals."""
     costs, lowers, uppers = [], [], []

@@ -60,7 +60,7 @@ class Latencies:
         if cells is None:
             raise InputError(f"no latency of {variant} on {kind or 'its worker'} is known")
         at = bisect_left(cells, rows, key=lambda cell: cell.rows)
-        if at < len(cells) and cells[at].rows == rows or at == 0:
+        if (at < len(cells) and cells[at].rows == rows) or at == 0:
             return cells[at].p50_s, cells[at].p99_s
         if at == len(cells):
             more = rows / cells[-1].rows

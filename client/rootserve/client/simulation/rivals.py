@@ -8,17 +8,19 @@ says which variants there are, and others share its batch if the one chosen may 
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from rootserve.server.core.family import Member
-from rootserve.server.core.policy import Pick, Policy, Slot, View, Wait, may_compute
+from rootserve.server.core.family import Member, may_compute
+from rootserve.server.core.policy import Pick, Policy, Slot, View, Wait
 from rootserve.server.core.queue import Request
 
 _SLACKFIT_BUCKETS = 32
 """As many as there may be rows in a batch: with fewer it is coarser, with more nothing changes here."""
 
-_TABLE_CHANGES = 256
-"""After so many batches that were learned from, SlackFit's buckets are cut anew; the paper's are cut once."""
+_TABLE_CHANGES = 64
+"""After so many batches that the table has learned from, what was derived of it is derived anew."""
+
+_UNKNOWN_S = 1e6
 
 
 class _Shot(NamedTuple):
@@ -28,28 +30,35 @@ class _Shot(NamedTuple):
     rows: int
 
 
-class _Turn(NamedTuple):
-    """A worker that can be given a batch, and the request that heads it: what is known, and what it would take.
+class _Able(NamedTuple):
+    """The variants that may compute a request on a kind of worker, and what follows of the table.
 
-    `able`: the variants that may compute the head, most accurate first. `waiting`: rows that wait, up to a
-    batch. `slack_s`: from the begin of the batch to the head's deadline.
+    `fastest` has the fastest full batches; `pareto` are those that no other beats in accuracy and the time of
+    a full batch, most accurate first; `least_s` is what one row takes at least; `buckets` are SlackFit's.
+    """
+
+    fastest: Member
+    pareto: Sequence[Member]
+    least_s: float
+    buckets: Sequence[tuple[float, _Shot]]
+
+
+class _Turn(NamedTuple):
+    """A worker that can be given a batch, and the request that heads it.
+
+    `waiting`: rows that wait, up to a batch. `slack_s`: from the begin of the batch to the head's deadline.
     """
 
     view: View
     slot: Slot
     head: Request
-    able: Sequence[Member]
+    able: _Able
     waiting: int
     slack_s: float
 
-    def seconds(self, member: Member, rows: int) -> float:
-        """What a batch takes at most; infinity while nothing is known."""
-        found = self.view.table.bound(member.variant, rows, self.slot.kind)
-        return math.inf if found is None else found
-
     def fits(self, member: Member, rows: int) -> bool:
         """Whether a batch is done by the head's deadline."""
-        return self.seconds(member, rows) <= self.slack_s
+        return _seconds(self.view, self.slot, member, rows) <= self.slack_s
 
     def largest(self, member: Member) -> _Shot | None:
         """The largest batch of what waits that fits; None if the head does not even fit alone."""
@@ -58,141 +67,75 @@ class _Turn(NamedTuple):
                 return _Shot(member, rows)
         return None
 
-    def fastest(self) -> Member:
-        """The variant whose full batches are fastest."""
-        return min(self.able, key=lambda member: self.seconds(member, self.view.max_rows))
 
-    def pareto(self) -> list[Member]:
-        """Those that none beats in both accuracy and time of a full batch; most accurate first."""
-        found: list[Member] = []
-        soonest_s = math.inf
-        for member in sorted(self.able, key=lambda each: -each.accuracy):
-            seconds = self.seconds(member, self.view.max_rows)
-            if seconds < soonest_s:
-                found.append(member)
-                soonest_s = seconds
-        return found
-
-
-class _Rule(Protocol):
-    """What to compute by the head's deadline; None if nothing makes it."""
-
-    def __call__(self, turn: _Turn) -> _Shot | None:
-        """One shot."""
+Rule = Callable[[_Turn], _Shot | None]
+"""What to compute by the head's deadline; None if nothing makes it."""
 
 
 class Rival:
-    """A policy that follows a rule, batch by batch."""
+    """A policy that follows a rule, batch by batch; with `only`, it knows no other variant."""
 
-    def __init__(self, rule: _Rule) -> None:
+    def __init__(self, rule: Rule, only: str | None = None) -> None:
         self._rule = rule
+        self._only = only
+        self._able: dict[tuple[str, float, frozenset[str]], _Able | None] = {}
+        self._age = -1
 
     def choose(self, view: View) -> Pick | Wait:
         """See `Policy`."""
+        age = view.table.version // _TABLE_CHANGES
+        if age != self._age:
+            self._able.clear()
+            self._age = age
         waiting = min(view.max_rows, sum(request.rows for request in view.requests))
         for slot in view.slots[: view.takers]:
             start_s = max(view.now, slot.free_s)
-            for head in view.requests:
-                able = [
-                    member
-                    for member in view.members
-                    if member.variant in slot.models and may_compute(head, member)
-                ]
-                most = max(waiting, head.rows)
-                turn = _Turn(view, slot, head, able, most, head.deadline_s - start_s)
-                shot = self._rule(turn) if able else None
+            for place, head in enumerate(view.requests):
+                able = self._able_for(view, slot, head)
+                slack_s = view.due[place] - start_s
+                if able is None or slack_s < able.least_s:
+                    continue
+                turn = _Turn(view, slot, head, able, max(waiting, head.rows), slack_s)
+                shot = self._rule(turn)
                 if shot is not None:
-                    return _filled(turn, shot)
+                    return _filled(turn, shot, place)
         return Wait(math.inf)
 
-
-def _filled(turn: _Turn, shot: _Shot) -> Pick:
-    """The head and those behind it, earliest deadline first, as far as they fit and may be computed so."""
-    head = turn.head
-    taken, rows = [head], head.rows
-    for request in turn.view.requests if not head.attempts else ():
-        if request is head or request.attempts or request.deadline_s < head.deadline_s:
-            continue
-        if rows + request.rows > shot.rows:
-            break
-        if may_compute(request, shot.member):
-            taken.append(request)
-            rows += request.rows
-    return Pick(shot.member.variant, tuple(taken), turn.slot.worker)
-
-
-def static(variant: str, turn: _Turn) -> _Shot | None:
-    """One variant alone, in the largest batches that the head has time for."""
-    found = next((member for member in turn.able if member.variant == variant), None)
-    return turn.largest(found) if found else None
+    def _able_for(self, view: View, slot: Slot, head: Request) -> _Able | None:
+        """What may compute the head there; None if nothing may."""
+        key = (slot.kind, head.floor, head.allowed)
+        if key not in self._able:
+            members = [
+                member
+                for member in view.members
+                if member.variant in slot.models
+                and may_compute(head, member)
+                and self._only in {None, member.variant}
+            ]
+            self._able[key] = _derived(view, slot, members) if members else None
+        return self._able[key]
 
 
-def min_accuracy(turn: _Turn) -> _Shot | None:
-    """The fastest variant above the floor, in the largest batches that the head has time for (INFaaS)."""
-    return turn.largest(turn.fastest())
+def _derived(view: View, slot: Slot, members: Sequence[Member]) -> _Able:
+    full_s = {member: _seconds(view, slot, member, view.max_rows) for member in members}
+    pareto: list[Member] = []
+    for member in sorted(members, key=lambda each: (-each.accuracy, full_s[each])):
+        if not pareto or full_s[member] < full_s[pareto[-1]]:
+            pareto.append(member)
+    return _Able(
+        min(members, key=lambda member: full_s[member]),
+        pareto,
+        min(_seconds(view, slot, member, 1) for member in members),
+        _buckets(view, slot, pareto),
+    )
 
 
-def max_acc(turn: _Turn) -> _Shot | None:
-    """The most accurate variant that makes it alone, then the largest batch of it (SuperServe's rival)."""
-    for member in turn.pareto():
-        if (shot := turn.largest(member)) is not None:
-            return shot
-    return None
-
-
-def max_batch(turn: _Turn) -> _Shot | None:
-    """The largest batch of the fastest variant, then the most accurate at that size (SuperServe's rival)."""
-    least = turn.largest(turn.fastest())
-    if least is None:
-        return None
-    able = (member for member in turn.pareto() if turn.fits(member, least.rows))
-    return _Shot(next(able, least.member), least.rows)
-
-
-def greedy(turn: _Turn) -> _Shot | None:
-    """The most accurate variant that computes all that waits by the first deadline (RAMSIS' rival)."""
-    for member in turn.pareto():
-        if turn.fits(member, turn.waiting):
-            return _Shot(member, turn.waiting)
-    return turn.largest(turn.fastest())
-
-
-class SlackFit:
-    """The batch of the bucket of latencies that is nearest below the slack of the head (SuperServe).
-
-    The latencies from the fastest variant with one row to the most accurate with the most are cut into equal
-    buckets; each keeps the batch with the most rows, and of those the most accurate.
-    """
-
-    def __init__(self) -> None:
-        self._made: dict[tuple[object, ...], list[tuple[float, _Shot]]] = {}
-
-    def __call__(self, turn: _Turn) -> _Shot | None:
-        """One shot."""
-        found = None
-        for seconds, shot in self._buckets(turn):
-            if seconds > turn.slack_s:
-                break
-            if shot.rows >= turn.head.rows:
-                found = shot
-        return found
-
-    def _buckets(self, turn: _Turn) -> list[tuple[float, _Shot]]:
-        """One shot per bucket that is not empty, fastest first."""
-        age = turn.view.table.version // _TABLE_CHANGES
-        key = (turn.slot.kind, tuple(member.variant for member in turn.able), age)
-        if key not in self._made:
-            if len(self._made) > _TABLE_CHANGES:
-                self._made.clear()
-            self._made[key] = _cut(turn)
-        return self._made[key]
-
-
-def _cut(turn: _Turn) -> list[tuple[float, _Shot]]:
+def _buckets(view: View, slot: Slot, members: Sequence[Member]) -> list[tuple[float, _Shot]]:
+    """SlackFit's: one shot per bucket that is not empty, fastest first."""
     shots = [
-        (turn.seconds(member, rows), _Shot(member, rows))
-        for member in turn.pareto()
-        for rows in range(1, turn.view.max_rows + 1)
+        (_seconds(view, slot, member, rows), _Shot(member, rows))
+        for member in members
+        for rows in range(1, view.max_rows + 1)
     ]
     low = min(seconds for seconds, _ in shots)
     width = max(max(seconds for seconds, _ in shots) - low, 1e-9) / _SLACKFIT_BUCKETS
@@ -209,19 +152,83 @@ def _worth(shot: _Shot) -> tuple[int, float]:
     return shot.rows, shot.member.accuracy
 
 
+def _seconds(view: View, slot: Slot, member: Member, rows: int) -> float:
+    """What a batch takes at most; much, while nothing is known."""
+    found = view.table.bound(member.variant, rows, slot.kind)
+    return _UNKNOWN_S if found is None else found
+
+
+def _filled(turn: _Turn, shot: _Shot, place: int) -> Pick:
+    """The head and those behind it, earliest deadline first, as far as they fit and may be computed so."""
+    head = turn.head
+    taken, rows = [head], head.rows
+    for request in turn.view.requests[place + 1 :] if not head.attempts else ():
+        if rows + request.rows > shot.rows:
+            break
+        if not request.attempts and may_compute(request, shot.member):
+            taken.append(request)
+            rows += request.rows
+    return Pick(shot.member.variant, tuple(taken), turn.slot.worker)
+
+
+def fastest(turn: _Turn) -> _Shot | None:
+    """The fastest variant above the floor, in the largest batches that the head has time for (INFaaS)."""
+    return turn.largest(turn.able.fastest)
+
+
+def max_acc(turn: _Turn) -> _Shot | None:
+    """The most accurate variant that makes it alone, then the largest batch of it (SuperServe's rival)."""
+    for member in turn.able.pareto:
+        if (shot := turn.largest(member)) is not None:
+            return shot
+    return None
+
+
+def max_batch(turn: _Turn) -> _Shot | None:
+    """The largest batch of the fastest variant, then the most accurate at that size (SuperServe's rival)."""
+    least = turn.largest(turn.able.fastest)
+    if least is None:
+        return None
+    able = (member for member in turn.able.pareto if turn.fits(member, least.rows))
+    return _Shot(next(able, least.member), least.rows)
+
+
+def greedy(turn: _Turn) -> _Shot | None:
+    """The most accurate variant that computes all that waits by the first deadline (RAMSIS' rival)."""
+    for member in turn.able.pareto:
+        if turn.fits(member, turn.waiting):
+            return _Shot(member, turn.waiting)
+    return turn.largest(turn.able.fastest)
+
+
+def slackfit(turn: _Turn) -> _Shot | None:
+    """The batch of the bucket of latencies that is nearest below the slack of the head (SuperServe).
+
+    The latencies from the fastest variant with one row to the most accurate with the most are cut into equal
+    buckets; each keeps the batch with the most rows, and of those the most accurate. The paper cuts them
+    once; here they follow the table, as all other policies do.
+    """
+    found = None
+    for seconds, shot in turn.able.buckets:
+        if seconds > turn.slack_s:
+            break
+        if shot.rows >= turn.head.rows:
+            found = shot
+    return found
+
+
+_RULES: dict[str, Rule] = {
+    "slackfit": slackfit,
+    "max-acc": max_acc,
+    "max-batch": max_batch,
+    "greedy": greedy,
+    "min-accuracy": fastest,
+}
+
+
 def rivals(variants: Sequence[str]) -> dict[str, Callable[[], Policy]]:
-    """How to make each of them, by name; the static variants last."""
-    rules: dict[str, Callable[[], _Rule]] = {
-        "slackfit": SlackFit,
-        "max-acc": lambda: max_acc,
-        "max-batch": lambda: max_batch,
-        "greedy": lambda: greedy,
-        "min-accuracy": lambda: min_accuracy,
+    """How to make each of them, by name; last each variant alone, in the largest batches in time."""
+    made: dict[str, Callable[[], Policy]] = {
+        name: partial(Rival, rule) for name, rule in _RULES.items()
     }
-    for variant in variants:
-        rules[f"static {variant}"] = partial(partial, static, variant)
-    return {name: partial(_made, rule) for name, rule in rules.items()}
-
-
-def _made(rule: Callable[[], _Rule]) -> Policy:
-    return Rival(rule())
+    return made | {f"static {name}": partial(Rival, fastest, name) for name in variants}

@@ -1,4 +1,4 @@
-"""What is simulated: a family's variants, the workers that compute them, and what the scheduler knows of both."""
+"""What is simulated: a family's variants, workers that compute them, and what the scheduler knows of both."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,7 +8,7 @@ from rootserve.client.errors import InputError
 from rootserve.client.simulation.arrivals import Arrival
 from rootserve.client.simulation.latencies import Latencies
 from rootserve.client.simulation.summary import Summary, summary_of
-from rootserve.client.simulation.world import HAND_OVER_S, Fault, Run, World
+from rootserve.client.simulation.world import HAND_OVER_S, Fault, Run, Setting, World
 from rootserve.server.core.batch_size import Latency
 from rootserve.server.core.family import Member
 from rootserve.server.core.latency import LatencyTable
@@ -53,16 +53,6 @@ class Service:
                 raise InputError(f"workers {kind}: nothing is known of them; expected {known}")
             if number < 0:
                 raise InputError(f"workers {kind}: {number} came; expected 0 or more")
-
-    @property
-    def accuracies(self) -> dict[str, float]:
-        """Of each variant, 0..1."""
-        return {member.variant: member.accuracy for member in self.members}
-
-    @property
-    def ties(self) -> dict[str, float]:
-        """By how much an accuracy may be below a floor."""
-        return {member.variant: member.tie for member in self.members}
 
     def names(self) -> list[tuple[str, str]]:
         """Names and kinds of the workers."""
@@ -126,20 +116,19 @@ class Service:
         """Simulate it.
 
         Raises:
-            InputError: A fault is of a worker that there is not.
+            ValueError: A fault is of a worker that there is not.
         """
-        world = World(
-            self.scheduler(),
-            self.names(),
-            self.latencies,
+        setting = Setting(
+            workers=self.names(),
+            latencies=self.latencies,
             models=[member.variant for member in self.members],
             family=FAMILY,
             seed=seed,
             hand_over_s=self.hand_over_s,
             timed=timed,
         )
-        return world.run(arrivals, faults)
+        return World(self.scheduler(), setting).run(arrivals, faults)
 
     def summary(self, run: Run) -> Summary:
         """The figures of a run of it."""
-        return summary_of(run, self.accuracies, self.ties, sum(self.workers.values()))
+        return summary_of(run, self.members, sum(self.workers.values()))

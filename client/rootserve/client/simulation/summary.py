@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rootserve.client.simulation.world import Done, Fate, Outcome, Run
+from rootserve.server.core.family import Member
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,10 +35,10 @@ class Summary:
         error_p50: What batches took over what was predicted at most, less 1: the median.
         error_p90: The same, which nine of ten are below.
         error_p99: The same, which 99 of 100 are below.
-        decision_p50_s: What an offer or poll of the scheduler took of this processor; None if it was not timed.
+        decision_p50_s: What an offer or poll of the scheduler took here; None if it was not timed.
         decision_p99_s: The same, which 99 of 100 are below.
         response_p50_s: From coming to answer, of what was answered.
-        response_p99_s: The same, which 99 of 100 of all offered are below; None if that many were not answered.
+        response_p99_s: The same, which 99 of 100 of all offered are below; None if fewer were answered.
         attainment_by_caller: Where there are several.
     """
 
@@ -66,14 +67,16 @@ class Summary:
     attainment_by_caller: Mapping[str, float] = field(default_factory=dict)
 
 
-def summary_of(
-    run: Run, accuracies: Mapping[str, float], ties: Mapping[str, float], workers: int = 1
-) -> Summary:
-    """The figures of `run`, with the accuracy 0..1 of each variant and what counts as equal to it."""
+def summary_of(run: Run, members: Sequence[Member], workers: int = 1) -> Summary:
+    """The figures of `run`, of a family of `members` on so many workers."""
+    known = {member.variant: member for member in members}
     pairs = list(zip(run.arrivals, run.fates, strict=True))
     outcomes = Counter(fate.outcome for fate in run.fates)
-    met = [(arrival, fate) for arrival, fate in pairs if fate.outcome is Outcome.MET]
-    gained = [accuracies[run.batches[fate.batch or 0].variant] for _, fate in met]
+    gained = [
+        known[run.batches[fate.batch].variant].accuracy
+        for fate in run.fates
+        if fate.outcome is Outcome.MET and fate.batch is not None
+    ]
     offered = len(pairs)
     promised = [
         fate
@@ -99,12 +102,12 @@ def summary_of(
     return Summary(
         offered=offered,
         duration_s=duration_s,
-        attainment=len(met) / max(offered, 1),
+        attainment=len(gained) / max(offered, 1),
         mean_accuracy=sum(gained) / len(gained) if gained else None,
         accuracy_goodput=sum(gained) / max(offered, 1),
         outcomes={outcome.value: outcomes[outcome] for outcome in Outcome if outcomes[outcome]},
         refused={why: number / offered for why, number in sorted(refusals.items())},
-        floor_violations=_violations(run, accuracies, ties),
+        floor_violations=_violations(run, known),
         admitted=offered - outcomes[Outcome.REFUSED],
         broken_promises=broken / max(len(promised), 1),
         rows_by_variant=dict(rows.most_common()),
@@ -135,14 +138,14 @@ def _by_caller(run: Run) -> dict[str, float]:
     return {caller: met[caller] / number for caller, number in sorted(offered.items())}
 
 
-def _violations(run: Run, accuracies: Mapping[str, float], ties: Mapping[str, float]) -> int:
+def _violations(run: Run, known: Mapping[str, Member]) -> int:
     def wrong(number: int, fate: Fate) -> bool:
         if fate.batch is None:
             return False
-        arrival, variant = run.arrivals[number], run.batches[fate.batch].variant
-        if arrival.allowed and variant not in arrival.allowed:
-            return True
-        return accuracies[variant] + ties.get(variant, 0.0) < arrival.floor
+        arrival, member = run.arrivals[number], known[run.batches[fate.batch].variant]
+        return member.accuracy < arrival.floor or (
+            bool(arrival.allowed) and member.variant not in arrival.allowed
+        )
 
     return sum(wrong(number, fate) for number, fate in enumerate(run.fates))
 

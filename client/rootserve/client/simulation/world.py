@@ -17,8 +17,9 @@ import numpy as np
 
 from rootserve.client.simulation.arrivals import Arrival
 from rootserve.client.simulation.latencies import Latencies
+from rootserve.server.core.decisions import Batch
 from rootserve.server.core.queue import Request
-from rootserve.server.core.scheduler import Batch, Scheduler
+from rootserve.server.core.scheduler import Scheduler
 
 HAND_OVER_S = 0.0003
 """From the end of a batch, or from a decision, to the begin of the next one on an idle worker."""
@@ -103,11 +104,11 @@ class _Event(NamedTuple):
     act: Callable[[float], None]
 
 
-class World:
-    """Runs a scheduler whose models and measured latencies were told, and which has no worker yet.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What a scheduler runs in.
 
-    Args:
-        scheduler: What decides.
+    Attributes:
         workers: Names and kinds of its workers.
         latencies: How long batches really take.
         models: What every worker computes.
@@ -117,27 +118,24 @@ class World:
         timed: Whether the scheduler's decisions are timed.
     """
 
-    def __init__(
-        self,
-        scheduler: Scheduler,
-        workers: Sequence[tuple[str, str]],
-        latencies: Latencies,
-        *,
-        models: Sequence[str],
-        family: str = "",
-        seed: int = 0,
-        hand_over_s: float = HAND_OVER_S,
-        timed: bool = False,
-    ) -> None:
+    workers: Sequence[tuple[str, str]]
+    latencies: Latencies
+    models: Sequence[str]
+    family: str = ""
+    seed: int = 0
+    hand_over_s: float = HAND_OVER_S
+    timed: bool = False
+
+
+class World:
+    """Runs a scheduler whose models were measured, and which knows of no worker yet."""
+
+    def __init__(self, scheduler: Scheduler, setting: Setting) -> None:
         self._scheduler = scheduler
-        self._latencies = latencies
-        self._models = tuple(models)
-        self._family = family
-        self._random = np.random.default_rng((seed, 3))
+        self._setting = setting
+        self._random = np.random.default_rng((setting.seed, 3))
         self._drawn: list[float] = []
-        self._hand_over_s = hand_over_s
-        self._timed = timed
-        self._workers = {name: _Worker(name, kind) for name, kind in workers}
+        self._workers = {name: _Worker(name, kind) for name, kind in setting.workers}
         self._slow: list[Fault] = []
         self._events: list[_Event] = []
         self._order = itertools.count()
@@ -154,7 +152,7 @@ class World:
         """
         self._run = Run(arrivals, [])
         for worker in self._workers.values():
-            self._scheduler.worker_ready(worker.name, self._models, worker.kind)
+            self._scheduler.worker_ready(worker.name, self._setting.models, worker.kind)
         for fault in faults:
             self._plan(fault)
         coming = enumerate(arrivals)
@@ -194,15 +192,18 @@ class World:
         now = arrival.at_s
         request = Request(
             number,
-            arrival.model or self._family,
+            arrival.model or self._setting.family,
             arrival.rows,
             now,
             now + arrival.deadline_s,
             arrival.priority,
+            floor=arrival.floor,
+            allowed=arrival.allowed,
+            caller=arrival.caller,
         )
-        began_s = time.perf_counter() if self._timed else 0.0
+        began_s = time.perf_counter() if self._setting.timed else 0.0
         offered = self._scheduler.offer(request, now)
-        if self._timed:
+        if self._setting.timed:
             self._run.decisions_s.append(time.perf_counter() - began_s)
         if offered.declined is not None:
             self._end(number, Fate(Outcome.REFUSED, now, why=offered.declined.name))
@@ -210,9 +211,9 @@ class World:
             self._poll(now)
 
     def _poll(self, now: float) -> None:
-        began_s = time.perf_counter() if self._timed else 0.0
+        began_s = time.perf_counter() if self._setting.timed else 0.0
         decisions = self._scheduler.poll(now)
-        if self._timed:
+        if self._setting.timed:
             self._run.decisions_s.append(time.perf_counter() - began_s)
         for request in decisions.expired:
             self._end(request.id, Fate(Outcome.EXPIRED, now))
@@ -220,7 +221,7 @@ class World:
             worker = self._workers[batch.worker]
             worker.held.append(batch)
             if len(worker.held) == 1:
-                self._begin(worker, now + self._hand_over_s)
+                self._begin(worker, now + self._setting.hand_over_s)
         # Asked too early it decides nothing, and says again when.
         self._wake_s = decisions.wake_s if decisions.wake_s > now else now + 1e-6
         for name in decisions.hung:
@@ -243,7 +244,7 @@ class World:
     def _took_s(self, worker: _Worker, variant: str, rows: int, now: float) -> float:
         if not self._drawn:
             self._drawn = self._random.standard_normal(4096).tolist()
-        took_s = self._latencies.drawn_s(worker.kind, variant, rows, self._drawn.pop())
+        took_s = self._setting.latencies.drawn_s(worker.kind, variant, rows, self._drawn.pop())
         for fault in self._slow:
             if fault.worker == worker.name and 0 <= now - fault.at_s < fault.for_s:
                 took_s *= fault.factor or 1.0
@@ -261,7 +262,7 @@ class World:
                 worker.name,
                 batch.model,
                 batch.rows,
-                getattr(batch, "predicted_s", None),
+                batch.predicted_s,
             )
         )
         for request in batch.requests:
@@ -286,7 +287,7 @@ class World:
         self._poll(now)
 
     def _revive(self, worker: _Worker, now: float) -> None:
-        self._scheduler.worker_ready(worker.name, self._models, worker.kind)
+        self._scheduler.worker_ready(worker.name, self._setting.models, worker.kind)
         self._poll(now)
 
     def _end(self, number: int, fate: Fate) -> None:
