@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, insort
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from rootserve.server.core.queue import Request
 
-_RATE_S = 1.0
+_RATE_S = 0.25
 """Over how long arrivals are averaged."""
+
+_DOWN, _UP = 0.91, 1.01
+"""How fast the tenth part of the deadlines is followed: nine times as many are longer as are shorter."""
 
 
 class Member(NamedTuple):
     """A variant of a family: the share of images it gets right, 0..1.
 
-    ``tie`` is half of the 95 % interval of that share: smaller differences count as none.
+    ``tie``: of variants that are less accurate by no more than this, the one that is done first is taken.
     """
 
     variant: str
@@ -32,69 +35,80 @@ def may_compute(request: Request, member: Member) -> bool:
 
 
 class Family:
-    """The requests of one family that wait, by when they are due: their deadline, or what stands for one."""
+    """The requests of one family that wait, by when they are due: their deadline, or what stands for one.
 
-    def __init__(self, name: str, members: tuple[Member, ...]) -> None:
+    ``requests`` and ``due`` are in the same order: what is due first comes first.
+    """
+
+    def __init__(self, name: str, members: Iterable[Member], patience_s: float) -> None:
         self.name = name
-        self.members = members
         self.rows = 0
+        self.requests: list[Request] = []
+        self.due: list[float] = []
+        self.fastest: dict[tuple[float, frozenset[str]], str] = {}
+        """The variant on which promises to such requests were built last."""
         self._order: list[tuple[float, int]] = []
-        self._requests: dict[int, Request] = {}
-        self._due: dict[int, float] = {}
+        self._due_s: dict[int, float] = {}
+        self._rows_at: dict[int, int] = {}
+        self._patience_s = patience_s
         self._rate = 0.0
         self._rate_s = -math.inf
+        self.tight_s = patience_s
+        """Nine of ten deadlines are no nearer than this, when the requests come."""
+        self.serve(members)
 
-    def __iter__(self) -> Iterator[Request]:
-        """The one that is due first comes first."""
-        return (self._requests[request_id] for _, request_id in self._order)
+    def serve(self, members: Iterable[Member]) -> None:
+        """From now on, ``members`` compute what comes."""
+        self.members = tuple(sorted(members, key=lambda member: -member.accuracy))
+        self.fastest.clear()
 
     def __len__(self) -> int:
         return len(self._order)
 
-    def __bool__(self) -> bool:
-        return bool(self._order)
-
     def __contains__(self, request_id: int) -> bool:
-        return request_id in self._requests
-
-    def due(self) -> list[float]:
-        """When each of the requests is to be done, in their order."""
-        return [due_s for due_s, _ in self._order]
+        return request_id in self._due_s
 
     @property
-    def oldest(self) -> Request:
-        """The request of the highest priority that has waited longest."""
-        return min(
-            self._requests.values(), key=lambda request: (request.priority, request.arrived_s)
-        )
+    def head(self) -> Request:
+        """The request that is due first."""
+        return self.requests[0]
 
     def rows_at(self, priority: int) -> int:
         """Rows that wait with this priority."""
-        return sum(
-            request.rows for request in self._requests.values() if request.priority == priority
-        )
+        return self._rows_at.get(priority, 0)
 
     def add(self, request: Request, due_s: float) -> None:
         """``request`` waits, and is due at ``due_s``."""
-        insort(self._order, (due_s, request.id))
-        self._requests[request.id] = request
-        self._due[request.id] = due_s
+        entry = (due_s, request.id)
+        at = bisect_left(self._order, entry)
+        self._order.insert(at, entry)
+        self.requests.insert(at, request)
+        self.due.insert(at, due_s)
+        self._due_s[request.id] = due_s
         self.rows += request.rows
+        self._rows_at[request.priority] = self.rows_at(request.priority) + request.rows
 
     def remove(self, request_id: int) -> Request | None:
         """Take a request out; None if it does not wait here."""
-        request = self._requests.pop(request_id, None)
-        if request is None:
+        due_s = self._due_s.pop(request_id, None)
+        if due_s is None:
             return None
-        entry = (self._due.pop(request_id), request_id)
-        del self._order[bisect_left(self._order, entry)]
+        at = bisect_left(self._order, (due_s, request_id))
+        request = self.requests.pop(at)
+        del self._order[at], self.due[at]
         self.rows -= request.rows
+        self._rows_at[request.priority] -= request.rows
         return request
 
-    def came(self, rows: int, now: float) -> None:
-        """``rows`` were offered, whether they were taken or not."""
-        self._rate = self.rate(now) + rows / _RATE_S
+    def came(self, request: Request, now: float) -> None:
+        """``request`` was offered, whether it is taken or not."""
+        self._rate = self.rate(now) + request.rows / _RATE_S
         self._rate_s = now
+        left_s = min(request.deadline_s - now, self._patience_s)
+        if left_s < self.tight_s:
+            self.tight_s = max(left_s, self.tight_s * _DOWN)
+        else:
+            self.tight_s = min(left_s, self.tight_s * _UP)
 
     def rate(self, now: float) -> float:
         """Rows per second that come: those of the past, which count the less the longer ago they came."""

@@ -2,46 +2,42 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from rootserve.server.core.decisions import Choice
 from rootserve.server.core.family import Member, may_compute
-from rootserve.server.core.latency import FILES, PIXELS, LatencyTable
+from rootserve.server.core.latency import LatencyTable
+from rootserve.server.core.promises import Promises
 from rootserve.server.core.queue import Request
-
-
-class Slot(NamedTuple):
-    """A worker: when it is expected to be through with its batches, and whether it has none.
-
-    ``last``: the variant that it was given last, or nothing.
-    """
-
-    worker: str
-    kind: str
-    models: frozenset[str]
-    free_s: float
-    idle: bool
-    last: str = ""
+from rootserve.server.core.speeds import Speeds
+from rootserve.server.core.worker import Slot
 
 
 class View(NamedTuple):
     """What a policy may know when it decides; it must not change anything of it.
 
     ``requests``: those that wait, and ``due``, when each is to be done, in this order: its deadline, or
-    what stands for one. ``members``: most accurate first. ``slots``: all workers, those that may be given a
-    batch now first (``takers`` of them). ``rate``: rows per second that have come lately.
+    what stands for one. ``rows``: of all of them. ``members``: most accurate first. ``slots``: all workers,
+    those that may be given a batch now first (``takers`` of them). ``rate``: rows per second that have come
+    lately. ``tight_s``: nine of ten of the deadlines that came were no nearer than this. ``promises``: to
+    all families' requests that wait; each is to be kept.
     """
 
     now: float
     family: str
     requests: Sequence[Request]
     due: Sequence[float]
+    rows: int
     members: Sequence[Member]
     table: LatencyTable
+    speeds: Speeds
     slots: Sequence[Slot]
     takers: int
     rate: float
+    tight_s: float
+    promises: Promises
     max_rows: int
     explain: bool = False
 
@@ -69,11 +65,6 @@ class Policy(Protocol):
         ...
 
 
-def form_of(requests: Sequence[Request]) -> str:
-    """The form in which a batch of ``requests`` comes: files, if any does."""
-    return FILES if any(request.files for request in requests) else PIXELS
-
-
 class FastestFirst:
     """The earliest deadline first, with the fastest variant that all of a batch may be computed by."""
 
@@ -88,14 +79,12 @@ class FastestFirst:
                 ]
                 if able:
                     return self._pick(view, slot, head, able)
-        return Wait(float("inf"))
+        return Wait(math.inf)
 
     def _pick(self, view: View, slot: Slot, head: Request, able: list[Member]) -> Pick:
-        def seconds(member: Member) -> float:
-            return view.table.bound(member.variant, view.max_rows, slot.kind) or 0.0
-
-        member = min(able, key=seconds)
-        taken, rows = [head], head.rows
+        member = min(able, key=lambda one: view.speeds.of(one.variant, slot.kind).row_s)
+        taken = [head]
+        rows = head.rows
         for request in view.requests:
             if head.attempts:
                 break
