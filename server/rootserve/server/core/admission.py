@@ -19,7 +19,7 @@ _TRIES = 4
 """How often a later time is tried before the end of all that waits is told."""
 
 
-def plan_variant(family: Family, request: Request, speeds: Speeds, kinds: Sequence[str]) -> str:
+def plan_variant(family: Family, request: Request, speeds: Speeds, kinds: frozenset[str]) -> str:
     """The variant that computes ``request`` when there is no time: the fastest that may.
 
     It stays the same until another one is clearly faster, so that such requests can share batches.
@@ -53,6 +53,8 @@ def late_s(
     )
     if alone_s > 0.0:
         return alone_s
+    if promises.has_room(slots, request, variant):
+        return 0.0
     promises.add(request, variant)
     late = promises.late_s(slots)
     promises.remove(request.id)
@@ -71,7 +73,7 @@ def alternatives(
 
     ``late``: by how much it would be broken.
     """
-    kinds = [slot.kind for slot in slots]
+    kinds = frozenset(slot.kind for slot in slots)
     variant = plan_variant(family, request, speeds, kinds)
     earliest_s = request.deadline_s
     for _ in range(_TRIES):
@@ -92,7 +94,7 @@ def _floor(
     promises: Promises, slots: Sequence[Slot], speeds: Speeds, family: Family, request: Request
 ) -> float | None:
     """The highest floor below that of ``request`` with which its deadline could be promised."""
-    kinds = [slot.kind for slot in slots]
+    kinds = frozenset(slot.kind for slot in slots)
     tried = plan_variant(family, request, speeds, kinds)
     for member in family.members:
         lower = request._replace(floor=member.accuracy)

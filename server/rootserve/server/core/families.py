@@ -69,7 +69,8 @@ class Families:
             return Declined.QUEUE_FULL, None
         if request.deadline_s < math.inf:
             self.promises.drop_broken(slots, now)
-            variant = plan_variant(family, request, self.speeds, [slot.kind for slot in slots])
+            kinds = frozenset(slot.kind for slot in slots)
+            variant = plan_variant(family, request, self.speeds, kinds)
             late = late_s(self.promises, slots, self.speeds, request, variant)
             if not late:
                 self.promises.add(request, variant)
@@ -79,7 +80,7 @@ class Families:
         family.add(request, self._due_s(request))
         return None, None
 
-    def again(self, request: Request, kinds: Sequence[str]) -> None:
+    def again(self, request: Request, kinds: frozenset[str]) -> None:
         """``request``, which a worker had that died, waits again; what was promised still is."""
         family = self._families[request.model]
         family.add(request, self._due_s(request))

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from rootserve.server.core.decisions import Candidate, Choice
 from rootserve.server.core.family import Member, may_compute
 from rootserve.server.core.policy import Pick, View, Wait
-from rootserve.server.core.promises import Front, too_late_s
+from rootserve.server.core.promises import Front
 from rootserve.server.core.queue import Request, form_of
 from rootserve.server.core.worker import Slot
 
@@ -66,8 +66,6 @@ class MostAccurateInTime:
     ) -> Pick | None:
         """The batch that begins with ``head``."""
         row_s = view.speeds.of(fastest.variant, slot.kind).row_s
-        starts_s: list[float] = []
-        taken: tuple[Request, ...] = ()
         best: Member | None = None
         found: _Option | None = None
         for member in _in_order(view, slot, head, fastest):
@@ -83,18 +81,9 @@ class MostAccurateInTime:
             if member is not fastest and not calm:
                 _tell(view, told, option, "who comes next would wait too long")
                 continue
-            if view.promises:
-                if option.requests != taken or not starts_s:
-                    taken = option.requests
-                    ids = {request.id for request in taken}
-                    starts_s = view.promises.lay_out(view.slots, ids).starts_s
-                then = [
-                    other._replace(free_s=slot.free_s + option.seconds) if other is slot else other
-                    for other in view.slots
-                ]
-                if too_late_s(then, starts_s):
-                    _tell(view, told, option, "a promise would be broken")
-                    continue
+            if not _keeps(view, slot, option):
+                _tell(view, told, option, "a promise would be broken")
+                continue
             if found is None:
                 found, best = option, member
                 if not member.tie:
@@ -132,19 +121,15 @@ class MostAccurateInTime:
 
     def _fall_back(self, view: View, slot: Slot, told: list[Candidate]) -> Pick | None:
         """What the promises need first, or as many in time as possible when not all can be."""
-        layout = view.promises.lay_out(view.slots, fronts=True)
-        if not too_late_s(view.slots, layout.starts_s):
-            alike = [
-                (start_s, front)
-                for other, start_s, front in zip(
-                    view.slots, layout.starts_s, layout.fronts, strict=True
-                )
-                if front and (other.kind, other.models) == (slot.kind, slot.models)
-            ]
-            if alike:
-                return self._front(view, slot, min(alike)[1], told)
-            return None
-        return _as_many(view, slot, told)
+        first = view.promises.first(view.slots)
+        if first is None:
+            return _as_many(view, slot, told)
+        alike = [
+            (start_s, front)
+            for start_s, other, front in first
+            if (other.kind, other.models) == (slot.kind, slot.models)
+        ]
+        return self._front(view, slot, min(alike)[1], told) if alike else None
 
     @staticmethod
     def _front(view: View, slot: Slot, front: Front, told: list[Candidate]) -> Pick | None:
@@ -156,6 +141,15 @@ class MostAccurateInTime:
         rows = sum(request.rows for request in requests)
         seconds = view.speeds.of(member.variant, slot.kind, form_of(requests)).seconds(rows)
         return _picked(view, slot, _Option(member, requests, rows, seconds), told, "promised first")
+
+
+def _keeps(view: View, slot: Slot, option: _Option) -> bool:
+    """Whether all that was promised can be kept if ``slot`` computes ``option`` now."""
+    if not view.promises:
+        return True
+    free_s = slot.free_s + option.seconds
+    then = [other._replace(free_s=free_s) if other is slot else other for other in view.slots]
+    return not view.promises.late_s(then, {request.id for request in option.requests})
 
 
 def _heads(view: View, slot: Slot) -> Iterator[tuple[Request, Member]]:

@@ -222,7 +222,7 @@ class Scheduler:
                     lost.append(request)
                     continue
                 if request.model in self._families:
-                    self._families.again(again, self._kinds)
+                    self._families.again(again, frozenset(self._kinds))
                 else:
                     self._queues[request.model].put_back(again)
                 if again.deadline_s < math.inf:

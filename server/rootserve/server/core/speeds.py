@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
 
 from rootserve.server.core.latency import PIXELS, LatencyTable
 
@@ -17,20 +17,16 @@ class Speed:
     one of those. ``spare_s``: what a batch takes besides its rows, which another row in it saves.
     """
 
-    __slots__ = ("_bound", "best", "row_s", "spare_s")
+    __slots__ = ("_bound", "_known", "best", "row_s", "spare_s")
 
     def __init__(
         self, table: LatencyTable, variant: str, kind: str, form: str, max_rows: int
     ) -> None:
-        known: dict[int, float] = {}
-
         def bound(rows: int) -> float:
-            seconds = known.get(rows)
-            if seconds is None:
-                seconds = known[rows] = table.bound(variant, rows, kind, form) or 0.0
-            return seconds
+            return table.bound(variant, rows, kind, form) or 0.0
 
         self._bound = bound
+        self._known: dict[int, float] = {}
         sizes = [rows for rows in table.sizes(variant, kind) if rows < max_rows]
         costs = [(rows, bound(rows) / rows) for rows in (*sizes, max_rows)]
         least = min(cost for _, cost in costs)
@@ -42,7 +38,10 @@ class Speed:
 
     def seconds(self, rows: int) -> float:
         """What a batch of ``rows`` takes at most; 0 as long as nothing is known."""
-        return self._bound(rows)
+        seconds = self._known.get(rows)
+        if seconds is None:
+            seconds = self._known[rows] = self._bound(rows)
+        return seconds
 
 
 class Speeds:
@@ -52,20 +51,33 @@ class Speeds:
         self.table = table
         self._max_rows = max_rows
         self._known: dict[tuple[str, str, str], Speed] = {}
+        self._row_s: dict[tuple[str, frozenset[str]], float] = {}
         self._version = -1
 
     def of(self, variant: str, kind: str, form: str = PIXELS) -> Speed:
         """Of batches of ``variant`` on workers of ``kind``."""
         if self._version != self.table.version:
-            self._version = self.table.version
-            self._known.clear()
+            self._forget()
         key = (variant, kind, form)
         speed = self._known.get(key)
         if speed is None:
             speed = self._known[key] = Speed(self.table, *key, self._max_rows)
         return speed
 
-    def row_s(self, variant: str, kinds: Iterable[str]) -> float:
+    def row_s(self, variant: str, kinds: frozenset[str]) -> float:
         """What a row of ``variant`` takes on the fastest of ``kinds``; infinite where nothing is known."""
-        known = [self.of(variant, kind).row_s for kind in kinds if self.table.knows(variant, kind)]
-        return min(known, default=float("inf"))
+        if self._version != self.table.version:
+            self._forget()
+        key = (variant, kinds)
+        known = self._row_s.get(key)
+        if known is None:
+            known = self._row_s[key] = min(
+                (self.of(variant, kind).row_s for kind in kinds if self.table.knows(variant, kind)),
+                default=math.inf,
+            )
+        return known
+
+    def _forget(self) -> None:
+        self._version = self.table.version
+        self._known.clear()
+        self._row_s.clear()
