@@ -47,7 +47,12 @@ def served(variants: int, workers: int, explain: bool) -> Scheduler:
 
 
 def measure(
-    waiting: int, variants: int, workers: int, decisions: int, floors: Sequence[float], explain: bool
+    waiting: int,
+    variants: int,
+    workers: int,
+    decisions: int,
+    floors: Sequence[float],
+    explain: bool,
 ) -> dict[str, list[float]]:
     """Microseconds that each offer that was taken, each that was refused, and each poll took."""
     rng = random.Random(1)

@@ -1,8 +1,8 @@
 """How long batches of each variant take on a server: ``python -m benchmarks.latency_table``.
 
 Starts the service with the variants of a family and sends batches of 1, 2, 4, ... rows, one at a time, the
-variants in turns, there and back. Writes what ``rootserve simulate`` and ``rootserve plan`` read. On a machine
-that others use as well two tables are of interest: of all batches (``--busy``), and of those during which no
+variants in turns, there and back. Writes what ``rootserve simulate`` and ``rootserve plan`` read. On a
+machine that others use as well two tables are of interest: of all batches (``--busy``), and of those during which no
 thread of the worker waited for a processor, by which the machine is known; ``--first`` has more of them.
 """
 

@@ -1,9 +1,9 @@
 """An upper bound on what any policy can reach: the linear relaxation of serving a trace.
 
 Requests are a fluid: those of one kind that come in one interval and are due in the same other one may be
-computed in parts, in any interval between, each part by any variant that may compute them, at the cost of a row in
-the batches in which rows are cheapest. Intervals are rounded in favour of the policy, and handing over takes no
-time. So no policy does better, knowing the future or not, as long as batches take their mean times.
+computed in parts, in any interval between, each part by any variant that may compute them, at the cost of a
+row in the batches in which rows are cheapest. Intervals are rounded in favour of the policy, and handing over
+takes no time. So no policy does better, knowing the future or not, as long as batches take their mean times.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The workloads on which policies are compared: what comes, in what service, and what goes wrong.
 
 Rates are told as loads: shares of what the workers compute of the fastest variant in full batches. All but the
-workloads about it have deadlines of 25, 50 and 100 ms.
+workloads about it are requests of four images with deadlines of 25, 50 and 100 ms.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from rootserve.client.simulation.service import Service
 from rootserve.client.simulation.world import Fault
 
 DEADLINES = Mix((0.025, 0.05, 0.1), (1.0, 2.0, 1.0))
-ASKED = Asked(deadline_s=DEADLINES)
+ROWS = 4
+ASKED = Asked(deadline_s=DEADLINES, rows=ROWS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,22 +74,22 @@ def _changing(
 
 
 def _ramp(capacity: float, seconds: float, _: int) -> RateProfile:
-    return RampRate(0.3 * capacity, 1.3 * capacity, 0.0, seconds)
+    return RampRate(0.3 * capacity / ROWS, 1.3 * capacity / ROWS, 0.0, seconds)
 
 
 def _steps(capacity: float, seconds: float, _: int) -> RateProfile:
-    return StepRate([(load * capacity, seconds / 3) for load in (0.3, 1.2, 0.3)], 0.0)
+    return StepRate([(load * capacity / ROWS, seconds / 3) for load in (0.3, 1.2, 0.3)], 0.0)
 
 
 def _maf(load: float) -> Callable[..., Sequence[Arrival]]:
     return _changing(
-        lambda capacity, seconds, seed: maf_shaped(load * capacity, seconds, seed, 0.1)
+        lambda capacity, seconds, seed: maf_shaped(load * capacity / ROWS, seconds, seed, 0.05)
     )
 
 
 def _base_and_gamma(capacity: float, seconds: float, seed: int) -> Sequence[Arrival]:
-    base = schedule_of(SteadyRate(0.4 * capacity), seed, 0.0)
-    bursts = schedule_of(SteadyRate(0.4 * capacity), seed, 8.0)
+    base = schedule_of(SteadyRate(0.4 * capacity / ROWS), seed, 0.0)
+    bursts = schedule_of(SteadyRate(0.4 * capacity / ROWS), seed, 8.0)
     return merged(
         ASKED.at(instants(base, seconds), seed), ASKED.at(instants(bursts, seconds), seed + 1000)
     )
@@ -97,9 +98,11 @@ def _base_and_gamma(capacity: float, seconds: float, seed: int) -> Sequence[Arri
 def _greedy_caller(capacity: float, seconds: float, seed: int) -> Sequence[Arrival]:
     modest = replace(ASKED, caller="modest")
     greedy = replace(ASKED, caller="greedy")
-    third = [(load * capacity, seconds / 3) for load in (0.2, 1.6, 0.2)]
+    third = [(load * capacity / ROWS, seconds / 3) for load in (0.2, 1.6, 0.2)]
     return merged(
-        modest.at(instants(schedule_of(SteadyRate(0.4 * capacity), seed, 1.0), seconds), seed),
+        modest.at(
+            instants(schedule_of(SteadyRate(0.4 * capacity / ROWS), seed, 1.0), seconds), seed
+        ),
         greedy.at(
             instants(schedule_of(StepRate(third, 0.0), seed + 1000, 1.0), seconds), seed + 1000
         ),
@@ -127,9 +130,9 @@ def _slow(seconds: float, service: Service) -> Sequence[Fault]:
 def workloads() -> list[Workload]:
     """All of them."""
     loads = (0.3, 0.6, 0.8, 0.9, 1.0, 1.2, 1.5)
-    spread = Asked(deadline_s=Mix((0.015, 0.04, 0.2, 1.0), (1.0, 2.0, 1.0, 1.0)))
-    floors = Asked(deadline_s=DEADLINES, floor=Mix((0.0, 0.9, 0.902, 0.903), (4.0, 2.0, 2.0, 1.0)))
-    patient = Asked(deadline_s=Mix((0.05, float("inf")), (2.0, 1.0)))
+    spread = Asked(rows=ROWS, deadline_s=Mix((0.015, 0.04, 0.2, 1.0), (1.0, 2.0, 1.0, 1.0)))
+    floors = replace(ASKED, floor=Mix((0.0, 0.9, 0.902, 0.903), (4.0, 2.0, 2.0, 1.0)))
+    patient = Asked(rows=ROWS, deadline_s=Mix((0.05, float("inf")), (2.0, 1.0)))
     rows = Asked(deadline_s=DEADLINES, rows=Mix((1, 4, 16), (6.0, 2.0, 1.0)))
     return [
         *(Workload(f"Poisson, load {load:g}", steady(load)) for load in loads),
@@ -143,7 +146,8 @@ def workloads() -> list[Workload]:
         Workload("a third without deadline, load 0.9", steady(0.9, 1.0, patient)),
         Workload("floors to 0.903, load 0.7", steady(0.7, 1.0, floors)),
         Workload("a fifth pinned, load 0.7", _pins),
-        Workload("1, 4 and 16 rows, load 0.9", steady(0.9, 1.0, rows)),
+        Workload("1, 4 and 16 images, load 0.9", steady(0.9, 1.0, rows)),
+        Workload("single images, load 0.9", steady(0.9, 1.0, replace(ASKED, rows=1))),
         Workload("a greedy caller, 0.6, 2, 0.6", _greedy_caller),
         Workload("table x0.7, load 0.8", steady(0.8), believed=0.7),
         Workload("table x1.5, load 0.8", steady(0.8), believed=1.5),

@@ -3,7 +3,7 @@
 Simulates the service's scheduler and the policies of others on the workloads of
 ``benchmarks/policy_workloads.py``: for each seed the same trace for all, on a measured latency table
 (``benchmarks/latency_table.py``). Beside them stands an upper bound that no policy can pass
-(``benchmarks/policy_bound.py``). Writes JSON and Markdown tables; ``--quick`` takes two seeds and a few workloads.
+(``benchmarks/policy_bound.py``). Writes JSON and Markdown tables; ``--quick`` takes two seeds of a few workloads.
 """
 
 from __future__ import annotations
@@ -90,8 +90,9 @@ def measure(
             if time.monotonic() > until_s:
                 print(f"time is up after {seed - 1} seeds", file=sys.stderr)
                 break
-            found += pool.map(work, chosen, [seed] * len(chosen))
-            print(f"seed {seed} of {seeds} is done", file=sys.stderr, flush=True)
+            for trace in pool.map(work, chosen, [seed] * len(chosen)):
+                print(f"seed {seed}: {trace['workload']}", file=sys.stderr, flush=True)
+                found.append(trace)
     return found
 
 
@@ -115,7 +116,7 @@ def main() -> int:
     )
     parser.add_argument("--latency", type=Path, default=TABLE, metavar="FILE")
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each trace")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each trace")
     parser.add_argument(
         "--minutes", type=float, default=60, help="begin no further seed after so long"
     )
