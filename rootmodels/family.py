@@ -15,7 +15,7 @@ from typing import Literal, get_args
 
 from rootmodels.layer import Layer, check_graph
 
-Topology = Literal["orig", "root", "tree", "col"]
+Topology = Literal["orig", "root", "tree", "col", "own"]
 
 Channels = tuple[float, float, float]
 """One value for each of red, green and blue, in 0..255."""

@@ -13,7 +13,7 @@ def report(model: Model, variants: Sequence[Rooted]) -> str:
 
     A convolution that some of the variants group has a "-" in the others, and the first one's reason.
     """
-    heads = [f"{each.topology}-{each.degree}" for each in variants]
+    heads = [each.title for each in variants]
     rows = [["layer", "kernel", "channels", *heads, "why not"]]
     for groupings in zip(*(each.groupings for each in variants), strict=True):
         layer = groupings[0].layer

@@ -29,6 +29,7 @@ class PaperFigures:
 class Model:
     """One variant. Fields as in `rootserve.v1.Model`; None where the server has nothing to say.
 
+    One with `members` is a family that is served as one model: what it costs depends on which computes.
     `state` is "unloaded", "loading", "ready", "failed", or "unknown" from a newer server.
     """
 
@@ -50,6 +51,7 @@ class Model:
     short_side: int | None = None
     paper_rows: int | None = None
     batch_rows: int | None = None
+    members: Sequence[str] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The fields by name, ready for `json.dumps`; without those that only measuring needs."""
@@ -120,6 +122,7 @@ def read_model(message: catalog_pb2.Model) -> Model:
         short_side=message.short_side or None,
         paper_rows=message.paper_rows or None,
         batch_rows=message.batch_rows or None,
+        members=tuple(message.members),
     )
 
 

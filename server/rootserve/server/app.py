@@ -29,12 +29,14 @@ from rootserve.server.control import ModelControl
 from rootserve.server.core.scheduler import Scheduler
 from rootserve.server.dispatcher import Dispatcher
 from rootserve.server.engines.registry import preferred_engines
+from rootserve.server.families import warn_of_taken_names, with_families
 from rootserve.server.health import Health
 from rootserve.server.machine import cpu_count, cuda_device_count
 from rootserve.server.models import Models, find_models
 from rootserve.server.monitoring import Monitoring
 from rootserve.server.observers.access_log import AccessLog
 from rootserve.server.observers.events import Observers
+from rootserve.server.observers.explain import Explainer
 from rootserve.server.observers.metrics_endpoint import MetricsEndpoint
 from rootserve.server.observers.refusal_log import RefusalLog
 from rootserve.server.observers.statistics import Statistics
@@ -49,6 +51,7 @@ from rootserve.server.streams import announce, flush_streams
 from rootserve.server.wire import services
 from rootserve.server.wire.analysis import AnalysisService, ServingDefaults
 from rootserve.server.wire.catalog import CatalogService
+from rootserve.server.wire.explain import ExplainService
 from rootserve.server.wire.handling import CheckedServer
 from rootserve.server.wire.listening import authority_of, bind, server_options
 from rootserve.server.workers.handle import WorkerSpec
@@ -121,8 +124,7 @@ async def serve(settings: Settings) -> NoReturn:
             start.
     """
     credentials, authorizer = _protection(settings)
-    models = find_models(settings.weights)
-    models.select(settings.models)
+    models = _find_models(settings)
     cuda_devices = 0 if settings.device == "cpu" else cuda_device_count()
     specs = worker_specs(settings, models, cuda_devices)
 
@@ -130,12 +132,14 @@ async def serve(settings: Settings) -> NoReturn:
     trace_id = current_trace_id if traces else None
     monitoring, statistics = Monitoring(models, trace_id), Statistics()
     refusal_log = RefusalLog(trace_id=trace_id)
+    explainer = Explainer(settings.explain) if settings.explain else None
     observers = (
         monitoring.metrics,
         statistics,
         refusal_log,
         traces,
         _access_log(settings, trace_id),
+        explainer,
     )
     observer = Observers([one for one in observers if one is not None])
     scheduler = Scheduler(scheduler_limits(settings, specs))
@@ -144,9 +148,11 @@ async def serve(settings: Settings) -> NoReturn:
         scheduler, pool, models, observer, max_bytes=settings.max_queue_mb * 2**20
     )
     analyses = _analyses(settings, pool, observer)
-    health = Health(models, [services.INFERENCE], [services.ANALYSIS, services.CATALOG])
+    health = Health(
+        models, [services.INFERENCE], [services.ANALYSIS, services.CATALOG, services.EXPLAIN]
+    )
     pool.events = dispatcher
-    pool.on_models_changed = functools.partial(_models_changed, health, monitoring)
+    pool.on_models_changed = functools.partial(_models_changed, dispatcher, health, monitoring)
     monitoring.follow(scheduler, pool)
 
     server = grpc.aio.server(options=server_options(settings))
@@ -170,7 +176,9 @@ async def serve(settings: Settings) -> NoReturn:
         checked,
     )
     catalog = CatalogService(version(), models, pool, settings.limits(), scheduler.batch_rows)
-    services.add_operations(checked, catalog, health)
+    services.add_operations(
+        checked, catalog, ExplainService(models, scheduler.durations, explainer), health
+    )
 
     stop = _stop_on_signals()
     async with contextlib.AsyncExitStack() as stack:
@@ -200,6 +208,18 @@ async def serve(settings: Settings) -> NoReturn:
     _end(stop.status)
 
 
+def _find_models(settings: Settings) -> Models:
+    """All models, those that ``settings`` name as served.
+
+    Raises:
+        FamilyError, ModelSelectionError, WeightsError: as :func:`serve`.
+    """
+    models = find_models(settings.weights)
+    models.select(with_families(models, settings.models))
+    warn_of_taken_names(models)
+    return models
+
+
 def _access_log(settings: Settings, trace_id: Callable[[], str] | None) -> AccessLog | None:
     if not settings.logs_requests:
         return None
@@ -226,7 +246,8 @@ def _spare_the_collector() -> None:
     gc.freeze()
 
 
-def _models_changed(health: Health, monitoring: Monitoring) -> None:
+def _models_changed(dispatcher: Dispatcher, health: Health, monitoring: Monitoring) -> None:
+    dispatcher.models_changed()
     health.models_changed()
     monitoring.models_changed()
 

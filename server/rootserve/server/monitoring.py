@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 
 from rootserve.server import version
 from rootserve.server.core.scheduler import Scheduler
+from rootserve.server.families import virtual_models
 from rootserve.server.models import Models
 from rootserve.server.observers.metrics import Metrics
 from rootserve.server.observers.metrics_endpoint import MetricsEndpoint
@@ -29,6 +30,8 @@ class Monitoring:
         """Show the series of every served model, at zero if nothing was counted yet."""
         for model in self._models.served():
             self.metrics.show_model(model.card.name)
+        for family in virtual_models(self._models):
+            self.metrics.show_model(family.name)
 
     def follow(self, scheduler: Scheduler, pool: WorkerPool) -> None:
         """From now on read at each scrape, from its thread, what is not counted by events."""

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from rootmodels.weights_info import PRETRAINED_DIR
 from rootserve.server.core.scheduler import Limits
 from rootserve.server.engines.base import PrecisionSetting
+from rootserve.server.engines.registry import ENGINES
 from rootserve.server.placement import OptimizeFor
 
 Port = Annotated[int, Field(ge=0, le=65535)]
+
+if TYPE_CHECKING:
+    EngineSetting = str
+else:
+    EngineSetting = Literal[("auto", *ENGINES)]
+
+_WHERE = {(): " (for tests)", ("cuda",): " (on a GPU)"}
+_ENGINES_TEXT = ", ".join(name + _WHERE.get(one.devices, "") for name, one in ENGINES.items())
 
 
 def _option(group: str, text: str, default: object, **constraints: Any) -> Any:
@@ -100,10 +109,9 @@ class Settings(BaseModel):
         "auto",
         pattern=r"^(auto|cpu|cuda|cuda:\d+(,cuda:\d+)*)$",
     )
-    engine: Literal["auto", "openvino", "torch", "cuda-graphs", "cuda-kernels", "fake"] = _option(
+    engine: EngineSetting = _option(
         "workers",
-        "what computes: auto (the fastest that is correct), openvino, torch, cuda-graphs or cuda-kernels "
-        "(on a GPU), or fake (for tests)",
+        f"what computes: auto (the fastest that is correct), {_ENGINES_TEXT}",
         "auto",
     )
     precision: PrecisionSetting = _option(
@@ -179,6 +187,20 @@ class Settings(BaseModel):
         10.0,
         ge=0,
         le=1_000_000,
+    )
+
+    caller_key: str = _option(
+        "batching",
+        "metadata whose value says whose share of a family a call takes (default: the name of its token)",
+        "",
+        pattern=r"^([a-z0-9_.-]{1,100})?$",
+    )
+    explain: int = _option(
+        "batching",
+        "how many of the last requests are kept to be explained (rootserve explain); 0 keeps none",
+        0,
+        ge=0,
+        le=100_000,
     )
 
     datasets: tuple[str, ...] = _option(
@@ -272,6 +294,15 @@ class Settings(BaseModel):
         """As addresses are printed, IPv6 is in brackets."""
         return value[1:-1] if value.startswith("[") and value.endswith("]") else value
 
+    @field_validator("caller_key")
+    @classmethod
+    def _no_secret(cls, value: str) -> str:
+        if value == "authorization" or value.endswith("-bin"):
+            raise ValueError(
+                f"{value!r} holds a secret, or bytes; expected metadata that may be shown, such as x-caller"
+            )
+        return value
+
     @field_validator("traces_endpoint")
     @classmethod
     def _check_endpoint(cls, value: str | None) -> str | None:
@@ -352,4 +383,5 @@ class Settings(BaseModel):
             max_queue_rows=self.max_queue_rows,
             priority_age_s=self.priority_age_s,
             hang_s=self.hang_s,
+            explain=self.explain > 0,
         )

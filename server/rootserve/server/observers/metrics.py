@@ -27,6 +27,7 @@ _ANALYSIS_OUTCOMES = ("ok", "failed", "cancelled")
 _ONLY_OF_A_MODEL = (
     Reason.MODEL_NOT_READY,
     Reason.QUEUE_FULL,
+    Reason.DEADLINE_INFEASIBLE,
     Reason.DEADLINE_LOST,
     Reason.DEADLINE_EXPIRED,
     Reason.DRAINING,

@@ -11,6 +11,7 @@ from tritonclient.grpc import service_pb2 as oip
 
 from rootserve.server.control import ModelControl
 from rootserve.server.core.scheduler import Limits
+from rootserve.server.families import find, interface_of, virtual_models
 from rootserve.server.models import VERSION
 from rootserve.server.observers.statistics import Statistics
 from rootserve.server.refusals import Reason, RefusalError
@@ -68,7 +69,7 @@ class InferenceService(InferService):
         self, request: oip.ModelReadyRequest, context: Context
     ) -> oip.ModelReadyResponse:
         """Whether one model is ready; an unknown one, or a version of it, is not."""
-        model = self._models.get(request.name)
+        model = find(self._models, request.name)
         ready = model is not None and model.is_ready and request.version in ("", VERSION)
         return oip.ModelReadyResponse(ready=ready and not self._models.draining)
 
@@ -105,11 +106,11 @@ class InferenceService(InferService):
         if request.name:
             chosen = [find_model(self._models, request.name, request.version)]
         else:
-            chosen = self._models.served()
+            chosen = [*self._models.served(), *virtual_models(self._models)]
+        names = [interface_of(model).name for model in chosen]
         return oip.ModelStatisticsResponse(
             model_stats=[
-                describe.model_statistics(model, self._statistics.by_model[model.card.name])
-                for model in chosen
+                describe.model_statistics(name, self._statistics.by_model[name]) for name in names
             ]
         )
 
