@@ -20,7 +20,7 @@ from grafana_foundation_sdk.models.dashboard import (
     VariableSort,
 )
 from panels import DATASOURCE
-from service_rows import batching, callers, time
+from service_rows import batching, callers, deadlines, time
 
 ROOT = Path(__file__).parents[2]
 TARGET = ROOT / "ops" / "grafana" / "dashboards" / "rootserve.json"
@@ -56,7 +56,7 @@ def build() -> dict[Path, str]:
             .all_value(".*")
             .current(VariableOption(selected=True, text="All", value="$__all"))
         )
-    for row in (callers, time, batching, workers, variants, analysis):
+    for row in (callers, deadlines, time, batching, workers, variants, analysis):
         row(board)
     built = board.build()
     for number, panel in enumerate(built.panels or [], start=1):

@@ -47,6 +47,14 @@ class Timeline:
         return max(0.0, self.total_s - named_s)
 
 
+class Chosen(NamedTuple):
+    """Which variant of a family computed an answer, with the fields of `Answer`; None for what is not told."""
+
+    variant: str
+    accuracy: float | None = None
+    predicted_s: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A server's answer: its outputs by name, each [N, ...], and its timeline where it gave one.
@@ -212,15 +220,8 @@ def decode_response(response: service_pb2.ModelInferResponse) -> Answer:
         tensor.name: _decode_tensor(tensor, data)
         for tensor, data in zip(response.outputs, raw, strict=True)
     }
-    told = response.parameters
-    return Answer(
-        response.model_name,
-        outputs,
-        read_timeline(response),
-        variant=told["variant"].string_param if "variant" in told else None,
-        accuracy=told["accuracy"].double_param if "accuracy" in told else None,
-        predicted_s=told["predicted_ns"].int64_param * _NS if "predicted_ns" in told else None,
-    )
+    chosen = read_chosen(response) or (None, None, None)
+    return Answer(response.model_name, outputs, read_timeline(response), *chosen)
 
 
 def _decode_tensor(
@@ -239,6 +240,18 @@ def _decode_tensor(
             f"came with {len(data)} bytes"
         )
     return np.frombuffer(data, dtype).reshape(shape)
+
+
+def read_chosen(response: service_pb2.ModelInferResponse) -> Chosen | None:
+    """Read which variant of a family computed the answer; None where the server told none."""
+    parameters = response.parameters
+    if "variant" not in parameters:
+        return None
+    return Chosen(
+        parameters["variant"].string_param,
+        parameters["accuracy"].double_param if "accuracy" in parameters else None,
+        parameters["predicted_ns"].int64_param * _NS if "predicted_ns" in parameters else None,
+    )
 
 
 def read_timeline(response: service_pb2.ModelInferResponse) -> Timeline | None:

@@ -23,7 +23,7 @@ class Monitoring:
     def __init__(self, models: Models, trace_id: Callable[[], str] | None) -> None:
         self._models = models
         self._registry = CollectorRegistry()
-        self.metrics = Metrics(self._registry, trace_id)
+        self.metrics = Metrics(self._registry, trace_id, self._accuracy_of)
         self.models_changed()
 
     def models_changed(self) -> None:
@@ -31,7 +31,12 @@ class Monitoring:
         for model in self._models.served():
             self.metrics.show_model(model.card.name)
         for family in virtual_models(self._models):
-            self.metrics.show_model(family.name)
+            members = tuple(member.card.name for member in family.members)
+            self.metrics.show_family(family.name, members)
+
+    def _accuracy_of(self, name: str) -> float | None:
+        model = self._models.get(name)
+        return None if model is None else model.card.accuracy
 
     def follow(self, scheduler: Scheduler, pool: WorkerPool) -> None:
         """From now on read at each scrape, from its thread, what is not counted by events."""
