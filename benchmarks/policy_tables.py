@@ -45,7 +45,7 @@ def bound_of(traces: Traces) -> float:
 
 
 def false_refusals(trace: Mapping[str, Any], ours: str) -> float:
-    """Of what was offered, the share that was refused beyond what no policy could have met; at most so much."""
+    """Of what was offered the share that was refused beyond what nobody could have met; at most so much."""
     refused = sum(trace["policies"][ours]["refused"].values())
     return float(max(0.0, refused - (1.0 - trace["bound"]["attainment"])))
 

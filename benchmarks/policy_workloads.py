@@ -1,7 +1,7 @@
 """The workloads on which policies are compared: what comes, in what service, and what goes wrong.
 
-Rates are told as loads: shares of what the workers compute of the fastest variant in full batches. All but the
-workloads about it are requests of four images with deadlines of 25, 50 and 100 ms.
+Rates are told as loads: shares of what the workers compute of the fastest variant in full batches. All but
+the workloads about it are requests of four images with deadlines of 25, 50 and 100 ms.
 """
 
 from __future__ import annotations

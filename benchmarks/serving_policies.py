@@ -3,7 +3,7 @@
 Simulates the service's scheduler and the policies of others on the workloads of
 ``benchmarks/policy_workloads.py``: for each seed the same trace for all, on a measured latency table
 (``benchmarks/latency_table.py``). Beside them stands an upper bound that no policy can pass
-(``benchmarks/policy_bound.py``). Writes JSON and Markdown tables; ``--quick`` takes two seeds of a few workloads.
+(``benchmarks/policy_bound.py``). Writes JSON and Markdown tables; ``--quick``: two seeds of a few workloads.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -150,11 +150,13 @@ def of_trace(
     for entry, arrival in zip(trace.entries, drawn, strict=True):
         if entry.model is not None and not known(entry.model):
             raise InputError(f"{trace.path}: asks for {entry.model}, of which no latency is known")
-        told = {
+        told: dict[str, Any] = {
             "model": entry.model,
             "rows": entry.rows,
             "priority": entry.priority,
             "deadline_s": entry.deadline_s,
+            "floor": entry.accuracy_floor,
+            "allowed": frozenset(entry.variants) or None,
         }
         found.append(
             arrival._replace(**{key: each for key, each in told.items() if each is not None})

@@ -75,7 +75,7 @@ class Latencies:
     def drawn_s(self, kind: str, variant: str, rows: int, z: float) -> float:
         """Seconds of one batch, log-normal with that median and percentile, for a standard normal `z`."""
         p50_s, p99_s = self.of(kind, variant, rows)
-        return p50_s * (p99_s / p50_s) ** (z / _Z99)
+        return p50_s * math.exp(math.log(p99_s / p50_s) * z / _Z99)
 
     def mean_s(self, kind: str, variant: str, rows: int) -> float:
         """The mean of those."""

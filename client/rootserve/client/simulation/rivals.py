@@ -11,8 +11,9 @@ from functools import partial
 from typing import NamedTuple
 
 from rootserve.server.core.family import Member, may_compute
-from rootserve.server.core.policy import Pick, Policy, Slot, View, Wait
+from rootserve.server.core.policy import Pick, Policy, View, Wait
 from rootserve.server.core.queue import Request
+from rootserve.server.core.worker import Slot
 
 _SLACKFIT_BUCKETS = 32
 """As many as there may be rows in a batch: with fewer it is coarser, with more nothing changes here."""

@@ -167,8 +167,10 @@ def _quantiles(
     """Quantiles; `whole`: one of the values, and not between two, one of which may be endless."""
     if not values:
         return tuple(None for _ in shares)
-    method = "higher" if whole else "linear"
-    return tuple(float(each) for each in np.quantile(values, shares, method=method))
+    ordered = np.sort(np.asarray(values, np.float64))
+    if whole:
+        return tuple(float(ordered[math.ceil(share * (len(ordered) - 1))]) for share in shares)
+    return tuple(float(np.quantile(ordered, share)) for share in shares)
 
 
 def _finite(value: float | None) -> float | None:
