@@ -40,9 +40,7 @@ def known_latencies() -> LatencyTable:
 
 
 class FamilyMachine(RuleBasedStateMachine):
-    @initialize(
-        workers=st.integers(1, 3), ahead=st.integers(0, 1), explain=st.booleans()
-    )
+    @initialize(workers=st.integers(1, 3), ahead=st.integers(0, 1), explain=st.booleans())
     def set_up(self, workers: int, ahead: int, explain: bool) -> None:
         self.limits = Limits(
             max_batch_rows=8,
@@ -172,9 +170,7 @@ class FamilyMachine(RuleBasedStateMachine):
     def go_to(self, until: float) -> None:
         """Everything that ends up to then ends when it was predicted to."""
         while True:
-            ends = [
-                (batches[0][0], worker) for worker, batches in self.running.items() if batches
-            ]
+            ends = [(batches[0][0], worker) for worker, batches in self.running.items() if batches]
             if not ends or min(ends)[0] > until:
                 break
             self.now, worker = min(ends)
@@ -257,4 +253,6 @@ class FamilyMachine(RuleBasedStateMachine):
 
 
 TestFamily = FamilyMachine.TestCase
-TestFamily.settings = settings(max_examples=200, stateful_step_count=40, deadline=None, report_multiple_bugs=False)
+TestFamily.settings = settings(
+    max_examples=200, stateful_step_count=40, deadline=None, report_multiple_bugs=False
+)
