@@ -1,8 +1,9 @@
 """How long the scheduler takes to decide about a family: ``python -m benchmarks.decision_time``.
 
-So many requests wait all the time: whenever a batch goes, as many are offered as it took, with deadlines and
-floors that are drawn; workers take exactly as long as is expected. Each ``offer`` and each ``poll`` is timed on its
-own, in the processor's time of this thread, so that what others do on the machine is no part of it.
+So many requests wait all the time: whenever a batch goes, as many are offered as it took, with deadlines
+and floors that are drawn; workers take exactly as long as is expected. Each ``offer`` and each ``poll`` is
+timed on its own, in the processor's time of this thread, so that what others do on the machine is no part of
+it.
 """
 
 from __future__ import annotations

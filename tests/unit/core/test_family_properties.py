@@ -1,4 +1,4 @@
-"""Families beside single variants: random arrivals, floors, callers, cancels and worker losses, against a ledger.
+"""Families beside single variants: random arrivals, cancels and worker losses, against a ledger.
 
 Workers take exactly as long as is predicted, so that every promise has to be kept.
 """
@@ -73,26 +73,24 @@ class FamilyMachine(RuleBasedStateMachine):
         self.finished.add(request_id)
 
     @rule(
-        rows=st.integers(1, 4),
+        rows_and_count=st.tuples(st.integers(1, 4), st.integers(1, 12)),
         slack=st.sampled_from([math.inf, 0.003, 0.01, 0.02, 0.03, 0.05, 0.1, 0.4]),
         floor=st.sampled_from([0.0, 0.0, 0.81, 0.85, 0.9, 0.95]),
         allowed=st.sampled_from(
             [frozenset[str](), frozenset({"slow", "dominated"}), frozenset({"middle"})]
         ),
-        caller=st.sampled_from(["one", "two"]),
-        priority=st.integers(1, 2),
-        count=st.integers(1, 12),
+        whose=st.tuples(st.sampled_from(["one", "two"]), st.integers(1, 2)),
     )
     def offer(
         self,
-        rows: int,
+        rows_and_count: tuple[int, int],
         slack: float,
         floor: float,
         allowed: frozenset[str],
-        caller: str,
-        priority: int,
-        count: int,
+        whose: tuple[str, int],
     ) -> None:
+        rows, count = rows_and_count
+        caller, priority = whose
         for _ in range(count):
             request = Request(
                 self.next_id,

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 from rootserve.server.core.batch_size import BatchSize, Latency, choose
 from rootserve.server.core.latency import LatencyTable
 from rootserve.server.core.limits import Limits
 from rootserve.server.core.queue import Queue, Request
-from rootserve.server.core.worker import Worker
+from rootserve.server.core.worker import Worker, Workers
 
 
 class Batching:
     """The rules for batches of single variants, of which each has a queue of its own."""
 
-    def __init__(self, limits: Limits, table: LatencyTable) -> None:
+    def __init__(self, limits: Limits, table: LatencyTable, workers: Workers) -> None:
         self._limits = limits
         self._table = table
+        self._workers = workers
         self._sizes: dict[tuple[str, str], BatchSize] = {}
 
     def measured(self, model: str, latency: Latency, kind: str) -> BatchSize:
@@ -34,11 +34,11 @@ class Batching:
         most = self._limits.max_batch_rows
         return min(size.rows, most) if size else most
 
-    def must_wait(self, model: str, rows: int, workers: Iterable[Worker]) -> bool:
+    def must_wait(self, model: str, rows: int) -> bool:
         """Whether ``rows`` of ``model`` wait until a worker is done, whatever the time."""
         if self._limits.lead_s is not None:
             return False
-        for worker in workers:
+        for worker in self._workers:
             if model in worker.models and (
                 not worker.batches or rows >= self.full_rows(model, worker.kind)
             ):
@@ -59,19 +59,19 @@ class Batching:
         return 0, due_s
 
     def worker_for(
-        self, model: str, kind: str, full: bool, workers: Iterable[Worker], now: float
+        self, model: str, kind: str, full: bool, now: float
     ) -> tuple[Worker | None, float]:
         """A worker of ``kind`` that may be given a batch now, or None and when one may be given it."""
         idle: Worker | None = None
         soonest, free_s = None, math.inf
-        for worker in workers:
+        for worker in self._workers:
             if model not in worker.models or worker.hung or worker.kind != kind:
                 continue
             if not worker.batches:
                 if idle is None or worker.last_given_s < idle.last_given_s:
                     idle = worker
             elif idle is None and len(worker.batches) <= self._limits.batches_ahead:
-                at_s = now if full else self.ahead_s(worker, now)
+                at_s = now if full else self._workers.ahead_s(worker, now)
                 if at_s < free_s:
                     soonest, free_s = worker, at_s
         if idle is not None:
@@ -107,19 +107,6 @@ class Batching:
                 break
         return taken
 
-    def ahead_s(self, worker: Worker, now: float) -> float:
-        """When ``worker``, which computes, may be given a batch that is not full."""
-        if self._limits.lead_s is None:
-            return math.inf
-        end_s = self._end_s(worker)
-        return now if end_s is None else end_s - self._limits.lead_s
-
     def _start_s(self, worker: Worker, now: float) -> float:
         """When ``worker`` is expected to begin what it is given now."""
-        return max(now, self._end_s(worker) or now) if worker.batches else now
-
-    def _end_s(self, worker: Worker) -> float | None:
-        """When the batch that ``worker`` computes is expected to be done; None if that is not known."""
-        running = next(iter(worker.batches.values()))
-        expected_s = self._table.predict(running.model, running.rows, worker.kind)
-        return None if expected_s is None else worker.began_s + expected_s
+        return max(now, self._workers.end_s(worker) or now) if worker.batches else now

@@ -39,10 +39,9 @@ class _Key(NamedTuple):
 
 
 class _Series:
-    """Batches of one key: their averages by size class, and the last ones by rows."""
+    """Batches of one key: the last ones by rows."""
 
     def __init__(self) -> None:
-        self.averages: dict[int, float] = {}
         self.sizes: list[int] = []
         self.recent: dict[int, deque[float]] = {}
         self.counts: dict[int, int] = {}
@@ -112,47 +111,59 @@ class LatencyTable:
 
     def __init__(self, weight: float = 0.2) -> None:
         self._weight = weight
+        self._averages: dict[tuple[str, str], dict[int, float]] = {}
         self._series: dict[_Key, _Series] = {}
         self._levels: dict[str, _Level] = {}
         self.version = 0
         """Grows with everything that is learned."""
 
     def learn(
-        self, model: str, rows: int, seconds: float, kind: str = "", form: str = PIXELS
+        self,
+        model: str,
+        rows: int,
+        seconds: float,
+        kind: str = "",
+        form: str = PIXELS,
+        elapsed_s: float | None = None,
     ) -> None:
-        """Take a batch of ``rows`` that took ``seconds`` into account."""
-        key = _Key(kind, model, form)
-        series = self._series.get(key)
-        if series is None:
-            series = self._series[key] = _Series()
-        level = self._levels.setdefault(kind, _Level())
+        """Take a batch of ``rows`` that took ``seconds`` into account.
+
+        ``elapsed_s``: from its turn to its end, of which bounds are made: with what the hand-over and the
+        reading of files take. As long as the computation, if it is not given.
+        """
+        averages = self._averages.setdefault((kind, model), {})
         size = _size_class(rows)
-        average = series.averages.get(size)
-        series.averages[size] = (
-            seconds if average is None else average + self._weight * (seconds - average)
-        )
+        average = averages.get(size, seconds)
+        averages[size] = average + self._weight * (seconds - average)
+        series = self._series.setdefault(_Key(kind, model, form), _Series())
+        level = self._levels.setdefault(kind, _Level())
+        elapsed_s = seconds if elapsed_s is None else elapsed_s
         if series.sizes:
-            bound = self._scaled(series, level, rows)
-            if seconds > bound:
-                level.inflation = min(2.0, level.inflation * min(1.5, seconds / max(bound, 1e-9)))
-            else:
-                level.inflation = 1.0 + (level.inflation - 1.0) * _DECAY
-            base = series.between(series.base, rows)
-            level.level += 0.1 * (min(4.0, seconds / max(base, 1e-9)) - level.level)
-        series.learn(rows, seconds)
+            self._compare(series, level, rows, elapsed_s)
+        series.learn(rows, elapsed_s)
         series.level = level.level
         self.version += 1
 
-    def predict(self, model: str, rows: int, kind: str = "", form: str = PIXELS) -> float | None:
+    def _compare(self, series: _Series, level: _Level, rows: int, seconds: float) -> None:
+        """What a batch that took ``seconds`` says of its kind of worker."""
+        bound = self._scaled(series, level, rows)
+        if seconds > bound:
+            level.inflation = min(2.0, level.inflation * min(1.5, seconds / max(bound, 1e-9)))
+        else:
+            level.inflation = 1.0 + (level.inflation - 1.0) * _DECAY
+        base = series.between(series.base, rows)
+        level.level += 0.1 * (min(4.0, seconds / max(base, 1e-9)) - level.level)
+
+    def predict(self, model: str, rows: int, kind: str = "") -> float | None:
         """Expected seconds for a batch of ``rows``; None while nothing is known of the model there.
 
         A size that was not seen yet is told from the nearest one that was, in proportion to the rows when
         that one is smaller.
         """
-        series = self._find(kind, model, form)
-        if series is None:
+        averages = self._averages.get((kind, model))
+        if not averages:
             return None
-        averages, size = series.averages, _size_class(rows)
+        size = _size_class(rows)
         if size in averages:
             return averages[size]
         nearest = min(averages, key=lambda known: abs(known - size))
@@ -207,16 +218,16 @@ class LatencyTable:
             for key, series in self._series.items()
             for size in series.sizes
         ]
-        averages = [
-            {**key._asdict(), "size_class": size, "seconds": seconds}
-            for key, series in self._series.items()
-            for size, seconds in series.averages.items()
+        expected = [
+            {"kind": kind, "model": model, "size_class": size, "seconds": seconds}
+            for (kind, model), averages in self._averages.items()
+            for size, seconds in averages.items()
         ]
         workers = [
             {"kind": kind, "level": level.level, "inflation": level.inflation}
             for kind, level in self._levels.items()
         ]
-        return {"latency": rows, "averages": averages, "workers": workers}
+        return {"latency": rows, "averages": expected, "workers": workers}
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> LatencyTable:
@@ -250,11 +261,12 @@ class LatencyTable:
             series.base[size] = float(row.get("base_s", p50_s))
             series.level = float(row.get("level", 1.0))
             series.sizes = sorted(series.recent)
-            series.averages.setdefault(_size_class(size), p50_s)
+            averages = table._averages.setdefault((key.kind, key.model), {})
+            averages.setdefault(_size_class(size), p50_s)
             table._levels.setdefault(key.kind, _Level())
         for row in document.get("averages", ()):
-            series = table._series[_Key(row["kind"], row["model"], row["form"])]
-            series.averages[int(row["size_class"])] = float(row["seconds"])
+            averages = table._averages.setdefault((row["kind"], row["model"]), {})
+            averages[int(row["size_class"])] = float(row["seconds"])
         for row in document.get("workers", ()):
             level = table._levels.setdefault(str(row["kind"]), _Level())
             level.level, level.inflation = float(row["level"]), float(row["inflation"])

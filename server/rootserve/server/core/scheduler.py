@@ -10,12 +10,12 @@ chooses (:mod:`rootserve.server.core.in_time`). Limits count rows (images), not 
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Iterable
 
 from rootserve.server.core.batch_size import BatchSize, Latency
 from rootserve.server.core.batching import Batching
+from rootserve.server.core.deadlines import Deadlines
 from rootserve.server.core.decisions import (
     Batch,
     Candidate,
@@ -32,7 +32,7 @@ from rootserve.server.core.latency import LatencyTable
 from rootserve.server.core.limits import Limits
 from rootserve.server.core.policy import Pick, Policy
 from rootserve.server.core.queue import Queue, Request, form_of, rank
-from rootserve.server.core.worker import Slot, Worker
+from rootserve.server.core.worker import Slot, Worker, Workers
 
 __all__ = [
     "Batch",
@@ -68,13 +68,12 @@ class Scheduler:
     ) -> None:
         self.limits = limits
         self.durations = table or LatencyTable()
-        self._batching = Batching(limits, self.durations)
         self._families = Families(limits, policy or MostAccurateInTime(), self.durations)
         self._queues: dict[str, Queue] = {}
-        self._workers: dict[str, Worker] = {}
-        self._deadlines: list[tuple[float, int, str]] = []
+        self._workers = Workers(limits, self.durations)
+        self._batching = Batching(limits, self.durations, self._workers)
+        self._deadlines = Deadlines()
         self._abandoned: set[int] = set()
-        self._kinds: tuple[str, ...] = ()
         self._next_batch = 1
         self._wake_s = math.inf
         self._poll_due = False
@@ -96,8 +95,7 @@ class Scheduler:
     def drop_model(self, model: str) -> tuple[Request, ...]:
         """Nobody will compute ``model``: forget and return the requests that wait for it."""
         queue = self._queues.pop(model, Queue())
-        self._deadlines = [entry for entry in self._deadlines if entry[2] != model]
-        heapq.heapify(self._deadlines)
+        self._deadlines.keep(lambda request_id, of: of != model)
         return tuple(queue)
 
     # Requests.
@@ -123,11 +121,11 @@ class Scheduler:
         return self._taken(
             request,
             request.deadline_s >= self._wake_s
-            and self._batching.must_wait(request.model, queue.rows, self._workers.values()),
+            and self._batching.must_wait(request.model, queue.rows),
         )
 
     def _offer_to_family(self, family: Family, request: Request, now: float) -> Offered:
-        slots, takers = self._slots(now)
+        slots, takers = self._workers.slots(now)
         reserved = self._reserved(slots, now)
         declined, infeasible = self._families.offer(family, request, reserved, now)
         if declined is not None:
@@ -138,8 +136,7 @@ class Scheduler:
         )
 
     def _taken(self, request: Request, must_wait: bool) -> Offered:
-        if request.deadline_s < math.inf:
-            heapq.heappush(self._deadlines, (request.deadline_s, request.id, request.model))
+        self._deadlines.add(request)
         if self._poll_due or must_wait:
             return _TO_WAIT
         self._poll_due = True
@@ -152,12 +149,7 @@ class Scheduler:
         """
         if self._remove(request.model, request.id) is not None:
             return True
-        if any(
-            request.id == other.id
-            for worker in self._workers.values()
-            for batch in worker.batches.values()
-            for other in batch.requests
-        ):
+        if self._workers.holds(request.id):
             self._abandoned.add(request.id)
         return False
 
@@ -172,12 +164,7 @@ class Scheduler:
 
     def worker_ready(self, name: str, models: Iterable[str], kind: str = "") -> None:
         """``name`` can take batches of ``models``; told again when it can take those of others."""
-        known = self._workers.get(name)
-        if known is None:
-            self._workers[name] = Worker(name, frozenset(models), kind)
-            self._kinds = tuple(dict.fromkeys(worker.kind for worker in self._workers.values()))
-        else:
-            known.models = frozenset(models)
+        self._workers.ready(name, models, kind)
 
     def batch_done(self, worker: str, batch_id: int, now: float, compute_s: float | None) -> Batch:
         """``worker`` is through with a batch, which took ``compute_s``; None when it failed.
@@ -185,19 +172,14 @@ class Scheduler:
         Raises:
             KeyError: if the worker does not have that batch.
         """
-        holder = self._workers[worker]
-        batch = holder.batches.pop(batch_id)
+        batch = self._workers.done(worker, batch_id, now, compute_s)
         if self._abandoned:
             self._abandoned.difference_update(request.id for request in batch.requests)
-        if compute_s is not None:
-            self.durations.learn(batch.model, batch.rows, compute_s, holder.kind)
-        holder.started_s = now
-        self._begin(holder, now)
         return batch
 
     def worker_alive(self, worker: str, now: float) -> None:
         """``worker`` is at work on its batch: if it hangs, then from now on."""
-        self._begin(self._workers[worker], now)
+        self._workers.begin(self._workers[worker], now)
 
     def worker_lost(self, name: str) -> tuple[Request, ...]:
         """``name`` is dead. What it had goes back to the head of its queue.
@@ -206,7 +188,7 @@ class Scheduler:
         those that were tried often enough are returned, to be refused. A batch that was ahead is not
         to blame.
         """
-        worker = self._workers.pop(name, None)
+        worker = self._workers.lost(name)
         if worker is None:
             return ()
         lost = []
@@ -222,27 +204,17 @@ class Scheduler:
                     lost.append(request)
                     continue
                 if request.model in self._families:
-                    self._families.again(again, frozenset(self._kinds))
+                    self._families.again(again, frozenset(self._workers.kinds))
                 else:
                     self._queues[request.model].put_back(again)
-                if again.deadline_s < math.inf:
-                    heapq.heappush(self._deadlines, (again.deadline_s, again.id, again.model))
+                self._deadlines.add(again)
         return tuple(reversed(lost))
-
-    def _begin(self, worker: Worker, now: float) -> None:
-        """From ``now`` on, ``worker`` computes the first of its batches, if it has one."""
-        worker.began_s, worker.hangs_s = now, math.inf
-        running = next(iter(worker.batches.values()), None)
-        if running is not None and not worker.hung:
-            expected_s = self.durations.predict(running.model, running.rows, worker.kind) or 0.0
-            limits = self.limits
-            worker.hangs_s = now + max(limits.hang_s, limits.hang_factor * expected_s)
 
     # What others ask.
 
     def batch_rows(self, model: str) -> int:
         """Rows that a batch of ``model`` has at most, where workers take the most; 0 if none has it."""
-        able = [worker.kind for worker in self._workers.values() if model in worker.models]
+        able = [worker.kind for worker in self._workers if model in worker.models]
         return max((self._batching.full_rows(model, kind) for kind in able), default=0)
 
     def rows_queued(self, model: str) -> int:
@@ -255,7 +227,7 @@ class Scheduler:
         # Copies: metrics ask from another thread while batches come and go.
         return sum(
             batch.rows
-            for worker in tuple(self._workers.values())
+            for worker in self._workers.copy()
             for batch in tuple(worker.batches.values())
             if batch.model == model
         )
@@ -264,7 +236,7 @@ class Scheduler:
         """Expected seconds until what waits for ``model`` is computed; None if that is not known."""
         most = self.limits.max_batch_rows
         rows_per_s = 0.0
-        for worker in self._workers.values():
+        for worker in self._workers:
             if model in worker.models:
                 full_s = self.durations.predict(model, most, worker.kind)
                 if full_s is None:
@@ -275,7 +247,7 @@ class Scheduler:
     @property
     def is_empty(self) -> bool:
         """Whether nothing waits and nothing is being computed."""
-        for worker in self._workers.values():
+        for worker in self._workers:
             if worker.batches:
                 return False
         return not any(self._queues.values()) and not any(map(len, self._families))
@@ -293,45 +265,19 @@ class Scheduler:
                 break
             dispatches.append(batch)
         if self._deadlines:
-            self._forget_deadlines()
-        if self._deadlines:
-            wake_s = min(wake_s, self._deadlines[0][0])
-        hung, hang_s = self._find_hung(now)
+            waiting = sum(map(len, self._queues.values())) + sum(map(len, self._families))
+            wake_s = min(wake_s, self._deadlines.next_s(self._waits, waiting))
+        hung, hang_s = self._workers.find_hung(now)
         self._wake_s = min(wake_s, hang_s)
         return Decisions(tuple(dispatches), expired, hung, self._wake_s)
 
-    def _find_hung(self, now: float) -> tuple[tuple[str, ...], float]:
-        """Workers whose batch hangs by now, and when the next one would."""
-        hung = []
-        next_s = math.inf
-        for worker in self._workers.values():
-            if worker.hangs_s <= now:
-                worker.hung, worker.hangs_s = True, math.inf
-                hung.append(worker.name)
-            elif worker.hangs_s < next_s:
-                next_s = worker.hangs_s
-        return tuple(hung), next_s
-
     def _expire(self, now: float) -> tuple[Request, ...]:
-        expired = []
-        while self._deadlines and self._deadlines[0][0] <= now:
-            _, request_id, model = heapq.heappop(self._deadlines)
-            request = self._remove(model, request_id)
-            if request is not None:
-                expired.append(request)
-        return tuple(expired)
+        expired = (
+            self._remove(model, request_id) for request_id, model in self._deadlines.past(now)
+        )
+        return tuple(request for request in expired if request is not None)
 
-    def _forget_deadlines(self) -> None:
-        """Drop the deadlines of requests that wait no more: those that come next, and too many."""
-        waiting = sum(map(len, self._queues.values())) + sum(map(len, self._families))
-        if len(self._deadlines) > 2 * waiting + 64:
-            self._deadlines = [entry for entry in self._deadlines if self._waits(entry)]
-            heapq.heapify(self._deadlines)
-        while self._deadlines and not self._waits(self._deadlines[0]):
-            heapq.heappop(self._deadlines)
-
-    def _waits(self, entry: tuple[float, int, str]) -> bool:
-        _, request_id, model = entry
+    def _waits(self, request_id: int, model: str) -> bool:
         family = self._families.get(model)
         if family is not None:
             return request_id in family
@@ -361,12 +307,10 @@ class Scheduler:
                 wake_s = min(wake_s, ready_s)
                 continue
             found: tuple[Worker, int] | None = None
-            for kind in self._kinds:
+            for kind in self._workers.kinds:
                 max_rows, ready_s = self._batching.closable(queue, kind, now)
                 full = 0 < max_rows <= queue.rows
-                worker, free_s = self._batching.worker_for(
-                    queue.head.model, kind, full, self._workers.values(), now
-                )
+                worker, free_s = self._batching.worker_for(queue.head.model, kind, full, now)
                 if worker is not None and max_rows > 0:
                     # Rather one that is idle than one that would be given a batch ahead.
                     if found is None or (found[0].batches and not worker.batches):
@@ -417,41 +361,18 @@ class Scheduler:
         if not self._families.promises:
             return True
         seconds = self.durations.bound(queue.head.model, min(queue.rows, max_rows), worker.kind)
-        return self._families.spare(self._slots(now)[0], worker.name, seconds or 0.0)
+        return self._families.spare(self._workers.slots(now)[0], worker.name, seconds or 0.0)
 
     def _of_family(self, family: Family, now: float) -> tuple[Batch | None, float]:
         """The batch of ``family`` that goes now, or None and when to ask again."""
-        slots, takers = self._slots(now)
+        slots, takers = self._workers.slots(now)
         if not takers:
-            lead = self.limits.lead_s is not None
-            ready = [
-                self._batching.ahead_s(worker, now)
-                for worker in self._workers.values()
-                if lead and worker.batches and len(worker.batches) <= self.limits.batches_ahead
-            ]
-            return None, max(now, min(ready, default=math.inf))
+            return None, self._workers.next_ahead_s(now)
         answer = self._families.choose(family, slots, takers, now)
         if not isinstance(answer, Pick):
             return None, answer.until_s
         worker = self._workers[answer.worker]
         return self._give(worker, answer.variant, answer.requests, now, answer.choice), now
-
-    def _slots(self, now: float) -> tuple[list[Slot], int]:
-        """All workers that work, and how many of them, which come first, may be given a batch now."""
-        takers: list[Worker] = []
-        others: list[Worker] = []
-        for worker in self._workers.values():
-            if worker.hung:
-                continue
-            may_take = not worker.batches or (
-                self.limits.lead_s is not None
-                and len(worker.batches) <= self.limits.batches_ahead
-                and self._batching.ahead_s(worker, now) <= now
-            )
-            (takers if may_take else others).append(worker)
-        if len(takers) > 1:
-            takers.sort(key=lambda worker: (len(worker.batches), worker.last_given_s))
-        return [worker.slot(now) for worker in (*takers, *others)], len(takers)
 
     def _close(self, queue: Queue, max_rows: int, worker: Worker, now: float) -> Batch:
         """Take the first requests that fit into ``max_rows`` and can be in time; at least one."""
@@ -473,10 +394,5 @@ class Scheduler:
         bound_s = self.durations.bound(variant, rows, worker.kind, form_of(requests))
         batch = Batch(self._next_batch, variant, worker.name, requests, rows, now, bound_s, choice)
         self._next_batch += 1
-        worker.batches[batch.id] = batch
-        if len(worker.batches) == 1:
-            worker.started_s = now
-            self._begin(worker, now)
-        worker.last_given_s = now
-        worker.last_variant = variant
+        self._workers.give(worker, batch, now)
         return batch
