@@ -3,7 +3,7 @@
 Starts the service with the variants of a family and sends batches of 1, 2, 4, ... rows, one at a time, the
 variants in turns, there and back. Writes what ``rootserve simulate`` and ``rootserve plan`` read. On a
 machine that others use as well two tables are of interest: of all batches (``--busy``), and of those during
-which no thread of the worker waited long for a processor, by which the machine is known; ``--first`` has more.
+which no thread of the worker waited long for a processor, by which the machine is known (``--first``: more).
 """
 
 from __future__ import annotations

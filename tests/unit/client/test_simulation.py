@@ -1,4 +1,4 @@
-"""The simulated service: every request has one fate, time costs what the table says, rivals do as their papers."""
+"""The simulated service: every request has one fate, time costs what the table says, rivals keep to rules."""
 
 import json
 import math

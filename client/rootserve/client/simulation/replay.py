@@ -1,4 +1,4 @@
-"""What a scheduler was told and what it answered, recorded on whoever drives it, and told to another one again.
+"""What a scheduler was told and what it answered, recorded as it is driven, and told to another one again.
 
 A scheduler is pure: the same calls give the same answers. So a run of a live server, recorded by giving its
 dispatcher a `Recorder`, can be followed call by call, here or with another policy.
