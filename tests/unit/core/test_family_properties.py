@@ -210,11 +210,12 @@ class FamilyMachine(RuleBasedStateMachine):
         worker = data.draw(st.sampled_from(sorted(self.running)))
         had = self.running.pop(worker)
         lost = {request.id for request in self.scheduler.worker_lost(worker)}
-        for _, batch in had:
+        for position, (_, batch) in enumerate(had):
             for request in batch.requests:
+                blame = 1 if position == 0 else 0
                 if request.id in self.cancelled:
                     assert request.id not in lost
-                elif request.attempts + 1 >= self.limits.max_attempts:
+                elif request.attempts + blame >= self.limits.max_attempts:
                     assert request.id in lost
                     self.finish(request.id)
                 else:

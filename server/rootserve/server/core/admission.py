@@ -15,8 +15,11 @@ from rootserve.server.core.worker import Slot
 _CLEARLY = 0.95
 """Of the time of a row: a variant that takes no less than that is not faster."""
 
-_TRIES = 4
-"""How often a later time is tried before the end of all that waits is told."""
+_RETRY_S = 1.0
+"""When it may be worth to try again where nothing can be promised at all."""
+
+_TRIES = 8
+"""How often a later time is tried before none is told."""
 
 
 def plan_variant(family: Family, request: Request, speeds: Speeds, kinds: frozenset[str]) -> str:
@@ -76,8 +79,9 @@ def alternatives(
     kinds = frozenset(slot.kind for slot in slots)
     variant = plan_variant(family, request, speeds, kinds)
     earliest_s = request.deadline_s
-    for _ in range(_TRIES):
-        earliest_s += late
+    for number in range(_TRIES):
+        # What is missing, and more and more: it is not the time of this request alone that moves.
+        earliest_s += late * 2 ** max(0, number - 1)
         if math.isinf(earliest_s):
             break
         later = request._replace(deadline_s=earliest_s)
@@ -85,9 +89,10 @@ def alternatives(
         if not late:
             break
     else:
-        earliest_s += late
+        earliest_s = math.inf
     floor = _floor(promises, slots, speeds, family, request) if request.floor else None
-    return Infeasible(earliest_s, floor, max(0.0, earliest_s - request.deadline_s))
+    retry_s = earliest_s - request.deadline_s
+    return Infeasible(earliest_s, floor, retry_s if retry_s < math.inf else _RETRY_S)
 
 
 def _floor(

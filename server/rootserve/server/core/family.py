@@ -77,6 +77,14 @@ class Family:
         """Rows that wait with this priority."""
         return self._rows_at.get(priority, 0)
 
+    def rows_of(self, caller: str, priority: int) -> int:
+        """Rows of ``caller`` that wait with this priority."""
+        return sum(
+            request.rows
+            for request in self.requests
+            if request.caller == caller and request.priority == priority
+        )
+
     def add(self, request: Request, due_s: float) -> None:
         """``request`` waits, and is due at ``due_s``."""
         entry = (due_s, request.id)
