@@ -1,7 +1,7 @@
-"""The service whose scheduler is recorded: ``python -m tests.support.recorded_service FILE PYTHON -m MODULE ...``.
+"""The service whose scheduler is recorded: ``python -m tests.support.recorded_service FILE COMMAND``.
 
-It stands before the command of a server and does what that would. The file gets the scheduler's limits, and then
-each call as soon as it is answered.
+It stands before the command of a server and does what that would. The file gets the scheduler's limits, and
+then each call as soon as it is answered.
 """
 
 import pickle

@@ -1,4 +1,4 @@
-"""The bound on what a policy can reach: exact where it can be reckoned by hand, and above what is simulated."""
+"""The bound on what a policy can reach: exact where it can be reckoned by hand, above what is simulated."""
 
 import pytest
 

@@ -8,6 +8,7 @@ import pytest
 
 from rootserve.client.cli import app
 from rootserve.client.errors import InputError, RootserveError
+from rootserve.client.simulation import planning
 from rootserve.client.simulation.planning import SHARE, Need, plan
 from tests.support.simulated import KIND, document, service
 
@@ -19,20 +20,27 @@ def latency(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "_REQUESTS", 500)
+    monkeypatch.setattr(planning, "_SEARCH", 3)
+
+
 def rootserve(*arguments: object) -> int:
     return int(app([str(each) for each in arguments], standalone_mode=False) or 0)
 
 
 def test_a_plan_names_the_fewest_workers_that_hold_and_one_fewer_that_do_not() -> None:
-    # One worker computes 32 rows of the fastest in 33 ms: some 960/s; three are needed for 2,000 in time.
-    made = plan(service(), Need(rate=2000.0, p99_s=0.2), {})
+    # One worker holds the rate, but of the most accurate it computes only 248 rows a second.
+    made = plan(service(), Need(rate=300.0, p99_s=0.1, accuracy=0.895), {})
     short, holding = made.options
     assert (short.holds, holding.holds) == (False, True)
-    assert holding.workers == short.workers + 1 == 3
-    assert holding.summary.attainment >= SHARE > short.summary.attainment
+    assert holding.workers == short.workers + 1 >= 2
+    assert holding.summary.attainment >= SHARE
+    assert (short.summary.mean_accuracy or 0.0) < 0.895 <= (holding.summary.mean_accuracy or 0.0)
     assert holding.margin is not None
     assert holding.margin > 0
-    assert "3 workers on cpu" in made.recommendation
+    assert f"{holding.workers} workers on cpu" in made.recommendation
 
 
 def test_more_accuracy_takes_more_workers() -> None:

@@ -14,10 +14,10 @@ SHARE = 0.99
 """Of what is offered so much must be answered in time: that is what a 99th percentile says."""
 
 _MOST_WORKERS = 256
-_REQUESTS = 3000
+_REQUESTS = 2000
 """A run has so many; their gaps are random, so that each figure is of `_SEEDS` of them."""
 _SEEDS = 2
-_SEARCH = 6
+_SEARCH = 5
 """Halvings in the search for the highest rate."""
 _MOST_MARGIN = 4.0
 _MOST_TIMES = 8
