@@ -1,8 +1,8 @@
 """A step of load on a live server, and the same simulated: ``python -m benchmarks.policies_live``.
 
 The rate goes from 0.3 to 1.2 of what the server computes of one variant, and back, with deadlines of 100 ms:
-once for the family, once for that variant, once for the fastest. Then the server's latency table is taken, and
-the same steps are simulated with it. Prints a Markdown table.
+once for the family, once for that variant, once for the fastest. Then the server's latency table is taken,
+and the same steps are simulated with it. Prints a Markdown table.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.engine_tables import write_section
 from benchmarks.policy_bound import bound
 from benchmarks.policy_tables import markdown
 from benchmarks.policy_workloads import Workload, workloads
@@ -119,6 +120,8 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
+    parser.add_argument("--page", type=Path, help="page whose section is written anew")
+    parser.add_argument("--read", type=Path, help="tables of the JSON of an earlier run instead")
     args = parser.parse_args()
     names = QUICK if args.quick else args.workloads
     chosen = picked(names, workloads())
@@ -135,13 +138,17 @@ def main() -> int:
         "capacity_rows_per_s": base_service(args.latency).capacity(),
         "traces": found,
     }
-    for trace in measure(chosen, work, seeds, until_s):
+    if args.read:
+        found += json.loads(args.read.read_text())["traces"]
+    for trace in () if args.read else measure(chosen, work, seeds, until_s):
         found.append(trace)
         if args.json:  # kept as it comes: this takes long
             args.json.write_text(json.dumps(told) + "\n")
     text = markdown(found, OURS)
     if args.markdown:
         args.markdown.write_text(text)
+    if args.page:
+        write_section(args.page, "policies", text.strip())
     print(text)
     return 0
 
