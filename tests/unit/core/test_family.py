@@ -193,7 +193,7 @@ def test_a_greedy_caller_leaves_the_others_their_share() -> None:
     next_s = {caller: rng.expovariate(rate) for caller, rate in coming.items()}
     taken = dict.fromkeys(coming, 0)
     came = dict.fromkeys(coming, 0)
-    while now < 8.0:
+    while now < 4.0:
         now = min(*next_s.values(), ends)
         if now == ends and running is not None:
             s.batch_done("w0", running.id, now, None)
@@ -203,14 +203,14 @@ def test_a_greedy_caller_leaves_the_others_their_share() -> None:
             next_s[caller] = now + rng.expovariate(coming[caller])
             number += 1
             offered = s.offer(request(number, now, 0.08, caller=caller), now)
-            if now > 2.0:
+            if now > 1.5:
                 came[caller] += 1
                 taken[caller] += offered.declined is None
         for running in s.poll(now).dispatches:
             ends = now + (running.predicted_s or 0.0)
-    assert taken["modest"] > 0.97 * came["modest"]
+    assert taken["modest"] > 0.95 * came["modest"]
     # All that the modest one leaves is used.
-    assert taken["greedy"] + taken["modest"] > 0.93 * 6.0 * capacity
+    assert taken["greedy"] + taken["modest"] > 0.93 * 2.5 * capacity
 
 
 def test_a_caller_that_floods_without_deadlines_does_not_keep_others_waiting() -> None:

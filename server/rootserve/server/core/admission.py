@@ -18,9 +18,6 @@ _CLEARLY = 0.95
 _RETRY_S = 1.0
 """When it may be worth to try again where nothing can be promised at all."""
 
-_TRIES = 8
-"""How often a later time is tried before none is told."""
-
 
 def plan_variant(family: Family, request: Request, speeds: Speeds, kinds: frozenset[str]) -> str:
     """The variant that computes ``request`` when there is no time: the fastest that may.
@@ -58,6 +55,9 @@ def late_s(
         return alone_s
     if promises.has_room(slots, request, variant):
         return 0.0
+    lacking_s = promises.lacking_s(slots, request, variant)
+    if lacking_s:
+        return lacking_s
     promises.add(request, variant)
     late = promises.late_s(slots)
     promises.remove(request.id)
@@ -78,18 +78,24 @@ def alternatives(
     """
     kinds = frozenset(slot.kind for slot in slots)
     variant = plan_variant(family, request, speeds, kinds)
-    earliest_s = request.deadline_s
-    for number in range(_TRIES):
-        # What is missing, and more and more: it is not the time of this request alone that moves.
-        earliest_s += late * 2 ** max(0, number - 1)
-        if math.isinf(earliest_s):
-            break
+    alone_s = max(
+        (
+            speeds.of(variant, slot.kind, form_of((request,))).seconds(request.rows)
+            for slot in slots
+            if variant in slot.models
+        ),
+        default=math.inf,
+    )
+    # What is missing, or behind all that is promised, or behind the last of those deadlines.
+    end_s = promises.end_s(slots) + alone_s
+    for earliest_s in (request.deadline_s + late, end_s, promises.last_s() + alone_s):
         later = request._replace(deadline_s=earliest_s)
-        late = late_s(promises, slots, speeds, later, variant)
-        if not late:
+        if earliest_s >= request.deadline_s and (
+            earliest_s == math.inf or not late_s(promises, slots, speeds, later, variant)
+        ):
             break
     else:
-        earliest_s = math.inf
+        earliest_s = max(promises.last_s(), end_s) + alone_s
     floor = _floor(promises, slots, speeds, family, request) if request.floor else None
     retry_s = earliest_s - request.deadline_s
     return Infeasible(earliest_s, floor, retry_s if retry_s < math.inf else _RETRY_S)

@@ -148,10 +148,11 @@ class Families:
         )
         answer = self._policy.choose(view)
         if isinstance(answer, Pick):
-            for request in answer.requests:
-                self.promises.remove(request.id)
-                self._shares.release(request.id)
-                family.remove(request.id)
+            taken = {request.id for request in answer.requests}
+            for request_id in taken:
+                self._shares.release(request_id)
+            self.promises.take(taken)
+            family.take(taken)
         return answer
 
     def spare(self, slots: Sequence[Slot], worker: str, seconds: float) -> bool:

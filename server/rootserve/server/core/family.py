@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from rootserve.server.core.queue import Request
@@ -107,6 +107,17 @@ class Family:
         self.rows -= request.rows
         self._rows_at[request.priority] -= request.rows
         return request
+
+    def take(self, taken: Collection[int]) -> None:
+        """Those go to a worker, and wait no more."""
+        for request in self.requests:
+            if request.id in taken:
+                self.rows -= request.rows
+                self._rows_at[request.priority] -= request.rows
+                del self._due_s[request.id]
+        self._order = [entry for entry in self._order if entry[1] not in taken]
+        self.requests = [request for request in self.requests if request.id not in taken]
+        self.due = [due_s for due_s, _ in self._order]
 
     def came(self, request: Request, now: float) -> None:
         """``request`` was offered, whether it is taken or not."""
