@@ -107,7 +107,7 @@ def _spec(name: str, device: str, threads: int, folder: Path) -> LoadSpec:
         path = weights_path(name, folder)
         network = Network(get_variant(name))
         save_weights(path, network, WeightsInfo(name, 0.1, 0, 0, 0, "", {}))
-        ranges = measure_ranges(network.fold(), check_images(32))
+        ranges = measure_ranges(network.fold(), check_images(32), 32)
         write_calibration(path, Calibration(name, file_sha256(path), 32, ranges))
     return LoadSpec(name, path, device, threads)
 

@@ -10,7 +10,6 @@ parameters and multiply-accumulates, and draws what each layer costs. rootmodels
 from __future__ import annotations
 
 import argparse
-import hashlib
 import importlib.util
 import sys
 from collections.abc import Sequence
@@ -20,14 +19,11 @@ from typing import get_args
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file
 
 from rootmodels.layer import Layer
-from rootmodels.layers import network_layers
 from rootmodels.model import Model
 from rootmodels.model_content import is_model_name
-from rootmodels.model_file import open_weights, read_model, write_trained
-from rootmodels.model_graph import layer_path, norm_path
+from rootmodels.model_file import read_model, write_trained
 from rootmodels.roots import (
     LARGEST_DEGREE,
     Rooted,
@@ -39,10 +35,11 @@ from rootmodels.roots import (
     unmixed,
 )
 from rootmodels.roots_report import report
+from rootmodels.source import Source, read_source
 from rootmodels.tensors import Tensors
 from rootmodels.train_init import narrowed
 from rootmodels.variants import VARIANTS
-from rootmodels.weights_info import WeightsError, class_names, image_size, weights_path
+from rootmodels.weights_info import WeightsError, file_sha256, weights_path
 
 _FORMATS = (".png", ".svg", ".pdf")
 
@@ -50,10 +47,8 @@ _ROOTED = "rooted"
 """In the provenance: the file that a variant was made of."""
 
 
-def derive(
-    source: Path, model: Model, variants: Sequence[Rooted], folder: Path, name: str = ""
-) -> list[Path]:
-    """Write each of ``variants`` of ``model``, whose file is ``source``, into ``folder``.
+def derive(source: Source, variants: Sequence[Rooted], folder: Path, name: str = "") -> list[Path]:
+    """Write each of ``variants`` of ``source`` into ``folder``.
 
     ``name`` is that of the only one; without, each is called after its original.
 
@@ -61,18 +56,18 @@ def derive(
         WeightsError: before any is written, if a file of such a name is there that this command has not made
             of this network; or if one cannot be written.
     """
-    files = [(each, _variant(source, model, each, name)) for each in variants]
+    path, model = source.path, source.model
+    files = [(each, _variant(path, model, each, name)) for each in variants]
     for _, variant in files:
         _check_free(weights_path(variant.name, folder), variant)
-    tensors = _tensors(source, model)
-    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    digest = file_sha256(path)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for each, variant in files:
-        path = weights_path(variant.name, folder)
+        made = weights_path(variant.name, folder)
         named = replace(variant, provenance={**variant.provenance, "sha256": digest})
-        write_trained(path, named, _narrowed(tensors, each))
-        paths.append(path)
+        write_trained(made, named, _narrowed(source.tensors, each))
+        paths.append(made)
     return paths
 
 
@@ -152,12 +147,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
-    source: Path = args.file
     folder: Path = args.out
-    model = _model(source)
+    source = read_source(args.file)
+    model = source.model
     if model.topology != "orig":
         raise WeightsError(
-            f"{source} is a variant, {model.topology}-{model.degree}; expected the file of its original"
+            f"{source.path} is a variant, {model.topology}-{model.degree}; expected the file of its original"
         )
     topology: RootTopology | None = args.topology
     if topology is not None:
@@ -178,7 +173,7 @@ def _run(args: argparse.Namespace) -> None:
             "pictures need matplotlib, which the extra 'client' brings: pip install 'rootserve[client]'; "
             "or give --no-picture"
         )
-    paths = derive(source, model, variants, folder, args.name)
+    paths = derive(source, variants, folder, args.name)
     print(report(model, variants), end="\n\n")
     for path in paths:
         print(path)
@@ -192,44 +187,6 @@ def _run(args: argparse.Namespace) -> None:
         except OSError as error:
             raise WeightsError(f"--picture {picture}: {error}") from error
         print(picture)
-
-
-def _model(source: Path) -> Model:
-    """The network in a model file, or that of a family whose weights are in ``source``.
-
-    Raises:
-        WeightsError: if it is neither.
-    """
-    variant, info = open_weights(source)
-    if variant.home is not None:
-        return read_model(source)
-    layers = network_layers(variant, image_size(variant, info), len(class_names(variant, info)))
-    moved = tuple(
-        replace(
-            layer,
-            path=layer.path and layer_path(layer.name),
-            norm=layer.norm and norm_path(layer.name),
-        )
-        for layer in layers
-    )
-    return Model.of(variant, moved, info)
-
-
-def _tensors(source: Path, model: Model) -> Tensors:
-    """Those in ``source``, where ``model`` has them: weights of a family's variant have other paths."""
-    tensors = load_file(source)
-    variant, info = open_weights(source)
-    if variant.home is not None:
-        return tensors
-    moved = {}
-    layers = network_layers(variant, image_size(variant, info), len(class_names(variant, info)))
-    for before, after in zip(layers, model.layers, strict=True):
-        moved.update({before.path: after.path, before.norm: after.norm})
-    found = {}
-    for key, tensor in tensors.items():
-        place, _, part = key.rpartition(".")
-        found[f"{moved[place]}.{part}"] = tensor
-    return found
 
 
 def _groups(text: str) -> list[int] | dict[str, int]:

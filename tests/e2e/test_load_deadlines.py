@@ -43,13 +43,16 @@ def counted(server: ServerProcess) -> dict[tuple[str, ...], float]:
     }  # fmt: skip
 
 
-def test_the_report_agrees_with_the_servers_metrics(server: ServerProcess, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", [(), ("--streaming",)], ids=["calls", "streams"])
+def test_the_report_agrees_with_the_servers_metrics(
+    server: ServerProcess, tmp_path: Path, way: tuple[str, ...]
+) -> None:
     path, page = tmp_path / "report.json", tmp_path / "report.html"
     before = counted(server)
     # Deadlines that are kept, that hardly are, and none; half of the requests want the best.
     ran = rootserve(
         server, "-m", FAMILY, "-r", 150, "-d", 3, "--warmup", 0, "--deadline-ms",
-        "20000=3,3=2,none=1", "--accuracy-floor", "0=1,0.9=1", "--json", path, "--html", page,
+        "20000=3,3=2,none=1", "--accuracy-floor", "0=1,0.9=1", "--json", path, "--html", page, *way,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     report: dict[str, Any] = json.loads(path.read_text())

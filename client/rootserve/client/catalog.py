@@ -51,6 +51,9 @@ class Model:
     short_side: int | None = None
     paper_rows: int | None = None
     batch_rows: int | None = None
+    version: str | None = None
+    weights_sha256: str | None = None
+    generation: int | None = None
     members: Sequence[str] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -122,6 +125,9 @@ def read_model(message: catalog_pb2.Model) -> Model:
         short_side=message.short_side or None,
         paper_rows=message.paper_rows or None,
         batch_rows=message.batch_rows or None,
+        version=message.version or None,
+        weights_sha256=message.weights_sha256 or None,
+        generation=message.generation or None,
         members=tuple(message.members),
     )
 

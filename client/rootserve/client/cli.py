@@ -16,6 +16,7 @@ import typer
 
 from rootserve.client.arguments import AsJson, ModelPatterns, ServedModel
 from rootserve.client.cli_analyze import app as analyze_app
+from rootserve.client.cli_control import CONTROL_COMMANDS
 from rootserve.client.cli_scheduling import explain, latency
 from rootserve.client.commands.load_arguments import EXAMPLES, load
 from rootserve.client.commands.simulate_arguments import EXAMPLES as SIMULATIONS
@@ -109,11 +110,22 @@ def health(
 
 @app.command()
 @connecting
-def models(as_json: AsJson = False, *, connection: Connection) -> None:
+def models(
+    weights: Annotated[
+        bool, typer.Option("--weights", help="Tell which weights of each are live.")
+    ] = False,
+    as_json: AsJson = False,
+    *,
+    connection: Connection,
+) -> None:
     """List all models: cost, accuracy, engine and state."""
     from rootserve.client.commands.models import run  # noqa: PLC0415 - see the module's text
 
-    run(connection, as_json=as_json)
+    run(connection, weights=weights, as_json=as_json)
+
+
+for _name, _command in CONTROL_COMMANDS.items():
+    app.command(name=_name)(connecting(_command))
 
 
 @app.command()
@@ -321,6 +333,12 @@ for command in (simulate, plan):
 @app.command()
 @connecting
 def top(
+    servers: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[HOST:PORT...]", help="Watch these servers together [default: --server]."
+        ),
+    ] = None,
     metrics: Annotated[
         str | None,
         typer.Option(
@@ -338,14 +356,14 @@ def top(
     *,
     connection: Connection,
 ) -> None:
-    """Watch a server: rate, latency, batches and queue of each model, and the workers.
+    """Watch a server, or several: rate, latency, batches and queue of each model, and the workers.
 
     The figures are those of its metrics; p50 and p99 are estimates from histogram buckets. Ctrl-C
     ends it.
     """
     from rootserve.client.commands.top import TopOptions, run  # noqa: PLC0415 - see the module's text
 
-    run(connection, TopOptions(metrics, interval, once, as_json))
+    run(connection, TopOptions(metrics, interval, once, as_json), servers or ())
 
 
 def main() -> None:

@@ -27,7 +27,9 @@ _PARAMETERS = [(stage.name, stage.parameter or "") for stage in TOLD]
 class Timeline:
     """Where the server spent a request's time, as the server measured it, in seconds.
 
-    `decode_s` is the part of `compute_s` in which pictures that came as files were decoded.
+    `decode_s` is the part of `compute_s` in which pictures that came as files were decoded. `weights` are the
+    first digits of the SHA-256 of the weights that computed it, `generation` how often the model had been
+    loaded by then; "" and 0 from a server that does not tell.
     """
 
     queue_s: float
@@ -39,6 +41,8 @@ class Timeline:
     engine: str
     precision: str
     decode_s: float = 0.0
+    weights: str = ""
+    generation: int = 0
 
     @property
     def rest_s(self) -> float:
@@ -48,7 +52,7 @@ class Timeline:
 
 
 class Chosen(NamedTuple):
-    """Which variant of a family computed an answer, with the fields of `Answer`; None for what is not told."""
+    """Which variant of a family computed an answer: fields as in `Answer`, None for what is not told."""
 
     variant: str
     accuracy: float | None = None
@@ -59,13 +63,15 @@ class Chosen(NamedTuple):
 class Answer:
     """A server's answer: its outputs by name, each [N, ...], and its timeline where it gave one.
 
-    Of a family, `variant` is the one that computed it, `accuracy` that one's, 0..1, and `predicted_s` how
-    long the computation was expected to take at most; None for a variant that was asked for by its name.
+    `version` is that of the model's weights. Of a family, `variant` is the one that computed it, `accuracy`
+    that one's, 0..1, and `predicted_s` how long the computation was expected to take at most; None for a
+    variant that was asked for by its name.
     """
 
     model: str
     outputs: Mapping[str, NDArray[Any]]
     timeline: Timeline | None
+    version: str = ""
     variant: str | None = None
     accuracy: float | None = None
     predicted_s: float | None = None
@@ -221,7 +227,8 @@ def decode_response(response: service_pb2.ModelInferResponse) -> Answer:
         for tensor, data in zip(response.outputs, raw, strict=True)
     }
     chosen = read_chosen(response) or (None, None, None)
-    return Answer(response.model_name, outputs, read_timeline(response), *chosen)
+    timeline = read_timeline(response)
+    return Answer(response.model_name, outputs, timeline, response.model_version, *chosen)
 
 
 def _decode_tensor(
@@ -266,4 +273,6 @@ def read_timeline(response: service_pb2.ModelInferResponse) -> Timeline | None:
         worker=parameters["worker"].string_param,
         engine=parameters["engine"].string_param,
         precision=parameters["precision"].string_param,
+        weights=parameters["weights"].string_param,
+        generation=parameters["generation"].int64_param,
     )

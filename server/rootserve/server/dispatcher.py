@@ -334,6 +334,9 @@ class Dispatcher:
                 engine=report.engine,
                 precision=report.precision,
                 decode_ns=report.decode_ns,
+                version=report.version,
+                weights=report.weights,
+                generation=report.generation,
                 **told,
             )
             pending.answer.set_result(Answer(share, timeline))

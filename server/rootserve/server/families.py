@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
 from rootmodels.model_content import is_model_name
-from rootserve.server.models import Model, ModelCard, Models, State
+from rootserve.server.models import VERSION, Model, ModelCard, Models, State
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +42,10 @@ class Interface(Protocol):
         """Values of one image."""
 
     @property
+    def version(self) -> str:
+        """Of its weights."""
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """What the logits stand for."""
 
@@ -54,6 +58,8 @@ class VirtualModel:
     family: str
     members: tuple[Model, ...]
     """Two or more, in the order they are listed."""
+    version: str = VERSION
+    """A family has one; its members' are told with their answers."""
 
     @property
     def image(self) -> tuple[int, int, int]:

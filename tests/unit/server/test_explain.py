@@ -28,7 +28,8 @@ CHOICE = Choice(
     reason="most accurate",
 )
 TIMELINE = Timeline(
-    1_000_000, 2_000_000, 3_000_000, 7_000_000, 2, "cpu-0", "fake", "fp32", 0, "nin-orig", 0.9026, 4_000_000
+    1_000_000, 2_000_000, 3_000_000, 7_000_000, 2, "cpu-0", "fake", "fp32", 0,
+    variant="nin-orig", accuracy=0.9026, predicted_ns=4_000_000,
 )  # fmt: skip
 
 

@@ -21,7 +21,8 @@ from rootserve.server.families import (
     with_families,
 )
 from rootserve.server.members import Members, member_of
-from rootserve.server.models import Model, ModelCard, Models, State, WorkerState, read_card
+from rootserve.server.models import Model, ModelCard, Models, State, WorkerState
+from rootserve.server.repository import Repository
 from tests.support.held import hold
 from tests.support.model_files import model_of, write_small
 
@@ -39,7 +40,7 @@ def card(name: str, accuracy: float | None, **more: object) -> ModelCard:
 def file_card(folder: Path, content: ModelContent) -> ModelCard:
     """That of a model file."""
     write_small(folder, content)
-    return read_card(content.name, folder)
+    return Repository([folder]).read(content.name)
 
 
 def served(*cards: ModelCard) -> Models:

@@ -21,7 +21,18 @@ MS = 1_000_000
 
 def timeline(total_ms: int, variant: str = "", accuracy: float | None = None) -> Timeline:
     return Timeline(
-        0, 0, 0, total_ms * MS, 1, "cpu-0", "fake", "fp32", 0, variant, accuracy, 2 * MS
+        0,
+        0,
+        0,
+        total_ms * MS,
+        1,
+        "cpu-0",
+        "fake",
+        "fp32",
+        0,
+        variant=variant,
+        accuracy=accuracy,
+        predicted_ns=2 * MS,
     )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
 from typing_extensions import override
 
@@ -21,8 +21,7 @@ REFUSED = "refused"
 """As an outcome that is asked for: any but OK."""
 
 
-@dataclass(frozen=True, slots=True)
-class Explained:
+class Explained(NamedTuple):
     """A request that ended: ``ended_ns`` is Unix time, ``total_ns`` from its arrival."""
 
     request_id: str

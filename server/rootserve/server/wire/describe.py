@@ -14,7 +14,6 @@ from rootserve.server.models import (
     INPUT_NAME,
     LOGITS_NAME,
     PROBABILITIES_NAME,
-    VERSION,
     Model,
     Models,
     State,
@@ -67,7 +66,7 @@ def model_metadata(model: Model | VirtualModel, tensors: Tensors) -> oip.ModelMe
     """Names, datatypes and shapes; -1 is the number of rows. Of the inputs a request has one."""
     card = interface_of(model)
     platform, _ = _platform(model)
-    metadata = oip.ModelMetadataResponse(name=card.name, versions=[VERSION], platform=platform)
+    metadata = oip.ModelMetadataResponse(name=card.name, versions=[card.version], platform=platform)
     kinds = {INPUT_NAME: ("UINT8", (-1, *card.image)), ENCODED_NAME: ("BYTES", (-1, 1))}
     for name in tensors.inputs:
         datatype, shape = kinds[name]
@@ -90,6 +89,7 @@ def model_config(
         name=card.name,
         platform=platform,
         backend=backend,
+        version_policy=_version_policy(model),
         max_batch_size=limits.max_batch_rows,
         dynamic_batching=config_pb.ModelDynamicBatching(
             max_queue_delay_microseconds=round(limits.max_delay_s * 1e6),
@@ -113,10 +113,24 @@ def model_config(
         )
     for name in tensors.outputs:
         config.output.add(name=name, data_type=config_pb.TYPE_FP32, dims=(len(card.classes),))
-    values = {"engine": model.engine, "precision": model.precision, **_figures(model)}
+    values = {
+        "engine": model.engine,
+        "precision": model.precision,
+        "version": card.version,
+        **_figures(model),
+    }
     for key, value in values.items():
         config.parameters[key].string_value = str(value)
     return oip.ModelConfigResponse(config=config)
+
+
+def _version_policy(model: Model | VirtualModel) -> config_pb.ModelVersionPolicy:
+    policy = config_pb.ModelVersionPolicy()
+    if isinstance(model, Model) and model.card.is_pinned:
+        policy.specific.versions.append(int(model.card.version))
+    else:
+        policy.latest.num_versions = 1
+    return policy
 
 
 def _figures(model: Model | VirtualModel) -> dict[str, object]:
@@ -128,6 +142,8 @@ def _figures(model: Model | VirtualModel) -> dict[str, object]:
         "params": card.cost.params,
         "macs": card.cost.macs,
         "accuracy": "" if card.accuracy is None else card.accuracy,
+        "weights_sha256": card.weights_sha256,
+        "generation": card.generation,
     }
 
 
@@ -138,7 +154,7 @@ def _platform(model: Model | VirtualModel) -> tuple[str, str]:
     return _PLATFORMS.get(model.engine, (model.engine, model.engine))
 
 
-def model_statistics(name: str, statistics: ModelStatistics) -> oip.ModelStatistics:
+def model_statistics(name: str, version: str, statistics: ModelStatistics) -> oip.ModelStatistics:
     """Triton's counters: per request, and times as nanoseconds since the server started.
 
     ``compute_input`` is the hand-over of a closed batch to the worker, ``compute_output`` the rest of
@@ -146,7 +162,7 @@ def model_statistics(name: str, statistics: ModelStatistics) -> oip.ModelStatist
     """
     return oip.ModelStatistics(
         name=name,
-        version=VERSION,
+        version=version,
         last_inference=statistics.last_answer_ms,
         inference_count=statistics.rows,
         execution_count=statistics.batches,
@@ -177,7 +193,7 @@ def repository_index(models: Models, *, only_ready: bool) -> oip.RepositoryIndex
             continue
         index.models.add(
             name=model.card.name,
-            version=VERSION,
+            version=model.card.version,
             state=_INDEX_STATES[model.state],
             reason=model.state_reason or ("not served" if not model.served else ""),
         )
@@ -185,7 +201,7 @@ def repository_index(models: Models, *, only_ready: bool) -> oip.RepositoryIndex
         if family.is_ready or not only_ready:
             index.models.add(
                 name=family.name,
-                version=VERSION,
+                version=family.version,
                 state=_INDEX_STATES[family.state],
                 reason=family.state_reason,
             )

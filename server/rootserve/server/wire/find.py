@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rootserve.server.families import VirtualModel, find, virtual_models
-from rootserve.server.models import VERSION, Model, Models
+from rootserve.server.families import VirtualModel, find, interface_of, virtual_models
+from rootserve.server.models import Model, Models
 from rootserve.server.refusals import Reason, RefusalError
 from rootserve.server.wire.words import quote
 
@@ -21,8 +21,9 @@ def find_model(models: Models, name: str, version: str) -> Model | VirtualModel:
         what = "no model is called" if model is None else "known but not served is"
         text = f"{what} {quote(name)}; {f'served: {served}' if served else 'no model is served'}"
         raise RefusalError(Reason.UNKNOWN_MODEL, text)
-    if version not in ("", VERSION):
-        text = f"model {name} has no version {quote(version)}; it has version {VERSION!r}"
+    has = interface_of(model).version
+    if version not in ("", has):
+        text = f"model {name} has no version {quote(version)}; it has version {has!r}"
         raise RefusalError(Reason.UNKNOWN_MODEL, text)
     return model
 
