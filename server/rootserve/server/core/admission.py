@@ -95,7 +95,7 @@ def alternatives(
         ):
             break
     else:
-        earliest_s = max(promises.last_s(), end_s) + alone_s
+        earliest_s = max(promises.last_s(), end_s, request.deadline_s + late) + alone_s
     floor = _floor(promises, slots, speeds, family, request) if request.floor else None
     retry_s = earliest_s - request.deadline_s
     return Infeasible(earliest_s, floor, retry_s if retry_s < math.inf else _RETRY_S)

@@ -77,7 +77,8 @@ class Families:
             return Declined.QUEUE_FULL, None
         if request.deadline_s < math.inf:
             self.promises.drop_broken(slots, now)
-            late = self._late_s(request, variant, slots, now)
+            slots = self._left(request, slots, now)
+            late = late_s(self.promises, slots, self.speeds, request, variant)
             if not late:
                 self.promises.add(request, variant)
             elif self._limits.admission:
@@ -99,14 +100,14 @@ class Families:
         share = most / self._shares.active(now)
         return family.rows_of(request.caller, request.priority) + request.rows > share
 
-    def _late_s(self, request: Request, variant: str, slots: Sequence[Slot], now: float) -> float:
-        """By how much promises would be broken, or the room of other callers taken, by one more."""
+    def _left(self, request: Request, slots: Sequence[Slot], now: float) -> Sequence[Slot]:
+        """``slots`` as they are free once the others had the room that this caller must leave them."""
         horizon_s = min(request.deadline_s - now, self._limits.patience_s)
         reserved_s = self._shares.reserved_s(request.caller, horizon_s, len(slots), now)
-        if reserved_s and slots:
-            each_s = reserved_s / len(slots)
-            slots = [slot._replace(free_s=slot.free_s + each_s) for slot in slots]
-        return late_s(self.promises, slots, self.speeds, request, variant)
+        if not reserved_s or not slots:
+            return slots
+        each_s = reserved_s / len(slots)
+        return [slot._replace(free_s=slot.free_s + each_s) for slot in slots]
 
     def again(self, request: Request, kinds: frozenset[str]) -> None:
         """``request``, which a worker had that died, waits again; what was promised still is."""

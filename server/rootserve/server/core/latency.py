@@ -135,8 +135,13 @@ class LatencyTable:
         size = _size_class(rows)
         average = averages.get(size, seconds)
         averages[size] = average + self._weight * (seconds - average)
-        series = self._series.setdefault(_Key(kind, model, form), _Series())
-        level = self._levels.setdefault(kind, _Level())
+        key = _Key(kind, model, form)
+        series = self._series.get(key)
+        if series is None:
+            series = self._series[key] = _Series()
+        level = self._levels.get(kind)
+        if level is None:
+            level = self._levels[kind] = _Level()
         elapsed_s = seconds if elapsed_s is None else elapsed_s
         if series.sizes:
             self._compare(series, level, rows, elapsed_s)

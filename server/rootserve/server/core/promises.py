@@ -213,7 +213,9 @@ class Promises:
             work_s += max(
                 math.ceil(rows / speed.best) * speed.seconds(speed.best) for speed in able
             )
-        return max((slot.free_s for slot in slots), default=math.inf) + work_s / len(slots)
+        if not slots:
+            return math.inf
+        return max(slot.free_s for slot in slots) + work_s / len(slots)
 
     def has_room(self, slots: Sequence[Slot], request: Request, variant: str) -> bool:
         """Whether a promise to ``request`` can be kept for certain, from what was laid out before.
