@@ -20,6 +20,8 @@ from rootserve.client.cli_control import CONTROL_COMMANDS
 from rootserve.client.cli_infer import infer
 from rootserve.client.cli_scheduling import explain, latency
 from rootserve.client.commands.load_arguments import EXAMPLES, load
+from rootserve.client.commands.simulate_arguments import EXAMPLES as SIMULATIONS
+from rootserve.client.commands.simulate_arguments import plan, simulate
 from rootserve.client.connecting import connecting
 from rootserve.client.credentials import Connection
 from rootserve.client.errors import (
@@ -281,6 +283,10 @@ def data(
     from rootserve.client.commands.data import run  # noqa: PLC0415 - see the module's text
 
     run(name, out)
+
+
+for command in (simulate, plan):
+    app.command(epilog=SIMULATIONS + _EPILOG)(command)
 
 
 @app.command()
