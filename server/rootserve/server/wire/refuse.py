@@ -60,7 +60,7 @@ class Refusals:
             pending.method,
             peer,
             model=request.model,
-            request_id=pending.asked.id,
+            request_id=pending.told_id,
             trace=pending.trace,
             left_queue_ns=pending.left_queue_ns,
         )
