@@ -15,6 +15,8 @@ from tritonclient.grpc import service_pb2_grpc
 
 from tests.support.server_process import command_image, infer_request
 
+_TIMEOUT_S = 20.0
+
 Stub = service_pb2_grpc.GRPCInferenceServiceStub
 
 
@@ -34,6 +36,11 @@ class Run:
     """All requests of a run."""
 
     ended: list[Ended] = field(default_factory=list)
+
+    def note(self, due_s: float, ended_s: float, code: str, metadata: object) -> None:
+        """One request has ended; ``metadata`` is what came ahead of the answer."""
+        tries = int(dict(metadata or ()).get("x-envoy-attempt-count", 0))  # type: ignore[call-overload]
+        self.ended.append(Ended(due_s, ended_s, code, tries))
 
     @property
     def failed(self) -> dict[str, int]:
@@ -69,40 +76,29 @@ def service_request(model: str, service_ms: int) -> oip.ModelInferRequest:
     return infer_request(model, command_image(b"sleep" + bytes([service_ms // 10])))
 
 
-async def ask(stub: Stub, request: oip.ModelInferRequest, timeout_s: float) -> tuple[str, int]:
-    """The status of one request, and how many servers the proxy asked."""
-    call = stub.ModelInfer(request, timeout=timeout_s)
-    try:
-        await call
-        metadata = await call.initial_metadata()
-        return "OK", int(dict(metadata).get("x-envoy-attempt-count", 0))
-    except grpc.aio.AioRpcError as error:
-        metadata = error.initial_metadata() or ()
-        return error.code().name, int(dict(metadata).get("x-envoy-attempt-count", 0))
-
-
 async def drive(
     address: str,
     request: oip.ModelInferRequest,
     rate: float,
     seconds: float,
-    timeout_s: float = 20.0,
-    seed: int = 0,
+    stop: asyncio.Event | None = None,
 ) -> Run:
-    """``rate`` requests per second, Poisson, for ``seconds``; returns when all have ended."""
-    rng = random.Random(seed)
+    """``rate`` requests per second, Poisson, for ``seconds`` or until ``stop``; returns when all have ended."""
+    rng = random.Random(0)
     run = Run()
     async with grpc.aio.insecure_channel(address) as channel:
         stub = Stub(channel)
         began = time.perf_counter()
 
         async def one(due_s: float) -> None:
-            code, tries = await ask(stub, request, timeout_s)
-            run.ended.append(Ended(due_s, time.perf_counter() - began, code, tries))
+            call = stub.ModelInfer(request, timeout=_TIMEOUT_S)
+            code = (await call.code()).name
+            ended_s = time.perf_counter() - began
+            run.note(due_s, ended_s, code, await call.initial_metadata())
 
         calls = set()
         due = 0.0
-        while (due := due + rng.expovariate(rate)) < seconds:
+        while (due := due + rng.expovariate(rate)) < seconds and not (stop and stop.is_set()):
             await asyncio.sleep(max(0.0, began + due - time.perf_counter()))
             task = asyncio.ensure_future(one(due))
             calls.add(task)

@@ -68,8 +68,9 @@ def check_configuration(program: Path, configuration: Path) -> None:
     command = [str(program), "--mode", "validate", "--log-level", "error", "-c", str(configuration)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own
     if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        raise InputError(f"Envoy refuses {configuration}: {said[-1] if said else 'without a word'}")
+        said = (done.stderr or done.stdout).strip().splitlines() or ["it does not say why"]
+        reason = said[-1].rpartition(f"{configuration}': ")[2]
+        raise InputError(f"Envoy refuses this configuration: {reason}")
 
 
 def run_envoy(program: Path, configuration: str, threads: int) -> None:

@@ -52,7 +52,8 @@ class Dispatcher:
         self._observer = observer
         self._waiting: dict[int, Pending] = {}
         self._turns = Turns()
-        self._draining = False
+        self.draining = asyncio.Event()
+        """Set from the moment on in which nothing more is admitted."""
         self._drained = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._wake_s = math.inf
@@ -136,7 +137,7 @@ class Dispatcher:
 
     async def drain(self) -> None:
         """Refuse what comes from now on, and wait until what was admitted is answered."""
-        self._draining = True
+        self.draining.set()
         self._turns.next_of_all()  # who is refused lets the next one try
         self._check_drained()
         await self._drained.wait()
@@ -152,7 +153,7 @@ class Dispatcher:
         Raises:
             RefusalError: if it may not.
         """
-        if self._draining:
+        if self.draining.is_set():
             raise RefusalError(Reason.DRAINING, "the server is shutting down; use another one")
         model = self._models.get(name)
         assert model is not None, "the wire checks the name"
@@ -189,7 +190,7 @@ class Dispatcher:
         return self._scheduler.backlog_s(model) or _RETRY_AFTER_S
 
     def _check_drained(self) -> None:
-        if self._draining and not self._waiting:
+        if self.draining.is_set() and not self._waiting:
             self._drained.set()
 
     # What the pool tells.

@@ -71,6 +71,11 @@ class InferService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: igno
         self._traces = inference.traces
         self._refusals = Refusals(inference.observer)
 
+    @property
+    def draining(self) -> asyncio.Event:
+        """Set as soon as the server shuts down."""
+        return self._dispatcher.draining
+
     async def ModelInfer(  # noqa: N802 - the protocol's name
         self, request: oip.ModelInferRequest, context: Context
     ) -> oip.ModelInferResponse:
