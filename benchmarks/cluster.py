@@ -1,8 +1,9 @@
-"""What a cluster of three servers behind Envoy loses when servers die, stop and restart, and what the proxy costs.
+"""What three servers behind Envoy lose when some die, stop and restart, and what the proxy costs.
 
-`python -m benchmarks.cluster` takes some eight minutes, `--quick` two; `--only` chooses. The servers have the engine `fake`,
-which takes 20 ms for each image, unless a scenario's name begins with `real`: three servers that compute would
-measure how they share few processors. `--perf-analyzer PROGRAM` is one more caller while servers are killed.
+`python -m benchmarks.cluster` takes a quarter of an hour, `--quick` five minutes; `--only` chooses. The
+servers have the engine `fake`, which takes 20 ms for each image, unless a scenario's name begins with `real`:
+three that compute would measure how they share few processors. `--perf-analyzer PROGRAM` is one more caller
+while servers are killed.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
+from typing import Any
 
-import numpy as np
 import tritonclient.grpc as triton
 
-from benchmarks import perf_analyzer
 from benchmarks import cluster_scenarios as scenarios
 from benchmarks.cluster_scenarios import FAKE, MODEL, SERVICE_MS, Cluster, Figures
 from rootmodels.processor import cpu_name
@@ -47,7 +48,7 @@ class Asked:
 
 @dataclass
 class OtherCallers:
-    """tritonclient in a thread, `rootserve load` and perf_analyzer as programs, each some requests a second."""
+    """tritonclient in a thread, `rootserve load` and perf_analyzer; each sends some requests a second."""
 
     address: str
     seconds: float
@@ -96,7 +97,8 @@ class OtherCallers:
         assert self.analyzer is not None
         command = [self.analyzer, "-m", MODEL, "-u", self.address, "-i", "grpc"]
         command += ["--request-rate-range", "10", "--measurement-interval", "5000"]
-        command += ["--stability-percentage", "999"]
+        # Told the version, it does not look for it in the servers' statistics: each asks another server.
+        command += ["--stability-percentage", "999", "-x", "1"]
         runs, failed = 0, []
         end_s = time.monotonic() + self.seconds - 20
         while runs == 0 or time.monotonic() < end_s:
@@ -128,7 +130,7 @@ async def _with_others(cluster: Cluster, asked: Asked, seconds: float, every_s: 
 
 
 def kills(asked: Asked) -> Figures:
-    """kill -9 of a server and its workers every 10 s at 60 % of capacity; four kinds of callers."""
+    """Kill -9 of a server and its workers every 10 s at 60 % of capacity; four kinds of callers."""
     seconds, every_s = (20.0, 5.0) if asked.quick else (60.0, 10.0)
     # The other callers send images that take no time: the load is that of the one that is timed.
     with fakes() as cluster:
@@ -160,7 +162,7 @@ def _closed_loop(address: str) -> float:
 
 
 def one_of_two(_: Asked) -> Figures:
-    """kill -9 of one of two servers while 438 calls are under way."""
+    """Kill -9 of one of two servers while 438 calls are under way."""
     with (
         running_nodes(2, *FAKE, "--max-queue-rows", "4096") as nodes,
         running_envoy([node.address for node in nodes]) as envoy,
@@ -218,7 +220,7 @@ def stream(_: Asked) -> Figures:
 
 
 def price(asked: Asked) -> Figures:
-    """One server (fake, no service time) through Envoy against direct, in turns, by `rootserve load --versus`."""
+    """One server (fake, no service time) through Envoy against direct, in turns."""
     return _price(asked, FAKE)
 
 
@@ -240,14 +242,23 @@ def _price(asked: Asked, arguments: tuple[str, ...]) -> Figures:
             command += ["-m", MODEL, "-c", str(callers), "--versus", f"{MODEL}@{envoy.address}"]
             command += ["-d", "2", "--rounds", "3" if asked.quick else "10", "--json", str(report)]
             subprocess.run(command, capture_output=True, check=True, timeout=300)
-            pairs = json.loads(report.read_text())["pairs"]
-            figures[f"callers_{callers}"] = _ratios(pairs)
+            figures[f"callers_{callers}"] = _compared(json.loads(report.read_text()))
     return figures
 
 
-def _ratios(pairs: dict[str, object]) -> object:
-    """Direct (A), through Envoy (B), and B to A with its interval of 95 %."""
-    return pairs
+def _compared(report: dict[str, Any]) -> Figures:
+    """Medians of the runs, direct (A) and through Envoy (B), and B to A with its interval of 95 %."""
+    figures: Figures = {}
+    for side, label in (("direct", "A"), ("envoy", "B")):
+        runs = [run for run in report["levels"] if run["label"].startswith(f"{label}:")]
+        rates = [run["throughput_requests_per_s"] for run in runs]
+        figures[side] = {
+            "requests_per_s": median(rates),
+            "p50_ms": 1e3 * median(run["response_time_s"]["p50"] for run in runs),
+        }
+    for name, ratio in report["pairs"]["ratios"].items():
+        figures[f"ratio_{name}"] = [ratio["ratio"], ratio["low"], ratio["high"]]
+    return figures
 
 
 SCENARIOS: dict[str, Callable[[Asked], Figures]] = {

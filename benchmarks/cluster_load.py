@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 import random
 import time
@@ -55,7 +56,7 @@ class Run:
     def longest_gap_s(self) -> float:
         """The longest time between two answers."""
         times = sorted(one.ended_s for one in self.ended if one.code == "OK")
-        return max((b - a for a, b in zip(times, times[1:], strict=False)), default=math.inf)
+        return max((b - a for a, b in itertools.pairwise(times)), default=math.inf)
 
     def summary(self) -> dict[str, object]:
         """What a report says of it."""
@@ -83,7 +84,7 @@ async def drive(
     seconds: float,
     stop: asyncio.Event | None = None,
 ) -> Run:
-    """``rate`` requests per second, Poisson, for ``seconds`` or until ``stop``; returns when all have ended."""
+    """``rate`` requests per second, Poisson, for ``seconds`` or until ``stop``; ends with the last."""
     rng = random.Random(0)
     run = Run()
     async with grpc.aio.insecure_channel(address) as channel:

@@ -1,4 +1,4 @@
-"""What may happen to a cluster of three servers behind Envoy while callers go on; each scenario gives its figures."""
+"""What may happen to servers behind Envoy while callers go on; each scenario gives its figures."""
 
 from __future__ import annotations
 
@@ -44,9 +44,7 @@ class Cluster:
     ) -> asyncio.Task[Run]:
         """Callers for ``seconds``, or until ``stop``."""
         rate = self.rate * share
-        return asyncio.ensure_future(
-            drive(self.envoy.address, self.request, rate, seconds, stop)
-        )
+        return asyncio.ensure_future(drive(self.envoy.address, self.request, rate, seconds, stop))
 
     def ejected(self) -> float:
         """How often Envoy has taken a server away because of what came of its calls."""
@@ -67,7 +65,7 @@ def cluster_of_fakes(nodes: list[Node], envoy: Envoy, load: float = 0.6) -> Clus
 
 
 async def kills(cluster: Cluster, seconds: float, every_s: float) -> Figures:
-    """kill -9 of a server with its workers every few seconds; it is started again at once."""
+    """Kill -9 of a server with its workers every few seconds; it is started again at once."""
     driving = cluster.load(seconds)
     killed = 0
     for node in itertools.cycle(cluster.nodes):
@@ -168,7 +166,7 @@ async def overload(cluster: Cluster, seconds: float, times: float) -> Figures:
 
 
 async def stream_in_a_drain(cluster: Cluster, before: int) -> Figures:
-    """A stream whose server shuts down: answers to what it had got, then an end; the next stream goes elsewhere."""
+    """A stream whose server shuts down: it gets its answers and an end, and the next one goes elsewhere."""
     address = cluster.envoy.address
     got: list[str] = []
     asked = cluster.asked()

@@ -1,4 +1,4 @@
-"""Three real servers behind a real Envoy, while servers die, stop, restart and refuse: no caller loses a request."""
+"""Real servers behind a real Envoy die, stop, restart and refuse, and no caller loses a request."""
 
 import asyncio
 from collections.abc import Iterator

@@ -47,7 +47,7 @@ class Envoy:
             return False
 
     def figure(self, name: str, *labels: str) -> float:
-        """The sum of the samples of ``name``, a metric of the cluster of servers, that have all ``labels``."""
+        """The sum of the samples of ``name``, which has labels, that have all of ``labels``."""
         found = [
             line
             for line in self.page("/metrics").splitlines()
@@ -81,8 +81,10 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def running_envoy(servers: Sequence[str], *arguments: str, healthy: int | None = None) -> Iterator[Envoy]:
-    """Envoy before ``servers``, once it sends requests to ``healthy`` of them (all); ended behind the block."""
+def running_envoy(
+    servers: Sequence[str], *arguments: str, healthy: int | None = None
+) -> Iterator[Envoy]:
+    """Envoy before ``servers``, once ``healthy`` of them (all) are; ended behind the block."""
     port, metrics_port, admin_port = free_ports(3)
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "access.log"

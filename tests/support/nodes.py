@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,10 +71,8 @@ class Node:
         """End it at once, with its workers, and wait until the kernel has let go of it."""
         if self.process is None:
             return
-        try:
+        with suppress(ProcessLookupError):  # it has ended, and its workers with it
             self.signal(signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # it has ended, and its workers with it
         self.process.wait(PATIENCE_S)
 
     def _running(self) -> subprocess.Popen[bytes]:
@@ -84,7 +82,7 @@ class Node:
 
 @contextmanager
 def running_nodes(count: int, *arguments: str, started: int | None = None) -> Iterator[list[Node]]:
-    """``count`` servers, of which the first ``started`` (all) serve; whatever runs behind the block is killed."""
+    """``count`` servers, of which the first ``started`` (all) serve; all are killed behind the block."""
     ports = free_ports(2 * count)
     with tempfile.TemporaryDirectory() as folder:
         nodes = [

@@ -174,13 +174,18 @@ def _add_tls(envoy: argparse.ArgumentParser) -> None:
         ("--tls-cert", "PEM file with the proxy's certificate chain; callers then speak TLS"),
         ("--tls-key", "PEM file with its private key"),
         ("--tls-client-ca", "PEM file with authorities; only callers with a certificate of theirs"),
-        ("--servers-ca", "PEM file with the authority of the servers' certificates; they speak TLS"),
+        (
+            "--servers-ca",
+            "PEM file with the authority of the servers' certificates; they speak TLS",
+        ),
         ("--servers-cert", "PEM file with the certificate that the servers ask the proxy for"),
         ("--servers-key", "PEM file with its private key"),
     ):
         group.add_argument(option, type=Path, metavar="FILE", help=text)
     group.add_argument(
-        "--servers-name", metavar="NAME", help="the DNS name that the servers' certificates must have"
+        "--servers-name",
+        metavar="NAME",
+        help="the DNS name that the servers' certificates must have",
     )
 
 
@@ -216,5 +221,9 @@ def _add_behaviour(envoy: argparse.ArgumentParser) -> None:
         help="memory at which Envoy refuses requests, in MiB (default: %(default)s)",
     )
     group.add_argument(
-        "--threads", type=int, default=0, metavar="N", help="with --run (default: one per processor)"
+        "--threads",
+        type=int,
+        default=0,
+        metavar="N",
+        help="with --run (default: one per processor)",
     )

@@ -31,16 +31,17 @@ def configuration(options: EnvoyOptions, command: str) -> str:
         ping_timeout=f"{_PING_TIMEOUT_S:g}",
         discovery=textwrap.indent(_discovery(options.servers), " " * 6),
         endpoints=textwrap.indent(
-            "\n".join(f"- endpoint: {{address: {_socket(one)}}}" for one in options.servers), " " * 14
+            "\n".join(f"- endpoint: {{address: {_socket(one)}}}" for one in options.servers),
+            " " * 14,
         ),
-        listener_tls=_at(10, options.listener_tls and _listener_tls(options.listener_tls)),
-        server_tls=_at(6, options.server_tls and _server_tls(options.server_tls)),
+        listener_tls=_at(10, _listener_tls(options.listener_tls) if options.listener_tls else ""),
+        server_tls=_at(6, _server_tls(options.server_tls) if options.server_tls else ""),
         **_access_log(options.access_log),
     )
     return "\n".join(line for line in text.splitlines() if line.strip() != "#-") + "\n"
 
 
-def _at(columns: int, text: str | None) -> str:
+def _at(columns: int, text: str) -> str:
     """``text`` from this column on; a line that is taken out where there is none."""
     return textwrap.indent(text, " " * columns) if text else "#-"
 
@@ -54,7 +55,7 @@ def _discovery(servers: tuple[Address, ...]) -> str:
     if not any(is_name(server.host) for server in servers):
         return "type: STATIC"
     return textwrap.dedent("""\
-        # Every address that a name has is a server. One that is gone from DNS is used until it says NOT_SERVING.
+        # Every address of a name is a server. One that is gone from DNS is used until it says NOT_SERVING.
         type: STRICT_DNS
         dns_refresh_rate: 2s
         dns_failure_refresh_rate: {base_interval: 1s, max_interval: 2s}

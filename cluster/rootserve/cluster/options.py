@@ -17,7 +17,7 @@ HIGHEST_PORT = 65535
 
 @dataclass(frozen=True, slots=True)
 class ListenerTls:
-    """How callers are to speak: TLS with this certificate, and with one of their own if ``client_ca`` is there."""
+    """Callers speak TLS with this certificate, and show one of ``client_ca`` if that is there."""
 
     cert: Path
     key: Path
@@ -26,7 +26,7 @@ class ListenerTls:
 
 @dataclass(frozen=True, slots=True)
 class ServerTls:
-    """How the servers speak: TLS with certificates of ``ca``, and with ``cert`` if they ask the proxy for one.
+    """Servers speak TLS with certificates of ``ca``, and get ``cert`` if they ask the proxy for one.
 
     ``name`` is what their certificates say; without it that they are of ``ca`` is all that is asked.
     """

@@ -74,7 +74,9 @@ def test_envoy_itself_takes_it(options: EnvoyOptions, tmp_path: Path) -> None:
 def test_what_envoy_says_of_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     file = tmp_path / "envoy.yaml"
     file.write_text(configuration(EVERYTHING, "x"))
-    with pytest.raises(InputError, match=r"^Envoy refuses this configuration: Invalid path: /ca.crt$"):
+    with pytest.raises(
+        InputError, match=r"^Envoy refuses this configuration: Invalid path: /ca.crt$"
+    ):
         check_configuration(envoy_program(), file)
 
 
@@ -136,4 +138,4 @@ def test_a_wheel_without_its_program_is_told_of(
 
 
 def test_servers_are_read_with_their_names_and_brackets() -> None:
-    assert IPS == (Address("10.0.0.1", 8001), Address("fd00::2", 8001))
+    assert (Address("10.0.0.1", 8001), Address("fd00::2", 8001)) == IPS

@@ -102,9 +102,9 @@ class Refusals:
 async def refuse(context: Any, refusal: RefusalError) -> None:
     """End the call of ``context`` with the status of ``refusal``; its handler has but to return.
 
-    By ``context.abort``: a code that is set, gRPC sends behind an empty message, and then neither a proxy nor gRPC
-    itself may try another server. Its exception and the call hold each other, so that all that has come of
-    the message would stay in memory until the garbage collector comes by: it is let go of, as ``refusal`` is.
+    By ``context.abort``: a code that is set, gRPC sends behind an empty message, and then neither a proxy nor
+    gRPC itself may try another server. Its exception and the call hold each other, so that all that has come
+    of the message would stay until the garbage collector comes by: it is let go of, as ``refusal`` is.
     """
     let_go(refusal)
     text = shorten(refusal.message)

@@ -59,8 +59,8 @@ async def answer_stream(
 ) -> None:
     """Answer ``messages``, which come by ``method``.
 
-    A server that shuts down answers what it has read, and then ends the stream: only a caller whose stream has
-    ended opens one elsewhere.
+    A server that shuts down answers what it has read, and then ends the stream: only a caller whose stream
+    has ended opens one elsewhere.
 
     Raises:
         RefusalError: if the stream is over.
