@@ -240,7 +240,7 @@ def _price(asked: Asked, arguments: tuple[str, ...]) -> Figures:
             report = Path(folder) / f"{callers}.json"
             command = [sys.executable, "-m", "rootserve.client", "load", "--server", node.address]
             command += ["-m", MODEL, "-c", str(callers), "--versus", f"{MODEL}@{envoy.address}"]
-            command += ["-d", "2", "--rounds", "3" if asked.quick else "10", "--json", str(report)]
+            command += ["-d", "2", "--rounds", "3" if asked.quick else "5", "--json", str(report)]
             subprocess.run(command, capture_output=True, check=True, timeout=300)
             figures[f"callers_{callers}"] = _compared(json.loads(report.read_text()))
     return figures

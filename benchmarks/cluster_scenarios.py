@@ -65,17 +65,29 @@ def cluster_of_fakes(nodes: list[Node], envoy: Envoy, load: float = 0.6) -> Clus
 
 
 async def kills(cluster: Cluster, seconds: float, every_s: float) -> Figures:
-    """Kill -9 of a server with its workers every few seconds; it is started again at once."""
+    """A server is killed (-9) with its workers every few seconds, and started again at once.
+
+    The next one waits until the last one serves again: no proxy helps where no server is left.
+    """
     driving = cluster.load(seconds)
+    end_s = time.monotonic() + seconds - every_s / 2
     killed = 0
     for node in itertools.cycle(cluster.nodes):
         await asyncio.sleep(every_s)
-        if driving.done() or killed * every_s > seconds - 2 * every_s:
+        await asyncio.to_thread(_wait_whole, cluster)
+        if time.monotonic() > end_s:
             break
         await asyncio.to_thread(node.kill)
         node.start()
         killed += 1
     return {"kills": killed, **(await driving).summary()}
+
+
+def _wait_whole(cluster: Cluster) -> None:
+    """Until all servers serve and the proxy knows."""
+    for node in cluster.nodes:
+        node.wait_serving()
+    wait_until(lambda: cluster.envoy.healthy() == len(cluster.nodes))
 
 
 async def one_of_two_dies(cluster: Cluster, calls: int) -> Figures:
@@ -155,7 +167,8 @@ async def overload(cluster: Cluster, seconds: float, times: float) -> Figures:
     """Some times what the servers can, with short queues: who is refused, and is a server taken away?"""
     run = await cluster.load(seconds, times)
     answered = sum(one.code == "OK" for one in run.ended)
-    able = CAPACITY_PER_S * len(cluster.nodes) * seconds
+    took_s = max(one.ended_s for one in run.ended)
+    able = CAPACITY_PER_S * len(cluster.nodes) * took_s
     return {
         "offered_of_capacity": len(run.ended) / able,
         "answered_of_capacity": answered / able,

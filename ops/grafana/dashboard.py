@@ -20,6 +20,7 @@ from grafana_foundation_sdk.models.dashboard import (
     VariableSort,
 )
 from panels import DATASOURCE
+from proxy_rows import proxy
 from service_rows import batching, callers, time
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +44,11 @@ def build() -> dict[Path, str]:
     )
     board.time("now-15m", "now").refresh("5s").timezone(TimeZoneBrowser)
     board.tooltip(DashboardCursorSync.CROSSHAIR).readonly()
-    for name, metric in {"model": "rootserve_model_ready", "worker": "rootserve_worker_up"}.items():
+    for name, metric in {
+        "instance": "rootserve_serving",
+        "model": "rootserve_model_ready",
+        "worker": "rootserve_worker_up",
+    }.items():
         board.with_variable(
             QueryVariable(name)
             .label(name.capitalize())
@@ -56,7 +61,7 @@ def build() -> dict[Path, str]:
             .all_value(".*")
             .current(VariableOption(selected=True, text="All", value="$__all"))
         )
-    for row in (callers, time, batching, workers, variants, analysis):
+    for row in (callers, time, batching, workers, variants, analysis, proxy):
         row(board)
     built = board.build()
     for number, panel in enumerate(built.panels or [], start=1):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
 from panels import ORANGE, RED, About, density, lines, number, yes_or_no
-from promql import NO_REQUESTS, OK, M, mean, quantile, rate
+from promql import NO_REQUESTS, OK, RECORDED, M, mean, quantile, rate
 
 
 def callers(board: Dashboard) -> None:
@@ -60,7 +60,7 @@ def callers(board: Dashboard) -> None:
                 4,
                 4,
             ),
-            f"max(rootserve:unavailable:ratio_rate5m{{{M}}}) >= 0",
+            f"max(rootserve:unavailable:ratio_rate5m{{{RECORDED}}}) >= 0",
             [(0.001, ORANGE), (0.0144, RED)],
             2,
         )
@@ -159,8 +159,8 @@ def callers(board: Dashboard) -> None:
                 "No requests in the last hour",
             ),
             {
-                "{{model}} not answered": f"rootserve:unavailable:ratio_rate1h{{{M}}} / 0.001 >= 0",
-                "{{model}} slow": f"rootserve:slow:ratio_rate1h{{{M}}} / 0.01 >= 0",
+                "{{model}} not answered": f"rootserve:unavailable:ratio_rate1h{{{RECORDED}}} / 0.001 >= 0",
+                "{{model}} slow": f"rootserve:slow:ratio_rate1h{{{RECORDED}}} / 0.01 >= 0",
             },
             limit=14.4,
         )
