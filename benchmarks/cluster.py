@@ -30,7 +30,8 @@ from benchmarks import cluster_scenarios as scenarios
 from benchmarks.cluster_scenarios import FAKE, MODEL, SERVICE_MS, Cluster, Figures
 from rootmodels.processor import cpu_name
 from rootserve.server.machine import cpu_count
-from tests.support.envoy import running_envoy
+from rootserve.server.observers.metrics_state import process_usage
+from tests.support.envoy import Envoy, running_envoy
 from tests.support.nodes import running_nodes
 from tests.support.server_process import infer_request, plain_images
 
@@ -243,7 +244,15 @@ def _price(asked: Asked, arguments: tuple[str, ...]) -> Figures:
             command += ["-d", "2", "--rounds", "3" if asked.quick else "5", "--json", str(report)]
             subprocess.run(command, capture_output=True, check=True, timeout=300)
             figures[f"callers_{callers}"] = _compared(json.loads(report.read_text()))
+        figures["envoy_cpu_us_per_request"] = _cpu_us_per_request(envoy)
     return figures
+
+
+def _cpu_us_per_request(envoy: Envoy) -> float:
+    """Processor time that Envoy has used since its start, which other programs change less than times."""
+    usage = process_usage(envoy.process.pid)
+    assert usage is not None, "Envoy has ended"
+    return 1e6 * usage[0] / envoy.figure("envoy_cluster_upstream_rq_total")
 
 
 def _compared(report: dict[str, Any]) -> Figures:

@@ -1,6 +1,8 @@
 """What a proxy tells a server, and a server a proxy: a real Envoy between a caller and real servers."""
 
+import base64
 import json
+import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +16,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from tritonclient.grpc import service_pb2 as oip
 from tritonclient.grpc import service_pb2_grpc
 
+from rootserve.cluster.envoy_config import configuration
+from rootserve.cluster.envoy_process import envoy_program
+from rootserve.cluster.options import EnvoyOptions, parse_servers
+from rootserve.server.wire.load_report import TRAILER
 from tests.support.certificates import make_certificates
-from tests.support.envoy import INSTALLED, MISSING, Envoy, running_envoy
+from tests.support.envoy import INSTALLED, MISSING, Envoy, free_ports, running_envoy
 from tests.support.otlp_receiver import running_receiver
 from tests.support.server_process import (
     ServerProcess,
@@ -208,3 +214,32 @@ def test_tls_on_both_sides_with_certificates_of_all(tmp_path: Path) -> None:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
             call = stub.ModelInfer.future(request, timeout=60)
             assert call.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_answers_report_the_load_where_that_is_asked_for(tmp_path: Path) -> None:
+    """As Envoy got it: gRPC's clients keep this trailer from programs."""
+    port, metrics_port, admin_port = free_ports(3)
+    log = tmp_path / "access.log"
+    with running_server(*FAKE, "--load-reports", "orca") as reporting:
+        options = EnvoyOptions(
+            parse_servers(reporting.address),
+            port=port,
+            metrics_port=metrics_port,
+            admin_port=admin_port,
+            access_log=log,
+        )
+        text = configuration(options, "a test")
+        text = text.replace("%BYTES_SENT%", f"%TRAILER({TRAILER})%")
+        command = [str(envoy_program()), "--disable-hot-restart", "--log-level", "error"]
+        command += ["--file-flush-interval-msec", "200", "--config-yaml", text]
+        with subprocess.Popen(command) as process:
+            try:
+                proxy = Envoy(process, f"127.0.0.1:{port}", f"127.0.0.1:{metrics_port}", log)
+                wait_until(lambda: proxy.is_ready() and proxy.healthy() == 1)
+                with stub_of(proxy.address) as stub:
+                    stub.ModelInfer(infer_request(MODEL, plain_images(1)), timeout=30)
+                wait_until(proxy.lines)
+            finally:
+                process.kill()
+    (line,) = proxy.lines()
+    assert b"backlog_s" in base64.b64decode(line["sent_bytes"] + "==")

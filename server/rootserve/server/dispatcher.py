@@ -129,6 +129,10 @@ class Dispatcher:
         self._turns.next_of_all()
         self._check_drained()
 
+    def backlog_s(self, model: str) -> float | None:
+        """Expected seconds until what waits for ``model`` is computed; None if that is not known."""
+        return self._scheduler.backlog_s(model)
+
     async def drain_model(self, model: str) -> None:
         """Wait until nothing of ``model`` waits or is computed; nothing more must be admitted."""
         waiting = [one.answer for one in self._waiting.values() if one.request.model == model]

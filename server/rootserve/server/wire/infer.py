@@ -22,6 +22,7 @@ from rootserve.server.pending import Asked, Pending, RequestTrace, request_ids
 from rootserve.server.refusals import Reason, RefusalError
 from rootserve.server.wire.callers import call_id_of, caller_of, peer_of
 from rootserve.server.wire.find import find_model
+from rootserve.server.wire.load_report import LoadReports
 from rootserve.server.wire.memory_guard import MemoryGuard
 from rootserve.server.wire.parse_input import parse_input
 from rootserve.server.wire.parse_outputs import (
@@ -60,6 +61,7 @@ class Inference:
     traces: Traces | None = None
     names_callers: bool = False
     """Whether requests are to know who sent them."""
+    load_reports: LoadReports | None = None
 
 
 class InferService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
@@ -87,7 +89,10 @@ class InferService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: igno
         except RefusalError as refusal:
             self._tell(pending, refusal, context)
             raise
-        return await self.respond(pending, context)
+        response = await self.respond(pending, context)
+        if self._rooms.load_reports is not None:
+            context.set_trailing_metadata(self._rooms.load_reports.trailers())
+        return response
 
     async def ModelStreamInfer(  # noqa: N802
         self, request_iterator: AsyncIterator[oip.ModelInferRequest], context: Context
