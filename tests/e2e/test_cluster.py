@@ -68,6 +68,17 @@ def test_a_rolling_restart_loses_no_request(whole: Cluster) -> None:
     assert_nothing_lost(figures)
 
 
+def test_what_a_server_refuses_while_it_shuts_down_is_answered_by_another() -> None:
+    with (
+        running_nodes(2, *FAKE) as nodes,
+        running_envoy([node.address for node in nodes]) as envoy,
+    ):
+        cluster = Cluster(nodes[:1], envoy, service_request(MODEL, 20), rate=75)
+        figures = asyncio.run(rolling_restart(cluster, pause_s=1.5))
+    assert_nothing_lost(figures)
+    assert figures["tried_again"]
+
+
 def test_requests_of_a_stopped_server_are_answered_by_others(whole: Cluster) -> None:
     figures = asyncio.run(one_stops(whole, stopped_s=9, seconds=3))
     assert_nothing_lost(figures)
