@@ -26,7 +26,7 @@ from rootmodels.variants import get_variant
 from rootmodels.weights import save_weights
 from rootmodels.weights_info import WeightsInfo, weights_path, with_weights
 from rootserve.server.engines.base import Engine, LoadSpec, Precision
-from rootserve.server.engines.registry import PRECISIONS, get_loader
+from rootserve.server.engines.registry import ENGINES, get_loader
 from rootserve.server.machine import cpu_count
 
 Key = tuple[str, Precision, str, int]
@@ -107,7 +107,7 @@ def _spec(name: str, device: str, threads: int, folder: Path) -> LoadSpec:
         path = weights_path(name, folder)
         network = Network(get_variant(name))
         save_weights(path, network, WeightsInfo(name, 0.1, 0, 0, 0, "", {}))
-        ranges = measure_ranges(network.fold(), check_images(32))
+        ranges = measure_ranges(network.fold(), check_images(32), 32)
         write_calibration(path, Calibration(name, file_sha256(path), 32, ranges))
     return LoadSpec(name, path, device, threads)
 
@@ -118,7 +118,7 @@ def _load(
     for name, spec in specs.items():
         for engine in engines:
             for precision in precisions:
-                if precision in PRECISIONS[engine]:
+                if precision in ENGINES[engine].precisions:
                     wanted = replace(spec, precision=precision)
                     yield (engine, precision, name), get_loader(engine)(wanted)
 

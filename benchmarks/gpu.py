@@ -30,7 +30,7 @@ from benchmarks.server_process import Server, serving
 from rootmodels.weights_info import weights_path, with_weights
 from rootserve.server.engines.base import LoadSpec, Precision
 from rootserve.server.engines.profiling import measure as measure_layers
-from rootserve.server.engines.registry import PRECISIONS, get_loader, get_profiler_loader
+from rootserve.server.engines.registry import ENGINES, get_loader, get_profiler_loader
 from rootserve.server.observers.metrics_state import process_usage
 from tests.support.server_process import infer_request
 
@@ -83,7 +83,7 @@ class Settings:
 
     def able(self, engine: str, precision: Precision) -> bool:
         """Whether there is anything to measure."""
-        return precision in PRECISIONS[engine]
+        return precision in ENGINES[engine].precisions
 
 
 def images(rows: int, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:

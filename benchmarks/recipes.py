@@ -22,7 +22,7 @@ from rootmodels.cifar10 import LabelledImages, read_cifar10
 from rootmodels.network import Network
 from rootmodels.teacher import load_teacher
 from rootmodels.train_batches import Batches
-from rootmodels.train_dense import dense_form, dense_twin
+from rootmodels.train_dense import dense_form
 from rootmodels.train_fleet import Computing, Fleet
 from rootmodels.train_job import hardware
 from rootmodels.train_options import add_computing, chosen_computing
@@ -84,7 +84,7 @@ def measure(
     batches = Batches(
         data[0], recipes[0], 0, device, colour=family.mean, image_size=family.image_size
     )
-    form = dense_form(dense_twin(variant), None, None, device, computing.compiled)
+    form = dense_form(variant, None, None, device, computing.compiled)
     runs = []
     for recipe in recipes:
         torch.manual_seed(0)

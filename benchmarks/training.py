@@ -103,7 +103,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     fleets = []
     for way in compared:
         began = time.monotonic()
-        fleets.append(variants_fleet(way.variants, recipe, 0, data, way.computing))
+        fleets.append(
+            variants_fleet(
+                [get_variant(name) for name in way.variants], recipe, 0, data, way.computing
+            )
+        )
         seconds_per_step(fleets[-1], 2)
         print(
             f"{way.name}, {len(way.variants)}: ready in {time.monotonic() - began:.1f} s",

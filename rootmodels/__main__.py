@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 
 from rootmodels import derive_roots, import_network, train, verify
+from rootmodels.suggest import command as suggest
 
 COMMANDS = {
     "import": import_network.main,
     "root": derive_roots.main,
+    "suggest": suggest.main,
     "train": train.main,
     "verify": verify.main,
 }

@@ -1,15 +1,15 @@
-"""Variants of a network in filter groups: ``python -m rootmodels root F.safetensors --topology root``.
+"""Variants of a network in filter groups: ``python -m rootmodels root FILE --topology root --degree 8``.
 
 Writes a model file for each degree, called NAME-TOPOLOGY-DEGREE, whose weights are those connections of
-F.safetensors that stay within the new groups: a beginning for training, not yet a good network. Prints
-which convolutions are grouped and why others are not, with parameters and multiply-accumulates, and draws
-what each layer costs. rootmodels/roots.py has the rules.
+FILE that stay within the new groups: a beginning for training, not yet a good network. With ``--groups``
+instead, one file of groups of one's own choice: ``conv2a=4,conv3a=8`` by the names of convolutions, or
+``1,8`` for one stage after the other. Prints which convolutions are grouped and why others are not, with
+parameters and multiply-accumulates, and draws what each layer costs. rootmodels/roots.py has the rules.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import importlib.util
 import sys
 from collections.abc import Sequence
@@ -19,17 +19,27 @@ from typing import get_args
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file
 
 from rootmodels.layer import Layer
 from rootmodels.model import Model
 from rootmodels.model_content import is_model_name
 from rootmodels.model_file import read_model, write_trained
-from rootmodels.roots import LARGEST_DEGREE, Rooted, RootsError, RootTopology, rooted
+from rootmodels.roots import (
+    LARGEST_DEGREE,
+    Rooted,
+    RootsError,
+    RootTopology,
+    by_stage,
+    grouped,
+    rooted,
+    unmixed,
+)
 from rootmodels.roots_report import report
+from rootmodels.source import Source, read_source
 from rootmodels.tensors import Tensors
 from rootmodels.train_init import narrowed
-from rootmodels.weights_info import WeightsError, weights_path
+from rootmodels.variants import VARIANTS
+from rootmodels.weights_info import WeightsError, file_sha256, weights_path
 
 _FORMATS = (".png", ".svg", ".pdf")
 
@@ -37,32 +47,39 @@ _ROOTED = "rooted"
 """In the provenance: the file that a variant was made of."""
 
 
-def derive(source: Path, model: Model, variants: Sequence[Rooted], folder: Path) -> list[Path]:
-    """Write each of ``variants`` of ``model``, whose file is ``source``, into ``folder``.
+def derive(source: Source, variants: Sequence[Rooted], folder: Path, name: str = "") -> list[Path]:
+    """Write each of ``variants`` of ``source`` into ``folder``.
+
+    ``name`` is that of the only one; without, each is called after its original.
 
     Raises:
         WeightsError: before any is written, if a file of such a name is there that this command has not made
             of this network; or if one cannot be written.
     """
-    files = [(each, _variant(source, model, each)) for each in variants]
+    path, model = source.path, source.model
+    files = [(each, _variant(path, model, each, name)) for each in variants]
     for _, variant in files:
         _check_free(weights_path(variant.name, folder), variant)
-    tensors = load_file(source)
-    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    digest = file_sha256(path)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for each, variant in files:
-        path = weights_path(variant.name, folder)
+        made = weights_path(variant.name, folder)
         named = replace(variant, provenance={**variant.provenance, "sha256": digest})
-        write_trained(path, named, _narrowed(tensors, each))
-        paths.append(path)
+        write_trained(made, named, _narrowed(source.tensors, each))
+        paths.append(made)
     return paths
 
 
-def _variant(source: Path, model: Model, each: Rooted) -> Model:
-    name = f"{model.name}-{each.topology}-{each.degree}"
+def _variant(source: Path, model: Model, each: Rooted, name: str) -> Model:
+    name = name or f"{model.name}-{each.title}"
     if not is_model_name(name):
-        raise WeightsError(f"{source}: {name!r} is no name of a model; expected a shorter one")
+        raise WeightsError(
+            f"{source}: {name!r} is no name of a model; expected up to 100 small letters, digits, "
+            '"-", "." and "_"'
+        )
+    if name in VARIANTS:
+        raise WeightsError(f"{name} is the name of a variant that comes along; expected another")
     return replace(
         model,
         name=name,
@@ -111,7 +128,16 @@ def _narrowed(tensors: Tensors, variant: Rooted) -> Tensors:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    args = _parser().parse_args(arguments)
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    if (args.groups is None) == (args.topology is None) or (args.topology is None) != (
+        args.degree is None
+    ):
+        parser.error("expected --topology with --degree, or --groups")
+    if args.groups is None and args.name:
+        parser.error("--name is for the one network of --groups")
+    if args.groups is not None and args.layers != "*":
+        parser.error("--layers is for --topology; --groups says which layers")
     try:
         _run(args)
     except (RootsError, WeightsError) as error:
@@ -121,16 +147,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
-    source: Path = args.file
     folder: Path = args.out
-    model = read_model(source)
+    source = read_source(args.file)
+    model = source.model
     if model.topology != "orig":
         raise WeightsError(
-            f"{source} is a variant, {model.topology}-{model.degree}; expected the file of its original"
+            f"{source.path} is a variant, {model.topology}-{model.degree}; expected the file of its original"
         )
-    topology: RootTopology = args.topology
-    variants = [rooted(model.layers, topology, degree, args.layers) for degree in args.degree]
-    picture: Path = args.picture or folder / f"{model.name}-{topology}.png"
+    topology: RootTopology | None = args.topology
+    if topology is not None:
+        variants = [rooted(model.layers, topology, degree, args.layers) for degree in args.degree]
+    else:
+        wanted = args.groups
+        if isinstance(wanted, list):
+            wanted = by_stage(model.layers, wanted)
+        variants = [grouped(model.layers, wanted)]
+        for note in unmixed(variants[0]):
+            print(f"note: {note}", file=sys.stderr)
+    stem = f"{model.name}-{topology}" if topology else args.name or f"{model.name}-own"
+    picture: Path = args.picture or folder / f"{stem}.png"
     if picture.suffix not in _FORMATS:
         raise WeightsError(f"--picture {picture}: expected one of {', '.join(_FORMATS)}")
     if not args.no_picture and importlib.util.find_spec("matplotlib") is None:
@@ -138,7 +173,7 @@ def _run(args: argparse.Namespace) -> None:
             "pictures need matplotlib, which the extra 'client' brings: pip install 'rootserve[client]'; "
             "or give --no-picture"
         )
-    paths = derive(source, model, variants, folder)
+    paths = derive(source, variants, folder, args.name)
     print(report(model, variants), end="\n\n")
     for path in paths:
         print(path)
@@ -154,6 +189,32 @@ def _run(args: argparse.Namespace) -> None:
         print(picture)
 
 
+def _groups(text: str) -> list[int] | dict[str, int]:
+    """Groups stage by stage, or by patterns of names."""
+    wrong = argparse.ArgumentTypeError(
+        f"{text!r} came, expected NAME=GROUPS,... as conv2a=4,conv3a=8, or the groups of each stage, as 1,8"
+    )
+    found: dict[str, int] = {}
+    stages: list[int] = []
+    for part in text.split(","):
+        name, equals, number = part.rpartition("=")
+        if (
+            not number.isdecimal()
+            or not 1 <= int(number) <= LARGEST_DEGREE
+            or bool(name) != bool(equals)
+        ):
+            raise wrong
+        if name in found:
+            raise argparse.ArgumentTypeError(f"{name} comes twice in {text!r}")
+        if name:
+            found[name] = int(number)
+        else:
+            stages.append(int(number))
+    if bool(found) == bool(stages):
+        raise wrong
+    return found or stages
+
+
 def _degrees(text: str) -> list[int]:
     parts = text.split(",")
     if not all(part.isdecimal() and 2 <= int(part) <= LARGEST_DEGREE for part in parts):
@@ -166,9 +227,16 @@ def _degrees(text: str) -> list[int]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m rootmodels root", description=__doc__)
     add = parser.add_argument
-    add("file", type=Path, metavar="FILE", help="model file of the original")
-    add("--topology", required=True, choices=get_args(RootTopology), help="the degree by depth")
-    add("--degree", required=True, type=_degrees, metavar="G,...", help="one file for each")
+    add("file", type=Path, metavar="FILE", help="model file of the original, or weights of one")
+    add("--topology", choices=get_args(RootTopology), help="the degree by depth")
+    add("--degree", type=_degrees, metavar="G,...", help="one file for each")
+    add(
+        "--groups",
+        type=_groups,
+        metavar="NAME=G,...",
+        help="groups of one's own choice instead: by names or patterns, or G,... stage by stage",
+    )
+    add("--name", default="", help="what the network of --groups is called (default: FILE's-own-G)")
     add(
         "--layers",
         default="*",

@@ -15,15 +15,21 @@ from typing import Literal, get_args
 
 from rootmodels.layer import Layer, check_graph
 
-Topology = Literal["orig", "root", "tree", "col"]
+Topology = Literal["orig", "root", "tree", "col", "own"]
 
 Channels = tuple[float, float, float]
 """One value for each of red, green and blue, in 0..255."""
 
-UNNAMED_CLASSES = tuple(f"class {index}" for index in range(1000))
-"""Those of ImageNet, for weights that do not tell their names."""
-
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+
+
+def unnamed(classes: int) -> tuple[str, ...]:
+    """What as many ``classes`` are called whose names nobody told."""
+    return tuple(f"class {index}" for index in range(classes))
+
+
+UNNAMED_CLASSES = unnamed(1000)
+"""Those of ImageNet, for weights that do not tell their names."""
 
 
 class FamilyError(ValueError):

@@ -38,10 +38,10 @@ def class_folders(path: Path) -> tuple[str, ...]:
     return names
 
 
-def read_image_folder(path: Path, split: str, size: int) -> LabelledImages:
+def read_image_folder(path: Path, split: str, size: int, most: int | None = None) -> LabelledImages:
     """All pictures of a split, each one's largest centred square scaled to ``size`` x ``size`` pixels.
 
-    They are held in memory.
+    They are held in memory. If there are more than ``most``, as many are taken, evenly from all classes.
 
     Raises:
         DataError: if a class is not one of the training set's, a picture cannot be decoded, there are
@@ -54,6 +54,8 @@ def read_image_folder(path: Path, split: str, size: int) -> LabelledImages:
     found = list(_pictures(path / split, classes))
     if not found:
         raise DataError(f"{path / split} holds no pictures such as {split}/CLASS/name.jpg")
+    if most is not None and most < len(found):
+        found = [found[number * len(found) // most] for number in range(most)]
     needed, free = len(found) * 3 * size * size, _free_bytes()
     if needed > _LARGEST_SHARE * free:
         raise DataError(

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from rootmodels import import_weights
 from rootmodels.cost import layer_cost
-from rootmodels.family import Channels, FamilyError
+from rootmodels.family import Channels, FamilyError, unnamed
 from rootmodels.import_weights import read_classes
 from rootmodels.model import Model
 from rootmodels.model_content import is_model_name
@@ -63,7 +63,7 @@ def import_network(module: nn.Module, path: Path, model: Model) -> Imported:
         WeightsError: if the file cannot be written, or there are not as many classes as logits.
     """
     traced = trace_module(module, model.image_size)
-    classes = model.classes or tuple(f"class {index}" for index in range(traced.classes))
+    classes = model.classes or unnamed(traced.classes)
     if len(classes) != traced.classes:
         raise WeightsError(f"{len(classes)} classes came, the module gives {traced.classes} logits")
     model = replace(model, layers=traced.layers, classes=classes)

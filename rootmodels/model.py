@@ -9,6 +9,7 @@ from typing import Any
 
 from rootmodels.family import Channels, Family, Topology, Variant
 from rootmodels.layer import Layer
+from rootmodels.refit import resized, with_classes
 from rootmodels.variants import family_of
 from rootmodels.weights_info import WeightsInfo, class_names, image_size
 
@@ -60,7 +61,7 @@ class Model:
             degree=variant.degree,
             accuracy=info.accuracy,
             test_images=info.test_images,
-            tested_on=f"data {info.data_sha256[:12]}" if info.data_sha256 else "",
+            tested_on=info.tested_on,
             provenance=_provenance(info),
         )
 
@@ -89,24 +90,50 @@ class Model:
     @property
     def info(self) -> WeightsInfo:
         """What its weights say of themselves."""
+        training: dict[str, Any] = {"epochs": 0, "seed": 0, "data_sha256": "", "recipe": {}}
+        told = self.provenance
+        if all(isinstance(told[key], _OF_TRAINING.get(key, ())) for key in told):
+            training |= told
+        else:
+            training["recipe"] = dict(told)
         return WeightsInfo(
             variant=self.name,
             accuracy=self.accuracy,
             test_images=self.test_images,
-            epochs=0,
-            seed=0,
-            data_sha256="",
-            recipe=dict(self.provenance),
+            tested_on=self.tested_on,
             classes=self.classes,
             image_size=self.image_size,
+            **training,
         )
 
     def _graph(self, variant: Variant, size: int, classes: int) -> Iterator[Layer]:
-        """The layers as they are: for other images or classes they do not fit, and are refused for that."""
-        yield from self.layers
+        """The layers for images of ``size`` and so many ``classes``.
+
+        Raises:
+            FamilyError: if they cannot have so many.
+        """
+        layers = self.layers
+        if size != self.image_size:
+            layers = resized(layers, size)
+        if classes != len(self.classes):
+            layers = with_classes(layers, classes)
+        yield from layers
+
+
+_OF_TRAINING: Mapping[str, tuple[type, ...]] = {
+    "epochs": (int,),
+    "seed": (int,),
+    "data_sha256": (str,),
+    "recipe": (dict,),
+    "hardware": (str,),
+    "precision": (str,),
+    "seconds": (int, float),
+    "seed_accuracies": (dict,),
+    "continued_from": (dict,),
+}
+"""What a training writes into the provenance: of WeightsInfo, what a model has no field for."""
 
 
 def _provenance(info: WeightsInfo) -> dict[str, Any]:
     """What a training tells, but for what a model has a field for."""
-    known = {"variant", "accuracy", "test_images", "classes", "image_size"}
-    return {key: value for key, value in info.content().items() if key not in known and value}
+    return {key: value for key, value in info.content().items() if key in _OF_TRAINING and value}

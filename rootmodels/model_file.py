@@ -143,23 +143,35 @@ def write_model(path: Path, model: Model, parameters: Mapping[str, WeightAndBias
     write_trained(path, replace(model, layers=folded), tensors)
 
 
-def write_trained(path: Path, model: Model, tensors: Tensors) -> None:
+def write_trained(path: Path, model: Model, tensors: Tensors, *, served: bool = True) -> None:
     """Write ``model`` in its training form, with the ``tensors`` of its module's state dict.
+
+    What is not to be ``served`` from there may have any name.
 
     Raises:
         WeightsError: as :func:`write_model`.
     """
-    try:
-        content = write_content(model)
-        read = read_content(content)
-        _check_name(read)
-    except ValueError as error:
-        raise WeightsError(f"{path} was not written: {_short(error)}") from None
-    if path.name != weights_path(model.name, path.parent).name:
+    content = check_model(path, model)
+    read = read_content(content)
+    if served and path.name != weights_path(model.name, path.parent).name:
         raise WeightsError(f"{path} was not written: a file of {model.name} has another name")
     check_tensors(f"{path} was not written", tensors, model.name, read.layers)
     contiguous = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     publish(path, lambda partial: save_file(contiguous, partial, {MODEL_KEY: content}))
+
+
+def check_model(path: Path, model: Model) -> str:
+    """What a file of ``model`` says of it, as JSON.
+
+    Raises:
+        WeightsError: if it could not be read again; ``path`` is where it was to be.
+    """
+    try:
+        content = write_content(model)
+        _check_name(read_content(content))
+    except ValueError as error:
+        raise WeightsError(f"{path} was not written: {_short(error)}") from None
+    return content
 
 
 def _check_name(model: Model) -> None:

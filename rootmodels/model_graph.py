@@ -45,6 +45,11 @@ def layer_path(name: str) -> str:
     return f"graph.{name.replace('.', '-')}"
 
 
+def norm_path(name: str) -> str:
+    """Where those of the batch normalisation are that follows it."""
+    return f"{layer_path(name)}-norm"
+
+
 def graph_content(layers: Sequence[Layer]) -> list[dict[str, Any]]:
     """``layers`` as JSON has them."""
     return [_layer_content(layer) for layer in layers]
@@ -98,7 +103,7 @@ def _read_layer(content: object) -> Layer:
             raise ValueError(f"it has no {name}")
     values = {name: _READERS[name](name, value) for name, value in content.items()}
     path = layer_path(values["name"])
-    norm = f"{path}-norm" if values.pop("norm", False) else ""
+    norm = norm_path(values["name"]) if values.pop("norm", False) else ""
     # A normalisation that stands alone has no other tensors.
     alone = norm and values["kind"] == "affine"
     return Layer(**values, path="" if alone else path, norm=norm)

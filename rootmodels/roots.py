@@ -13,17 +13,19 @@ responses of one size, stages count from 0 in order of depth, and a convolution 
 - ``tree``: degree * 2^s groups; fewest in the first
 - ``col``: the degree everywhere
 
-Where that many groups do not divide a convolution's channels, it stays as it is.
+Where that many groups do not divide a convolution's channels, it stays as it is. Groups of one's own choice
+(``own``) are for whoever studies what they do: they may be anywhere, mixed or not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Literal
 
 from rootmodels.cost import layer_cost
+from rootmodels.family import Topology
 from rootmodels.layer import IMAGES, Layer
 
 RootTopology = Literal["root", "tree", "col"]
@@ -51,13 +53,19 @@ class Grouping:
 class Rooted:
     """A network in filter groups: its layers, what became of each convolution, and what all of it costs."""
 
-    topology: RootTopology
+    topology: Topology
     degree: int
+    """Of groups of one's own choice, the most."""
     layers: tuple[Layer, ...]
     groupings: tuple[Grouping, ...]
     params: int
     macs: int
     """For one image."""
+
+    @property
+    def title(self) -> str:
+        """What tables and pictures call it."""
+        return f"{self.topology}-{self.degree}"
 
 
 def groups_at(topology: RootTopology, degree: int, stage: int) -> int:
@@ -87,9 +95,7 @@ def why_not(layers: Sequence[Layer], glob: str = "*") -> dict[str, str]:
         RootsError: if ``glob`` is the name of no convolution.
     """
     convolutions = [layer for layer in layers if layer.kind == "conv"]
-    if not any(fnmatchcase(layer.name, glob) for layer in convolutions):
-        names = ", ".join(layer.name for layer in convolutions) or "none"
-        raise RootsError(f"no convolution's name is like {glob!r}; there are: {names}")
+    _check_glob(convolutions, glob)
     by_name = {layer.name: layer for layer in layers}
     reasons = {layer.name: _own_reason(layer, by_name, glob) for layer in convolutions}
     # What mixes must stay whole: known only once each convolution has been looked at for itself.
@@ -98,10 +104,7 @@ def why_not(layers: Sequence[Layer], glob: str = "*") -> dict[str, str]:
         for layer in layers
         if layer.has_weights and layer.groups == 1 and reasons.get(layer.name, "linear")
     }
-    takers: dict[str, list[Layer]] = {}
-    for layer in layers:
-        for name in dict.fromkeys(layer.inputs):
-            takers.setdefault(name, []).append(layer)
+    takers = _takers(layers)
     return {
         name: reason or _unmixed(by_name[name], takers, mixing) for name, reason in reasons.items()
     }
@@ -131,12 +134,100 @@ def rooted(layers: Sequence[Layer], topology: RootTopology, degree: int, glob: s
     if all(one.groups == one.layer.groups for one in groupings.values()):
         told = "; ".join(f"{name}: {one.reason}" for name, one in groupings.items() if one.reason)
         raise RootsError(f"nothing can be grouped as {topology}-{degree}: {told}")
+    return _changed(layers, topology, degree, groupings)
+
+
+def grouped(layers: Sequence[Layer], wanted: Mapping[str, int]) -> Rooted:
+    """``layers`` in groups of one's own choice.
+
+    Args:
+        layers: Of a network, in the order they run.
+        wanted: Groups by the name of a convolution, or a pattern of names as a shell has it; the last one
+            that fits counts, and what fits none stays as it is.
+
+    Raises:
+        RootsError: if a pattern fits no convolution, a convolution's channels do not divide into its groups,
+            it is in groups already, or nothing is left to be in groups.
+    """
+    convolutions = [layer for layer in layers if layer.kind == "conv"]
+    for glob in wanted:
+        _check_glob(convolutions, glob)
+    groupings: dict[str, Grouping] = {}
+    for layer in convolutions:
+        fits = [groups for glob, groups in wanted.items() if fnmatchcase(layer.name, glob)]
+        groups = fits[-1] if fits else layer.groups
+        if groups != layer.groups:
+            if layer.groups > 1:
+                raise RootsError(f"{layer.name} is in {layer.groups} groups already")
+            if reason := _indivisible(layer, groups):
+                raise RootsError(f"{layer.name}: {reason}")
+        groupings[layer.name] = Grouping(layer, groups, "" if fits else "not chosen")
+    degree = max((one.groups for one in groupings.values() if not one.reason), default=1)
+    if degree == 1:
+        raise RootsError(
+            "nothing is in groups; expected 2 groups or more for one convolution at least"
+        )
+    return _changed(layers, "own", degree, groupings)
+
+
+def by_stage(layers: Sequence[Layer], groups: Sequence[int]) -> dict[str, int]:
+    """Groups of all convolutions that :func:`why_not` has nothing against, told stage by stage.
+
+    Raises:
+        RootsError: if there are more or fewer stages.
+    """
+    reasons = why_not(layers)
+    candidates = [layer for layer in layers if reasons.get(layer.name) == ""]
+    stages = list(dict.fromkeys(layer.sizes for layer in candidates))
+    if len(stages) != len(groups):
+        told = "; ".join(
+            f"{number}: {', '.join(one.name for one in candidates if one.sizes == sizes)}"
+            for number, sizes in enumerate(stages, 1)
+        )
+        raise RootsError(
+            f"groups of {len(groups)} stages came; there are {len(stages)}: "
+            f"{told or 'no convolution can be grouped'}"
+        )
+    return {layer.name: groups[stages.index(layer.sizes)] for layer in candidates}
+
+
+def unmixed(variant: Rooted) -> list[str]:
+    """Of each convolution whose groups nothing mixes: its name, and before what, in words."""
+    chosen = {one.layer.name for one in variant.groupings if one.groups > 1}
+    takers = _takers(variant.layers)
+    mixing = {layer.name for layer in variant.layers if layer.has_weights and layer.groups == 1}
+    found = (
+        (layer.name, _unmixed(layer, takers, mixing))
+        for layer in variant.layers
+        if layer.name in chosen
+    )
+    return [f"{name}: {reason}" for name, reason in found if reason]
+
+
+def _changed(
+    layers: Sequence[Layer], topology: Topology, degree: int, groupings: Mapping[str, Grouping]
+) -> Rooted:
     changed = tuple(
         replace(layer, groups=groupings[layer.name].groups) if layer.name in groupings else layer
         for layer in layers
     )
     params, macs = total_cost(changed)
     return Rooted(topology, degree, changed, tuple(groupings.values()), params, macs)
+
+
+def _check_glob(convolutions: Sequence[Layer], glob: str) -> None:
+    if not any(fnmatchcase(layer.name, glob) for layer in convolutions):
+        names = ", ".join(layer.name for layer in convolutions) or "none"
+        raise RootsError(f"no convolution's name is like {glob!r}; there are: {names}")
+
+
+def _takers(layers: Sequence[Layer]) -> dict[str, list[Layer]]:
+    """By the name of a layer, who takes its responses."""
+    takers: dict[str, list[Layer]] = {}
+    for layer in layers:
+        for name in dict.fromkeys(layer.inputs):
+            takers.setdefault(name, []).append(layer)
+    return takers
 
 
 def total_cost(layers: Sequence[Layer]) -> tuple[int, int]:

@@ -30,7 +30,7 @@ def draw_costs(model: Model, variants: Sequence[Rooted], path: Path) -> None:
     """
     networks: list[tuple[str, str, Sequence[Layer]]] = [(model.name, _ORIGINAL, model.layers)]
     for n, each in enumerate(variants):
-        title = f"{each.topology}-{each.degree}"
+        title = each.title
         networks.append((title, _COLOURS[n % len(_COLOURS)], each.layers))
     names = [layer.name for layer in model.layers if layer.has_weights]
     rows = len(names) * max(len(networks) + 1, 3)

@@ -13,7 +13,7 @@ def report(model: Model, variants: Sequence[Rooted]) -> str:
 
     A convolution that some of the variants group has a "-" in the others, and the first one's reason.
     """
-    heads = [f"{each.topology}-{each.degree}" for each in variants]
+    heads = [each.title for each in variants]
     rows = [["layer", "kernel", "channels", *heads, "why not"]]
     for groupings in zip(*(each.groupings for each in variants), strict=True):
         layer = groupings[0].layer
@@ -44,10 +44,10 @@ def report(model: Model, variants: Sequence[Rooted]) -> str:
             [name, f"{params:,}", f"{params / own[0]:.1%}", f"{macs:,}", f"{macs / own[1]:.1%}"]
         )
     words = {0, 1, 2, len(heads) + 3}
-    return f"{_aligned(rows, words)}\n\n{_aligned(totals, {0})}"
+    return f"{aligned(rows, words)}\n\n{aligned(totals, {0})}"
 
 
-def _aligned(rows: Sequence[Sequence[str]], words: set[int]) -> str:
+def aligned(rows: Sequence[Sequence[str]], words: set[int]) -> str:
     """``rows`` below one another, columns in ``words`` from the left and all others from the right."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     return "\n".join(

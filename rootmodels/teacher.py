@@ -21,8 +21,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rootmodels import cifar10_facts as cifar10
+from rootmodels.family import unnamed
+from rootmodels.model_file import open_weights
+from rootmodels.train_data import check_classes
 from rootmodels.weights import load_weights
-from rootmodels.weights_info import WeightsError, class_names, publish, read_info
+from rootmodels.weights_info import WeightsError, class_names, publish
 
 WIDTHS = (64, 128, 256, 512)
 """Filters of the first convolution, and of the three stages."""
@@ -141,36 +144,36 @@ class Teachers(nn.Module):
         return total / len(self.networks)
 
 
-def load_teachers(paths: Sequence[Path], classes: int) -> tuple[nn.Module, str]:
+def load_teachers(paths: Sequence[Path], classes: Sequence[str]) -> tuple[nn.Module, str]:
     """The teacher that the files at ``paths`` are together, in ``eval`` mode, and what it is, in words.
 
-    Each is a file of :func:`save_teacher`, or the weights of a variant.
+    Each is a file of :func:`save_teacher`, a model file, or the weights of a variant. Where it names its
+    classes, these must be ``classes``.
 
     Raises:
-        WeightsError: if a file is neither, or has another number of classes.
+        WeightsError: if a file is none of them, or tells other classes apart.
     """
     networks: list[nn.Module] = []
     words = []
     for path in paths:
         network: nn.Module
-        if _holds_variant(path):
+        if _holds_network(path):
             network, info = load_weights(path)
             network.fold()
-            known, accuracy = len(class_names(network.variant, info)), info.accuracy or 0.0
+            names, accuracy = class_names(network.variant, info), info.accuracy or 0.0
         else:
             network, about = load_teacher(path)
-            known, accuracy = about.classes, about.accuracy
-        if known != classes:
-            raise WeightsError(f"{path} tells {known} classes apart, expected {classes}")
+            names, accuracy = unnamed(about.classes), about.accuracy
+        check_classes(path, names, "the data", classes)
         networks.append(network)
         words.append(f"{path.stem}, {accuracy:.4f}")
     teacher = networks[0] if len(networks) == 1 else Teachers(networks)
     return teacher.eval(), "; ".join(words)
 
 
-def _holds_variant(path: Path) -> bool:
+def _holds_network(path: Path) -> bool:
     try:
-        read_info(path)
+        open_weights(path)
     except WeightsError:
         return False
     return True

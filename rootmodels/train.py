@@ -1,8 +1,9 @@
-"""Train variants: ``python -m rootmodels.train nin-root-16 nin-orig --data DIR``.
+"""Train networks: ``python -m rootmodels.train nin-root-16 nin-orig --data DIR``.
 
-Variants are trained one after the other on the CPU, and side by side on a CUDA device. Kill it at any moment
-and start the same command again: it goes on from the last checkpoint. The recipe is in
-``rootmodels/train_recipe.py``.
+Those of families begin with random weights. Those of model files (``my-net --weights DIR``, or a path) begin
+with their own, and become model files again. They are trained one after the other on the CPU, and side by
+side on a CUDA device. Kill it at any moment and start the same command again: it goes on from the last
+checkpoint. The recipe is in ``rootmodels/train_recipe.py``.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from rootmodels import cifar10_facts as cifar10
 from rootmodels.cifar10 import LabelledImages
+from rootmodels.model_file import open_weights
 from rootmodels.teacher import load_teachers
 from rootmodels.train_data import read_training_data
 from rootmodels.train_fleet import Fleet
-from rootmodels.train_job import Options, OutOfTimeError, Training, init_path, new_fleet, say
+from rootmodels.train_job import Options, OutOfTimeError, Training, new_fleet, say
+from rootmodels.train_networks import Trainee, find_file, find_jobs, one_image_size
 from rootmodels.train_options import add_computing, chosen_computing
 from rootmodels.train_recipe import RECIPES, Recipe, with_numbers
-from rootmodels.variants import FAMILIES, VARIANTS, UnknownVariantError, get_variant
+from rootmodels.variants import FAMILIES, VARIANTS, UnknownVariantError
 from rootmodels.weights import load_weights, save_weights
 from rootmodels.weights_info import PRETRAINED_DIR, WeightsError, read_info, weights_path
 from rootserve.pictures import DataError
@@ -35,14 +38,13 @@ EPOCHS_FILE = "epochs.json"
 """In the work folder: the number of epochs that --fill-minutes chose."""
 
 
-Jobs = Mapping[str, Sequence[int]]
-"""The seeds of each variant."""
-
-
 def train(
-    jobs: Jobs, recipe: Recipe, data: tuple[LabelledImages, LabelledImages], options: Options
+    jobs: Mapping[Trainee, Sequence[int]],
+    recipe: Recipe,
+    data: tuple[LabelledImages, LabelledImages],
+    options: Options,
 ) -> None:
-    """Train each variant with each of its seeds, going on from checkpoints where there are any.
+    """Train each network with each of its seeds, going on from checkpoints where there are any.
 
     ``data`` is the training and the test set. ``options.out`` gets the weights of the first seed, whose
     metadata has the accuracies of all; the weights of all seeds are in the work folder.
@@ -50,18 +52,18 @@ def train(
     Raises:
         OutOfTimeError: if ``options.stop_at`` comes first.
     """
-    names = list(jobs)
+    trainees = list(jobs)
     with _progress() as progress:
         tasks = {
-            (name, seed): progress.add_task(f"{name} seed {seed}", total=None, status="")
-            for name, seeds in jobs.items()
+            (one.name, seed): progress.add_task(f"{one.name} seed {seed}", total=None, status="")
+            for one, seeds in jobs.items()
             for seed in seeds
         }
-        for first in range(0, len(names), options.side_by_side):
-            chunk = names[first : first + options.side_by_side]
-            trained: dict[str, list[Path]] = {name: [] for name in chunk}
-            for seed in dict.fromkeys(seed for name in chunk for seed in jobs[name]):
-                together = [name for name in chunk if seed in jobs[name]]
+        for first in range(0, len(trainees), options.side_by_side):
+            chunk = trainees[first : first + options.side_by_side]
+            trained: dict[str, list[Path]] = {one.name: [] for one in chunk}
+            for seed in dict.fromkeys(seed for one in chunk for seed in jobs[one]):
+                together = [one for one in chunk if seed in jobs[one]]
                 fleet = None
                 if options.fill_s is not None:
                     share = len(together) / len(tasks)
@@ -70,7 +72,7 @@ def train(
                 if training.pending:
                     _to_the_end(training, seed, progress, tasks)
                     training.finish(data[1])
-                for name in together:
+                for name in (one.name for one in together):
                     trained[name].append(training.weights[name])
                     _publish(trained[name], weights_path(name, options.out), progress)
 
@@ -87,7 +89,7 @@ def _to_the_end(
 
 
 def _filling(
-    names: Sequence[str],
+    trainees: Sequence[Trainee],
     recipe: Recipe,
     seed: int,
     data: LabelledImages,
@@ -102,7 +104,7 @@ def _filling(
     if chosen.exists():
         return replace(recipe, epochs=json.loads(chosen.read_text())), None
     assert options.fill_s is not None
-    fleet = new_fleet(names, recipe, seed, data, options)
+    fleet = new_fleet(trainees, recipe, seed, data, options)
     fleet.epochs = fleet.epochs_within(options.fill_s * share)
     options.work.mkdir(parents=True, exist_ok=True)
     chosen.write_text(json.dumps(fleet.epochs))
@@ -110,30 +112,10 @@ def _filling(
     return replace(recipe, epochs=fleet.epochs), fleet
 
 
-def jobs_of(words: Sequence[str], seeds: Sequence[int]) -> dict[str, tuple[int, ...]]:
-    """What ``VARIANT`` and ``VARIANT@SEED,SEED`` ask for; ``seeds`` where none are said.
-
-    Raises:
-        UnknownVariantError: There is no such variant.
-        ValueError: A seed is no number, or a variant comes twice.
-    """
-    jobs: dict[str, tuple[int, ...]] = {}
-    for word in words:
-        name, at, told = word.partition("@")
-        get_variant(name)
-        if name in jobs:
-            raise ValueError(f"{name} comes twice; expected its seeds as {name}@0,1")
-        try:
-            jobs[name] = tuple(map(int, told.split(","))) if at else tuple(seeds)
-        except ValueError:
-            raise ValueError(f"{word!r}: expected seeds as in {name}@0,1,2") from None
-    return jobs
-
-
 def _publish(trained: Sequence[Path], path: Path, progress: Progress) -> None:
     """Write the first of the ``trained`` weights to ``path``, with the accuracies of all."""
     model, info = load_weights(trained[0])
-    accuracies = {str(other.seed): other.accuracy or 0.0 for other in map(read_info, trained)}
+    accuracies = {str(other.seed): other.accuracy or 0.0 for _, other in map(open_weights, trained)}
     save_weights(path, model, replace(info, seed_accuracies=accuracies))
     told = ", ".join(f"{value:.4f} (seed {seed})" for seed, value in accuracies.items())
     say(progress, f"{info.variant}: accuracy {told} -> {path}")
@@ -184,36 +166,18 @@ def short_of_paper(folder: Path) -> list[str]:
     return sorted(missed, key=lambda name: -missed[name])
 
 
-def one_image_size(names: Iterable[str], asked: int | None) -> int:
-    """What the variants take, or what was ``asked`` for.
-
-    Raises:
-        DataError: if they take images of different sizes, or a size that makes no sense was asked for.
-    """
-    if asked is not None:
-        if not 16 <= asked <= 1024:
-            raise DataError(f"--image-size is {asked}, expected 16 to 1024")
-        return asked
-    families = sorted({get_variant(name).family for name in names})
-    sizes = {FAMILIES[name].image_size for name in families}
-    if len(sizes) > 1:
-        raise DataError(
-            f"variants of {' and '.join(families)} take images of different sizes: "
-            "expected variants of one family, or --image-size"
-        )
-    return sizes.pop()
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = argparse.ArgumentParser(prog="python -m rootmodels.train", description=__doc__)
     add = result.add_argument
     add(
-        "variants",
+        "networks",
         nargs="*",
-        metavar="VARIANT[@SEED,...]",
-        help=f"{', '.join(VARIANTS)}; with seeds of its own after an @",
+        metavar="NETWORK[@SEED,...]",
+        help=f"a model file, by its name in --weights or by its path, or one of {', '.join(VARIANTS)}; with "
+        "seeds of its own after an @",
     )
+    add("--weights", type=Path, metavar="DIR", help="folder of model files")
     add(
         "--data",
         type=Path,
@@ -225,26 +189,31 @@ def parser() -> argparse.ArgumentParser:
         "--image-size",
         type=int,
         metavar="PIXELS",
-        help="side of the images the networks see (default: the family's); others are scaled",
+        help="side of the images the networks see (default: their own); others are scaled",
     )
     add("--recipe", choices=RECIPES, default="short")
     add("--epochs", type=int, help="another number of epochs than the recipe's")
     add("--seeds", type=int, nargs="+", default=[0], help="the first one's weights are written")
     add("--short-of-paper", action="store_true", help="train what misses the paper's accuracy")
-    add("--init", type=Path, metavar="PATH", help="start from these weights, a folder or a file")
+    add(
+        "--init",
+        type=Path,
+        metavar="PATH",
+        help="start from these weights, a folder or a file (default: model files from their own)",
+    )
     add("--minutes", type=float, help="save and stop after this time, with exit status 3")
-    add("--fill-minutes", type=float, help="as many epochs as fit into this time, for all variants")
+    add("--fill-minutes", type=float, help="as many epochs as fit into this time, for all networks")
     add(
         "--teacher",
-        type=Path,
         nargs="+",
         metavar="FILE",
-        help="learn as well from this teacher or these weights; from the mean of several",
+        help="learn as well from this teacher or these weights, a file or a name in --weights; from the "
+        "mean of several",
     )
-    add("--side-by-side", type=int, help="variants at a time (default: on a GPU all, else one)")
+    add("--side-by-side", type=int, help="networks at a time (default: on a GPU all, else one)")
     add("--set", nargs="+", default=[], metavar="NAME=VALUE", help="other numbers of the recipe")
     add_computing(result)
-    add("--out", type=Path, default=PRETRAINED_DIR, help="folder for the weights")
+    add("--out", type=Path, help="folder for the weights (default: the shipped ones)")
     add("--work", type=Path, default=Path(".train"), help="folder for checkpoints and logs")
     add("--checkpoint-s", type=float, default=20.0, help="seconds between checkpoints")
     return result
@@ -263,9 +232,28 @@ def _chosen_recipe(args: argparse.Namespace) -> Recipe:
         recipe = replace(recipe, epochs=args.epochs)
     if recipe.teacher_share and args.teacher is None:
         parser().error(f"teacher_share is {recipe.teacher_share}, expected --teacher FILE")
-    if bool(args.variants) == args.short_of_paper:
-        parser().error("expected variants or --short-of-paper, one of the two")
+    if args.teacher and not recipe.teacher_share:
+        parser().error("--teacher came, expected --recipe taught, or --set teacher_share=SHARE")
+    if bool(args.networks) == args.short_of_paper:
+        parser().error("expected networks or --short-of-paper, one of the two")
     return recipe
+
+
+def _check_out(jobs: Iterable[Trainee], out: Path | None) -> None:
+    """Refuse to write over what a training starts from, and model files where the shipped weights are.
+
+    Raises:
+        WeightsError: saying so.
+    """
+    for one in jobs:
+        if one.variant.home and out is None:
+            raise WeightsError(
+                f"{one.name} is a model file; expected a folder for it, as --out DIR"
+            )
+        path = weights_path(one.name, out or PRETRAINED_DIR)
+        if one.start and one.start.resolve() == path.resolve():
+            text = f"{one.name} would start from {one.start} and overwrite it"
+            raise WeightsError(f"{text}; expected another folder for --out")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -276,27 +264,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         recipe = _chosen_recipe(args)
         computing = chosen_computing(args)
         keep_freed_memory()
-        jobs = jobs_of(args.variants or short_of_paper(args.out), args.seeds)
+        out = args.out or PRETRAINED_DIR
+        names = args.networks or short_of_paper(out)
+        jobs = find_jobs(names, args.seeds, args.weights, args.init)
         if not jobs:
             return 0
-        for name in jobs:
-            if (
-                args.init
-                and init_path(name, args.init).resolve() == weights_path(name, args.out).resolve()
-            ):
-                text = f"{name} would start from {args.init} and overwrite it"
-                raise WeightsError(f"{text}; expected another folder for --out")
+        _check_out(jobs, args.out)
         image_size = one_image_size(jobs, args.image_size)
         data = read_training_data(args.data, image_size)
         teacher, teacher_name = None, ""
         if args.teacher:
-            teacher, teacher_name = load_teachers(args.teacher, len(data.classes))
+            files = [find_file(word, args.weights) or Path(word) for word in args.teacher]
+            teacher, teacher_name = load_teachers(files, data.classes)
             teacher.to(computing.device)
         options = Options(
             work=args.work,
-            out=args.out,
+            out=out,
             computing=computing,
-            init=args.init,
             checkpoint_s=args.checkpoint_s,
             side_by_side=args.side_by_side or (len(jobs) if computing.captured else 1),
             fill_s=None if args.fill_minutes is None else args.fill_minutes * 60,
@@ -304,6 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             teacher_name=teacher_name,
             image_size=image_size,
             classes=data.classes,
+            tested_on=data.tested_on,
             stop_at=float("inf") if args.minutes is None else began + args.minutes * 60,
         )
         train(jobs, recipe, (data.train, data.test), options)

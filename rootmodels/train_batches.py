@@ -204,6 +204,11 @@ def pad(images: Tensor, padding: int, colour: Tensor) -> Tensor:
     return padded
 
 
+def fitted(images: Tensor, size: int) -> Tensor:
+    """Images [N, 3, H, W] as they are if they have ``size`` x ``size`` pixels; else :func:`scaled`."""
+    return images if images.shape[2] == size else scaled(images, size)
+
+
 def scaled(images: Tensor, size: int) -> Tensor:
     """Images [N, 3, H, W] in 0..255 made ``size`` x ``size`` pixels, bilinearly: float32."""
     return functional.interpolate(

@@ -8,7 +8,6 @@ are the same network with other numbers: one compilation serves them all.
 
 from __future__ import annotations
 
-import functools
 from dataclasses import replace
 
 import torch
@@ -19,7 +18,6 @@ from rootmodels.family import Variant
 from rootmodels.layer import Layer
 from rootmodels.layers import network_layers
 from rootmodels.network import Network
-from rootmodels.variants import FAMILIES
 
 
 def dense_weight(weight: Tensor, groups: int) -> Tensor:
@@ -34,22 +32,11 @@ def dense_weight(weight: Tensor, groups: int) -> Tensor:
     return dense.contiguous(memory_format=torch.channels_last)
 
 
-def dense_twin(variant: Variant) -> Variant:
-    """The first variant of the family that is the same network but for its groups; it stands for them all."""
-    own = _without_groups(variant)
-    variants = FAMILIES[variant.family].variants
-    return next(other for other in variants if _without_groups(other) == own)
-
-
-def _without_groups(variant: Variant) -> list[Layer]:
-    return [replace(layer, groups=1) for layer in network_layers(variant)]
-
-
 class DenseForm:
-    """The forward pass of all variants that have one twin, with dense weights.
+    """The forward pass, with dense weights, of all variants that differ in their groups alone.
 
     Args:
-        twin: See :func:`dense_twin`.
+        variant: One of them.
         image_size: Height and width of its images in pixels; None for the family's.
         classes: Number of logits; None for the family's.
         device: Where it computes.
@@ -58,14 +45,14 @@ class DenseForm:
 
     def __init__(
         self,
-        twin: Variant,
+        variant: Variant,
         image_size: int | None,
         classes: int | None,
         device: torch.device,
         *,
         compiled: bool,
     ) -> None:
-        self._network = Network(twin, image_size, classes).to(device).train()
+        self._network = Network(variant, image_size, classes).to(device).train()
         for part in self._network.modules():
             if isinstance(part, nn.Conv2d):
                 part.groups = 1
@@ -88,13 +75,20 @@ class DenseForm:
         return logits
 
 
-@functools.cache
+_Key = tuple[tuple[Layer, ...], torch.device, bool]
+_FORMS: dict[_Key, DenseForm] = {}
+
+
 def dense_form(
-    twin: Variant,
+    variant: Variant,
     image_size: int | None,
     classes: int | None,
     device: torch.device,
     compiled: bool,
 ) -> DenseForm:
-    """One for all that a process trains: what was compiled is not compiled again."""
-    return DenseForm(twin, image_size, classes, device, compiled=compiled)
+    """One for all that a process trains and that differ in their groups alone: compiled once."""
+    layers = (replace(x, groups=1) for x in network_layers(variant, image_size, classes))
+    key = (tuple(layers), device, compiled)
+    if key not in _FORMS:
+        _FORMS[key] = DenseForm(variant, image_size, classes, device, compiled=compiled)
+    return _FORMS[key]

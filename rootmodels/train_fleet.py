@@ -9,21 +9,21 @@ from __future__ import annotations
 import gc
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from rootmodels.cifar10 import LabelledImages
-from rootmodels.family import FamilyError
+from rootmodels.family import FamilyError, Variant
 from rootmodels.layers import network_layers
 from rootmodels.network import Network
 from rootmodels.train_batches import Batch, Batches
-from rootmodels.train_dense import DenseForm, dense_form, dense_twin
+from rootmodels.train_dense import DenseForm, dense_form
 from rootmodels.train_recipe import Recipe, one_cycle
 from rootmodels.train_run import Run, computing_in
-from rootmodels.variants import FAMILIES, get_variant
+from rootmodels.variants import family_of
 from rootserve.pictures import DataError
 
 STREAMS = 3
@@ -210,7 +210,7 @@ class _Captured:
 
 
 def variants_fleet(  # noqa: PLR0913 - each is said once, by whoever begins a training
-    names: Sequence[str],
+    variants: Sequence[Variant],
     recipe: Recipe,
     seed: int,
     data: LabelledImages,
@@ -220,10 +220,11 @@ def variants_fleet(  # noqa: PLR0913 - each is said once, by whoever begins a tr
     classes: int | None = None,
     teacher: nn.Module | None = None,
 ) -> Fleet:
-    """A fleet of variants with random weights drawn from ``seed``.
+    """A fleet of networks with random weights drawn from ``seed``.
 
     Args:
-        names: The variants.
+        variants: Those of families, or of model files; where their images' means differ, the first one's is
+            the colour around images and in their holes.
         recipe: The numbers.
         seed: Where all that is random comes from.
         data: The training set.
@@ -234,12 +235,11 @@ def variants_fleet(  # noqa: PLR0913 - each is said once, by whoever begins a tr
         teacher: As of :class:`Fleet`.
 
     Raises:
-        UnknownVariantError: There is no such variant.
-        DataError: The training set is smaller than one batch, or a variant cannot take the smaller images
-            that the recipe begins with.
+        FamilyError: A network cannot be for such images, or so many classes.
+        DataError: The training set is smaller than one batch, or a network, or one of the teacher's, cannot
+            take the smaller images that the recipe begins with.
     """
-    variants = [get_variant(name) for name in names]
-    family = FAMILIES[variants[0].family]
+    family = family_of(variants[0])
     batches = Batches(
         data,
         recipe,
@@ -249,21 +249,17 @@ def variants_fleet(  # noqa: PLR0913 - each is said once, by whoever begins a tr
         image_size=image_size or family.image_size,
     )
     runs = []
+    for network in teacher.modules() if teacher else ():
+        if isinstance(network, Network):
+            _check_sides(network.variant, batches.sides, network.layers[-1].out_channels)
     for variant in variants:
-        for side in batches.sides:
-            try:
-                network_layers(variant, side, classes)
-            except FamilyError as error:
-                text = (
-                    f"the recipe has images of {side} pixels: {error}; expected another small_size"
-                )
-                raise DataError(text) from error
+        network_layers(variant, image_size, classes)
+        _check_sides(variant, batches.sides, classes)
         torch.manual_seed(seed)
         model = Network(variant, image_size, classes).to(computing.device)
         forward = None
         if computing.dense or computing.compiled:
-            twin = dense_twin(variant)
-            form = dense_form(twin, image_size, classes, computing.device, computing.compiled)
+            form = dense_form(variant, image_size, classes, computing.device, computing.compiled)
             forward = _bound(form, model)
         runs.append(
             Run(
@@ -275,6 +271,22 @@ def variants_fleet(  # noqa: PLR0913 - each is said once, by whoever begins a tr
             )
         )
     return Fleet(runs, batches, computing, teacher)
+
+
+def _check_sides(variant: Variant, sides: Iterable[int], classes: int | None) -> None:
+    """Refuse a recipe whose images are too small for ``variant``.
+
+    Raises:
+        DataError: saying so.
+    """
+    for side in sides:
+        try:
+            network_layers(variant, side, classes)
+        except FamilyError as error:
+            raise DataError(
+                f"the recipe has images of {side} pixels: {error}; expected another small_size, or "
+                "small_share=0"
+            ) from error
 
 
 def _bound(form: DenseForm, model: Network) -> Callable[[Tensor], Tensor]:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from rootmodels.network import Network
+from rootmodels.refit import head_of
+from rootmodels.tensors import tensor_shapes
 from rootmodels.weights import load_weights
 from rootmodels.weights_info import WeightsError, WeightsInfo
 
@@ -29,8 +31,8 @@ def start_from(path: Path, model: Network) -> WeightsInfo:
     """Give ``model`` the weights at ``path``, and return what they say of themselves.
 
     Weights of another variant will do if each of its convolutions has as many groups or a divisor of that:
-    what connects a filter to inputs outside of its new group is left out, and so is a linear layer for
-    another number of classes.
+    what connects a filter to inputs outside of its new group is left out, and so is the layer that gives the
+    logits, if there were other numbers of them.
 
     Raises:
         WeightsError: The file cannot be used, is of another family, or its groups do not fit.
@@ -42,12 +44,10 @@ def start_from(path: Path, model: Network) -> WeightsInfo:
         )
     tensors = source.state_dict()
     own = model.state_dict()
-    for layer in model.layers:
-        # A network of other classes: it begins with its own last layer.
-        if layer.kind == "linear":
-            for key in (f"{layer.path}.weight", f"{layer.path}.bias"):
-                if key in tensors and tensors[key].shape != own[key].shape:
-                    tensors[key] = own[key]
+    if source.layers[-1].out_channels != model.layers[-1].out_channels:
+        # It begins with its own last layer.
+        head = [layer for layer in model.layers if layer.name in head_of(model.layers)]
+        tensors |= {key: own[key] for key, _ in tensor_shapes(head)}
     old = {name: part for name, part in source.named_modules() if isinstance(part, nn.Conv2d)}
     for name, conv in model.named_modules():
         # What the other variant has not is found out below.

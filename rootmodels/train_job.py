@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,15 +16,19 @@ from torch import nn
 
 from rootmodels.cifar10 import LabelledImages
 from rootmodels.cifar10_facts import CLASSES as CIFAR10_CLASSES
+from rootmodels.layers import network_layers
+from rootmodels.model import Model
+from rootmodels.model_file import check_model, open_weights
 from rootmodels.network import Network
 from rootmodels.processor import cpu_name
 from rootmodels.train_fleet import Computing, Fleet, variants_fleet
 from rootmodels.train_init import start_from
+from rootmodels.train_networks import Trainee
 from rootmodels.train_recipe import Recipe
 from rootmodels.train_run import Run, accuracy
-from rootmodels.variants import FAMILIES, get_variant
+from rootmodels.variants import family_of
 from rootmodels.weights import load_weights, save_weights
-from rootmodels.weights_info import WeightsInfo, image_size, read_info, weights_path
+from rootmodels.weights_info import WeightsInfo, file_sha256, image_size, weights_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +38,6 @@ class Options:
     work: Path
     out: Path
     computing: Computing
-    init: Path | None = None
-    """Weights to start from instead of random ones: a file, or a folder with one for each variant."""
     checkpoint_s: float = 20.0
     """Seconds from one checkpoint to the next."""
     image_size: int | None = None
@@ -50,27 +53,28 @@ class Options:
     teacher: nn.Module | None = None
     teacher_name: str = ""
     """What the metadata says of the teacher: the names of its files, and their accuracies."""
-
-
-def init_path(name: str, init: Path) -> Path:
-    """The weights that ``name`` starts from."""
-    return weights_path(name, init) if init.is_dir() else init
+    tested_on: str = ""
+    """What the metadata says of the test set."""
 
 
 class OutOfTimeError(Exception):
     """The time given is over; a checkpoint was written."""
 
 
-class Training:
-    """Variants trained side by side from one seed, with their checkpoint and log in the work folder.
+class DivergedError(ValueError):
+    """The loss of a network is no number any more."""
 
-    ``pending`` are those that have no weights there yet. The log has one JSON object for each epoch and
-    variant. ``fleet`` is one that :func:`new_fleet` made of the same.
+
+class Training:
+    """Networks trained side by side from one seed, with their checkpoint and log in the work folder.
+
+    ``pending`` are the names of those that have no weights there yet. The log has one JSON object for each
+    epoch and network. ``fleet`` is one that :func:`new_fleet` made of the same.
     """
 
     def __init__(
         self,
-        names: Sequence[str],
+        trainees: Sequence[Trainee],
         recipe: Recipe,
         seed: int,
         data: LabelledImages,
@@ -79,15 +83,16 @@ class Training:
     ) -> None:
         self.options = options
         digest = data.sha256()
-        self.infos = {name: _info(name, recipe, seed, digest, options) for name in names}
+        self.infos = {one.name: _info(one, recipe, seed, digest, options) for one in trainees}
         self.weights = {
             name: options.work / f"{_stem([info])}.safetensors" for name, info in self.infos.items()
         }
-        self.pending = [name for name in names if not self.weights[name].exists()]
+        pending = [one for one in trainees if not self.weights[one.name].exists()]
+        self.pending = [one.name for one in pending]
         self.seconds = 0.0
-        if not self.pending:
+        if not pending:
             return
-        self.fleet = fleet or new_fleet(self.pending, recipe, seed, data, options)
+        self.fleet = fleet or new_fleet(pending, recipe, seed, data, options)
         stem = _stem([self.infos[name] for name in self.pending])
         self.checkpoint = options.work / f"{stem}.pt"
         self.log = options.work / f"{stem}.jsonl"
@@ -118,6 +123,7 @@ class Training:
         """Train until the last step.
 
         Raises:
+            DivergedError: if a loss is no number any more.
             OutOfTimeError: if ``options.stop_at`` comes first.
         """
         fleet = self.fleet
@@ -133,6 +139,7 @@ class Training:
             self.seconds += time.monotonic() - began
             if ends_epoch or fleet.step % 10 == 0:
                 for name, (loss, hits, seen) in zip(self.pending, sums, strict=True):
+                    self._check_loss(name, loss)
                     status = f"loss {loss / seen:.3f}  train {hits / seen:.3f}"
                     progress.update(tasks[name], completed=fleet.step, status=status)
                     if ends_epoch and not progress.console.is_terminal:
@@ -147,6 +154,15 @@ class Training:
                 saved_at = time.monotonic()
             if late and fleet.step < fleet.steps:
                 raise OutOfTimeError
+
+    def _check_loss(self, name: str, loss: float) -> None:
+        """Refuse to go on with what can only be thrown away."""
+        if not math.isfinite(loss):
+            numbers = self.fleet.batches.recipe
+            raise DivergedError(
+                f"{name}: at step {self.fleet.step} the loss is {loss}; expected lower rates than muon_lr="
+                f"{numbers.muon_lr:g} vector_lr={numbers.vector_lr:g}, as told by --set"
+            )
 
     def _log_epoch(self, sums: Sequence[tuple[float, float, float]]) -> None:
         epoch = self.fleet.step // self.fleet.steps_per_epoch
@@ -171,16 +187,17 @@ class Training:
 
 
 def new_fleet(
-    names: Sequence[str], recipe: Recipe, seed: int, data: LabelledImages, options: Options
+    trainees: Sequence[Trainee], recipe: Recipe, seed: int, data: LabelledImages, options: Options
 ) -> Fleet:
-    """The variants before their first step.
+    """The networks before their first step.
 
     Raises:
         DataError: The training set is smaller than one batch.
+        FamilyError: A network cannot be for such images, or so many classes.
         WeightsError: The weights to start from cannot be used.
     """
     fleet = variants_fleet(
-        names,
+        [one.variant for one in trainees],
         recipe,
         seed,
         data,
@@ -189,10 +206,10 @@ def new_fleet(
         classes=len(options.classes),
         teacher=options.teacher,
     )
-    if options.init:
-        for name, run in zip(names, fleet.runs, strict=True):
+    for one, run in zip(trainees, fleet.runs, strict=True):
+        if one.start:
             assert isinstance(run.model, Network)
-            start_from(init_path(name, options.init), run.model)
+            start_from(one.start, run.model)
             run.begin_averages()
     return fleet
 
@@ -206,27 +223,32 @@ def write_measured(
 ) -> None:
     """Write weights with the accuracy of what is written: rounded to the file's precision."""
     staged = path.with_suffix(".staged")
-    save_weights(staged, model, info)
+    save_weights(staged, model, info, served=False)
     rounded, _ = load_weights(staged)
     side = image_size(model.variant, info)
     measured = accuracy(rounded.fold(), test_data, computing.device, side)
-    save_weights(path, model, replace(info, accuracy=measured, test_images=len(test_data)))
+    measured_info = replace(info, accuracy=measured, test_images=len(test_data))
+    save_weights(path, model, measured_info, served=False)
     staged.unlink()
 
 
-def _info(name: str, recipe: Recipe, seed: int, data_sha256: str, options: Options) -> WeightsInfo:
+def _info(
+    trainee: Trainee, recipe: Recipe, seed: int, data_sha256: str, options: Options
+) -> WeightsInfo:
     """What the weights will say of themselves, but for the accuracy.
 
     Raises:
-        WeightsError: The weights to start from cannot be read.
+        FamilyError: The network cannot be for such images, or so many classes.
+        WeightsError: The weights to start from cannot be read, or no file could be written in the end.
     """
-    family = FAMILIES[get_variant(name).family]
+    variant = trainee.variant
+    family = family_of(variant)
     own_size = options.image_size not in (None, family.image_size)
     numbers = asdict(recipe)
     if options.teacher_name:
         numbers["teacher"] = options.teacher_name
     info = WeightsInfo(
-        variant=name,
+        variant=trainee.name,
         accuracy=0.0,
         test_images=0,
         epochs=recipe.epochs,
@@ -237,18 +259,27 @@ def _info(name: str, recipe: Recipe, seed: int, data_sha256: str, options: Optio
         precision="bf16" if options.computing.dtype == torch.bfloat16 else "fp32",
         classes=options.classes if options.classes != family.classes else (),
         image_size=options.image_size if own_size else None,
+        tested_on=options.tested_on,
     )
-    if not options.init:
-        return info
-    earlier = read_info(init_path(name, options.init))
-    before = {"variant": earlier.variant, "epochs": earlier.epochs, "seed": earlier.seed}
-    before |= {"accuracy": earlier.accuracy, "recipe": earlier.recipe}
-    return replace(info, epochs=earlier.epochs + info.epochs, continued_from=before)
+    if trainee.start:
+        source, earlier = open_weights(trainee.start)
+        before = {"variant": earlier.variant, "epochs": earlier.epochs, "seed": earlier.seed}
+        before |= {"accuracy": earlier.accuracy, "recipe": earlier.recipe}
+        if source.home:
+            # Two files that nobody has trained tell the same of themselves.
+            before["sha256"] = file_sha256(trainee.start)
+        info = replace(info, epochs=earlier.epochs + info.epochs, continued_from=before)
+    if variant.home:
+        # Before it is trained, not after.
+        layers = network_layers(variant, options.image_size, len(options.classes))
+        check_model(weights_path(trainee.name, options.out), Model.of(variant, layers, info))
+    return info
 
 
 def _stem(infos: Sequence[WeightsInfo]) -> str:
     """What the files of a training are called: the variants, the seed, and a hash of all that matters."""
-    identity = json.dumps([replace(info, hardware="").content() for info in infos], sort_keys=True)
+    told = [replace(info, hardware="", tested_on="").content() for info in infos]
+    identity = json.dumps(told, sort_keys=True)
     names = infos[0].variant if len(infos) == 1 else f"{len(infos)}-variants"
     return f"{names}-{infos[0].seed}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
 

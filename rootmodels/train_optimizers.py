@@ -7,10 +7,13 @@ each filter group of a grouped convolution as a matrix of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 import torch
 from torch import Tensor, nn
+
+_LEAST_LENGTH = 0.01
+"""Of a filter that keeps its scale, as far as its changes go."""
 
 
 def orthogonalise(matrices: Tensor, dtype: torch.dtype = torch.bfloat16, steps: int = 5) -> Tensor:
@@ -36,7 +39,9 @@ class Muon:
 
     Before each update a weight is scaled to norm sqrt(out), one unit per filter. Batch normalisation
     makes the network blind to that scale, so the learning rate is the relative change of a weight in
-    one step, and weight decay has no part to play. ``dtype`` is one that the device is fast at.
+    one step, and weight decay has no part to play. Those of ``convolutions`` that are ``bare``, with no
+    normalisation after them, keep their scale, and change by as large a share of it. ``dtype`` is one that
+    the device is fast at.
     """
 
     def __init__(
@@ -44,15 +49,16 @@ class Muon:
         convolutions: Iterable[nn.Conv2d],
         momentum: float,
         dtype: torch.dtype = torch.bfloat16,
+        bare: Container[nn.Module] = (),
     ) -> None:
         self.momentum, self._dtype = momentum, dtype
-        self.weights = [(conv.weight, conv.groups) for conv in convolutions]
-        self.buffers = [torch.zeros_like(weight) for weight, _ in self.weights]
+        self.weights = [(conv.weight, conv.groups, conv in bare) for conv in convolutions]
+        self.buffers = [torch.zeros_like(weight) for weight, _, _ in self.weights]
 
     @torch.no_grad()
     def step(self, lr: Tensor) -> None:
         """Update all weights from their gradients."""
-        for (weight, groups), buffer in zip(self.weights, self.buffers, strict=True):
+        for (weight, groups, bare), buffer in zip(self.weights, self.buffers, strict=True):
             assert weight.grad is not None
             buffer.lerp_(weight.grad, 1 - self.momentum)
             ahead = weight.grad.lerp(buffer, self.momentum)
@@ -60,8 +66,14 @@ class Muon:
             update = orthogonalise(ahead.reshape(groups, filters, -1), self._dtype)
             # As long as the weight it changes, also where there are more filters than inputs.
             scale = max(1.0, filters / update.shape[-1]) ** 0.5
-            weight.mul_(len(weight) ** 0.5 / weight.norm())
-            weight.sub_(update.reshape(weight.shape) * (scale * lr))
+            rate = scale * lr
+            if bare:
+                # Weights that were zero, as some begin, may change as well.
+                length = weight.norm() / len(weight) ** 0.5
+                rate = rate * length.clamp_min(_LEAST_LENGTH)
+            else:
+                weight.mul_(len(weight) ** 0.5 / weight.norm())
+            weight.sub_(update.reshape(weight.shape) * rate)
 
 
 class Nesterov:

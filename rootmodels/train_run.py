@@ -10,7 +10,8 @@ from torch.nn import functional
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from rootmodels.cifar10 import LabelledImages
-from rootmodels.train_batches import Batch, scaled
+from rootmodels.network import Network
+from rootmodels.train_batches import Batch, fitted
 from rootmodels.train_optimizers import Muon, Nesterov
 from rootmodels.train_recipe import RECIPE_SIDE, Recipe
 
@@ -44,7 +45,7 @@ class Run:
         convolutions = [part for part in model.modules() if isinstance(part, nn.Conv2d)]
         # A linear layer's matrix as well: no normalisation follows, so its scale matters.
         vectors = [parameter for parameter in model.parameters() if parameter.ndim < 4]
-        self.muon = Muon(convolutions, recipe.muon_momentum, dtype)
+        self.muon = Muon(convolutions, recipe.muon_momentum, dtype, _bare(model))
         self.nesterov = Nesterov(vectors, recipe.vector_momentum)
         device = next(model.parameters()).device
         self.sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, hits, images
@@ -133,6 +134,14 @@ class Run:
             value.copy_(tensors[key])
 
 
+def _bare(model: nn.Module) -> set[nn.Module]:
+    """The convolutions of a network that no normalisation follows at once: their scale matters."""
+    if not isinstance(model, Network):
+        return set()
+    layers = [layer for layer in model.layers if layer.kind == "conv" and not layer.norm]
+    return {model.get_submodule(layer.path) for layer in layers}
+
+
 def computing_in(dtype: torch.dtype, device: torch.device) -> torch.autocast:
     """A context in which convolutions compute in ``dtype``."""
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
@@ -152,7 +161,5 @@ def accuracy(
     for start in range(0, len(data), rows):
         images = torch.from_numpy(data.images[start : start + rows]).to(device)
         labels = torch.from_numpy(data.labels[start : start + rows]).to(device)
-        if side != images.shape[2]:
-            images = scaled(images, side)
-        correct += int((model(images).argmax(1) == labels).sum())
+        correct += int((model(fitted(images, side)).argmax(1) == labels).sum())
     return correct / len(data)

@@ -21,7 +21,7 @@ import torch
 from rootmodels.cifar10 import LabelledImages
 from rootmodels.family import FamilyError
 from rootmodels.model_file import names_with_weights, open_weights
-from rootmodels.train_data import label_names, read_test_data
+from rootmodels.train_data import check_classes, label_names, read_test_data
 from rootmodels.train_run import accuracy
 from rootmodels.variants import UnknownVariantError
 from rootmodels.weights import load_weights
@@ -72,23 +72,6 @@ def verify(path: Path, data: LabelledImages, device: torch.device, tolerance: fl
     return agrees
 
 
-def _check_classes(path: Path, classes: Sequence[str], data: Path) -> None:
-    """Refuse data whose labels stand for something else than the logits do.
-
-    Raises:
-        WeightsError: naming the first class that differs.
-    """
-    expected = label_names(data)
-    if len(classes) != len(expected):
-        raise WeightsError(f"{path} has {len(classes)} classes, {data} has {len(expected)}")
-    for number, names in enumerate(zip(classes, expected, strict=True)):
-        if names[0] != names[1]:
-            raise WeightsError(
-                f"{path}: class {number} is {names[0]!r}, in {data} it is {names[1]!r}; expected a file "
-                "that names its classes as the data do"
-            )
-
-
 def interval(share: float, count: int) -> tuple[float, float]:
     """The 99 % interval of a share seen in ``count`` images, by Wilson's score."""
     spread = _Z**2 / count
@@ -115,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in names:
             path = weights_path(name, args.weights)
             variant, info = open_weights(path)
-            _check_classes(path, class_names(variant, info), args.data)
+            check_classes(path, class_names(variant, info), args.data, label_names(args.data))
             images = data(image_size(variant, info))
             agreed.append(verify(path, images, device, args.tolerance))
     except (DataError, FamilyError, UnknownVariantError, WeightsError) as error:

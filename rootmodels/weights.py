@@ -19,10 +19,11 @@ from rootmodels.parameters import load_tensors
 from rootmodels.weights_info import METADATA_KEY, WeightsInfo, class_names, image_size, publish
 
 
-def save_weights(path: Path, model: Network, info: WeightsInfo) -> None:
+def save_weights(path: Path, model: Network, info: WeightsInfo, *, served: bool = True) -> None:
     """Write ``model`` (training form) and ``info`` to ``path``, all or nothing.
 
-    A network that a file describes becomes such a file again.
+    A network that a file describes becomes such a file again, whose name is that of the network if it is to
+    be ``served`` from there.
 
     Raises:
         WeightsError: if that one could not be read again.
@@ -33,7 +34,7 @@ def save_weights(path: Path, model: Network, info: WeightsInfo) -> None:
     }
     if model.variant.home is not None:
         arrays = {key: value.numpy() for key, value in tensors.items()}
-        write_trained(path, Model.of(model.variant, model.layers, info), arrays)
+        write_trained(path, Model.of(model.variant, model.layers, info), arrays, served=served)
         return
     metadata = {METADATA_KEY: json.dumps(info.content())}
     publish(path, lambda partial: save_file(tensors, partial, metadata))

@@ -37,7 +37,7 @@ class WeightsInfo:
     known.
     ``continued_from`` says what the training began with, if not with random weights; ``epochs`` counts
     those epochs too. ``classes`` are the names of the logits and ``image_size`` the height and width of the
-    images, where they are not the family's.
+    images, where they are not the family's. ``tested_on`` says which images ``test_images`` counts.
     """
 
     variant: str
@@ -54,6 +54,7 @@ class WeightsInfo:
     continued_from: dict[str, Any] | None = None
     classes: tuple[str, ...] = ()
     image_size: int | None = None
+    tested_on: str = ""
 
     def content(self) -> dict[str, Any]:
         """The fields as JSON has them; without those that say nothing beyond the family."""
@@ -61,7 +62,7 @@ class WeightsInfo:
         return {
             key: value
             for key, value in content.items()
-            if value or key not in ("classes", "image_size")
+            if value or key not in ("classes", "image_size", "tested_on")
         }
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
-from fleet_rows import analysis, variants, workers
+from fleet_rows import analysis, gpus, variants, workers
 from grafana_foundation_sdk.builders.dashboard import Dashboard, QueryVariable
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.common import TimeZoneBrowser
@@ -61,19 +62,25 @@ def build() -> dict[Path, str]:
             .all_value(".*")
             .current(VariableOption(selected=True, text="All", value="$__all"))
         )
-    for row in (callers, time, batching, workers, variants, analysis, proxy):
+    for row in (callers, time, batching, workers, variants, analysis, gpus, proxy):
         row(board)
     built = board.build()
-    for number, panel in enumerate(built.panels or [], start=1):
+    panels = [each for top in built.panels or [] for each in (top, *_folded(top))]
+    for number, panel in enumerate(panels, start=1):
         panel.id_val = number
     parts = [HEAD]
-    for panel in built.panels or []:
+    for panel in panels:
         if panel.type_val == "row":
             parts.append(f"\n## {panel.title}\n\n| panel | what it tells |\n|---|---|\n")
         else:
             parts.append(f"| {panel.title} | {panel.description} |\n")
     encoded = JSONEncoder(sort_keys=True, indent=2).encode(built) + "\n"
     return {TARGET: encoded, PAGE: "".join(parts)}
+
+
+def _folded(panel: Any) -> list[Any]:
+    """What a row that is folded has in it."""
+    return list(getattr(panel, "panels", None) or [])
 
 
 def main() -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
-from panels import About, bars, columns, lines, number, points, states
+from panels import IMAGES, About, bars, columns, lines, number, points, states
 from promql import NO_GPU, NO_REQUESTS, OK, PER_IMAGE, M, W, quantile, rate
 
 
@@ -51,7 +51,7 @@ def workers(board: Dashboard) -> None:
             About(
                 "Processors",
                 "Processors in use: the front process, which speaks gRPC, and the workers.",
-                "none",
+                "suffix: CPU",
                 "No server is scraped",
             ),
             {
@@ -83,30 +83,6 @@ def workers(board: Dashboard) -> None:
                 "received": "sum(rate(rootserve_received_bytes_total[$__rate_interval]))",
                 "sent": "sum(rate(rootserve_sent_bytes_total[$__rate_interval]))",
             },
-        )
-    )
-    board.with_panel(
-        lines(
-            About(
-                "GPU utilisation", "Share of time in which a GPU computes.", "percentunit", NO_GPU
-            ),
-            {"{{instance}} GPU {{gpu}}": "rootserve_gpu_utilization_ratio"},
-            most=1,
-        )
-    )
-    board.with_panel(
-        lines(
-            About("GPU memory", "In use, and there is.", "bytes", NO_GPU),
-            {
-                "{{instance}} GPU {{gpu}}": "rootserve_gpu_memory_used_bytes",
-                "{{instance}} GPU {{gpu}} total": "rootserve_gpu_memory_total_bytes",
-            },
-        )
-    )
-    board.with_panel(
-        lines(
-            About("GPU power", "Watts drawn.", "watt", NO_GPU),
-            {"{{instance}} GPU {{gpu}}": "rootserve_gpu_power_watts"},
         )
     )
 
@@ -144,7 +120,7 @@ def variants(board: Dashboard) -> None:
                 "compute per image": ("s", 2),
                 "p50": ("s", 2),
                 "p99": ("s", 2),
-                "images/s": ("none", 1),
+                "images/s": (IMAGES, 1),
             },
         )
     )
@@ -210,7 +186,7 @@ def analysis(board: Dashboard) -> None:
                 "Images analysed",
                 "Images per second that analysis jobs compute beside inference; 0 while there "
                 "is no job.",
-                "none",
+                IMAGES,
                 "No server is scraped",
                 16,
                 5,
@@ -218,3 +194,33 @@ def analysis(board: Dashboard) -> None:
             {"{{model}}": rate("rootserve_analysis_images_total", M, "model")},
         )
     )
+
+
+def gpus(board: Dashboard) -> None:
+    """GPUs, folded: most servers have none, and three empty panels would tell them nothing."""
+    row = Row("GPUs").collapsed(True)
+    row.with_panel(
+        lines(
+            About(
+                "GPU utilisation", "Share of time in which a GPU computes.", "percentunit", NO_GPU
+            ),
+            {"{{instance}} GPU {{gpu}}": "rootserve_gpu_utilization_ratio"},
+            most=1,
+        )
+    )
+    row.with_panel(
+        lines(
+            About("GPU memory", "In use, and there is.", "bytes", NO_GPU),
+            {
+                "{{instance}} GPU {{gpu}}": "rootserve_gpu_memory_used_bytes",
+                "{{instance}} GPU {{gpu}} total": "rootserve_gpu_memory_total_bytes",
+            },
+        )
+    )
+    row.with_panel(
+        lines(
+            About("GPU power", "Watts drawn.", "watt", NO_GPU),
+            {"{{instance}} GPU {{gpu}}": "rootserve_gpu_power_watts"},
+        )
+    )
+    board.with_row(row)

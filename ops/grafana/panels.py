@@ -26,6 +26,8 @@ from grafana_foundation_sdk.models.xychart import SeriesMapping, XYShowMode
 
 DATASOURCE = parts.DataSourceRef(type_val="prometheus", uid="rootserve-prometheus")
 GREEN, ORANGE, RED = "green", "orange", "red"
+IMAGES, ROWS, BATCHES, TIMES = "suffix: img/s", "suffix: rows", "suffix: batches/s", "suffix: times"
+"""Units that Grafana has no name for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,8 @@ def density(about: About, query: str) -> heatmap.Panel:
     panel.color(
         heatmap.HeatmapColorOptions().mode(HeatmapColorMode.SCHEME).scheme("Turbo").steps(64)
     )
-    panel.y_axis(heatmap.YAxisConfig().unit(about.unit)).hide_legend()
+    panel.y_axis(heatmap.YAxisConfig().unit(about.unit)).show_legend()
+    panel.cell_values(heatmap.CellValues().unit("suffix: answers").decimals(0))
     (target,) = _targets({"{{le}}": query})
     return panel.with_target(target.range().format(PromQueryFormat.HEATMAP))
 

@@ -10,15 +10,15 @@ E = 'envoy_cluster_name="rootserve"'
 
 
 def proxy(board: Dashboard) -> None:
-    """Many servers behind a proxy."""
-    board.with_row(Row("Many servers behind a proxy"))
-    board.with_panel(
+    """Many servers behind a proxy, folded: who has one server needs none of it."""
+    row = Row("Many servers behind a proxy").collapsed(True)
+    row.with_panel(
         number(
             About("Servers", "Servers that the proxy sends requests to.", "none", NO_PROXY, 4),
             f"min(envoy_cluster_membership_healthy{{{E}}})",
         )
     )
-    board.with_panel(
+    row.with_panel(
         lines(
             About(
                 "Spread of load",
@@ -34,7 +34,7 @@ def proxy(board: Dashboard) -> None:
             stacked=True,
         )
     )
-    board.with_panel(
+    row.with_panel(
         lines(
             About(
                 "Backlog",
@@ -46,7 +46,7 @@ def proxy(board: Dashboard) -> None:
             {"{{instance}}": f"sum by (instance) (rootserve_backlog_seconds{{{M}}})"},
         )
     )
-    board.with_panel(
+    row.with_panel(
         lines(
             About(
                 "Tried again",
@@ -63,7 +63,7 @@ def proxy(board: Dashboard) -> None:
             },
         )
     )
-    board.with_panel(
+    row.with_panel(
         lines(
             About(
                 "Servers taken away",
@@ -79,3 +79,4 @@ def proxy(board: Dashboard) -> None:
             },
         )
     )
+    board.with_row(row)

@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
-from panels import ORANGE, RED, About, density, lines, number, yes_or_no
+from panels import (
+    BATCHES,
+    IMAGES,
+    ORANGE,
+    RED,
+    ROWS,
+    TIMES,
+    About,
+    density,
+    lines,
+    number,
+    yes_or_no,
+)
 from promql import NO_REQUESTS, OK, RECORDED, M, mean, quantile, rate
 
 
@@ -155,7 +167,7 @@ def callers(board: Dashboard) -> None:
                 "Error budget burn, 1 hour",
                 "How many times faster than allowed the budget of 30 days is spent: 0.1 % not "
                 "answered, 1 % slower than 100 ms. At 14.4 somebody is called.",
-                "none",
+                TIMES,
                 "No requests in the last hour",
             ),
             {
@@ -202,7 +214,12 @@ def time(board: Dashboard) -> None:
     )
     board.with_panel(
         density(
-            About("Latency of all answers", "How many answers took how long.", "s", NO_REQUESTS),
+            About(
+                "Latency of all answers",
+                "How many answers took how long; the key below tells what a colour stands for.",
+                "s",
+                NO_REQUESTS,
+            ),
             f"sum by (le) (increase(rootserve_request_seconds_bucket{{{OK}}}[$__rate_interval]))",
         )
     )
@@ -213,7 +230,7 @@ def batching(board: Dashboard) -> None:
     board.with_row(Row("Batching"))
     board.with_panel(
         lines(
-            About("Rows per batch", "Mean of each model, and the limit.", "none", NO_REQUESTS),
+            About("Rows per batch", "Mean of each model, and the limit.", ROWS, NO_REQUESTS),
             {
                 "{{model}}": mean("rootserve_batch_rows", M, "model"),
                 "limit": "max(rootserve_batch_limit_rows)",
@@ -223,7 +240,7 @@ def batching(board: Dashboard) -> None:
     board.with_panel(
         lines(
             About(
-                "Rows that wait", "In the queue, and with a worker.", "none", "No server is scraped"
+                "Rows that wait", "In the queue, and with a worker.", ROWS, "No server is scraped"
             ),
             {
                 "{{model}} queued": f"sum by (model) (rootserve_rows_queued{{{M}}})",
@@ -245,14 +262,16 @@ def batching(board: Dashboard) -> None:
     )
     board.with_panel(
         lines(
-            About("Images answered", "Rows per second.", "none", "No server is scraped", 12),
+            About(
+                "Images answered", "Rows (images) per second.", IMAGES, "No server is scraped", 12
+            ),
             {"{{model}}": rate("rootserve_rows_total", M, "model")},
             stacked=True,
         )
     )
     board.with_panel(
         lines(
-            About("Batches", "Computed batches per second.", "none", "No server is scraped", 12),
+            About("Batches", "Computed batches per second.", BATCHES, "No server is scraped", 12),
             {"{{model}}": rate("rootserve_batch_rows_count", M, "model")},
             stacked=True,
         )

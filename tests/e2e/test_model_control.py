@@ -21,7 +21,8 @@ from tritonclient.grpc import service_pb2_grpc
 from rootmodels.network import Network
 from rootmodels.variants import get_variant
 from rootmodels.weights import load_weights, save_weights
-from rootmodels.weights_info import WeightsInfo, weights_path
+from rootmodels.weights_info import WeightsInfo, file_sha256, weights_path
+from rootserve.v1 import catalog_pb2, catalog_pb2_grpc
 from tests.support.server_process import (
     ServerProcess,
     infer_request,
@@ -105,6 +106,40 @@ async def test_new_weights_are_swapped_in_under_load_and_no_request_fails(
         await asyncio.gather(*callers)
     assert seen["old"] > 0
     assert seen["new"] > 0
+
+
+def test_which_weights_are_live_is_told_everywhere(server: ServerProcess, weights: Path) -> None:
+    first = file_sha256(weights_path(MODEL, weights))
+    assert told_weights(server) == {(first, 1)}
+    write_new_weights(weights)
+    second = file_sha256(weights_path(MODEL, weights))
+    assert told_weights(server) == {(first, 1)}, "before it is loaded, nothing has changed"
+    load(server)
+    assert told_weights(server) == {(second, 2)}
+    (line,) = [line for line in server.log().splitlines() if f"model {MODEL} was loaded" in line]
+    assert f"weights={second[:12]}" in line
+    assert "generation=2" in line
+
+
+def told_weights(server: ServerProcess) -> set[tuple[str, int]]:
+    """Hash and generation as the catalogue, the configuration, the metrics and an answer tell them."""
+    stub = catalog_pb2_grpc.CatalogServiceStub(server.channel)
+    models = stub.ListModels(catalog_pb2.ListModelsRequest(), timeout=30).models
+    (model,) = [model for model in models if model.name == MODEL]
+    request = oip.ModelConfigRequest(name=MODEL)
+    config = server.stub.ModelConfig(request, timeout=30).config.parameters
+    answer = server.stub.ModelInfer(infer_request(MODEL, IMAGES), timeout=30).parameters
+    page = urllib.request.urlopen(f"http://{server.metrics_address}/metrics").read().decode()
+    (weights,) = re.findall(rf'model_weights_info\{{model="{MODEL}".*?weights="(\w+)"', page)
+    (generation,) = re.findall(rf'rootserve_model_generation\{{model="{MODEL}"\}} ([\d.]+)', page)
+    sha256 = model.weights_sha256
+    assert {weights, answer["weights"].string_param} == {sha256[:12]}
+    return {
+        (sha256, model.generation),
+        (config["weights_sha256"].string_value, int(config["generation"].string_value)),
+        (sha256, answer["generation"].int64_param),
+        (sha256, int(float(generation))),
+    }
 
 
 @pytest.mark.parametrize("spoiled", ["bytes", "variant", "tensors"])
@@ -282,9 +317,11 @@ def test_what_cannot_be_asked_is_refused(server: ServerProcess) -> None:
         load(server, "nin-root-3")
     assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
     with pytest.raises(grpc.RpcError) as parameters:
-        load(server, config=True)
+        load(server, warm=True)
     assert parameters.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "parameters config came, expected none" in parameters.value.details()
+    assert (
+        "parameters warm came, expected at most config and rollback" in parameters.value.details()
+    )
 
 
 def test_it_is_off_unless_asked_for() -> None:

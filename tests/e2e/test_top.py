@@ -180,3 +180,24 @@ def test_a_worker_that_dies_shows_up(server: ServerProcess) -> None:
     while not follower.until("interval_s")["workers"][0]["up"]:
         pass
     assert follower.interrupt() == 0
+
+
+def test_several_servers_are_watched_together(server: ServerProcess) -> None:
+    with running_server(*FAKE, "--untrained", "any") as second:
+        addresses = (server.address, second.address, "127.0.0.1:1")
+        done = top(*addresses, "--once", "--json", "--interval", "0.1")
+        assert (done.returncode, done.stderr) == (0, "")
+        first, other, gone = json.loads(done.stdout)["servers"]
+        assert [first["error"], other["error"]] == [None, None]
+        assert first["models"][0]["weights"] == other["models"][0]["weights"] != ""
+        assert "no gRPC server answers" in gone["error"]
+        table = top(*addresses, "--once", "--interval", "0.1").stdout
+        assert "3 servers  2 serving" in table
+        assert f"{MODEL}" in table
+        assert "2/2" in table
+    none = top("127.0.0.1:1", "127.0.0.1:2", "--once", "--interval", "0.1")
+    assert none.returncode == 3
+    assert "none of the servers can be read" in none.stderr
+    both = top(*addresses, "--metrics", server.metrics_address)
+    assert both.returncode == 2
+    assert "--metrics: names one server's" in both.stderr

@@ -18,7 +18,7 @@ from rootmodels.weights_info import weights_path
 from rootserve.server.engines.base import LoadSpec, Precision
 from rootserve.server.engines.choice import check_logits
 from rootserve.server.engines.profiling import measure
-from rootserve.server.engines.registry import PRECISIONS, get_loader, get_profiler_loader
+from rootserve.server.engines.registry import ENGINES, get_loader, get_profiler_loader
 from rootserve.server.engines.torch_eager import build_module
 from rootserve.v1 import analysis_pb2 as pb
 from rootserve.v1 import analysis_pb2_grpc
@@ -31,7 +31,7 @@ def spec(name: str, device: str) -> LoadSpec:
 
 
 @pytest.mark.quick
-@pytest.mark.parametrize("precision", PRECISIONS["cuda-graphs"])
+@pytest.mark.parametrize("precision", ENGINES["cuda-graphs"].precisions)
 def test_graphs_compute_real_images_in_each_precision(
     precision: Precision, sample_path: Path
 ) -> None:

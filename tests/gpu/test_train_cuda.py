@@ -12,8 +12,10 @@ from rootmodels.teacher import Teacher
 from rootmodels.train import train
 from rootmodels.train_fleet import Computing, variants_fleet
 from rootmodels.train_job import Options, OutOfTimeError
+from rootmodels.train_networks import Trainee
 from rootmodels.train_recipe import Recipe
 from rootmodels.train_run import accuracy
+from rootmodels.variants import get_variant
 from rootmodels.weights_info import read_info, weights_path
 
 # What the compiler warns of differs from version to version, and is not about this code.
@@ -24,6 +26,7 @@ COMPILED = replace(CAPTURED, compiled=True)
 PLAIN = Computing(torch.device("cuda"), torch.bfloat16)
 CPU = Computing(torch.device("cpu"))
 NAMES = ["nin-root-16", "nin-tree-4"]
+CHOSEN = [get_variant(name) for name in NAMES]
 RECIPE = Recipe(epochs=4, batch_size=64, small_share=0.5)
 
 
@@ -34,7 +37,7 @@ def data(sample_path: Path) -> LabelledImages:
 
 @pytest.mark.quick
 def test_a_capture_leaves_the_state_as_it_was(data: LabelledImages) -> None:
-    fleet = variants_fleet(NAMES, RECIPE, 0, data, CAPTURED)
+    fleet = variants_fleet(CHOSEN, RECIPE, 0, data, CAPTURED)
     fleet.batches.choose(0, fleet.steps)
     before = [{key: value.clone() for key, value in state.items()} for state in fleet.state()]
     fleet._capture(24)
@@ -52,7 +55,7 @@ def test_steps_are_those_of_the_cpu(data: LabelledImages, computing: Computing) 
     teacher = Teacher().eval()
     recipe = replace(RECIPE, averaging=0.1, mixup=0.5, cutout=8, teacher_share=0.5)
     fleets = [
-        variants_fleet(NAMES, recipe, 0, data, way, teacher=Teacher().eval().to(way.device))
+        variants_fleet(CHOSEN, recipe, 0, data, way, teacher=Teacher().eval().to(way.device))
         for way in (computing, CPU)
     ]
     for fleet in fleets:
@@ -71,7 +74,7 @@ def test_steps_are_those_of_the_cpu(data: LabelledImages, computing: Computing) 
 
 @pytest.mark.quick
 def test_every_variant_does_a_step(data: LabelledImages) -> None:
-    fleet = variants_fleet([row.name for row in NIN.variants], RECIPE, 0, data, CAPTURED)
+    fleet = variants_fleet(NIN.variants, RECIPE, 0, data, CAPTURED)
     before = [run.model.state_dict()["body.conv2a.conv.weight"].clone() for run in fleet.runs]
     fleet.train_step()
     for run, weight in zip(fleet.runs, before, strict=True):
@@ -84,7 +87,7 @@ def test_every_variant_does_a_step(data: LabelledImages) -> None:
 def test_a_replayed_step_changes_the_weights_and_learns(data: LabelledImages) -> None:
     few = LabelledImages(data.images[:64], data.labels[:64])
     recipe = Recipe(epochs=24, batch_size=64, padding=0, label_smoothing=0.0, small_share=0.0)
-    fleet = variants_fleet(NAMES, recipe, 0, few, CAPTURED)
+    fleet = variants_fleet(CHOSEN, recipe, 0, few, CAPTURED)
     for _ in range(fleet.steps):
         fleet.train_step()
     for run in fleet.runs:
@@ -93,7 +96,7 @@ def test_a_replayed_step_changes_the_weights_and_learns(data: LabelledImages) ->
 
 def test_a_run_that_is_stopped_goes_on(tmp_path: Path, data: LabelledImages) -> None:
     options = Options(tmp_path / "work", tmp_path / "out", CAPTURED, side_by_side=2)
-    jobs = dict.fromkeys(NAMES, (0,))
+    jobs = {Trainee(variant): (0,) for variant in CHOSEN}
     with pytest.raises(OutOfTimeError):
         train(jobs, RECIPE, (data, data), replace(options, stop_at=0.0))
     train(jobs, RECIPE, (data, data), options)

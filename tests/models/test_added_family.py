@@ -17,7 +17,7 @@ from rootmodels.network import Network
 from rootmodels.parameters import load_network
 from rootmodels.train import main as train_main
 from rootmodels.train import short_of_paper
-from rootmodels.train_dense import DenseForm, dense_twin
+from rootmodels.train_dense import dense_form
 from rootmodels.train_init import start_from
 from rootmodels.variants import get_variant
 from rootmodels.verify import main as verify_main
@@ -110,9 +110,8 @@ def test_groups_are_computed_densely_where_no_variant_is_without_them(tiny: Labe
     """Orig lacks the layers that mix: the variants that have them stand for one another."""
     images = torch.from_numpy(tiny.images[:4])
     names = ("vgg11-root-8", "vgg11-root-16")
-    (twin,) = {dense_twin(get_variant(name)) for name in names}
-    assert twin.name == "vgg11-root-8"
-    form = DenseForm(twin, None, None, torch.device("cpu"), compiled=False)
+    device = torch.device("cpu")
+    (form,) = {dense_form(get_variant(name), None, None, device, compiled=False) for name in names}
     for name in names:
         network = Network(get_variant(name)).train()
         with torch.no_grad():
@@ -154,7 +153,9 @@ def test_a_recipe_with_images_that_are_too_small_is_refused(
     assert error.startswith(
         "error: the recipe has images of 24 pixels: floor-orig for images of 24"
     )
-    assert error.endswith("layer 'pool4' has size 2, expected 1; expected another small_size\n")
+    assert error.endswith(
+        "layer 'pool4' has size 2, expected 1; expected another small_size, or small_share=0\n"
+    )
 
 
 def test_the_paper_has_no_accuracy_for_it_to_miss(tmp_path: Path) -> None:

@@ -248,7 +248,7 @@ def test_it_is_trained_on_and_becomes_a_file_again(
     optimizer.step()
     save_weights(path, model, replace(info, accuracy=0.25, epochs=3))
     again, read = load_weights(path)
-    assert (read.accuracy, read.recipe["epochs"]) == (0.25, 3)
+    assert (read.accuracy, read.epochs, read.recipe) == (0.25, 3, info.recipe)
     for key, value in model.state_dict().items():
         torch.testing.assert_close(again.state_dict()[key], value, atol=1e-3, rtol=1e-3)
 

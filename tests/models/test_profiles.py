@@ -7,10 +7,10 @@ import pytest
 
 from rootserve.server.engines.base import LoadSpec
 from rootserve.server.engines.profiling import PassTimes, Quartiles, measure
-from rootserve.server.engines.registry import PROFILERS, get_loader, get_profiler_loader
+from rootserve.server.engines.registry import ENGINES, can_profile, get_loader, get_profiler_loader
 
 
-@pytest.mark.parametrize("engine", PROFILERS)
+@pytest.mark.parametrize("engine", [name for name in ENGINES if can_profile(name)])
 @pytest.mark.parametrize("model", ["nin-root-4", "resnet50-root-64"])
 def test_every_layer_is_accounted_for_once(engine: str, model: str) -> None:
     spec = LoadSpec(model, None, "cpu", 1)

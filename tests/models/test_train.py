@@ -20,10 +20,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from rootmodels.cifar10 import LabelledImages, read_cifar10
 from rootmodels.families.nin import NIN
 from rootmodels.network import Network
-from rootmodels.train import jobs_of, main, short_of_paper, train
+from rootmodels.train import main, short_of_paper, train
 from rootmodels.train_batches import Batches, crop, cut_out, pad
 from rootmodels.train_fleet import Computing, Fleet, variants_fleet
 from rootmodels.train_job import Options, OutOfTimeError, Training
+from rootmodels.train_networks import Trainee, find_jobs
 from rootmodels.train_recipe import Recipe, one_cycle, with_numbers
 from rootmodels.train_run import accuracy
 from rootmodels.variants import VARIANTS
@@ -34,6 +35,7 @@ from rootserve.pictures import DataError
 RECIPE = Recipe(epochs=2, batch_size=16)
 CPU = Computing(torch.device("cpu"))
 NAME = "nin-root-16"
+TRAINEE = Trainee(VARIANTS[NAME])
 
 
 def batches(recipe: Recipe, seed: int, data: LabelledImages) -> Batches:
@@ -41,7 +43,7 @@ def batches(recipe: Recipe, seed: int, data: LabelledImages) -> Batches:
 
 
 def alone(recipe: Recipe, data: LabelledImages) -> Fleet:
-    return variants_fleet([NAME], recipe, 0, data, CPU)
+    return variants_fleet([TRAINEE.variant], recipe, 0, data, CPU)
 
 
 @given(steps=st.integers(2, 500), warmup=st.floats(0.05, 0.9))
@@ -185,7 +187,7 @@ def test_a_step_never_waits_for_the_device(tiny: LabelledImages, size: int, dens
     recipe = replace(RECIPE, cutout=8, mixup=0.5, averaging=0.1, teacher_share=0.5)
     computing = replace(CPU, dense=dense)
     teacher = Network(VARIANTS[NAME]).eval()
-    fleet = variants_fleet([NAME], recipe, 0, tiny, computing, teacher=teacher)
+    fleet = variants_fleet([TRAINEE.variant], recipe, 0, tiny, computing, teacher=teacher)
     with Operations() as seen:
         fleet._compute(size)
     assert {"convolution_backward", "bmm", "lerp_"} < seen.names
@@ -240,7 +242,7 @@ def wait_for_step(work: Path, step: int) -> None:
 
 def test_the_file_says_what_was_measured(tmp_path: Path, tiny: LabelledImages) -> None:
     options = Options(tmp_path / "work", tmp_path / "out", CPU)
-    train({NAME: (3, 4)}, RECIPE, (tiny, tiny), options)
+    train({TRAINEE: (3, 4)}, RECIPE, (tiny, tiny), options)
     model, info = load_weights(tmp_path / "out" / "nin-root-16.safetensors")
     assert (info.variant, info.epochs, info.seed, info.test_images) == ("nin-root-16", 2, 3, 64)
     assert info.data_sha256 == tiny.sha256()
@@ -255,13 +257,14 @@ def test_the_file_says_what_was_measured(tmp_path: Path, tiny: LabelledImages) -
 
 def test_training_goes_on_from_weights(tmp_path: Path, tiny: LabelledImages) -> None:
     options = Options(tmp_path / "work", tmp_path / "first", CPU)
-    train({NAME: (0,)}, RECIPE, (tiny, tiny), options)
+    train({TRAINEE: (0,)}, RECIPE, (tiny, tiny), options)
     path = weights_path("nin-root-16", tmp_path / "first")
     first, info = load_weights(path)
-    more = replace(options, init=tmp_path / "first", out=tmp_path / "second")
-    begun = Training([NAME], RECIPE, 1, tiny, more).fleet.runs[0].model.state_dict()
+    more = replace(options, out=tmp_path / "second")
+    trained = replace(TRAINEE, start=path)
+    begun = Training([trained], RECIPE, 1, tiny, more).fleet.runs[0].model.state_dict()
     assert all(torch.equal(value, begun[key]) for key, value in first.state_dict().items())
-    train({NAME: (1,)}, RECIPE, (tiny, tiny), more)
+    train({trained: (1,)}, RECIPE, (tiny, tiny), more)
     second = read_info(weights_path("nin-root-16", tmp_path / "second"))
     assert (second.epochs, second.seed) == (4, 1)
     assert second.continued_from == {
@@ -278,10 +281,10 @@ def test_a_run_out_of_time_stops_with_a_checkpoint_and_goes_on(
 ) -> None:
     options = Options(tmp_path / "work", tmp_path / "out", CPU)
     with pytest.raises(OutOfTimeError):
-        train({NAME: (0,)}, RECIPE, (tiny, tiny), replace(options, stop_at=0.0))
-    assert Training([NAME], RECIPE, 0, tiny, options).fleet.step == 1
+        train({TRAINEE: (0,)}, RECIPE, (tiny, tiny), replace(options, stop_at=0.0))
+    assert Training([TRAINEE], RECIPE, 0, tiny, options).fleet.step == 1
     assert not (tmp_path / "out").exists()
-    train({NAME: (0,)}, RECIPE, (tiny, tiny), options)
+    train({TRAINEE: (0,)}, RECIPE, (tiny, tiny), options)
     assert weights_path("nin-root-16", tmp_path / "out").exists()
 
 
@@ -289,11 +292,11 @@ def test_epochs_after_the_last_checkpoint_are_logged_once(
     tmp_path: Path, tiny: LabelledImages
 ) -> None:
     options = Options(tmp_path / "work", tmp_path / "out", CPU)
-    training = Training([NAME], RECIPE, 0, tiny, options)
+    training = Training([TRAINEE], RECIPE, 0, tiny, options)
     training.fleet.step = 3
     training.save()
     training.log.write_text('{"step": 2}\n{"step": 4}\n')  # killed between log and checkpoint
-    Training([NAME], RECIPE, 0, tiny, options)
+    Training([TRAINEE], RECIPE, 0, tiny, options)
     assert training.log.read_text() == '{"step": 2}\n'
 
 
@@ -315,7 +318,8 @@ def test_variants_short_of_the_paper_come_worst_first(tmp_path: Path) -> None:
         (["nin-orig", "--data", "nowhere"], "nowhere: no such file or folder"),
         (
             ["nin-orig", "--data", "x", "--init", "tests", "--out", "tests/../tests"],
-            "nin-orig would start from tests and overwrite it; expected another folder for --out",
+            "nin-orig would start from tests/nin-orig.safetensors and overwrite it; expected another "
+            "folder for --out",
         ),
     ],
 )
@@ -343,7 +347,7 @@ def test_what_to_train_must_be_said_in_one_way(
 ) -> None:
     with pytest.raises(SystemExit):
         main([*variants, "--data", "x"])
-    assert "expected variants or --short-of-paper" in capsys.readouterr().err
+    assert "expected networks or --short-of-paper" in capsys.readouterr().err
 
 
 def test_settings_change_the_numbers_of_a_recipe() -> None:
@@ -365,11 +369,12 @@ def test_settings_that_are_none_are_refused(setting: str, words: str) -> None:
 
 
 def test_a_variant_may_have_seeds_of_its_own() -> None:
-    assert jobs_of(["nin-orig@0,2", NAME], [5]) == {"nin-orig": (0, 2), NAME: (5,)}
+    found = find_jobs(["nin-orig@0,2", NAME], [5])
+    assert found == {Trainee(VARIANTS["nin-orig"]): (0, 2), TRAINEE: (5,)}
     with pytest.raises(ValueError, match="expected seeds as in nin-orig@0,1,2"):
-        jobs_of(["nin-orig@x"], [0])
+        find_jobs(["nin-orig@x"], [0])
     with pytest.raises(ValueError, match="nin-orig comes twice"):
-        jobs_of(["nin-orig@0", "nin-orig@1"], [0])
+        find_jobs(["nin-orig@0", "nin-orig@1"], [0])
 
 
 def test_a_recipe_with_a_teacher_asks_for_one(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,22 +12,24 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rootmodels.cifar10 import LabelledImages, read_cifar10
+from rootmodels.cifar10_facts import CLASSES
 from rootmodels.families.nin import NIN
 from rootmodels.network import Network
 from rootmodels.teacher import Teacher, TeacherInfo, load_teacher, load_teachers, save_teacher
 from rootmodels.train_batches import Batch
-from rootmodels.train_dense import DenseForm, dense_twin, dense_weight
+from rootmodels.train_dense import DenseForm, dense_form, dense_weight
 from rootmodels.train_fleet import Computing, variants_fleet
 from rootmodels.train_job import Options, Training
 from rootmodels.train_recipe import Recipe
 from rootmodels.train_run import Run, accuracy
 from rootmodels.train_teacher import held_out, train_teacher
-from rootmodels.variants import VARIANTS
+from rootmodels.variants import FAMILIES, VARIANTS
 from rootmodels.weights_info import PRETRAINED_DIR, WeightsError, read_info
 
 RECIPE = Recipe(epochs=2, batch_size=16, small_share=0.0)
 CPU = Computing(torch.device("cpu"))
 NAMES = ["nin-root-16", "nin-col-4"]
+CHOSEN = [VARIANTS[name] for name in NAMES]
 
 
 @pytest.fixture(scope="module")
@@ -59,21 +61,26 @@ def test_a_grouped_convolution_is_a_dense_one_whose_weights_are_zero_between_gro
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_every_variant_has_a_twin_without_groups(name: str) -> None:
-    twin = dense_twin(VARIANTS[name])
-    assert set(twin.groups) == {1}
-    assert (twin.family, twin.revision) == (VARIANTS[name].family, VARIANTS[name].revision)
+def test_variants_that_differ_in_their_groups_alone_have_one_form(name: str) -> None:
+    variant = VARIANTS[name]
+    revisions = [
+        one for one in FAMILIES[variant.family].variants if one.revision == variant.revision
+    ]
+    (alone,) = [one for one in revisions if set(one.groups) == {1}]
+    forms = [dense_form(one, 32, 4, CPU.device, compiled=False) for one in (variant, alone)]
+    assert forms[0] is forms[1]
+    assert dense_form(variant, 48, 4, CPU.device, compiled=False) is not forms[0]
 
 
 def test_variants_side_by_side_are_as_alone(tiny: LabelledImages) -> None:
     """The same weights bit for bit; with dense convolutions the same losses, but for rounding."""
-    together = variants_fleet(NAMES, RECIPE, 3, tiny, CPU)
-    dense = variants_fleet(NAMES, RECIPE, 3, tiny, replace(CPU, dense=True))
+    together = variants_fleet(CHOSEN, RECIPE, 3, tiny, CPU)
+    dense = variants_fleet(CHOSEN, RECIPE, 3, tiny, replace(CPU, dense=True))
     for fleet in (together, dense):
         for _ in range(3):
             fleet.train_step()
     for place, name in enumerate(NAMES):
-        alone = variants_fleet([name], RECIPE, 3, tiny, CPU)
+        alone = variants_fleet([VARIANTS[name]], RECIPE, 3, tiny, CPU)
         for _ in range(3):
             alone.train_step()
         for key, value in alone.runs[0].state().items():
@@ -149,7 +156,7 @@ def test_without_a_teacher_the_labels_count_alone() -> None:
 
 def test_averages_follow_the_weights_and_are_taken_at_the_end(tiny: LabelledImages) -> None:
     recipe = replace(RECIPE, averaging=0.5)  # over two steps of four an epoch
-    fleet = variants_fleet(NAMES[:1], recipe, 0, tiny, CPU)
+    fleet = variants_fleet(CHOSEN[:1], recipe, 0, tiny, CPU)
     (run,) = fleet.runs
     key = "body.conv1a.conv.weight"
     average = run.model.state_dict()[key].clone()
@@ -176,7 +183,7 @@ def test_averages_are_in_the_checkpoint(tmp_path: Path, tiny: LabelledImages) ->
 
 
 def test_epochs_are_chosen_to_fit_and_the_timing_leaves_no_trace(tiny: LabelledImages) -> None:
-    fleet = variants_fleet(NAMES[:1], replace(RECIPE, small_share=0.5), 0, tiny, CPU)
+    fleet = variants_fleet(CHOSEN[:1], replace(RECIPE, small_share=0.5), 0, tiny, CPU)
     before = {key: value.clone() for key, value in fleet.runs[0].state().items()}
     few, many = fleet.epochs_within(1e-9), fleet.epochs_within(1e5)
     assert few == 1 < many
@@ -198,7 +205,7 @@ def test_a_teacher_learns_is_kept_and_teaches(tmp_path: Path, tiny: LabelledImag
     torch.testing.assert_close(again(images), teacher(images), rtol=0.02, atol=0.02)
 
     recipe = replace(RECIPE, teacher_share=1.0, temperature=2.0)
-    fleet = variants_fleet(NAMES[:1], recipe, 0, tiny, CPU, teacher=again)
+    fleet = variants_fleet(CHOSEN[:1], recipe, 0, tiny, CPU, teacher=again)
     fleet.train_step()
     loss, _, seen = fleet.runs[0].sums.tolist()
     assert loss > 0
@@ -220,9 +227,9 @@ def test_several_teachers_teach_the_mean_of_their_logits(tmp_path: Path) -> None
     torch.manual_seed(0)
     save_teacher(path, Teacher(), TeacherInfo(0.5, 1, 2, 3, 10, "", {}))
     shipped = PRETRAINED_DIR / f"{NAMES[0]}.safetensors"
-    both, words = load_teachers([path, shipped], 10)
+    both, words = load_teachers([path, shipped], CLASSES)
     images = torch.randint(0, 256, (2, 3, 32, 32), generator=torch.manual_seed(1)).float()
-    alone = [load_teachers([one], 10)[0](images) for one in (path, shipped)]
+    alone = [load_teachers([one], CLASSES)[0](images) for one in (path, shipped)]
     torch.testing.assert_close(both(images), (alone[0] + alone[1]) / 2)
     assert not both.training
     accuracy = read_info(shipped).accuracy
@@ -231,10 +238,10 @@ def test_several_teachers_teach_the_mean_of_their_logits(tmp_path: Path) -> None
 
 def test_a_teacher_of_other_classes_is_refused(tmp_path: Path) -> None:
     shipped = PRETRAINED_DIR / f"{NAMES[0]}.safetensors"
-    with pytest.raises(WeightsError, match="tells 10 classes apart, expected 4"):
-        load_teachers([shipped], 4)
+    with pytest.raises(WeightsError, match="has 10 classes, the data has 4"):
+        load_teachers([shipped], CLASSES[:4])
     with pytest.raises(WeightsError, match="is no teacher"):
-        load_teachers([tmp_path / "nothing"], 10)
+        load_teachers([tmp_path / "nothing"], CLASSES)
 
 
 def test_the_teacher_sees_what_the_networks_see() -> None:

@@ -18,6 +18,7 @@ from rootmodels.train_data import TrainingData, read_training_data
 from rootmodels.train_fleet import Computing, variants_fleet
 from rootmodels.train_init import start_from
 from rootmodels.train_job import Options, OutOfTimeError, Training
+from rootmodels.train_networks import Trainee
 from rootmodels.train_recipe import Recipe
 from rootmodels.train_run import accuracy
 from rootmodels.variants import get_variant
@@ -27,6 +28,7 @@ from rootserve.server.engines.base import LoadSpec
 from rootserve.server.engines.registry import get_loader
 
 NAME = "resnet50-root-64"
+TRAINEE = Trainee(get_variant(NAME))
 RECIPE = Recipe(epochs=1, batch_size=8)
 COLOURS = {"blue": (20, 30, 200), "green": (30, 180, 40), "red": (210, 20, 30)}
 CPU = torch.device("cpu")
@@ -61,7 +63,7 @@ def options(folder: Path, data: TrainingData) -> Options:
 @pytest.fixture(scope="module")
 def trained(data: TrainingData, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
-    train({NAME: (0,)}, RECIPE, (data.train, data.test), options(folder, data))
+    train({TRAINEE: (0,)}, RECIPE, (data.train, data.test), options(folder, data))
     return weights_path(NAME, folder / "out")
 
 
@@ -98,8 +100,8 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(
     both = (data.train, data.test)
     settings = options(tmp_path, data)
     with pytest.raises(OutOfTimeError):
-        train({NAME: (0,)}, RECIPE, both, replace(settings, stop_at=0.0))
-    train({NAME: (0,)}, RECIPE, both, settings)
+        train({TRAINEE: (0,)}, RECIPE, both, replace(settings, stop_at=0.0))
+    train({TRAINEE: (0,)}, RECIPE, both, settings)
     whole, stopped = (load_weights(p)[0] for p in (trained, weights_path(NAME, settings.out)))
     for key, value in whole.state_dict().items():
         assert torch.equal(value, stopped.state_dict()[key]), key
@@ -113,7 +115,7 @@ def test_cifar10_is_scaled_to_what_the_network_sees(
     few = LabelledImages(few.images[:4], few.labels[:4])
     recipe = Recipe(epochs=1, batch_size=4)
     fleet = variants_fleet(
-        [NAME], recipe, 0, few, Computing(CPU, dense=dense), image_size=64, classes=10
+        [TRAINEE.variant], recipe, 0, few, Computing(CPU, dense=dense), image_size=64, classes=10
     )
     (run,) = fleet.runs
     sizes: list[tuple[int, ...]] = []
@@ -192,7 +194,7 @@ def test_what_was_trained_on_pictures_is_verified_on_them(trained: Path, picture
     ("arguments", "words"),
     [
         ((NAME, "--image-size", "8"), "--image-size is 8, expected 16 to 1024"),
-        ((NAME, "nin-orig"), "variants of nin and resnet50 take images of different sizes"),
+        ((NAME, "nin-orig"), "networks of nin and resnet50 take images of different sizes"),
         ((NAME, "--image-size", "32"), "18 images, expected at least one batch, 256"),
     ],
 )
@@ -207,5 +209,5 @@ def test_what_cannot_be_trained_is_told(
 
 def test_classes_of_cifar10_are_told(sample_path: Path, tmp_path: Path) -> None:
     settings = Options(tmp_path / "work", tmp_path / "out", Computing(CPU), image_size=48)
-    info = Training([NAME], RECIPE, 0, read_cifar10(sample_path, "test"), settings).infos[NAME]
+    info = Training([TRAINEE], RECIPE, 0, read_cifar10(sample_path, "test"), settings).infos[NAME]
     assert (info.classes, info.image_size) == (CIFAR10_CLASSES, 48)

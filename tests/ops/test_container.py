@@ -98,6 +98,29 @@ def test_the_compose_file_is_sound(profile: tuple[str, ...]) -> None:
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
         assert all(str(port).startswith("127.0.0.1:") for port in service.get("ports", ()))
+        if "build" in service:
+            assert service["mem_limit"]
+            assert service["pids_limit"] == 1024
+    assert services["grafana"]["environment"]["GF_AUTH_ANONYMOUS_ENABLED"] == "false"
+
+
+def test_servers_have_weights_to_read_and_a_cache_that_outlives_them() -> None:
+    compose = yaml.safe_load(COMPOSE.read_text())
+    (created,) = [v for name, v in instructions() if name == "RUN" and "useradd" in v]
+    for service in compose["services"].values():
+        if "build" not in service or "entrypoint" in service:  # Envoy reads no weights
+            continue
+        weights, cache = service["volumes"]
+        assert weights == "${WEIGHTS_DIR:-./rootmodels/pretrained}:/weights:ro"
+        name, _, folder = cache.partition(":")
+        assert name in compose["volumes"]
+        environment = service["environment"]
+        assert (environment["ROOTSERVE_WEIGHTS"], environment["ROOTSERVE_CACHE"]) == (
+            "/weights",
+            folder,
+        )
+        assert f"--owner=10001 --group=10001 {folder}" in created, "a volume takes its owner"
+    assert (ROOT / "rootmodels" / "pretrained" / f"{MODEL}.safetensors").exists()
 
 
 def test_the_variables_of_image_and_compose_file_are_settings() -> None:

@@ -53,7 +53,7 @@ def rules() -> list[dict[str, str]]:
 def vectors(expr: str) -> list[str]:
     """What an alert compares, without its thresholds: on a healthy server the rest must be there."""
     found = []
-    for side in re.split(r"\s(?:and|or|>|<|==)\s", " ".join(expr.split())):
+    for side in re.split(r"\s(?:and|or|[<>]=?|==)\s", " ".join(expr.split())):
         vector = side.strip()
         while vector.count("(") > vector.count(")"):
             vector = vector.removeprefix("(").strip()
@@ -92,6 +92,7 @@ def test_what_an_alert_compares_is_found() -> None:
         "c{d='e'}",
         "up",
     ]
+    assert vectors("a:b > 0.1 and c:d >= 10") == ["a:b", "c:d"]
     assert vectors("x < max_over_time(x[1d]) - 0.005") == ["x", "max_over_time(x[1d]) - 0.005"]
 
 

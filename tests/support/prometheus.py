@@ -88,9 +88,10 @@ def running_prometheus(target: str, folder: Path, proxy: str = "") -> Iterator[P
 
 
 def dashboard_panels() -> list[dict[str, Any]]:
-    """Every panel of the dashboard that asks something."""
+    """Every panel of the dashboard that asks something, those in rows that are folded included."""
     panels = json.loads(DASHBOARD.read_text())["panels"]
-    return [panel for panel in panels if panel["type"] != "row"]
+    folded = [inner for panel in panels for inner in panel.get("panels") or ()]
+    return [panel for panel in [*panels, *folded] if panel["type"] != "row"]
 
 
 def dashboard_queries(window: str) -> list[Query]:

@@ -166,6 +166,9 @@ class Client:
     health = _blocking(AsyncClient.health)
     infer = _blocking(AsyncClient.infer)
     infer_encoded = _blocking(AsyncClient.infer_encoded)
+    load_model = _blocking(AsyncClient.load_model)
+    roll_back_model = _blocking(AsyncClient.roll_back_model)
+    unload_model = _blocking(AsyncClient.unload_model)
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         if self._thread is None:

@@ -50,6 +50,9 @@ class Model:
     short_side: int | None = None
     paper_rows: int | None = None
     batch_rows: int | None = None
+    version: str | None = None
+    weights_sha256: str | None = None
+    generation: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The fields by name, ready for `json.dumps`; without those that only measuring needs."""
@@ -120,6 +123,9 @@ def read_model(message: catalog_pb2.Model) -> Model:
         short_side=message.short_side or None,
         paper_rows=message.paper_rows or None,
         batch_rows=message.batch_rows or None,
+        version=message.version or None,
+        weights_sha256=message.weights_sha256 or None,
+        generation=message.generation or None,
     )
 
 

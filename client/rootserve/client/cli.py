@@ -16,6 +16,7 @@ import typer
 
 from rootserve.client.arguments import AsJson, ModelPatterns, ServedModel
 from rootserve.client.cli_analyze import app as analyze_app
+from rootserve.client.cli_control import CONTROL_COMMANDS
 from rootserve.client.commands.load_arguments import EXAMPLES, load
 from rootserve.client.connecting import connecting
 from rootserve.client.credentials import Connection
@@ -106,11 +107,22 @@ def health(
 
 @app.command()
 @connecting
-def models(as_json: AsJson = False, *, connection: Connection) -> None:
+def models(
+    weights: Annotated[
+        bool, typer.Option("--weights", help="Tell which weights of each are live.")
+    ] = False,
+    as_json: AsJson = False,
+    *,
+    connection: Connection,
+) -> None:
     """List all models: cost, accuracy, engine and state."""
     from rootserve.client.commands.models import run  # noqa: PLC0415 - see the module's text
 
-    run(connection, as_json=as_json)
+    run(connection, weights=weights, as_json=as_json)
+
+
+for _name, _command in CONTROL_COMMANDS.items():
+    app.command(name=_name)(connecting(_command))
 
 
 @app.command()
@@ -273,8 +285,31 @@ def choose(  # noqa: PLR0913, PLR0917 - one per option of the command
 
 
 @app.command()
+def data(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="cifar10.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", help="What --data is given then.")
+    ],
+) -> None:
+    """Fetch a data set, unless it is there.
+
+    From the Hugging Face hub, which takes the extra 'data'. Where there is no network, it says which files
+    to bring.
+    """
+    from rootserve.client.commands.data import run  # noqa: PLC0415 - see the module's text
+
+    run(name, out)
+
+
+@app.command()
 @connecting
 def top(
+    servers: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[HOST:PORT...]", help="Watch these servers together [default: --server]."
+        ),
+    ] = None,
     metrics: Annotated[
         str | None,
         typer.Option(
@@ -292,14 +327,14 @@ def top(
     *,
     connection: Connection,
 ) -> None:
-    """Watch a server: rate, latency, batches and queue of each model, and the workers.
+    """Watch a server, or several: rate, latency, batches and queue of each model, and the workers.
 
     The figures are those of its metrics; p50 and p99 are estimates from histogram buckets. Ctrl-C
     ends it.
     """
     from rootserve.client.commands.top import TopOptions, run  # noqa: PLC0415 - see the module's text
 
-    run(connection, TopOptions(metrics, interval, once, as_json))
+    run(connection, TopOptions(metrics, interval, once, as_json), servers or ())
 
 
 def main() -> None:

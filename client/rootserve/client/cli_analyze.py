@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from rootserve.client.analysis.options import Images, Output
+from rootserve.client.analysis.style import Style, drawing
 from rootserve.client.arguments import AsJson, ModelName
 from rootserve.client.connecting import connecting
 from rootserve.client.credentials import Connection
@@ -75,6 +76,7 @@ def _analyze(context: typer.Context) -> None:
 
 @app.command()
 @connecting
+@drawing
 def covariance(  # noqa: PLR0913, PLR0917 - one per option of the command
     model: ModelName,
     out: Out,
@@ -90,6 +92,7 @@ def covariance(  # noqa: PLR0913, PLR0917 - one per option of the command
     pictures: Pictures = True,
     as_json: AsJson = False,
     *,
+    style: Style,
     connection: Connection,
 ) -> None:
     """Covariance between layers, and its block structure.
@@ -107,11 +110,12 @@ def covariance(  # noqa: PLR0913, PLR0917 - one per option of the command
         tolerance=tolerance,
     )
     chosen = Images(data, dataset, images, skip)
-    run_covariance(connection, request, chosen, Output(out, pictures, groups, as_json))
+    run_covariance(connection, request, chosen, Output(out, pictures, groups, as_json, style))
 
 
 @app.command()
 @connecting
+@drawing
 def correlation(  # noqa: PLR0913, PLR0917 - one per option of the command
     model: ModelName,
     out: Out,
@@ -124,6 +128,7 @@ def correlation(  # noqa: PLR0913, PLR0917 - one per option of the command
     pictures: Pictures = True,
     as_json: AsJson = False,
     *,
+    style: Style,
     connection: Connection,
 ) -> None:
     """Correlation within layers.
@@ -140,11 +145,14 @@ def correlation(  # noqa: PLR0913, PLR0917 - one per option of the command
         results=CORRELATION_RESULTS,
     )
     chosen = Images(data, dataset, images, skip)
-    run_correlation(connection, request, chosen, Output(out, pictures, as_json=as_json))
+    run_correlation(
+        connection, request, chosen, Output(out, pictures, as_json=as_json, style=style)
+    )
 
 
 @app.command()
 @connecting
+@drawing
 def figures(  # noqa: PLR0913, PLR0917 - one per option of the command
     models: Annotated[
         str, typer.Option(metavar="A,B,...", help="Models of one family; see 'models'.")
@@ -161,6 +169,7 @@ def figures(  # noqa: PLR0913, PLR0917 - one per option of the command
     ] = False,
     as_json: AsJson = False,
     *,
+    style: Style,
     connection: Connection,
 ) -> None:
     """All pictures of several models.
@@ -171,7 +180,7 @@ def figures(  # noqa: PLR0913, PLR0917 - one per option of the command
     from rootserve.client.commands.analyze import redraw_figures, run_figures  # noqa: PLC0415
 
     names = _parse_names("--models", models)
-    output = Output(out, as_json=as_json)
+    output = Output(out, as_json=as_json, style=style)
     if redraw:
         if data is not None or dataset is not None:
             raise InputError("--redraw with images: expected neither --data nor --dataset")
@@ -183,6 +192,7 @@ def figures(  # noqa: PLR0913, PLR0917 - one per option of the command
 
 @app.command()
 @connecting
+@drawing
 def merge(  # noqa: PLR0913 - one per option of the command
     parts: Annotated[
         list[Path], typer.Argument(metavar="DIR...", help="Folders with sums.npz, or such files.")
@@ -193,6 +203,7 @@ def merge(  # noqa: PLR0913 - one per option of the command
     pictures: Pictures = True,
     as_json: AsJson = False,
     *,
+    style: Style,
     connection: Connection,
 ) -> None:
     """Join analyses of different images into one.
@@ -204,11 +215,12 @@ def merge(  # noqa: PLR0913 - one per option of the command
     from rootserve.client.commands.analyze import run_merge  # noqa: PLC0415
 
     results = (*COVARIANCE_RESULTS, "sums") if sums else COVARIANCE_RESULTS
-    run_merge(connection, parts, Output(out, pictures, groups, as_json), results)
+    run_merge(connection, parts, Output(out, pictures, groups, as_json, style), results)
 
 
 @app.command()
 @connecting
+@drawing
 def profile(  # noqa: PLR0913 - one per option of the command
     model: ModelName,
     against: Annotated[
@@ -223,12 +235,11 @@ def profile(  # noqa: PLR0913 - one per option of the command
     ] = 1,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out", "-o", metavar="DIR", help="Write profile.json and profile.png there."
-        ),
+        typer.Option("--out", "-o", metavar="DIR", help="Write profile.json and a picture there."),
     ] = None,
     as_json: AsJson = False,
     *,
+    style: Style,
     connection: Connection,
 ) -> None:
     """What each layer costs: parameters, MACs and time.
@@ -238,11 +249,21 @@ def profile(  # noqa: PLR0913 - one per option of the command
     """
     from rootserve.client.commands.analyze_layers import run_profile  # noqa: PLC0415
 
-    run_profile(connection, model, against, measure=measure, rows=rows, out=out, as_json=as_json)
+    run_profile(
+        connection,
+        model,
+        against,
+        measure=measure,
+        rows=rows,
+        out=out,
+        style=style,
+        as_json=as_json,
+    )
 
 
 @app.command()
 @connecting
+@drawing
 def filters(
     model: ModelName,
     out: Out,
@@ -250,16 +271,17 @@ def filters(
         str, typer.Option(metavar="NAME", help="A convolution [default: the first one].")
     ] = "",
     *,
+    style: Style,
     connection: Connection,
 ) -> None:
     """The filters of a convolution as a picture.
 
-    Writes DIR/filters-LAYER.png and .npy. Filters of three channels are in colour, ordered by channel and
-    marked by the filter groups that follow.
+    Writes DIR/filters-LAYER.npy and a picture. Filters of three channels are in colour, ordered by channel
+    and marked by the filter groups that follow.
     """
     from rootserve.client.commands.analyze_layers import run_filters  # noqa: PLC0415
 
-    run_filters(connection, model, layer, out)
+    run_filters(connection, model, layer, out, style)
 
 
 @app.command()

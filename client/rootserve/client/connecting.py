@@ -1,16 +1,15 @@
 """The options that every command of `rootserve` has to reach a server: where, how protected, how patient."""
 
 import asyncio
-import functools
-import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from rootserve.client.address import DEFAULT_ADDRESS
 from rootserve.client.credentials import Connection, CredentialFiles
+from rootserve.client.shared_options import with_options
 
 _File = Path | None
 
@@ -60,20 +59,4 @@ def _options(  # noqa: PLR0913 - one per option
 
 def connecting(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command these options; it gets what they say as its argument `connection`."""
-    own = inspect.signature(command, eval_str=True)
-    options = inspect.signature(_options, eval_str=True).parameters
-
-    @functools.wraps(command)
-    def connected(**arguments: Any) -> None:
-        connection = _options(**{name: arguments.pop(name) for name in options})
-        command(**arguments, connection=connection)
-
-    parameters = [
-        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for parameter in (*own.parameters.values(), *options.values())
-        if parameter.name != "connection"
-    ]
-    # Typer builds the command line from these two.
-    connected.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-    connected.__annotations__ = {each.name: each.annotation for each in parameters}
-    return connected
+    return with_options(command, _options, "connection")

@@ -10,3 +10,6 @@ MAX_TRIALS = 10
 """Most windows of a run that is to become stable."""
 ROUNDS = 5
 """Runs of each side that take turns."""
+
+LOAD_TIMEOUT_S = 600.0
+"""Of a call that loads a model, which may take a server minutes."""

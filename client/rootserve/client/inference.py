@@ -1,18 +1,19 @@
 """The client for asyncio: asks a server for answers, its models and its state."""
 
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Self, TypeVar
 
 import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from numpy.typing import NDArray
-from tritonclient.grpc import service_pb2_grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from rootserve.client.address import DEFAULT_ADDRESS, Address, parse_address
 from rootserve.client.catalog import Model, ServerInfo, read_model, read_server_info
 from rootserve.client.channel import CONNECT_TIMEOUT_S, connect, open_aio_channel, translated_errors
 from rootserve.client.credentials import PLAINTEXT, Credentials
-from rootserve.client.defaults import TIMEOUT_S
+from rootserve.client.defaults import LOAD_TIMEOUT_S, TIMEOUT_S
 from rootserve.client.errors import ServerError
 from rootserve.client.retry import RetryPolicy, retried
 from rootserve.client.wire import Answer, build_encoded_request, build_request, decode_response
@@ -156,6 +157,49 @@ class AsyncClient:
             model, pictures, outputs=outputs, priority=priority, deadline_s=deadline_s
         )
         return decode_response(await self._call(self._inference.ModelInfer, request))
+
+    async def load_model(
+        self, model: str, *, version: int | None = None, timeout_s: float = LOAD_TIMEOUT_S
+    ) -> None:
+        """Have a model served with the weights that the server's folder has now.
+
+        Args:
+            model: Name of the model.
+            version: Which one; the one that the server chooses, as a rule the latest, if None.
+            timeout_s: How long to wait for it. Once begun it is carried out all the same.
+
+        Raises:
+            ServerError: FAILED_PRECONDITION when it cannot be loaded, after which all is as it was.
+        """
+        request = service_pb2.RepositoryModelLoadRequest(model_name=model)
+        if version is not None:
+            policy = {"version_policy": {"specific": {"versions": [version]}}}
+            request.parameters["config"].string_param = json.dumps(policy)
+        await self._once(self._inference.RepositoryModelLoad, request, timeout_s)
+
+    async def roll_back_model(self, model: str, *, timeout_s: float = LOAD_TIMEOUT_S) -> None:
+        """Have a model served with what was served before its last load.
+
+        Args:
+            model: Name of the model.
+            timeout_s: As for `load_model`.
+
+        Raises:
+            ServerError: As for `load_model`.
+        """
+        request = service_pb2.RepositoryModelLoadRequest(model_name=model)
+        request.parameters["rollback"].bool_param = True
+        await self._once(self._inference.RepositoryModelLoad, request, timeout_s)
+
+    async def unload_model(self, model: str, *, timeout_s: float = LOAD_TIMEOUT_S) -> None:
+        """Have a model served no more, once what waits for it is answered."""
+        request = service_pb2.RepositoryModelUnloadRequest(model_name=model)
+        await self._once(self._inference.RepositoryModelUnload, request, timeout_s)
+
+    async def _once(self, method: Callable[..., Awaitable[T]], request: Any, timeout_s: float) -> T:
+        """Made again, it might undo what was done."""
+        with translated_errors():
+            return await method(request, timeout=timeout_s)
 
     async def _call(self, method: Callable[..., Awaitable[T]], request: Any) -> T:
         async def once(timeout_s: float) -> T:

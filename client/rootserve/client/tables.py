@@ -16,6 +16,9 @@ from rootserve.client.wire import Timeline
 # Off a terminal there is no width to fit; one is fixed so that the output is always the same.
 _PLAIN_WIDTH = 80
 
+WEIGHTS_ID_DIGITS = 12
+"""Of a SHA-256: as many as answers, metrics and log lines have."""
+
 STATE_STYLES = {
     "ready": "green",
     "SERVING": "green",
@@ -86,6 +89,22 @@ def print_models(screen: Console, models: Sequence[Model]) -> None:
     screen.print(table)
 
 
+def print_weights(screen: Console, models: Sequence[Model]) -> None:
+    """Which weights of each model are live; of those that are not loaded, which were found."""
+    heads = ("model", "state", "version", "weights", "loads", "top-1")
+    table = figures_table(screen, *heads, left=4)
+    for model in models:
+        table.add_row(
+            escape(model.name),
+            state_text(model.state),
+            escape(model.version or "-"),
+            (model.weights_sha256 or "untrained")[:WEIGHTS_ID_DIGITS],
+            count(model.generation or 0),
+            percent(model.accuracy),
+        )
+    screen.print(table)
+
+
 def print_health(screen: Console, server: str, models: Sequence[Model]) -> None:
     """State of the server and of its models; those nobody asked for are only counted."""
     screen.print(f"server  {state_text(server)}")
@@ -126,8 +145,9 @@ def print_timeline(screen: Console, timeline: Timeline, round_trip_s: float) -> 
         f"{', '.join(stages)}",
         style="dim",
     )
+    weights = f", weights {escape(timeline.weights)}" if timeline.weights else ""
     screen.print(
         f"batch of {timeline.batch_rows} on {escape(timeline.worker)}, "
-        f"{escape(timeline.engine)} {escape(timeline.precision)}",
+        f"{escape(timeline.engine)} {escape(timeline.precision)}{weights}",
         style="dim",
     )

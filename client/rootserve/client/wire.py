@@ -27,7 +27,9 @@ _PARAMETERS = [(stage.name, stage.parameter or "") for stage in TOLD]
 class Timeline:
     """Where the server spent a request's time, as the server measured it, in seconds.
 
-    `decode_s` is the part of `compute_s` in which pictures that came as files were decoded.
+    `decode_s` is the part of `compute_s` in which pictures that came as files were decoded. `weights` are the
+    first digits of the SHA-256 of the weights that computed it, `generation` how often the model had been
+    loaded by then; "" and 0 from a server that does not tell.
     """
 
     queue_s: float
@@ -39,6 +41,8 @@ class Timeline:
     engine: str
     precision: str
     decode_s: float = 0.0
+    weights: str = ""
+    generation: int = 0
 
     @property
     def rest_s(self) -> float:
@@ -49,11 +53,15 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A server's answer: its outputs by name, each [N, ...], and its timeline where it gave one."""
+    """A server's answer: its outputs by name, each [N, ...], and its timeline where it gave one.
+
+    `version` is that of the model's weights.
+    """
 
     model: str
     outputs: Mapping[str, NDArray[Any]]
     timeline: Timeline | None
+    version: str = ""
 
     @property
     def logits(self) -> NDArray[np.float32]:
@@ -177,7 +185,8 @@ def decode_response(response: service_pb2.ModelInferResponse) -> Answer:
         tensor.name: _decode_tensor(tensor, data)
         for tensor, data in zip(response.outputs, raw, strict=True)
     }
-    return Answer(response.model_name, outputs, read_timeline(response))
+    timeline = read_timeline(response)
+    return Answer(response.model_name, outputs, timeline, response.model_version)
 
 
 def _decode_tensor(
@@ -210,4 +219,6 @@ def read_timeline(response: service_pb2.ModelInferResponse) -> Timeline | None:
         worker=parameters["worker"].string_param,
         engine=parameters["engine"].string_param,
         precision=parameters["precision"].string_param,
+        weights=parameters["weights"].string_param,
+        generation=parameters["generation"].int64_param,
     )

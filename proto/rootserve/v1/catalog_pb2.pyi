@@ -117,6 +117,9 @@ class Model(_message.Message):
     SHORT_SIDE_FIELD_NUMBER: _builtins.int
     PAPER_ROWS_FIELD_NUMBER: _builtins.int
     BATCH_ROWS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    WEIGHTS_SHA256_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name it is served under, such as "nin-root-4"."""
     family: _builtins.str
@@ -153,6 +156,12 @@ class Model(_message.Message):
     """Rows that a batch of it has at most, by how long batches took when it was loaded; the largest where
     workers differ. 0 when not loaded, and from a server that does not tell.
     """
+    version: _builtins.str
+    """Version of the weights that are served: the name of their folder, "1" for weights in none."""
+    weights_sha256: _builtins.str
+    """SHA-256 of the file of the weights that are served, in hex; empty when untrained."""
+    generation: _builtins.int
+    """How often the model was loaded since the server started, the first time included; 0 if never."""
     @_builtins.property
     def classes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Class names in the order of the logits; empty where nobody gave them names."""
@@ -182,10 +191,13 @@ class Model(_message.Message):
         short_side: _builtins.int = ...,
         paper_rows: _builtins.int = ...,
         batch_rows: _builtins.int = ...,
+        version: _builtins.str = ...,
+        weights_sha256: _builtins.str = ...,
+        generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_paper", b"_paper", "accuracy", b"accuracy", "paper", b"paper"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_paper", b"_paper", "accuracy", b"accuracy", "batch_rows", b"batch_rows", "classes", b"classes", "engine", b"engine", "family", b"family", "flops_paper", b"flops_paper", "image_size", b"image_size", "macs", b"macs", "name", b"name", "paper", b"paper", "paper_rows", b"paper_rows", "params", b"params", "precision", b"precision", "short_side", b"short_side", "state", b"state", "state_reason", b"state_reason", "topology", b"topology", "trained", b"trained"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_paper", b"_paper", "accuracy", b"accuracy", "batch_rows", b"batch_rows", "classes", b"classes", "engine", b"engine", "family", b"family", "flops_paper", b"flops_paper", "generation", b"generation", "image_size", b"image_size", "macs", b"macs", "name", b"name", "paper", b"paper", "paper_rows", b"paper_rows", "params", b"params", "precision", b"precision", "short_side", b"short_side", "state", b"state", "state_reason", b"state_reason", "topology", b"topology", "trained", b"trained", "version", b"version", "weights_sha256", b"weights_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__accuracy: _TypeAlias = _typing.Literal["accuracy"]  # noqa: Y015
     _WhichOneofArgType__accuracy: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy"]  # noqa: Y015

@@ -12,16 +12,13 @@ import math
 import os
 import signal
 import socket
-import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, NoReturn
 
 import grpc
 from tritonclient.grpc import service_pb2_grpc
 
-from rootserve.pictures import DataError
 from rootserve.server import logs, version
-from rootserve.server.analysis.datasets import Dataset, find_datasets
 from rootserve.server.analysis.helper import Helper
 from rootserve.server.analysis.jobs import Analyses, AnalysisLimits
 from rootserve.server.background import background
@@ -31,20 +28,26 @@ from rootserve.server.dispatcher import Dispatcher
 from rootserve.server.engines.registry import preferred_engines
 from rootserve.server.health import Health
 from rootserve.server.machine import cpu_count, cuda_device_count
-from rootserve.server.models import Models, find_models
+from rootserve.server.models import Models
 from rootserve.server.monitoring import Monitoring
+from rootserve.server.notify import Notifier
 from rootserve.server.observers.access_log import AccessLog
 from rootserve.server.observers.events import Observers
 from rootserve.server.observers.metrics_endpoint import MetricsEndpoint
 from rootserve.server.observers.refusal_log import RefusalLog
 from rootserve.server.observers.statistics import Statistics
-from rootserve.server.observers.traces import Traces, TracesError, current_trace_id
-from rootserve.server.security.authorize import Authorizer
-from rootserve.server.security.exposure import exposure_warning
-from rootserve.server.security.tls import server_credentials
-from rootserve.server.security.tokens import TokenStore
+from rootserve.server.observers.traces import Traces, current_trace_id
+from rootserve.server.repository import Repository
+from rootserve.server.security.tls import TlsFiles
 from rootserve.server.settings import Settings
 from rootserve.server.specs import StartError, scheduler_limits, worker_specs
+from rootserve.server.starting import (
+    open_datasets,
+    open_models,
+    open_protection,
+    open_traces,
+    protection_warning,
+)
 from rootserve.server.streams import announce, flush_streams
 from rootserve.server.wire import services
 from rootserve.server.wire.analysis import AnalysisService, ServingDefaults
@@ -68,18 +71,6 @@ def _serving_defaults(spec: WorkerSpec) -> ServingDefaults:
     return ServingDefaults(engine, precision, spec.max_batch_rows)
 
 
-def _find_datasets(settings: Settings) -> dict[str, Dataset]:
-    """The data sets that ``settings`` name.
-
-    Raises:
-        StartError: if one of them cannot be read.
-    """
-    try:
-        return find_datasets(settings.dataset_paths(), settings.max_image_megapixels * 1_000_000)
-    except DataError as error:
-        raise StartError(f"datasets: {error}") from error
-
-
 def _analyses(settings: Settings, pool: WorkerPool, observer: Observers) -> Analyses:
     """Analyses with one process per device, which stands still while the workers there compute.
 
@@ -100,6 +91,7 @@ def _analyses(settings: Settings, pool: WorkerPool, observer: Observers) -> Anal
 def _control(
     settings: Settings,
     models: Models,
+    repository: Repository,
     pool: WorkerPool,
     dispatcher: Dispatcher,
     observer: Observers,
@@ -108,7 +100,7 @@ def _control(
     if settings.model_control != "explicit":
         return None
     untrained = settings.untrained == "any"
-    return ModelControl(models, pool, dispatcher, observer, settings.weights, untrained=untrained)
+    return ModelControl(models, pool, dispatcher, observer, repository, untrained=untrained)
 
 
 async def serve(settings: Settings) -> NoReturn:
@@ -120,24 +112,13 @@ async def serve(settings: Settings) -> NoReturn:
         FamilyError, ModelSelectionError, SecurityError, StartError, WeightsError: if the service cannot
             start.
     """
-    credentials, authorizer = _protection(settings)
-    models = find_models(settings.weights)
-    models.select(settings.models)
-    cuda_devices = 0 if settings.device == "cpu" else cuda_device_count()
-    specs = worker_specs(settings, models, cuda_devices)
+    _warn_of_exposure(settings)
+    tls, authorizer = open_protection(settings)
+    repository, models = open_models(settings)
+    specs = _worker_specs(settings, models)
 
-    traces = _open_traces(settings)
-    trace_id = current_trace_id if traces else None
-    monitoring, statistics = Monitoring(models, trace_id), Statistics()
-    refusal_log = RefusalLog(trace_id=trace_id)
-    observers = (
-        monitoring.metrics,
-        statistics,
-        refusal_log,
-        traces,
-        _access_log(settings, trace_id),
-    )
-    observer = Observers([one for one in observers if one is not None])
+    traces = open_traces(settings)
+    monitoring, statistics, refusal_log, observer = _observers(settings, models, traces)
     scheduler = Scheduler(scheduler_limits(settings, specs))
     pool = WorkerPool(specs, models, settings.load_timeout_s)
     dispatcher = Dispatcher(
@@ -146,7 +127,8 @@ async def serve(settings: Settings) -> NoReturn:
     analyses = _analyses(settings, pool, observer)
     health = Health(models, [services.INFERENCE], [services.ANALYSIS, services.CATALOG])
     pool.events = dispatcher
-    pool.on_models_changed = functools.partial(_models_changed, health, monitoring)
+    notifier = Notifier(models)
+    pool.on_models_changed = functools.partial(_models_changed, health, monitoring, notifier)
     monitoring.follow(scheduler, pool)
 
     server = grpc.aio.server(options=server_options(settings))
@@ -155,7 +137,7 @@ async def serve(settings: Settings) -> NoReturn:
     checked: Any = CheckedServer(
         server, observer, guard, settings.max_message_mb * 2**20, authorizer
     )
-    control = _control(settings, models, pool, dispatcher, observer)
+    control = _control(settings, models, repository, pool, dispatcher, observer)
     inference = services.inference(
         settings, models, dispatcher, statistics, observer, control, guard, traces
     )
@@ -163,7 +145,7 @@ async def serve(settings: Settings) -> NoReturn:
     analysis_pb2_grpc.add_AnalysisServiceServicer_to_server(
         AnalysisService(
             models,
-            _find_datasets(settings),
+            open_datasets(settings),
             analyses,
             _serving_defaults(specs[0]),
         ),
@@ -179,12 +161,14 @@ async def serve(settings: Settings) -> NoReturn:
         catalog.metrics_port = endpoint.port
         stack.callback(refusal_log.close)
         await stack.enter_async_context(background("the log of refusals", refusal_log.follow))
+        credentials = await stack.enter_async_context(_credentials(tls))
         port = bind(server, authority_of(settings.host, settings.port), credentials)
         pool.start()
         stack.push_async_callback(pool.stop)
         stack.callback(dispatcher.close)
         stack.push_async_callback(analyses.close)
         await server.start()
+        await stack.enter_async_context(background("the watchdog", notifier.keep_alive))
         _spare_the_collector()
         logs.tell_settings(settings)
         # Scripts read this line; it stays as it is.
@@ -192,12 +176,37 @@ async def serve(settings: Settings) -> NoReturn:
             f"listening grpc={authority_of(settings.host, port)} "
             f"metrics={authority_of(settings.host, endpoint.port)}"
         )
+        notifier.listening()
         await stop.asked.wait()
+        notifier.stopping()
         await _finish(settings, models, health, dispatcher, analyses)
     # All else is closed; whoever still asks is refused until the end.
     await asyncio.sleep(_LAST_WORDS_S)
     _log.info("stopped")
     _end(stop.status)
+
+
+def _warn_of_exposure(settings: Settings) -> None:
+    if warning := protection_warning(settings):
+        _log.warning("%s", warning)
+
+
+def _worker_specs(settings: Settings, models: Models) -> list[WorkerSpec]:
+    cuda_devices = 0 if settings.device == "cpu" else cuda_device_count()
+    return worker_specs(settings, models, cuda_devices)
+
+
+def _observers(
+    settings: Settings, models: Models, traces: Traces | None
+) -> tuple[Monitoring, Statistics, RefusalLog, Observers]:
+    """Who is told of requests: those that are asked or closed later, and all as one."""
+    trace_id = current_trace_id if traces else None
+    monitoring, statistics = Monitoring(models, trace_id), Statistics()
+    refusal_log = RefusalLog(trace_id=trace_id)
+    access_log = _access_log(settings, trace_id)
+    told = (monitoring.metrics, statistics, refusal_log, traces, access_log)
+    observer = Observers([one for one in told if one is not None])
+    return monitoring, statistics, refusal_log, observer
 
 
 def _access_log(settings: Settings, trace_id: Callable[[], str] | None) -> AccessLog | None:
@@ -226,9 +235,10 @@ def _spare_the_collector() -> None:
     gc.freeze()
 
 
-def _models_changed(health: Health, monitoring: Monitoring) -> None:
+def _models_changed(health: Health, monitoring: Monitoring, notifier: Notifier) -> None:
     health.models_changed()
     monitoring.models_changed()
+    notifier.models_changed()
 
 
 async def _finish(
@@ -253,46 +263,6 @@ async def _finish(
         await asyncio.wait_for(dispatcher.drain(), settings.drain_s)
     except TimeoutError:
         _log.warning("some requests were not finished within %g s", settings.drain_s)
-
-
-def _protection(settings: Settings) -> tuple[grpc.ServerCredentials | None, Authorizer | None]:
-    """TLS and tokens as asked for, and a word to the operator where they are missing."""
-    credentials = authorizer = None
-    if settings.tls_cert and settings.tls_key:
-        credentials = server_credentials(
-            settings.tls_cert, settings.tls_key, settings.tls_client_ca
-        )
-    if settings.token_file:
-        authorizer = Authorizer(TokenStore(settings.token_file, time.monotonic))
-    warning = exposure_warning(
-        settings.host,
-        has_tls=credentials is not None,
-        has_client_ca=settings.tls_client_ca is not None,
-        has_tokens=authorizer is not None,
-    )
-    if warning:
-        _log.warning("%s", warning)
-    return credentials, authorizer
-
-
-def _open_traces(settings: Settings) -> Traces | None:
-    """Who writes traces, if any are asked for; only then is OpenTelemetry imported.
-
-    Raises:
-        StartError: if it is not installed, or its settings make no sense.
-    """
-    if settings.traces == "off":
-        return None
-    try:
-        from rootserve.server.observers.traces_otel import open_traces  # noqa: PLC0415 - see above
-    except ModuleNotFoundError as error:
-        raise StartError(
-            f"traces: otlp came, but {error.name} is not installed; pip install 'rootserve[traces]'"
-        ) from error
-    try:
-        return open_traces(version(), settings.traces_endpoint, settings.traces_ratio)
-    except TracesError as error:
-        raise StartError(str(error)) from error
 
 
 class _Stop:
@@ -343,6 +313,16 @@ def _metrics_endpoint(settings: Settings, monitoring: Monitoring, stop: _Stop) -
             f"metrics_port: cannot listen on {authority_of(settings.host, settings.metrics_port)}: "
             f"{os.strerror(error.errno or 0)}"
         ) from error
+
+
+@contextlib.asynccontextmanager
+async def _credentials(tls: TlsFiles | None) -> AsyncIterator[grpc.ServerCredentials | None]:
+    """What the port needs; of files that are followed meanwhile."""
+    if tls is None:
+        yield None
+        return
+    async with background("the TLS files", tls.follow):
+        yield tls.credentials()
 
 
 @contextlib.asynccontextmanager

@@ -8,6 +8,7 @@ To be run again when weights have changed. Exit status 2 if something could not 
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,20 +20,22 @@ from numpy.typing import NDArray
 
 from rootmodels.calibration import Calibration, accuracy_key, file_sha256, write_calibration
 from rootmodels.check_images import check_images
-from rootmodels.cifar10 import LabelledImages, read_cifar10
+from rootmodels.cifar10 import LabelledImages
 from rootmodels.family import FamilyError
-from rootmodels.model_file import names_with_weights
-from rootmodels.parquet_images import ParquetImages
+from rootmodels.model_file import names_with_weights, open_weights
 from rootmodels.processor import int8_weight_bits
 from rootmodels.ranges import measure_ranges
+from rootmodels.train_batches import fitted
+from rootmodels.train_data import check_classes, label_names, read_some, read_test_data
 from rootmodels.variants import UnknownVariantError
 from rootmodels.weights_info import (
     PRETRAINED_DIR,
     WeightsError,
+    class_names,
+    image_size,
     weights_path,
 )
 from rootserve.pictures import DataError
-from rootserve.pictures.parquet import find_files
 from rootserve.server.engines import openvino_cpu
 from rootserve.server.engines.base import Engine, EngineError, LoadSpec, Precision
 from rootserve.server.engines.torch_eager import build_module
@@ -47,18 +50,20 @@ _MEASURED: tuple[tuple[Precision, int], ...] = (("fp32", 0), ("bf16", 0), ("int8
 def calibrate(spec: LoadSpec, training: NDArray[np.uint8], test: LabelledImages) -> Calibration:
     """Measure the weights of ``spec``, write what was found beside them, and return it.
 
+    Images of another size than the network's are scaled.
+
     Raises:
         WeightsError: if the weights cannot be used.
     """
     assert spec.weights is not None
-    module = build_module(spec)
+    module, size = build_module(spec), spec.image_size()
     with torch.inference_mode():
-        logits = module(torch.from_numpy(check_images(test.images.shape[2])))
+        logits = module(torch.from_numpy(check_images(size)))
     measured = Calibration(
         variant=spec.model,
         weights_sha256=file_sha256(spec.weights),
         range_images=len(training),
-        ranges=measure_ranges(module, training),
+        ranges=measure_ranges(module, training, size),
         test_images=len(test),
         check_logits=[[round(value, 5) for value in row] for row in logits.tolist()],
     )
@@ -73,18 +78,24 @@ def calibrate(spec: LoadSpec, training: NDArray[np.uint8], test: LabelledImages)
         except EngineError as error:
             print(f"{spec.model}: {key} was not measured: {error}", flush=True)
             continue
-        measured.accuracy[key] = round(_accuracy(engine, test), 6)
+        measured.accuracy[key] = round(_accuracy(engine, test, size), 6)
     write_calibration(spec.weights, measured)
     return measured
 
 
-def _accuracy(engine: Engine, data: LabelledImages) -> float:
+def _accuracy(engine: Engine, data: LabelledImages, size: int) -> float:
     """Top-1 accuracy, 0..1."""
     correct = 0
     for start in range(0, len(data), _BATCH):
-        logits = engine.run(data.images[start : start + _BATCH])
+        images = fitted(torch.from_numpy(data.images[start : start + _BATCH]), size)
+        logits = engine.run(images.numpy())
         correct += int((logits.argmax(1) == data.labels[start : start + _BATCH]).sum())
     return correct / len(data)
+
+
+def _read(path: Path, count: int, size: int) -> tuple[NDArray[np.uint8], LabelledImages]:
+    """Training images for the ranges, and the test set."""
+    return read_some(path, size, count), read_test_data(path, size)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -94,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("variants", nargs="*", metavar="VARIANT", help="default: all that have weights")
-    add("--data", type=Path, required=True, help="folder with CIFAR-10 in parquet")
+    add("--data", type=Path, required=True, help="what they were trained on")
     add("--weights", type=Path, default=PRETRAINED_DIR, metavar="DIR", help="default: the shipped")
     add("--images", type=int, default=512, help="training images for the ranges (512)")
     add("--threads", type=int, default=cpu_count(), help="default: all processors")
@@ -102,15 +113,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(args.threads)
     try:
         names = names_with_weights(args.weights, args.variants)
-        images = ParquetImages(find_files(args.data, "train")[0])
-        training = images.read(0, min(args.images, images.images))
-        test = read_cifar10(args.data, "test")
+        read = functools.cache(functools.partial(_read, args.data, args.images))
         for name in names:
             path = weights_path(name, args.weights)
-            spec = LoadSpec(name, path, "cpu", args.threads)
-            if spec.image_size() != test.images.shape[2]:
-                raise DataError(f"{name} takes other images than those at {args.data}")
-            measured = calibrate(spec, training, test)
+            variant, info = open_weights(path)
+            labels = label_names(args.data)
+            check_classes(path, class_names(variant, info), args.data, labels)
+            training, test = read(image_size(variant, info))
+            measured = calibrate(LoadSpec(name, path, "cpu", args.threads), training, test)
             figures = ", ".join(f"{key} {value:.4f}" for key, value in measured.accuracy.items())
             print(f"{name:12} accuracy over {len(test)} images: {figures}", flush=True)
     except (DataError, FamilyError, UnknownVariantError, WeightsError) as error:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from pathlib import Path
+from collections import defaultdict, deque
+from dataclasses import replace
 
-from rootmodels.model_content import is_model_name
-from rootmodels.weights_info import WeightsError, weights_path
+from rootmodels.weights_info import WeightsError
 from rootserve.server.dispatcher import Dispatcher
-from rootserve.server.models import Model, ModelCard, Models, read_card
+from rootserve.server.models import Model, ModelCard, Models
 from rootserve.server.observers.events import Observer
 from rootserve.server.refusals import Reason, RefusalError
+from rootserve.server.repository import Repository
 from rootserve.server.workers.pool import LoadError, WorkerPool
 
 _log = logging.getLogger(__name__)
 
+_REMEMBERED = 16
+"""How many of a model's loads a caller can go back, one by one."""
+
 
 class ModelControl:
-    """Carries out one load or unload after the other. Weights come from one folder only.
+    """Carries out one load or unload after the other. Weights come from the repository only.
 
     With ``untrained``, models without a weights file are loaded as well, with random weights.
     """
@@ -29,7 +33,7 @@ class ModelControl:
         pool: WorkerPool,
         dispatcher: Dispatcher,
         observer: Observer,
-        weights: Path,
+        repository: Repository,
         *,
         untrained: bool = False,
     ) -> None:
@@ -38,38 +42,123 @@ class ModelControl:
         self._models = models
         self._pool = pool
         self._dispatcher = dispatcher
-        self._weights = weights
+        self._repository = repository
         self._one_at_a_time = asyncio.Lock()
+        self._before: defaultdict[str, deque[ModelCard]] = defaultdict(
+            lambda: deque(maxlen=_REMEMBERED)
+        )
+        """What was served before what is served now, the latest last."""
 
-    async def load(self, name: str, caller: str = "") -> None:
+    async def load(self, name: str, caller: str = "", version: int | None = None) -> None:
         """Serve ``name`` with the weights that the folder has now; requests go on meanwhile.
 
         A model whose file came into the folder since the start is known from then on. ``caller`` is for the
-        log.
+        log, ``version`` as :meth:`rootserve.server.repository.Repository.read` takes it.
 
         Raises:
             RefusalError: UNKNOWN_MODEL, or LOAD_FAILED, after which all is as it was.
         """
         async with self._one_at_a_time:
             known = self._models.get(name)
-            if known is None and not self._has_file(name):
+            if known is None and not await asyncio.to_thread(self._has_file, name):
                 raise self._unknown(name)
-            fields = {"model": name, "caller": caller}
+            was_served = known is not None and known.served
+            before = known.card if known else None
             try:
-                card = await asyncio.to_thread(read_card, name, self._weights)
-                model = known or self._models.add(card)
-                self._check_trained(model, card)
-                if model.served:
-                    _check_same_shape(model.card, card)
-                await self._pool.load_behind(card)
+                card = await asyncio.to_thread(self._repository.read, name, version)
+                card = await self._serve(known or self._models.add(card), card)
             except (LoadError, WeightsError) as error:
-                self._observer.model_loaded(name, "failed")
-                text = f"model {name} was not loaded, nothing has changed: {error}"
-                _log.warning("%s", text, extra=fields)
-                raise RefusalError(Reason.LOAD_FAILED, text) from error
-            self._observer.model_loaded(name, "ok")
-            weights = f"weights {card.weights_sha256[:12]}" if card.weights else "untrained"
-            _log.info("model %s was loaded, %s", name, weights, extra=fields)
+                raise self._refused(name, caller, error) from error
+            if was_served and before is not None and _differ(before, card):
+                self._before[name].append(before)
+            self._tell_live(card, caller, "was loaded")
+
+    async def roll_back(self, name: str, caller: str = "") -> None:
+        """Serve ``name`` with what was served before its last load; done again, with what was before that.
+
+        Where no load is remembered, with the next lower version.
+
+        Raises:
+            RefusalError: UNKNOWN_MODEL, or LOAD_FAILED, after which all is as it was.
+        """
+        async with self._one_at_a_time:
+            model = self._find(name)
+            try:
+                card = await asyncio.to_thread(self._card_before, model)
+                card = await self._serve(model, card)
+            except (LoadError, WeightsError) as error:
+                raise self._refused(name, caller, error) from error
+            if self._before[name]:
+                self._before[name].pop()
+            self._tell_live(card, caller, "was rolled back")
+
+    def _card_before(self, model: Model) -> ModelCard:
+        """The card that a rollback serves.
+
+        Raises:
+            LoadError: if there is none, or its weights are gone.
+            WeightsError: if its file cannot be read.
+        """
+        live = model.card
+        if not model.served:
+            raise LoadError("it is not served; load it")
+        if not self._before[live.name]:
+            lower = [n for n in self._repository.versions(live.name) if n < int(live.version)]
+            if not lower:
+                raise LoadError(
+                    f"there is nothing before version {live.version}: no other load since the start, and "
+                    "no lower version in the folder"
+                )
+            return self._repository.read(live.name, lower[-1])
+        before = self._before[live.name][-1]
+        if before.weights is None:
+            raise LoadError("before, it had no trained weights")
+        card = self._repository.read(live.name, int(before.version))
+        if card.weights_sha256 != before.weights_sha256:
+            raise LoadError(
+                f"{before.weights} was replaced: its SHA-256 begins with {card.weights_id}, what was served "
+                f"before with {before.weights_id}; keep each version in a folder of its own"
+            )
+        return card
+
+    async def _serve(self, model: Model, card: ModelCard) -> ModelCard:
+        """Have every worker load ``card``, and serve it; gives it with its generation.
+
+        Raises:
+            LoadError: if that cannot be; all is as it was.
+        """
+        self._check_trained(model, card)
+        if model.served:
+            _check_same_shape(model.card, card)
+        card = replace(card, generation=model.card.generation + 1)
+        await self._pool.load_behind(card)
+        return card
+
+    def _refused(self, name: str, caller: str, error: Exception) -> RefusalError:
+        self._observer.model_loaded(name, "failed")
+        text = f"model {name} was not loaded, nothing has changed: {error}"
+        _log.warning("%s", text, extra={"model": name, "caller": caller})
+        return RefusalError(Reason.LOAD_FAILED, text)
+
+    def _tell_live(self, card: ModelCard, caller: str, what: str) -> None:
+        self._observer.model_loaded(card.name, "ok")
+        weights = "untrained"
+        if card.weights:
+            weights = f"version {card.version}, weights {card.weights_id}"
+        fields = {
+            "model": card.name,
+            "version": card.version,
+            "weights": card.weights_id,
+            "generation": card.generation,
+            "caller": caller,
+        }
+        text = "model %s %s, %s%s"
+        at_start = (
+            "; at the next start it is the latest again, unless versions names this one"
+            if card.is_pinned and int(card.version) != self._repository.pinned.get(card.name)
+            else ""
+        )
+        _log.info(text, card.name, what, weights, at_start, extra=fields)
 
     def _check_trained(self, model: Model, card: ModelCard) -> None:
         """Refuse to serve random weights where nobody asked for any.
@@ -80,7 +169,7 @@ class ModelControl:
         allowed = model.may_be_untrained or self._untrained
         if card.weights is None and (not allowed or (model.served and model.card.weights)):
             raise LoadError(
-                f"{weights_path(card.name, self._weights)} does not exist; models without trained "
+                f"{self._repository.paths(card.name)} does not exist; models without trained "
                 "weights are loaded if they were named in --models and had none at the start, or with "
                 "--untrained any"
             )
@@ -99,6 +188,7 @@ class ModelControl:
                 await self._dispatcher.drain_model(name)
             finally:
                 model.retiring, model.last = False, None
+                self._before.pop(name, None)
                 self._pool.reconcile()
             fields = {"model": name, "caller": caller}
             _log.info("model %s was unloaded", name, extra=fields)
@@ -110,15 +200,22 @@ class ModelControl:
         return model
 
     def _has_file(self, name: str) -> bool:
-        """Whether a file of that name came into the folder since the start."""
-        return is_model_name(name) and weights_path(name, self._weights).is_file()
+        """Whether files of that name came into the folder since the start, though they be too many."""
+        try:
+            return self._repository.has(name)
+        except WeightsError:
+            return True
 
     def _unknown(self, name: str) -> RefusalError:
         known = ", ".join(model.card.name for model in self._models)
         return RefusalError(
             Reason.UNKNOWN_MODEL,
-            f"no model is called {name!r}, and {self._weights} has no file of it; known: {known}",
+            f"no model is called {name!r}, and {self._repository.places} has no file of it; known: {known}",
         )
+
+
+def _differ(one: ModelCard, other: ModelCard) -> bool:
+    return (one.version, one.weights_sha256) != (other.version, other.weights_sha256)
 
 
 def _check_same_shape(served: ModelCard, new: ModelCard) -> None:

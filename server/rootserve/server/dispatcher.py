@@ -327,6 +327,9 @@ class Dispatcher:
                 engine=report.engine,
                 precision=report.precision,
                 decode_ns=report.decode_ns,
+                version=report.version,
+                weights=report.weights,
+                generation=report.generation,
             )
             pending.answer.set_result(Answer(share, timeline))
 

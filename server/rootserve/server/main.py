@@ -13,8 +13,9 @@ from rootmodels.family import FamilyError
 from rootmodels.weights_info import WeightsError
 from rootserve.server import logs
 from rootserve.server.app import serve
+from rootserve.server.checking import check
 from rootserve.server.models import ModelSelectionError
-from rootserve.server.options import OptionError, read_settings
+from rootserve.server.options import OptionError, read_options
 from rootserve.server.security import SecurityError
 from rootserve.server.specs import StartError
 from rootserve.server.streams import open_closed_streams
@@ -22,13 +23,15 @@ from rootserve.server.wire.listening import ListenError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the service, which ends the process; gives 2 when it could not start."""
+    """Run the service, which ends the process; gives 2 when it could not start. Or only look."""
     open_closed_streams()
     _allow_descriptors()
     try:
-        settings = read_settings(sys.argv[1:] if arguments is None else arguments)
-        logs.configure(settings)
-        uvloop.run(serve(settings))
+        options = read_options(sys.argv[1:] if arguments is None else arguments)
+        if options.check_only:
+            return check(options)
+        logs.configure(options.settings)
+        uvloop.run(serve(options.settings))
     except (
         FamilyError,
         OptionError,

@@ -7,28 +7,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
-from rootmodels.cost import Cost, network_cost
-from rootmodels.family import Family, Topology, Variant
+from rootmodels.cost import Cost
+from rootmodels.family import Family, Variant
 from rootmodels.layer import Layer
-from rootmodels.model_file import model_names, open_weights
-from rootmodels.variants import VARIANTS, family_of
-from rootmodels.weights_info import (
-    WeightsError,
-    WeightsInfo,
-    class_names,
-    file_sha256,
-    image_size,
-    weights_path,
-)
+from rootmodels.variants import family_of
+from rootmodels.weights_info import WeightsInfo, class_names, image_size
 
 VERSION = "1"
-"""The one version of every model; perf_analyzer wants a bare integer."""
+"""The version of weights that are in no folder of versions; perf_analyzer wants a bare integer."""
+
+WEIGHTS_ID_DIGITS = 12
+"""Of a SHA-256, in answers, metrics and log lines."""
 
 INPUT_NAME = "images"
 ENCODED_NAME = "encoded"
@@ -56,6 +51,16 @@ class ModelCard:
     info: WeightsInfo | None
     weights_sha256: str = ""
     """Of the weights file; "" for an untrained one."""
+    version: str = VERSION
+    generation: int = 0
+    """How often the model had been loaded, this time included; 0 if it never was."""
+    is_pinned: bool = False
+    """Whether this very version was asked for, and not the latest."""
+
+    @property
+    def weights_id(self) -> str:
+        """The first digits of the weights' SHA-256, by which they are told apart; "" for an untrained one."""
+        return self.weights_sha256[:WEIGHTS_ID_DIGITS]
 
     @property
     def accuracy(self) -> float | None:
@@ -100,6 +105,12 @@ class Held(NamedTuple):
     card: ModelCard
     engine: str
     precision: str
+
+    @property
+    def told(self) -> tuple[str, str, str, str, int]:
+        """What answers tell of it, in the order of :class:`rootserve.server.pending.Report`."""
+        card = self.card
+        return self.engine, self.precision, card.version, card.weights_id, card.generation
 
 
 @dataclass(slots=True)
@@ -277,50 +288,10 @@ class Models:
                 known = ", ".join(self._models)
                 raise ModelSelectionError(f"models: {name!r} is not one of {known}")
             model = self._models[name]
+            model.card = replace(model.card, generation=1)
             model.served = True
             model.may_be_untrained = model.card.info is None
         if not chosen:
             raise ModelSelectionError(
                 "models: the weights folder has no trained model; name models to serve them untrained"
             )
-
-
-def find_models(weights: Path) -> Models:
-    """Every variant of the table with the weights that ``weights`` has for it, and every model file there.
-
-    Raises:
-        WeightsError: if a file there is no weights file, or one of another variant.
-        FamilyError: if an installed family cannot be used.
-    """
-    files = [read_card(name, weights) for name in model_names(weights)]
-    return Models([*(read_card(name, weights) for name in VARIANTS), *sorted(files, key=_order)])
-
-
-def _order(card: ModelCard) -> tuple[object, ...]:
-    """Variants of one network side by side, the original first, as a family lists them."""
-    variant = card.variant
-    return variant.family, get_args(Topology).index(variant.topology), variant.degree, card.name
-
-
-def read_card(name: str, weights: Path) -> ModelCard:
-    """The card of the model called ``name``, with what the folder ``weights`` has of it.
-
-    Raises:
-        WeightsError: as :func:`find_models`, or if ``name`` is no variant's and there is no such file.
-    """
-    path = weights_path(name, weights)
-    if name in VARIANTS and not path.is_file():
-        return _card(VARIANTS[name])
-    # The hash first: a file that is replaced in between is not the one that workers are told to load.
-    sha256 = file_sha256(path)
-    variant, info = open_weights(path)
-    if variant.name != name:
-        raise WeightsError(f"{path} holds weights of {variant.name}, not of {name}")
-    return _card(variant, path, info, sha256)
-
-
-def _card(
-    variant: Variant, path: Path | None = None, info: WeightsInfo | None = None, sha256: str = ""
-) -> ModelCard:
-    cost = network_cost(variant, image_size(variant, info), len(class_names(variant, info)))
-    return ModelCard(variant, cost, path, info, sha256)

@@ -9,6 +9,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
@@ -38,9 +39,25 @@ class OptionError(ValueError):
     """An option has a value that cannot be used; names the option, the value and what was expected."""
 
 
+class Options(NamedTuple):
+    """The settings, from where each has its value, and whether they are only to be checked.
+
+    A setting without a source has its default.
+    """
+
+    settings: Settings
+    sources: Mapping[str, str]
+    check_only: bool
+
+
 def read_settings(
     arguments: Sequence[str], environment: Mapping[str, str] = os.environ
 ) -> Settings:
+    """As :func:`read_options`, the settings alone."""
+    return read_options(arguments, environment).settings
+
+
+def read_options(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> Options:
     """The settings that ``arguments``, ``environment`` and the TOML file make together.
 
     Raises:
@@ -49,6 +66,7 @@ def read_settings(
         SystemExit: for ``--help``, ``--version`` and unknown arguments.
     """
     flags = vars(_parser().parse_args(arguments))
+    check_only = flags.pop("check_config")
     config = flags.pop("config") or environment.get(f"{_PREFIX}CONFIG")
     values: dict[str, object] = {}
     sources: dict[str, str] = {}
@@ -67,7 +85,7 @@ def read_settings(
             values[key] = flags[key]
             sources[key] = _flag(key)
     try:
-        return Settings.model_validate(values)
+        return Options(Settings.model_validate(values), sources, check_only)
     except ValidationError as error:
         raise OptionError("\n".join(_explain(error, values, sources))) from None
 
@@ -154,9 +172,17 @@ def _parser() -> argparse.ArgumentParser:
         text = field.description or ""
         if field.default not in ((), None) and "default" not in text:
             text += f" (default: {field.default})"
-        group.add_argument(_flag(key), metavar=_metavar(key), help=text.replace("%", "%%"))
+        several = "append" if field.annotation == tuple[Path, ...] else "store"
+        told = text.replace("%", "%%")
+        group.add_argument(_flag(key), metavar=_metavar(key), help=told, action=several)
     general = parser.add_argument_group("general")
     general.add_argument("--config", metavar="FILE", help="TOML file with settings")
+    general.add_argument(
+        "--check-config",
+        action="store_true",
+        help="tell the settings, where each comes from and whether a start would succeed; start nothing, and "
+        "exit with 2 if it would not",
+    )
     general.add_argument("--version", action="version", version=f"rootserve {version()}")
     general.add_argument("-h", "--help", action="help", help="show this help and exit")
     return parser
@@ -172,12 +198,14 @@ def _metavar(key: str) -> str:
         float: "SECONDS",
         float | None: "RATIO",
         str | None: "URL",
-        Path: "DIR",
+        tuple[Path, ...]: "DIR",
         Path | None: "FILE",
         tuple[str, ...]: "A,B",
     }
     if key == "datasets":
         return "NAME=PATH,..."
+    if key == "versions":
+        return "NAME=N,..."
     if key == "cache":
         return "DIR"
     return names.get(Settings.model_fields[key].annotation, key.upper())

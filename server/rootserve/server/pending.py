@@ -30,7 +30,8 @@ class Timeline(NamedTuple):
 
     ``queue_ns``: until its batch was closed. ``batch_wait_ns``: until the worker began to compute the
     batch. ``compute_ns``: the computation, of which ``decode_ns`` were spent on decoding pictures.
-    ``total_ns``: from arrival to answer, which leaves a rest for the hand-over.
+    ``total_ns``: from arrival to answer, which leaves a rest for the hand-over. ``version``, ``weights`` and
+    ``generation`` are those of the model's card that computed it.
     """
 
     queue_ns: int
@@ -42,6 +43,9 @@ class Timeline(NamedTuple):
     engine: str
     precision: str
     decode_ns: int = 0
+    version: str = ""
+    weights: str = ""
+    generation: int = 0
 
 
 class Answer(NamedTuple):
@@ -56,8 +60,8 @@ class Report(NamedTuple):
 
     ``expired`` are the positions of requests it did not compute, because their deadline had passed;
     ``refused`` those of requests with a picture that cannot be used, and what is wrong with it.
-    ``decode_ns`` is the part of the time that went into decoding pictures; ``engine`` and ``precision`` are
-    those that computed it.
+    ``decode_ns`` is the part of the time that went into decoding pictures; ``engine``, ``precision`` and what
+    follows are those that computed it.
     """
 
     began_ns: int
@@ -67,6 +71,9 @@ class Report(NamedTuple):
     decode_ns: int = 0
     engine: str = ""
     precision: str = ""
+    version: str = ""
+    weights: str = ""
+    generation: int = 0
 
 
 class RequestTrace(Protocol):

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from rootmodels.weights_info import PRETRAINED_DIR
 from rootserve.server.core.scheduler import Limits
 from rootserve.server.engines.base import PrecisionSetting
+from rootserve.server.engines.registry import ENGINES
 from rootserve.server.placement import OptimizeFor
 
+SHIPPED = "shipped"
+"""Stands for the folder of weights that comes along."""
+
 Port = Annotated[int, Field(ge=0, le=65535)]
+
+if TYPE_CHECKING:
+    EngineSetting = str
+else:
+    EngineSetting = Literal[("auto", *ENGINES)]
+
+_WHERE = {(): " (for tests)", ("cuda",): " (on a GPU)"}
+_ENGINES_TEXT = ", ".join(name + _WHERE.get(one.devices, "") for name, one in ENGINES.items())
 
 
 def _option(group: str, text: str, default: object, **constraints: Any) -> Any:
@@ -65,8 +78,17 @@ class Settings(BaseModel):
     models: tuple[str, ...] = _option(
         "models", "models to serve, separated by commas (default: every trained one)", ()
     )
-    weights: Path = _option(
-        "models", "folder with NAME.safetensors files (default: those shipped)", PRETRAINED_DIR
+    weights: tuple[Path, ...] = _option(
+        "models",
+        "folder with NAME.safetensors files; may come several times, or have several separated by "
+        f"{os.pathsep!r}; {SHIPPED} is the one that comes along (default: {SHIPPED})",
+        (PRETRAINED_DIR,),
+    )
+
+    versions: tuple[str, ...] = _option(
+        "models",
+        "versions to serve where it is not to be the latest, as NAME=N, separated by commas",
+        (),
     )
 
     listed_tensors: Literal["basic", "all"] = _option(
@@ -106,10 +128,9 @@ class Settings(BaseModel):
         "auto",
         pattern=r"^(auto|cpu|cuda|cuda:\d+(,cuda:\d+)*)$",
     )
-    engine: Literal["auto", "openvino", "torch", "cuda-graphs", "cuda-kernels", "fake"] = _option(
+    engine: EngineSetting = _option(
         "workers",
-        "what computes: auto (the fastest that is correct), openvino, torch, cuda-graphs or cuda-kernels "
-        "(on a GPU), or fake (for tests)",
+        f"what computes: auto (the fastest that is correct), {_ENGINES_TEXT}",
         "auto",
     )
     precision: PrecisionSetting = _option(
@@ -265,11 +286,31 @@ class Settings(BaseModel):
         le=1,
     )
 
-    @field_validator("models", "datasets", mode="before")
+    @field_validator("models", "versions", "datasets", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("weights", mode="before")
+    @classmethod
+    def _split_folders(cls, value: object) -> object:
+        given = [value] if isinstance(value, str | Path) else value
+        if not isinstance(given, list | tuple):
+            return value
+        parts = [part for each in given for part in str(each).split(os.pathsep) if part]
+        return tuple(PRETRAINED_DIR if part == SHIPPED else Path(part) for part in parts)
+
+    @field_validator("weights")
+    @classmethod
+    def _different_folders(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+        if not value:
+            raise ValueError("expected a folder")
+        places = [folder.resolve() for folder in value]
+        for number, folder in enumerate(value):
+            if places[number] in places[:number]:
+                raise ValueError(f"the folder {folder} comes twice")
         return value
 
     @field_validator("host")
@@ -337,10 +378,23 @@ class Settings(BaseModel):
             names.add(name)
         return value
 
+    @field_validator("versions")
+    @classmethod
+    def _name_versions(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for part in value:
+            if not re.fullmatch(r"[^=]+=[1-9]\d{0,8}", part):
+                raise ValueError(f"expected NAME=N with N from 1 on, not {part!r}")
+        return value
+
+    def pinned_versions(self) -> dict[str, int]:
+        """The version to serve of each model of which it is not the latest."""
+        parts = (part.partition("=") for part in self.versions)
+        return {name: int(version) for name, _, version in parts}
+
     def changed(self) -> dict[str, object]:
         """The settings that have another value than their default, for people."""
         return {
-            key: str(value) if isinstance(value, Path) else value
+            key: _told(value)
             for key, value in self
             if value != type(self).model_fields[key].default
         }
@@ -359,3 +413,10 @@ class Settings(BaseModel):
             priority_age_s=self.priority_age_s,
             hang_s=self.hang_s,
         )
+
+
+def _told(value: object) -> object:
+    """``value`` for people: paths as text."""
+    if value and isinstance(value, tuple) and all(isinstance(each, Path) for each in value):
+        return os.pathsep.join(map(str, value))
+    return str(value) if isinstance(value, Path) else value

@@ -21,6 +21,7 @@ from rootserve.v1 import catalog_pb2, catalog_pb2_grpc
 CLASSES = [f"label-{n}" for n in range(10)]
 QUEUE_S, BATCH_WAIT_S, COMPUTE_S, TOTAL_S = 0.0001, 0.0002, 0.0003, 0.0007
 BATCH_ROWS = 8
+WEIGHTS = "3fa8b2c41d0e" + "0" * 52
 
 
 class FakeRootserve(
@@ -101,7 +102,14 @@ class FakeRootserve(
             ):
                 response.parameters[name].int64_param = round(seconds * 1e9)
             response.parameters["batch_rows"].int64_param = BATCH_ROWS
-            for name, text in (("worker", "cpu-0"), ("engine", "fake"), ("precision", "fp32")):
+            told = (
+                ("worker", "cpu-0"),
+                ("engine", "fake"),
+                ("precision", "fp32"),
+                ("weights", WEIGHTS[:12]),
+            )
+            response.parameters["generation"].int64_param = 2
+            for name, text in told:
                 response.parameters[name].string_param = text
         return response
 
@@ -126,6 +134,9 @@ class FakeRootserve(
                     classes=CLASSES,
                     paper=catalog_pb2.PaperFigures(accuracy=0.9211, cpu_ms=39.0, gpu_ms=0.623),
                     batch_rows=self.batch_limits["nin-orig"],
+                    version="2",
+                    weights_sha256=WEIGHTS,
+                    generation=2,
                 ),
                 catalog_pb2.Model(
                     name="nin-root-4",

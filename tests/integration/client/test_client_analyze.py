@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import grpc
 import numpy as np
@@ -193,6 +194,24 @@ def test_figures_are_drawn_again_without_a_server(
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.png")} == before
 
 
+def test_figures_for_a_paper(analyze: Rootserve, tmp_path: Path) -> None:
+    covariance = ("covariance", "-m", "nin-orig", "--pairs", PAIR)
+    assert analyze(*covariance, "--format", "svg", "--size", "6.5")[0] == 0
+    drawn = ElementTree.parse(tmp_path / "out" / f"{PAIR}.svg").getroot()
+    assert drawn.attrib["width"] == "468pt"
+    words = " ".join("".join(text.itertext()) for text in drawn.iter() if text.tag.endswith("text"))
+    assert "nin-orig" in words, "words stay words"
+    assert analyze(*covariance, "--format", "pdf")[0] == 0
+    first = (tmp_path / "out" / f"{PAIR}.pdf").read_bytes()
+    assert first.startswith(b"%PDF")
+    assert analyze(*covariance, "--format", "pdf")[0] == 0
+    assert (tmp_path / "out" / f"{PAIR}.pdf").read_bytes() == first, "the same, byte for byte"
+    assert not list(tmp_path.rglob("*.png"))
+    assert analyze(*covariance, "--size", "4x3", "--dpi", "200")[0] == 0
+    with Image.open(tmp_path / "out" / f"{PAIR}.png") as picture:
+        assert picture.size == (800, 600)
+
+
 def test_sums_are_kept_and_merged(
     analyze: Rootserve, rootserve: Rootserve, server: FakeAnalysis, tmp_path: Path
 ) -> None:
@@ -258,6 +277,11 @@ COVARIANCE = ("covariance", "-m", "nin-orig")
         (("correlation", "-m", "nin-orig", "--layers", "a,,b"), ["--layers 'a,,b'"]),
         (("figures", "--models", "nin-orig,nin-orig"), ["--models 'nin-orig,nin-orig'"]),
         (("figures", "--models", "nin-orig", "--redraw"), ["--redraw with images"]),
+        ((*COVARIANCE, "--size", "6,5"), ["--size '6,5': expected a width in inches"]),
+        ((*COVARIANCE, "--size", "0.1"), ["--size '0.1'", "each of 1 to 100"]),
+        ((*COVARIANCE, "--size", "4xnan"), ["--size '4xnan'"]),
+        ((*COVARIANCE, "--dpi", 10), ["--dpi", "30"]),
+        ((*COVARIANCE, "--format", "gif"), ["--format", "'png', 'svg', 'pdf'"]),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from rootserve.client.images import read_image
-from tests.integration.client.fake_rootserve import FakeRootserve
+from tests.integration.client.fake_rootserve import WEIGHTS, FakeRootserve
 
 Rootserve = Callable[..., tuple[int, str, str]]
 QUICK = ("--duration", 0.3, "--warmup", 0.05, "--model", "nin-orig")
@@ -39,6 +39,16 @@ def test_models_table(rootserve: Rootserve, fake: FakeRootserve) -> None:
     assert "failed" in failed
 
 
+def test_which_weights_are_live(rootserve: Rootserve, fake: FakeRootserve) -> None:
+    code, out, err = rootserve("models", "--weights", "--server", fake.address)
+    assert (code, err) == (0, "")
+    assert_plain(out)
+    header, orig, root, _ = out.splitlines()
+    assert header.split() == ["model", "state", "version", "weights", "loads", "top-1"]
+    assert orig.split() == ["nin-orig", "ready", "2", WEIGHTS[:12], "2", "91.25%"]
+    assert root.split() == ["nin-root-4", "unloaded", "-", "untrained", "0", "-"]
+
+
 def test_models_json(rootserve: Rootserve, fake: FakeRootserve) -> None:
     code, out, _ = rootserve("models", "--json", "--server", fake.address)
     assert code == 0
@@ -50,6 +60,7 @@ def test_models_json(rootserve: Rootserve, fake: FakeRootserve) -> None:
         "nin-root-4", "nin", "root", 700_000, 150_000_000, 150_100_000, None, False,
     ]  # fmt: skip
     assert (root["engine"], root["precision"], root["state"]) == (None, None, "unloaded")
+    assert (orig["version"], orig["weights_sha256"], orig["generation"]) == ("2", WEIGHTS, 2)
 
 
 def test_server_comes_from_the_environment(

@@ -17,9 +17,10 @@ from rootmodels.analysis.sums import LayerShape, Sums, make_plan
 from rootserve.server.analysis import derived, helper, messages
 from rootserve.server.analysis.helper import Helper, HelperJob, HelperLostError
 from rootserve.server.analysis.jobs import Analyses, AnalysisLimits, Chunk, PixelChunk
-from rootserve.server.models import ModelCard, find_models
+from rootserve.server.models import ModelCard
 from rootserve.server.observers.events import Observers
 from rootserve.server.refusals import Reason, RefusalError
+from rootserve.server.repository import Repository
 from tests.support.moments import moments_of
 
 PLAN = make_plan([LayerShape("a", 6, 4, 4), LayerShape("b", 4, 2, 2, groups=2)])
@@ -227,7 +228,7 @@ class FlakyHelper(Helper):
 
 
 def card() -> ModelCard:
-    model = find_models(Path("nowhere")).get("nin-orig")
+    model = Repository([Path("nowhere")]).find_models().get("nin-orig")
     assert model is not None
     return model.card
 

@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -61,3 +62,21 @@ def test_the_lowest_priority_is_computed_although_the_highest_never_ends() -> No
         now += 0.1
     # Those that came within 4 s go first, and each takes 0.1 s while two come.
     assert 104 <= now <= 108.5
+
+
+@pytest.mark.parametrize("deaths", [("w0", "w1"), ("w1", "w0")])
+def test_what_lost_workers_had_is_computed_in_order_of_arrival(deaths: tuple[str, str]) -> None:
+    scheduler = Scheduler(Limits(max_batch_rows=1, batches_ahead=0, max_attempts=3))
+    for worker in ("w0", "w1"):
+        scheduler.worker_ready(worker, ["m"])
+    for number in range(3):
+        scheduler.offer(Request(number, "m", 1, 100.0 + number), 100.0 + number)
+        scheduler.poll(100.0 + number)
+    for worker in deaths:
+        scheduler.worker_lost(worker)
+    order = []
+    scheduler.worker_ready("w2", ["m"])
+    while dispatches := scheduler.poll(103.0).dispatches:
+        order.append(dispatches[0].requests[0].id)
+        scheduler.batch_done("w2", dispatches[0].id, 103.0, 0.1)
+    assert order == [0, 1, 2]

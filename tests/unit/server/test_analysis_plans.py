@@ -8,8 +8,9 @@ import pytest
 
 from rootmodels.layer import IMAGES, Layer
 from rootserve.server.analysis.jobs import AnalysisLimits
-from rootserve.server.models import Models, read_card
+from rootserve.server.models import Models
 from rootserve.server.refusals import Reason, RefusalError
+from rootserve.server.repository import Repository
 from rootserve.server.wire.analysis_messages import Order, parse_spec
 from rootserve.server.wire.profile_messages import find_convolution
 from rootserve.v1 import analysis_pb2 as pb
@@ -18,7 +19,7 @@ from tests.support.model_files import conv, model_of, simple_layers, write_small
 
 def plan(folder: Path, layers: tuple[Layer, ...], max_bytes: int = 2**32, **more: object) -> Order:
     write_small(folder, model_of("my-net", layers, **more))
-    models = Models([read_card("my-net", folder)])
+    models = Models([Repository([folder]).read("my-net")])
     models.select(["my-net"])
     spec = pb.AnalysisSpec(model="my-net", client_images=pb.ClientImages(expected=8))
     return parse_spec(spec, models, {}, AnalysisLimits(2, 100, max_bytes))
@@ -75,4 +76,4 @@ def test_a_network_without_convolutions_has_nothing_to_analyse(tmp_path: Path) -
     )
     assert "my-net: it has no convolution, expected one at least" in refusal(tmp_path, layers)
     with pytest.raises(RefusalError, match="my-net has no convolution ''; it has none"):
-        find_convolution(read_card("my-net", tmp_path), "")
+        find_convolution(Repository([tmp_path]).read("my-net"), "")

@@ -10,17 +10,18 @@ from rootserve.server.models import (
     ModelSelectionError,
     State,
     WorkerState,
-    find_models,
 )
 from rootserve.server.options import read_settings
+from rootserve.server.repository import Repository
 from rootserve.server.specs import StartError, scheduler_limits, worker_specs
 from rootserve.server.wire.listening import server_options
 from tests.support.held import hold
+from tests.support.model_files import model_of, write_small
 
 
 @pytest.fixture
 def models() -> Models:
-    made = find_models(PRETRAINED_DIR)
+    made = Repository([PRETRAINED_DIR]).find_models()
     made.select([])
     return made
 
@@ -101,12 +102,44 @@ def test_models_default_to_the_trained_ones(models: Models) -> None:
 def test_weights_under_another_name_are_refused(tmp_path: Path) -> None:
     shutil.copy(weights_path("nin-root-16"), tmp_path / "nin-orig.safetensors")
     with pytest.raises(WeightsError, match=r"nin-orig\.safetensors holds weights of nin-root-16"):
-        find_models(tmp_path)
+        Repository([tmp_path]).find_models()
+
+
+def test_models_of_several_folders_are_served_side_by_side(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    write_small(second, model_of("my-net"))
+    shutil.copy(weights_path("nin-root-16"), first)
+    repository = Repository([first, second])
+    made = repository.find_models()
+    made.select([])
+    assert [model.card.name for model in made.served()] == ["nin-root-16", "my-net"]
+    assert repository.read("my-net").weights == weights_path("my-net", second)
+    assert repository.read("nin-orig").weights is None
+
+
+@pytest.mark.parametrize("name", ["my-net", "nin-root-16"])
+def test_a_model_in_two_folders_is_refused_with_both(name: str, tmp_path: Path) -> None:
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:
+        write_small(folder, model_of("my-net"))
+        if name != "my-net":
+            weights_path("my-net", folder).unlink()
+            shutil.copy(weights_path(name), folder)
+    places = " and in ".join(str(weights_path(name, folder)) for folder in folders)
+    with pytest.raises(WeightsError) as caught:
+        Repository(folders).find_models()
+    assert str(caught.value) == f"{name} is in {places}; expected it in one folder"
+
+
+def test_a_folder_that_is_not_there_is_refused_beside_one_that_is(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="gone is no folder; expected one with weights"):
+        Repository([PRETRAINED_DIR, tmp_path / "gone"]).find_models()
 
 
 def test_an_unknown_model_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ModelSelectionError, match="'nin-root-3' is not one of nin-orig"):
-        find_models(PRETRAINED_DIR).select(["nin-root-3"])
+        Repository([PRETRAINED_DIR]).find_models().select(["nin-root-3"])
 
 
 def test_a_model_is_failed_only_when_no_worker_has_it(models: Models) -> None:

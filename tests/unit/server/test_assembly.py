@@ -5,6 +5,7 @@ import io
 import numpy as np
 from PIL import Image
 
+from rootserve.server.datagram import MAX_BYTES
 from rootserve.server.workers import messages
 from rootserve.server.workers.assembly import PictureSize, decode_segments
 from rootserve.server.workers.encoding import join
@@ -58,7 +59,7 @@ def test_as_many_refusals_as_a_batch_can_have_fit_a_datagram() -> None:
     decoded = decode(join([b"bad"] * rows), ((1, "BYTES", 0),) * rows)
     assert len(decoded.refused) == rows
     done = messages.Done(2**53, 10**18, 10**18, (), decoded.refused, 10**9)
-    assert len(messages.encode(done)) < messages.MAX_BYTES / 2
+    assert len(messages.encode(done)) < MAX_BYTES / 2
 
 
 def test_it_says_that_it_is_at_work(monkeypatch) -> None:

@@ -1,9 +1,11 @@
+import os
 import tomllib
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from rootmodels.weights_info import PRETRAINED_DIR
 from rootserve.server.options import OptionError, read_settings
 from rootserve.server.settings import Settings
 
@@ -117,6 +119,35 @@ def test_an_address_may_be_given_as_it_is_printed() -> None:
 def test_the_settings_that_differ_from_the_defaults_can_be_told() -> None:
     settings = read_settings(["--port", "1", "--weights", "/w"], {"ROOTSERVE_MODELS": "nin-orig"})
     assert settings.changed() == {"port": 1, "weights": "/w", "models": ("nin-orig",)}
+
+
+def test_weights_may_be_in_several_folders(tmp_path: Path) -> None:
+    expected = (PRETRAINED_DIR, Path("/w"), Path("v"))
+    config = tmp_path / "settings.toml"
+    config.write_text('weights = ["shipped", "/w", "v"]')
+    joined = os.pathsep.join(("shipped", "/w", "v"))
+    for arguments, environment in (
+        (["--weights", "shipped", "--weights", "/w", "--weights", "v"], {}),
+        (["--weights", joined], {"ROOTSERVE_WEIGHTS": "/other"}),
+        ([], {"ROOTSERVE_WEIGHTS": joined}),
+        (["--config", str(config)], {}),
+    ):
+        assert read_settings(arguments, environment).weights == expected
+    changed = read_settings(["--weights", "/w", "--weights", "v"], {}).changed()
+    assert changed == {"weights": os.pathsep.join(("/w", "v"))}
+    assert read_settings([], {}).weights == (PRETRAINED_DIR,)
+
+
+@pytest.mark.parametrize(
+    ("folders", "words"),
+    [
+        (["--weights", "a", "--weights", "b/../a"], "the folder b/../a comes twice"),
+        (["--weights", ""], "expected a folder"),
+    ],
+)
+def test_folders_that_make_no_sense_are_refused(folders: list[str], words: str) -> None:
+    with pytest.raises(OptionError, match=rf"^--weights: .* came, {words}$"):
+        read_settings(folders, {})
 
 
 def test_settings_cannot_be_changed() -> None:

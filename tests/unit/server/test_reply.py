@@ -8,7 +8,7 @@ from rootserve.server.wire.refuse import STATUS_CODES
 from rootserve.server.wire.reply import build_response, error_in_stream, softmax
 from tests.support.pending import pending
 
-TIMELINE = Timeline(1, 2, 3, 10, 4, "cpu-0", "torch", "fp32")
+TIMELINE = Timeline(1, 2, 3, 10, 4, "cpu-0", "torch", "fp32", 0, "7", "3fa8b2c41d0e", 5)
 
 
 def test_every_reason_has_a_code() -> None:
@@ -21,7 +21,7 @@ def test_the_response_is_raw_and_tells_its_timeline() -> None:
     answer = Answer(logits.tobytes(), TIMELINE)
     asked = pending(2, model="m", outputs=outputs, request_id="abc")
     response = build_response(asked, answer)
-    assert (response.id, response.model_name, response.model_version) == ("abc", "m", "1")
+    assert (response.id, response.model_name, response.model_version) == ("abc", "m", "7")
     assert [tuple(output.shape) for output in response.outputs] == [(2, 10), (2, 10)]
     assert response.raw_output_contents[0] == logits.tobytes()
     probabilities = np.frombuffer(response.raw_output_contents[1], np.float32).reshape(2, 10)
@@ -31,6 +31,17 @@ def test_the_response_is_raw_and_tells_its_timeline() -> None:
         "total_ns": 10,
     }
     assert response.parameters["worker"].string_param == "cpu-0"
+    assert response.parameters["weights"].string_param == "3fa8b2c41d0e"
+    assert response.parameters["generation"].int64_param == 5
+
+
+def test_an_answer_of_other_weights_has_nothing_of_the_one_before() -> None:
+    logits = np.zeros(10, np.float32).tobytes()
+    for version, weights in (("1", "aaaaaaaaaaaa"), ("2", "bbbbbbbbbbbb"), ("1", "aaaaaaaaaaaa")):
+        timeline = TIMELINE._replace(version=version, weights=weights)
+        response = build_response(pending(1, model="m"), Answer(logits, timeline))
+        assert response.model_version == version
+        assert response.parameters["weights"].string_param == weights
 
 
 def test_softmax_does_not_overflow() -> None:

@@ -8,7 +8,7 @@ from rootserve.server.options import OptionError, read_settings
 from rootserve.server.refusals import Reason
 from rootserve.server.security import SecurityError
 from rootserve.server.security.exposure import exposure_warning, is_loopback
-from rootserve.server.security.tls import server_credentials
+from rootserve.server.security.tls import TlsFiles
 from rootserve.server.wire.listening import server_options
 
 
@@ -24,7 +24,7 @@ def test_pem_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
         (damaged, "is damaged"),
     ):
         with pytest.raises(SecurityError) as caught:
-            server_credentials(cert, text, None)
+            TlsFiles(cert, text, None)
         assert str(caught.value).startswith(f"tls_cert: {cert} ")
         assert words in str(caught.value)
 
@@ -44,11 +44,11 @@ def test_a_key_that_is_none_or_encrypted_is_refused(
 
     monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", load)
     with pytest.raises(SecurityError, match=r"is encrypted; expected .* without a password"):
-        server_credentials(cert, key, None)
+        TlsFiles(cert, key, None)
     with pytest.raises(
         SecurityError, match=r"tls_key: .*c\.pem holds no such thing; expected a PEM"
     ):
-        server_credentials(cert, cert, None)
+        TlsFiles(cert, cert, None)
 
 
 @pytest.mark.parametrize(

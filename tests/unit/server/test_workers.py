@@ -1,10 +1,12 @@
 import os
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rootserve.server.datagram import MAX_BYTES
 from rootserve.server.workers import messages
 from rootserve.server.workers.memory import SlotLayout, SlotMemory
 
@@ -14,7 +16,7 @@ from rootserve.server.workers.memory import SlotLayout, SlotMemory
     [
         messages.Load("nin-orig", None, "", "fake", "fp32", (3, 32, 32), 10, 32),
         messages.Load(
-            "nin-orig", "/w/nin-orig.safetensors", "ab", "torch", "bf16", (3, 32, 32), 10, True
+            "nin-orig", "/w/nin-orig.safetensors", "ab", "torch", "bf16", (3, 32, 32), 10, 32, True
         ),
         messages.Run(7, "nin-orig", 1, ((1, "UINT8", 0), (2, "FP32", 123))),
         messages.Started("a cpu", {"torch": "2"}),
@@ -32,10 +34,19 @@ def test_messages_survive_the_way(message: messages.Message) -> None:
     assert messages.decode(messages.encode(message)) == message
 
 
+@pytest.mark.parametrize(
+    "datagram",
+    [b"", b"{}", b'{"kind":"Swapp","model":"nin-orig"}', b'{"kind":"Swap","model":1}', b"[]"],
+)
+def test_what_is_no_message_is_refused(datagram: bytes) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        messages.decode(datagram)
+
+
 def test_the_largest_batch_of_single_rows_fits_a_datagram() -> None:
     run = messages.Run(2**53, "nin-root-16", 1, ((1, "UINT8", 10**18),) * 1024)
     # Two of them must fit the socket as well, whose buffer has some 200 KB.
-    assert len(messages.encode(run)) < messages.MAX_BYTES / 2
+    assert len(messages.encode(run)) < MAX_BYTES / 2
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The paper's covariance figures, drawn from results: Figs. 10, 11, 12 and 13 of the appendix."""
 
-import io
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -8,10 +7,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
 
+from rootserve.client.analysis import saving
 from rootserve.client.analysis.heatmap import Blocks, Scale, colour_bar, draw, palette_colours
 from rootserve.client.analysis.results import Analysis, Layer, Matrix, Pair
+from rootserve.client.analysis.style import Style
 from rootserve.client.units import count
 
 _COVARIANCE = "|covariance|"
@@ -148,15 +148,9 @@ def has_groups(analyses: Sequence[Analysis], name: str) -> bool:
     )
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write as PNG with a palette, which takes a third of the space and looks the same."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    palette = Image.new("P", (1, 1))
-    palette.putpalette(palette_colours())
-    with Image.open(buffer) as picture:
-        indexed = picture.convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE)
-    indexed.save(path, format="PNG", optimize=True)
+def save(figure: Figure, folder: Path, name: str, style: Style) -> None:
+    """Write one of these pictures into ``folder``."""
+    saving.save(figure, folder, name, style, palette_colours())
 
 
 def _grid(

@@ -1,8 +1,9 @@
 """What a user asks of `rootserve analyze`, beside the analysis itself."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from rootserve.client.analysis.style import Style
 from rootserve.client.errors import InputError
 
 
@@ -43,9 +44,11 @@ class Output:
         pictures: Whether to draw.
         groups: Blocks to outline and to give the scores of, instead of the network's own groups.
         as_json: Print JSON instead of tables.
+        style: In what form pictures are.
     """
 
     folder: Path
     pictures: bool = True
     groups: int | None = None
     as_json: bool = False
+    style: Style = field(default_factory=Style)

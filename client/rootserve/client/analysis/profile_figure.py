@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -75,11 +74,6 @@ def profile_figure(profile: Profile, against: Profile | None = None) -> Figure:
         alignment="left",
     )
     return figure
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write it as a file whose format follows from its name."""
-    figure.savefig(path)
 
 
 def _draw(panel: Axes, bars: _Bars, position: int, models: int) -> None:

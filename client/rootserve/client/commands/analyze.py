@@ -39,7 +39,7 @@ def run_correlation(
     with files.writing(output.folder):
         files.write_matrices(analysis, output.folder / files.CORRELATION_FILE)
         if output.pictures:
-            _draw_correlation(analysis, output.folder)
+            _draw_correlation(analysis, output)
     if output.as_json:
         print(json.dumps(to_json(analysis), indent=2))
         return
@@ -60,7 +60,7 @@ def run_figures(
         # Written at once: what is done is kept if a later one fails.
         _write_covariance(analysis, _below(output, request.model))
         analyses.append(analysis)
-    _draw_together(analyses, output.folder)
+    _draw_together(analyses, output)
     _print_covariance(analyses, output)
 
 
@@ -70,7 +70,7 @@ def redraw_figures(models: Sequence[str], output: Output) -> None:
     for model, analysis in zip(models, analyses, strict=True):
         with files.writing(output.folder):
             _draw(analysis, _below(output, model))
-    _draw_together(analyses, output.folder)
+    _draw_together(analyses, output)
     _print_covariance(analyses, output)
 
 
@@ -156,24 +156,25 @@ def _draw(analysis: Analysis, output: Output) -> None:
     with _drawing(f"drawing {analysis.model}"):
         for pair in analysis.pairs:
             figure = figures.pair_figure(analysis, pair, output.groups)
-            figures.save(figure, output.folder / f"{pair.name}.png")
+            figures.save(figure, output.folder, pair.name, output.style)
         if len(analysis.pairs) > 1:
-            figures.save(
-                figures.pairs_figure(analysis, output.groups), output.folder / "whitened.png"
-            )
-    _draw_correlation(analysis, output.folder)
+            figure = figures.pairs_figure(analysis, output.groups)
+            figures.save(figure, output.folder, "whitened", output.style)
+    _draw_correlation(analysis, output)
 
 
-def _draw_correlation(analysis: Analysis, out: Path) -> None:
+def _draw_correlation(analysis: Analysis, output: Output) -> None:
     from rootserve.client.analysis import figures  # noqa: PLC0415 - see above
 
     with _drawing(f"drawing {analysis.model}"):
-        figures.save(figures.correlation_figure(analysis), out / "correlation.png")
+        figure = figures.correlation_figure(analysis)
+        figures.save(figure, output.folder, "correlation", output.style)
 
 
-def _draw_together(analyses: Sequence[Analysis], out: Path) -> None:
+def _draw_together(analyses: Sequence[Analysis], output: Output) -> None:
     from rootserve.client.analysis import figures  # noqa: PLC0415 - see above
 
+    out = output.folder
     names = [[pair.name for pair in analysis.pairs] for analysis in analyses]
     for analysis, own in zip(analyses, names, strict=True):
         if own != names[0]:
@@ -182,11 +183,11 @@ def _draw_together(analyses: Sequence[Analysis], out: Path) -> None:
                 f"expected models of one family; each one's own pictures are in {out}"
             )
     with files.writing(out), _drawing("drawing all together"):
-        figures.save(figures.networks_figure(analyses), out / "whitened.png")
+        figures.save(figures.networks_figure(analyses), out, "whitened", output.style)
         for name in names[0]:
             if figures.has_groups(analyses, name):
                 figure = figures.pair_of_networks_figure(analyses, name)
-                figures.save(figure, out / f"{name}.png")
+                figures.save(figure, out, name, output.style)
 
 
 @contextmanager

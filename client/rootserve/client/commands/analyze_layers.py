@@ -16,6 +16,7 @@ from rootserve.client.analysis.layers import (
     median_profile,
 )
 from rootserve.client.analysis.profile_report import COSTLY, print_profile, to_json
+from rootserve.client.analysis.style import Style
 from rootserve.client.credentials import Connection
 from rootserve.client.errors import InputError
 from rootserve.client.inference import AsyncClient
@@ -33,6 +34,7 @@ def run_profile(  # noqa: PLR0913 - one per option of the command
     measure: bool,
     rows: int,
     out: Path | None,
+    style: Style,
     as_json: bool,
 ) -> None:
     """Ask what the layers cost; print a table or JSON, and write JSON and a picture."""
@@ -64,7 +66,7 @@ def run_profile(  # noqa: PLR0913 - one per option of the command
             f"{model} and {against} have no layers of the same name: expected models of one family"
         )
     if out is not None:
-        _write_profile(profile, other, out)
+        _write_profile(profile, other, out, style)
     if as_json:
         print(json.dumps(to_json(profile, other), indent=2))
         return
@@ -73,7 +75,7 @@ def run_profile(  # noqa: PLR0913 - one per option of the command
         console().print(f"results in {out}", markup=False, soft_wrap=True)
 
 
-def run_filters(connection: Connection, model: str, layer: str, out: Path) -> None:
+def run_filters(connection: Connection, model: str, layer: str, out: Path, style: Style) -> None:
     """Ask for the filters of a convolution; write them and a picture of them."""
     files.prepare_folder(out)
 
@@ -85,12 +87,12 @@ def run_filters(connection: Connection, model: str, layer: str, out: Path) -> No
     groups, groups_of = _groups_below(profile, filters.layer)
     # Imported where pictures are drawn: matplotlib takes a second.
     from rootserve.client.analysis.filters_figure import filters_figure  # noqa: PLC0415
-    from rootserve.client.analysis.profile_figure import save  # noqa: PLC0415
+    from rootserve.client.analysis.saving import save  # noqa: PLC0415
 
     name = filters.layer.name
     with files.writing(out):
         np.save(out / f"filters-{name}.npy", filters.weights)
-        save(filters_figure(filters, groups, groups_of), out / f"filters-{name}.png")
+        save(filters_figure(filters, groups, groups_of), out, f"filters-{name}", style)
     console().print(
         f"{filters.model}, {name}: {list(filters.weights.shape)} in {out}",
         markup=False,
@@ -98,13 +100,15 @@ def run_filters(connection: Connection, model: str, layer: str, out: Path) -> No
     )
 
 
-def _write_profile(profile: Profile, other: Profile | None, out: Path) -> None:
-    from rootserve.client.analysis.profile_figure import profile_figure, save  # noqa: PLC0415 - as above
+def _write_profile(profile: Profile, other: Profile | None, out: Path, style: Style) -> None:
+    # As above.
+    from rootserve.client.analysis.profile_figure import profile_figure  # noqa: PLC0415
+    from rootserve.client.analysis.saving import save  # noqa: PLC0415
 
     with files.writing(out):
         text = json.dumps(to_json(profile, other), indent=2)
         (out / "profile.json").write_text(text + "\n")
-        save(profile_figure(profile, other), out / "profile.png")
+        save(profile_figure(profile, other), out, "profile", style)
 
 
 def _costly(profile: Profile) -> set[str]:

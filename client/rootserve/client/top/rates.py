@@ -22,6 +22,8 @@ class ModelRow:
     queued_rows: int
     in_flight_rows: int
     refused_per_s: float | None
+    weights: str = ""
+    """First digits of the SHA-256 of those that are live; "" if there are none, or nothing is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,7 @@ def _model_row(
         queued_rows=round(now.queued_rows),
         in_flight_rows=round(now.in_flight_rows),
         refused_per_s=_rate(before.refused if before else None, now.refused, interval_s),
+        weights=now.weights,
     )
 
 

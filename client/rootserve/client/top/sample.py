@@ -39,6 +39,7 @@ class ModelSample:
     refused: float
     queued_rows: float
     in_flight_rows: float
+    weights: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,10 @@ def read_sample(text: str, at_s: float) -> Sample:
     busy = told.by_label("rootserve_worker_busy_seconds_total", "worker")
     memory = told.by_label("rootserve_worker_resident_memory_bytes", "worker")
     up = told.by_label("rootserve_worker_up", "worker")
+    weights = {
+        each.get("model", ""): each.get("weights", "")
+        for each in told.labels("rootserve_model_weights_info")
+    }
     devices = {
         each["worker"]: each.get("device", "") for each in told.labels("rootserve_worker_up")
     }
@@ -154,6 +159,7 @@ def read_sample(text: str, at_s: float) -> Sample:
                 refused=refused.get(name, 0.0),
                 queued_rows=queued.get(name, 0.0),
                 in_flight_rows=in_flight.get(name, 0.0),
+                weights=weights.get(name, ""),
             )
             for name in ready
         },

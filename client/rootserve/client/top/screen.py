@@ -50,38 +50,38 @@ def _headline(server: str, view: View | None, now_s: float) -> Text:
 
 def _models(rows: Sequence[ModelRow], style: str) -> Table:
     numbers = ("req/s", "rows/s", "p50", "p99", "batch", "queue", "work", "ref/s")
-    table = _table(style, ("model",), numbers)
+    table = figures(style, ("model",), numbers)
     for row in rows:
-        refused = _rate(row.refused_per_s)
         table.add_row(
             escape(row.model) if row.ready else f"[red]{escape(row.model)}[/]",
-            _rate(row.requests_per_s),
-            _rate(row.rows_per_s),
+            rate_text(row.requests_per_s),
+            rate_text(row.rows_per_s),
             duration(row.p50_s),
             duration(row.p99_s),
             "-" if row.batch_rows is None else f"{row.batch_rows:.1f}",
             count(row.queued_rows),
             count(row.in_flight_rows),
-            f"[red]{refused}[/]" if row.refused_per_s else refused,
+            rate_text(row.refused_per_s, bad=True),
         )
     return table
 
 
 def _workers(rows: Sequence[WorkerRow], style: str) -> Table:
-    table = _table(style, ("worker", "device", "state"), ("busy", "restarts", "memory"))
+    table = figures(style, ("worker", "device", "state"), ("busy", "restarts", "memory"))
     for row in rows:
         table.add_row(
             escape(row.worker),
             escape(row.device),
             "[green]up[/]" if row.up else "[red]down[/]",
-            _share(row.busy),
+            share_text(row.busy),
             f"[yellow]{row.restarts:,}[/]" if row.restarts else "0",
             "-" if row.memory_bytes is None else f"{row.memory_bytes / 2**20:,.0f} MiB",
         )
     return table
 
 
-def _table(style: str, words: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
+def figures(style: str, words: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
+    """An empty table with columns of words, then of numbers."""
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     table.row_styles = [style]
     for name in words:
@@ -92,13 +92,16 @@ def _table(style: str, words: tuple[str, ...], numbers: tuple[str, ...]) -> Tabl
     return table
 
 
-def _rate(value: float | None) -> str:
+def rate_text(value: float | None, *, bad: bool = False) -> str:
+    """Events per second; in red if they are ``bad`` and there are any."""
     if value is None:
         return "-"
-    return f"{value:,.0f}" if value >= 99.5 or value == 0 else f"{value:.1f}"
+    text = f"{value:,.0f}" if value >= 99.5 or value == 0 else f"{value:.1f}"
+    return f"[red]{text}[/]" if bad and value else text
 
 
-def _share(value: float | None) -> str:
+def share_text(value: float | None) -> str:
+    """A share of time, in colour if nearly all of it."""
     if value is None:
         return "-"
     text = f"{value:.0%}"

@@ -8,13 +8,13 @@ images or sums that go there and whose output the sums or matrices that come bac
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import astuple
 from typing import Literal
 
 from rootmodels.analysis.sums import LayerShape, Plan
+from rootserve.server.datagram import MAX_BYTES, Codec, JsonMessage
 from rootserve.server.engines.base import Precision
 
-MAX_BYTES = 1 << 17
 _ROOM = 1 << 13
 """Of a Begin, what is not layers and pairs: the path of a file is the longest."""
 
@@ -22,8 +22,7 @@ _Layer = tuple[str, int, int, int, int]
 _Quartiles = tuple[int, int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Begin:
+class Begin(JsonMessage, frozen=True):
     """To the process: a job. ``weights`` is None for a model without trained ones."""
 
     job: int
@@ -48,15 +47,13 @@ def fits_a_message(plan: Plan) -> bool:
     return len(names) <= MAX_BYTES - _ROOM
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(JsonMessage, frozen=True):
     """To the process: forget a job."""
 
     job: int
 
 
-@dataclass(frozen=True, slots=True)
-class Images:
+class Images(JsonMessage, frozen=True):
     """To the process: sum the uint8 images [rows, 3, height, width] in the input; answer Summed."""
 
     job: int
@@ -65,8 +62,7 @@ class Images:
     width: int
 
 
-@dataclass(frozen=True, slots=True)
-class DatasetImages:
+class DatasetImages(JsonMessage, frozen=True):
     """To the process: sum images ``start`` to ``start + rows`` of a data set; answer Summed.
 
     They are ``height`` x ``width`` pixels.
@@ -80,8 +76,7 @@ class DatasetImages:
     width: int
 
 
-@dataclass(frozen=True, slots=True)
-class Derive:
+class Derive(JsonMessage, frozen=True):
     """To the process: derive from the sums in the input; answer Derived."""
 
     job: int
@@ -89,8 +84,7 @@ class Derive:
     tolerance: float
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
+class Profile(JsonMessage, frozen=True):
     """To the process: time the layers of the job's model on an engine that can tell; answer Profiled."""
 
     job: int
@@ -100,32 +94,28 @@ class Profile:
     image: tuple[int, int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Filters:
+class Filters(JsonMessage, frozen=True):
     """To the process: put the weights of a layer of the job's model into the output; answer Filtered."""
 
     job: int
     layer: str
 
 
-@dataclass(frozen=True, slots=True)
-class Summed:
+class Summed(JsonMessage, frozen=True):
     """From the process: the sums of one chunk are in the output."""
 
     job: int
     weights_sha256: str
 
 
-@dataclass(frozen=True, slots=True)
-class Derived:
+class Derived(JsonMessage, frozen=True):
     """From the process: ``length`` bytes in the output, see :mod:`rootserve.server.analysis.derived`."""
 
     job: int
     length: int
 
 
-@dataclass(frozen=True, slots=True)
-class Profiled:
+class Profiled(JsonMessage, frozen=True):
     """From the process: quartiles in ns, see :class:`rootserve.server.engines.profiling.LayerTimes`."""
 
     job: int
@@ -136,8 +126,7 @@ class Profiled:
     runs: int
 
 
-@dataclass(frozen=True, slots=True)
-class Filtered:
+class Filtered(JsonMessage, frozen=True):
     """From the process: the weights are in the output, float32, ``length`` bytes."""
 
     job: int
@@ -148,8 +137,7 @@ class Filtered:
 Fault = Literal["request", "weights", "installation", "service"]
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(JsonMessage, frozen=True):
     """From the process: an exception, in one line. ``fault`` is what has to change before it succeeds.
 
     What was asked, or is in a data set; the weights that are on disk; or the service itself.
@@ -164,31 +152,6 @@ Request = Begin | End | Images | DatasetImages | Derive | Profile | Filters
 Reply = Summed | Derived | Profiled | Filtered | Failed
 Message = Request | Reply
 
-_KINDS: dict[str, type[Message]] = {
-    kind.__name__: kind
-    for kind in (
-        Begin,
-        End,
-        Images,
-        DatasetImages,
-        Derive,
-        Profile,
-        Filters,
-        Summed,
-        Derived,
-        Profiled,
-        Filtered,
-        Failed,
-    )
-}
-
-
-def encode(message: Message) -> bytes:
-    """One datagram."""
-    return json.dumps({"kind": type(message).__name__, **asdict(message)}).encode()
-
-
-def decode(datagram: bytes) -> Message:
-    """The message in ``datagram``, which :func:`encode` made. Sequences come back as lists."""
-    content = json.loads(datagram)
-    return _KINDS[content.pop("kind")](**content)
+_codec: Codec[Message] = Codec(Message)
+encode = _codec.encode
+decode = _codec.decode

@@ -25,6 +25,7 @@ from rootmodels.layer import Layer
 from rootmodels.weights_info import WeightsError, file_sha256
 from rootserve.pictures import DataError
 from rootserve.server.analysis import derived, messages
+from rootserve.server.datagram import MAX_BYTES
 from rootserve.server.engines.base import LoadSpec, Precision
 from rootserve.server.engines.profiling import measure
 from rootserve.server.engines.registry import get_profiler_loader
@@ -71,7 +72,7 @@ class AnalysisProcess:
     def serve(self) -> None:
         """Obey messages until the other end is closed."""
         while True:
-            datagram, descriptors, _, _ = socket.recv_fds(self._link, messages.MAX_BYTES, 1)
+            datagram, descriptors, _, _ = socket.recv_fds(self._link, MAX_BYTES, 1)
             if not datagram:
                 return
             match messages.decode(datagram):

@@ -12,6 +12,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import NamedTuple
 
 # Named tuples: there is one of each for every request, and a frozen dataclass takes four times as
@@ -94,9 +95,15 @@ class Queue:
         self.rows += request.rows
 
     def put_back(self, request: Request) -> None:
-        """Put ``request`` before those of its priority."""
+        """Put ``request``, which was taken out, before those of its priority that came later."""
         self.append(request)
-        self.levels[request.priority].requests.move_to_end(request.id, last=False)
+        requests = self.levels[request.priority].requests
+        came = (request.arrived_s, request.id)
+        # Those that came before it are few: what another worker had that died.
+        earlier = takewhile(lambda other: (other.arrived_s, other.id) < came, requests.values())
+        first = [other.id for other in earlier]
+        for request_id in (request.id, *reversed(first)):
+            requests.move_to_end(request_id, last=False)
 
     def remove(self, request_id: int) -> Request | None:
         """Take a request out; None if it does not wait here."""

@@ -1,7 +1,7 @@
 """The contract of an engine, on one screen.
 
 An engine is one model on one device, ready to compute. A kind of engine is a function that loads one;
-:data:`rootserve.server.engines.registry.LOADERS` lists them.
+:data:`rootserve.server.engines.registry.ENGINES` lists them.
 """
 
 from __future__ import annotations

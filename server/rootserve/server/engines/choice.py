@@ -19,7 +19,7 @@ from rootmodels.check_images import check_images
 from rootmodels.processor import int8_weight_bits
 from rootserve.server.engines.base import Engine, EngineError, LoadSpec, Precision, PrecisionSetting
 from rootserve.server.engines.choice_cache import Candidate, ChoiceCache
-from rootserve.server.engines.registry import PRECISIONS, get_loader, preferred_engines
+from rootserve.server.engines.registry import ENGINES, get_loader, preferred_engines
 
 ALLOWED_LOSS = 0.002
 """Accuracy that "auto" gives up at most: 20 images of 10,000, about what two training runs differ by."""
@@ -56,7 +56,7 @@ def load_best(
     precisions = [precision] if precision != "auto" else allowed_precisions(calibration)
     refusals: list[str] = []
     for name in preferred_engines(spec.device) if engine == "auto" else (engine,):
-        able = [Candidate(name, one) for one in precisions if one in PRECISIONS[name]]
+        able = [Candidate(name, one) for one in precisions if one in ENGINES[name].precisions]
         if not able:
             refusals.append(f"{name} does not compute in {' or '.join(precisions)}")
             continue

@@ -1,6 +1,6 @@
 """How long each layer takes on an engine, as the engine itself tells it: the contract, and the medians.
 
-Not every engine can tell. :data:`rootserve.server.engines.registry.PROFILERS` lists those that can.
+Not every engine can tell. :data:`rootserve.server.engines.registry.ENGINES` says which can.
 """
 
 from __future__ import annotations

@@ -61,7 +61,8 @@ LABELS: Mapping[str, str] = {
     "accuracy": "top-1 accuracy of the served weights; empty if they are untrained",
     "params": "number of parameters",
     "macs": "multiply-accumulates per image",
-    "version": "version of the server",
+    "version": "version of the server; of weights, as in the folder of the model",
+    "weights": "first 12 digits of the SHA-256 of the weights file; empty if they are untrained",
     "gpu": "index of a GPU, as NVML counts",
     "gpu_uuid": "its UUID",
     "gpu_name": "its product name",
@@ -239,6 +240,21 @@ MODEL_MACS = Metric(
     "Multiply-accumulates of a served model, per image.",
 )
 
+MODEL_WEIGHTS = Metric(
+    "rootserve_model_weights",
+    Kind.INFO,
+    "1",
+    ("model", "version", "weights"),
+    "Which weights of a served model are live.",
+)
+MODEL_GENERATION = Metric(
+    "rootserve_model_generation",
+    Kind.GAUGE,
+    "loads",
+    ("model",),
+    "How often a served model was loaded; it changes when other weights become live.",
+)
+
 MODEL_LOADS = Metric(
     "rootserve_model_loads",
     Kind.COUNTER,
@@ -332,6 +348,8 @@ SECTIONS: Mapping[str, tuple[Metric, ...]] = {
     "Models": (
         MODEL_INFO,
         MODEL_READY,
+        MODEL_WEIGHTS,
+        MODEL_GENERATION,
         MODEL_LOADS,
         MODEL_ACCURACY,
         MODEL_PARAMS,

@@ -82,6 +82,12 @@ class StateCollector(Collector):
             catalog.MODEL_ACCURACY,
             [((card.name,), card.accuracy) for card in cards if card.accuracy is not None],
         )
+        yield gauge(catalog.MODEL_GENERATION, [((card.name,), card.generation) for card in cards])
+        weights = info(catalog.MODEL_WEIGHTS)
+        for card in cards:
+            values = {"model": card.name, "version": card.version, "weights": card.weights_id}
+            weights.add_metric([], values)
+        yield weights
         family = info(catalog.MODEL_INFO)
         for model in served:
             card = model.card

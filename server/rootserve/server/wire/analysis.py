@@ -24,7 +24,7 @@ from rootserve.server.analysis.jobs import (
     dataset_chunks,
 )
 from rootserve.server.engines.base import Precision
-from rootserve.server.engines.registry import PROFILERS
+from rootserve.server.engines.registry import can_profile
 from rootserve.server.models import Models
 from rootserve.server.refusals import Reason, RefusalError
 from rootserve.server.wire.analysis_messages import (
@@ -216,7 +216,7 @@ class AnalysisService(analysis_pb2_grpc.AnalysisServiceServicer):
         if not request.measure:
             return response
         engine = model.engine or self._serving.engine
-        if engine not in PROFILERS:
+        if not can_profile(engine):
             response.no_times_reason = f"engine {engine} cannot tell the time of a layer"
             return response
         precision = cast("Precision", model.precision or self._serving.precision)

@@ -110,6 +110,9 @@ def model_message(model: Model, batch_rows: int = 0) -> pb.Model:
         short_side=card.family.short_side(card.image[1]),
         paper_rows=card.family.paper_rows or 0,
         batch_rows=batch_rows,
+        version=card.version,
+        weights_sha256=card.weights_sha256,
+        generation=card.generation,
         # A thousand numbers for each variant would tell nobody anything.
         classes=() if card.classes is UNNAMED_CLASSES else card.classes,
     )

@@ -13,7 +13,6 @@ from rootserve.server.models import (
     INPUT_NAME,
     LOGITS_NAME,
     PROBABILITIES_NAME,
-    VERSION,
     Model,
     Models,
     State,
@@ -66,7 +65,7 @@ def model_metadata(model: Model, tensors: Tensors) -> oip.ModelMetadataResponse:
     """Names, datatypes and shapes; -1 is the number of rows. Of the inputs a request has one."""
     card = model.card
     platform, _ = _platform(model)
-    metadata = oip.ModelMetadataResponse(name=card.name, versions=[VERSION], platform=platform)
+    metadata = oip.ModelMetadataResponse(name=card.name, versions=[card.version], platform=platform)
     kinds = {INPUT_NAME: ("UINT8", (-1, *card.image)), ENCODED_NAME: ("BYTES", (-1, 1))}
     for name in tensors.inputs:
         datatype, shape = kinds[name]
@@ -84,6 +83,7 @@ def model_config(model: Model, limits: Limits, tensors: Tensors) -> oip.ModelCon
         name=card.name,
         platform=platform,
         backend=backend,
+        version_policy=_version_policy(model),
         max_batch_size=limits.max_batch_rows,
         dynamic_batching=config_pb.ModelDynamicBatching(
             max_queue_delay_microseconds=round(limits.max_delay_s * 1e6),
@@ -113,10 +113,22 @@ def model_config(model: Model, limits: Limits, tensors: Tensors) -> oip.ModelCon
         "engine": model.engine,
         "precision": model.precision,
         "accuracy": "" if card.accuracy is None else card.accuracy,
+        "version": card.version,
+        "weights_sha256": card.weights_sha256,
+        "generation": card.generation,
     }
     for key, value in values.items():
         config.parameters[key].string_value = str(value)
     return oip.ModelConfigResponse(config=config)
+
+
+def _version_policy(model: Model) -> config_pb.ModelVersionPolicy:
+    policy = config_pb.ModelVersionPolicy()
+    if model.card.is_pinned:
+        policy.specific.versions.append(int(model.card.version))
+    else:
+        policy.latest.num_versions = 1
+    return policy
 
 
 def _platform(model: Model) -> tuple[str, str]:
@@ -134,7 +146,7 @@ def model_statistics(model: Model, statistics: ModelStatistics) -> oip.ModelStat
     """
     return oip.ModelStatistics(
         name=model.card.name,
-        version=VERSION,
+        version=model.card.version,
         last_inference=statistics.last_answer_ms,
         inference_count=statistics.rows,
         execution_count=statistics.batches,
@@ -165,7 +177,7 @@ def repository_index(models: Models, *, only_ready: bool) -> oip.RepositoryIndex
             continue
         index.models.add(
             name=model.card.name,
-            version=VERSION,
+            version=model.card.version,
             state=_INDEX_STATES[model.state],
             reason=model.state_reason or ("not served" if not model.served else ""),
         )

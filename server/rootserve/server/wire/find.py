@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rootserve.server.models import VERSION, Model, Models
+from rootserve.server.models import Model, Models
 from rootserve.server.refusals import Reason, RefusalError
 from rootserve.server.wire.words import quote
 
@@ -19,8 +19,9 @@ def find_model(models: Models, name: str, version: str) -> Model:
         what = "no model is called" if model is None else "known but not served is"
         text = f"{what} {quote(name)}; {f'served: {served}' if served else 'no model is served'}"
         raise RefusalError(Reason.UNKNOWN_MODEL, text)
-    if version not in ("", VERSION):
-        text = f"model {name} has no version {quote(version)}; it has version {VERSION!r}"
+    if version not in ("", model.card.version):
+        has = model.card.version
+        text = f"model {name} has no version {quote(version)}; it has version {has!r}"
         raise RefusalError(Reason.UNKNOWN_MODEL, text)
     return model
 

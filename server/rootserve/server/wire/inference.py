@@ -11,13 +11,13 @@ from tritonclient.grpc import service_pb2 as oip
 
 from rootserve.server.control import ModelControl
 from rootserve.server.core.scheduler import Limits
-from rootserve.server.models import VERSION
 from rootserve.server.observers.statistics import Statistics
 from rootserve.server.refusals import Reason, RefusalError
 from rootserve.server.wire import describe
 from rootserve.server.wire.callers import caller_of
 from rootserve.server.wire.find import find_model
 from rootserve.server.wire.infer import Inference, InferService
+from rootserve.server.wire.load_parameters import parse_load
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -69,8 +69,13 @@ class InferenceService(InferService):
     ) -> oip.ModelReadyResponse:
         """Whether one model is ready; an unknown one, or a version of it, is not."""
         model = self._models.get(request.name)
-        ready = model is not None and model.is_ready and request.version in ("", VERSION)
-        return oip.ModelReadyResponse(ready=ready and not self._models.draining)
+        ready = (
+            model is not None
+            and model.is_ready
+            and request.version in ("", model.card.version)
+            and not self._models.draining
+        )
+        return oip.ModelReadyResponse(ready=ready)
 
     async def ServerMetadata(  # noqa: N802
         self, request: oip.ServerMetadataRequest, context: Context
@@ -122,15 +127,17 @@ class InferenceService(InferService):
     async def RepositoryModelLoad(  # noqa: N802
         self, request: oip.RepositoryModelLoadRequest, context: Context
     ) -> oip.RepositoryModelLoadResponse:
-        """Load a model, or swap in its weights as they are now in the weights folder."""
+        """Load a model, swap in weights as they are now in the weights folder, or go back to those before."""
         control = self._require_control()
-        if request.parameters:
-            names = ", ".join(sorted(request.parameters))
-            text = f"parameters {names} came, expected none: weights come from the folder only"
-            raise RefusalError(Reason.INVALID_REQUEST, text)
+        wish = parse_load(request)
+        name, caller = request.model_name, caller_of(context)
         # Once begun it is carried out, whether or not the caller waits for it.
         await asyncio.shield(
-            asyncio.ensure_future(control.load(request.model_name, caller_of(context)))
+            asyncio.ensure_future(
+                control.roll_back(name, caller)
+                if wish.rollback
+                else control.load(name, caller, wish.version)
+            )
         )
         return oip.RepositoryModelLoadResponse()
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from tritonclient.grpc import service_pb2 as oip
 
-from rootserve.server.models import LOGITS_NAME, VERSION
+from rootserve.server.models import LOGITS_NAME
 from rootserve.server.pending import Answer, Asked, Output, Pending
 from rootserve.server.refusals import RefusalError
 from rootserve.server.wire.refuse import STATUS_CODES, let_go
@@ -19,6 +20,17 @@ FINAL_RESPONSE = "triton_final_response"
 """Streamed: whether a response is the last one to its request, which every one is here."""
 LONGEST_ID = 4096
 """Characters of a request's id."""
+
+
+class _Who(NamedTuple):
+    """Who computed an answer, with what and with which weights; as in the timeline."""
+
+    worker: str
+    engine: str
+    precision: str
+    version: str
+    weights: str
+    generation: int
 
 
 def asked_of(message: oip.ModelInferRequest) -> Asked:
@@ -35,10 +47,17 @@ def build_response(pending: Pending, answer: Answer) -> oip.ModelInferResponse:
     asked, outputs, classes = pending.asked, pending.outputs, pending.classes
     timeline = answer.timeline
     rows = pending.request.rows
-    where = timeline.worker, timeline.engine, timeline.precision
+    who = _Who(
+        timeline.worker,
+        timeline.engine,
+        timeline.precision,
+        timeline.version,
+        timeline.weights,
+        timeline.generation,
+    )
     shapes = tuple((one.name, min(one.classes, len(classes))) for one in outputs)
     response = oip.ModelInferResponse.FromString(
-        _constant_part(asked.model, shapes, (rows, len(classes)), where)
+        _constant_part(asked.model, shapes, (rows, len(classes)), who)
     )
     if asked.id:
         response.id = asked.id
@@ -69,17 +88,18 @@ def _constant_part(
     model: str,
     outputs: tuple[tuple[str, int], ...],
     shape: tuple[int, int],
-    where: tuple[str, str, str],
+    who: _Who,
 ) -> bytes:
     """What many responses have in common, as protobuf: filling it in anew takes three times as long."""
-    response = oip.ModelInferResponse(model_name=model, model_version=VERSION)
+    response = oip.ModelInferResponse(model_name=model, model_version=who.version)
     for name, classes in outputs:
         if classes:
             response.outputs.add(name=name, datatype="BYTES", shape=(shape[0], classes))
         else:
             response.outputs.add(name=name, datatype="FP32", shape=shape)
-    for key, value in zip(("worker", "engine", "precision"), where, strict=True):
-        response.parameters[key].string_param = value
+    for key in ("worker", "engine", "precision", "weights"):
+        response.parameters[key].string_param = getattr(who, key)
+    response.parameters["generation"].int64_param = who.generation
     content: bytes = response.SerializeToString()
     return content
 

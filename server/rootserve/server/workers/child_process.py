@@ -13,11 +13,9 @@ from pathlib import Path
 
 import rootmodels
 import rootserve
+from rootserve.server.datagram import MAX_BYTES
 
 _log = logging.getLogger(__name__)
-
-_MAX_BYTES = 1 << 17
-"""Of a datagram."""
 
 
 class ChildProcess:
@@ -129,7 +127,7 @@ class ChildProcess:
     def _read(self) -> None:
         """Take one datagram from the link, if there is one."""
         try:
-            datagram = self._link.recv(_MAX_BYTES)
+            datagram = self._link.recv(MAX_BYTES)
         except BlockingIOError:
             return
         if not datagram:

@@ -6,23 +6,18 @@ travel here; they are in the slots of :mod:`rootserve.server.workers.memory`.
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from rootserve.server.core.batch_size import Latency
+from rootserve.server.datagram import Codec, JsonMessage
 from rootserve.server.engines.base import PrecisionSetting
 from rootserve.server.pending import DATATYPES, Datatype
-
-MAX_BYTES = 1 << 17
 
 Segment = tuple[int, Datatype, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
+class Load(JsonMessage, frozen=True):
     """To a worker: load a model, warm it up, answer Loaded or LoadFailed.
 
     ``weights_sha256`` is that of the file: another one is not what is served.
@@ -42,15 +37,13 @@ class Load:
     behind: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Swap:
+class Swap(JsonMessage, frozen=True):
     """To a worker: from now on compute ``model`` with what was loaded behind."""
 
     model: str
 
 
-@dataclass(frozen=True, slots=True)
-class Discard:
+class Discard(JsonMessage, frozen=True):
     """To a worker: forget what was loaded behind; with ``running``, what computes as well."""
 
     model: str
@@ -70,16 +63,14 @@ class Run(NamedTuple):
     segments: tuple[Segment, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(JsonMessage, frozen=True):
     """From a worker: it runs; ``device_name`` and ``libraries`` describe what it computes with."""
 
     device_name: str
     libraries: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(JsonMessage, frozen=True):
     """From a worker: the model is loaded and warm. ``seconds`` is what that took.
 
     ``reason`` is why it computes with this engine, if there was a choice; ``latency`` is how many seconds
@@ -90,12 +81,11 @@ class Loaded:
     engine: str
     precision: str
     seconds: float
-    latency: Latency
+    latency: tuple[tuple[int, float], ...]
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class LoadFailed:
+class LoadFailed(JsonMessage, frozen=True):
     """From a worker: the model cannot be loaded."""
 
     model: str
@@ -118,15 +108,13 @@ class Done(NamedTuple):
     decode_ns: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Decoding:
+class Decoding(JsonMessage, frozen=True):
     """From a worker, now and then: it decodes the pictures of a batch, and does not hang."""
 
     batch: int
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(JsonMessage, frozen=True):
     """From a worker: the engine raised an exception; the worker lives."""
 
     batch: int
@@ -135,10 +123,9 @@ class Failed:
 
 Message = Load | Swap | Discard | Run | Started | Loaded | LoadFailed | Done | Decoding | Failed
 
-_JSON_KINDS: dict[str, type[Message]] = {
-    kind.__name__: kind
-    for kind in (Load, Swap, Discard, Started, Loaded, LoadFailed, Decoding, Failed)
-}
+_codec: Codec[Any] = Codec(
+    Load | Swap | Discard | Started | Loaded | LoadFailed | Decoding | Failed
+)
 
 # The first byte tells the kind; JSON begins with a brace.
 _RUN_MARK, _DONE_MARK = b"R", b"D"
@@ -168,7 +155,7 @@ def encode(message: Message) -> bytes:
             for position, text in refused
         )
         return b"".join((head, *map(_POSITION.pack, expired), *refusals))
-    return json.dumps({"kind": type(message).__name__, **asdict(message)}).encode()
+    return _codec.encode(message)
 
 
 def decode(datagram: bytes) -> Message:
@@ -190,13 +177,8 @@ def decode(datagram: bytes) -> Message:
             expired = tuple(p for (p,) in _POSITION.iter_unpack(datagram[_DONE.size : refusals]))
             refused = tuple(_read_refusals(datagram, refusals))
             return Done(batch, began_ns, ended_ns, expired, refused, decode_ns)
-    content = json.loads(datagram)
-    kind = _JSON_KINDS[content.pop("kind")]
-    if kind is Load:
-        content["image"] = tuple(content["image"])
-    elif kind is Loaded:
-        content["latency"] = tuple((rows, seconds) for rows, seconds in content["latency"])
-    return kind(**content)
+    message: Message = _codec.decode(datagram)
+    return message
 
 
 def _read_refusals(datagram: bytes, place: int) -> Iterator[tuple[int, str]]:

@@ -266,8 +266,7 @@ class WorkerPool:
                     message.expired,
                     message.refused,
                     message.decode_ns,
-                    held.engine,
-                    held.precision,
+                    *held.told,
                 )
                 self.events.batch_done(worker.spec.name, message.batch, report)
                 self._check_idle(handle.spec.device)
@@ -280,7 +279,7 @@ class WorkerPool:
                 handle.drop_output(message.batch)
                 held = worker.batches.pop(message.batch)
                 ended_ns = time.monotonic_ns()
-                report = Report(0, ended_ns, engine=held.engine, precision=held.precision)
+                report = Report(0, ended_ns, (), (), 0, *held.told)
                 self.events.batch_failed(worker.spec.name, message.batch, message.error, report)
                 self._check_idle(handle.spec.device)
             case _:
@@ -296,12 +295,12 @@ class WorkerPool:
                 worker.started, worker.device_name = True, message.device_name
                 self.libraries |= message.libraries
             case messages.Loaded():
-                _tell_loaded(worker, message)
+                assert state.loading is not None
+                _tell_loaded(worker, state.loading, message)
                 name = message.model
                 self.events.model_measured(
                     worker.spec.name, name, message.latency, worker.device_name
                 )
-                assert state.loading is not None
                 place = state.staged if state.ready else state.held
                 place[name] = Held(state.loading, message.engine, message.precision)
                 state.loading = None
@@ -370,7 +369,7 @@ class WorkerPool:
                 _log.exception("worker %s could not be started", name, extra={"worker": name})
 
 
-def _tell_loaded(worker: Worker, loaded: messages.Loaded) -> None:
+def _tell_loaded(worker: Worker, card: ModelCard, loaded: messages.Loaded) -> None:
     """Log what a model is computed with."""
     # The last resort is slower, and works: nobody would look.
     resort = preferred_engines(worker.spec.device)[-1]
@@ -391,5 +390,7 @@ def _tell_loaded(worker: Worker, loaded: messages.Loaded) -> None:
             "engine": loaded.engine,
             "precision": loaded.precision,
             "seconds": round(loaded.seconds, 3),
+            "version": card.version,
+            "weights": card.weights_id,
         },
     )

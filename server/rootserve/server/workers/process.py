@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from rootmodels.processor import cpu_name
 from rootmodels.weights_info import WeightsError, file_sha256
 from rootserve.server.core.batch_size import Latency, settle
+from rootserve.server.datagram import MAX_BYTES
 from rootserve.server.engines.base import Engine, Images, LoadSpec
 from rootserve.server.engines.choice import load_best
 from rootserve.server.engines.choice_cache import ChoiceCache
@@ -127,7 +128,7 @@ class WorkerProcess:
         device_name, libraries = _describe(self._options.device)
         self._choices = ChoiceCache(self._options.cache, device_name)
         self._send(messages.Started(device_name, libraries))
-        while datagram := self._link.recv(messages.MAX_BYTES):
+        while datagram := self._link.recv(MAX_BYTES):
             match messages.decode(datagram):
                 case messages.Load(behind=True) as load:
                     threading.Thread(target=self._load_behind, args=[load], daemon=True).start()
@@ -161,7 +162,7 @@ class WorkerProcess:
             engine = chosen.engine
             model = _LoadedModel(engine, load.image, load.classes, load.short_side)
             check_sha256(weights, load.weights_sha256)  # nor was it replaced while it was read
-            latency = model.warm_up(options.max_batch_rows)
+            latency = tuple(model.warm_up(options.max_batch_rows))
         except Exception as error:  # noqa: BLE001 - whatever it is, the service must be told
             return messages.LoadFailed(load.model, _one_line(error))
         models[load.model] = model

@@ -1,0 +1,86 @@
+"""What a start needs of the outside, opened or refused: models, credentials and tokens, data sets."""
+
+from __future__ import annotations
+
+import time
+
+from rootserve.pictures import DataError
+from rootserve.server import version
+from rootserve.server.analysis.datasets import Dataset, find_datasets
+from rootserve.server.models import Models
+from rootserve.server.observers.traces import Traces, TracesError
+from rootserve.server.repository import Repository
+from rootserve.server.security.authorize import Authorizer
+from rootserve.server.security.exposure import exposure_warning
+from rootserve.server.security.tls import TlsFiles
+from rootserve.server.security.tokens import TokenStore
+from rootserve.server.settings import Settings
+from rootserve.server.specs import StartError
+
+
+def open_models(settings: Settings) -> tuple[Repository, Models]:
+    """The weights that there are, and the models of which some are to be served.
+
+    Raises:
+        FamilyError, ModelSelectionError, WeightsError: if they cannot be.
+    """
+    repository = Repository(settings.weights, settings.pinned_versions())
+    models = repository.find_models()
+    models.select(settings.models)
+    return repository, models
+
+
+def open_datasets(settings: Settings) -> dict[str, Dataset]:
+    """The data sets that ``settings`` name.
+
+    Raises:
+        StartError: if one of them cannot be read.
+    """
+    try:
+        return find_datasets(settings.dataset_paths(), settings.max_image_megapixels * 1_000_000)
+    except DataError as error:
+        raise StartError(f"datasets: {error}") from error
+
+
+def open_protection(settings: Settings) -> tuple[TlsFiles | None, Authorizer | None]:
+    """TLS and tokens as asked for.
+
+    Raises:
+        SecurityError: if a file of them cannot be used.
+    """
+    tls = authorizer = None
+    if settings.tls_cert and settings.tls_key:
+        tls = TlsFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+    if settings.token_file:
+        authorizer = Authorizer(TokenStore(settings.token_file, time.monotonic))
+    return tls, authorizer
+
+
+def protection_warning(settings: Settings) -> str | None:
+    """A word to the operator where protection is missing; None where it is not."""
+    return exposure_warning(
+        settings.host,
+        has_tls=settings.tls_cert is not None,
+        has_client_ca=settings.tls_client_ca is not None,
+        has_tokens=settings.token_file is not None,
+    )
+
+
+def open_traces(settings: Settings) -> Traces | None:
+    """Who writes traces, if any are asked for; only then is OpenTelemetry imported.
+
+    Raises:
+        StartError: if it is not installed, or its settings make no sense.
+    """
+    if settings.traces == "off":
+        return None
+    try:
+        from rootserve.server.observers.traces_otel import open_traces  # noqa: PLC0415 - see above
+    except ModuleNotFoundError as error:
+        raise StartError(
+            f"traces: otlp came, but {error.name} is not installed; pip install 'rootserve[traces]'"
+        ) from error
+    try:
+        return open_traces(version(), settings.traces_endpoint, settings.traces_ratio)
+    except TracesError as error:
+        raise StartError(str(error)) from error
