@@ -1,8 +1,8 @@
 """Clusters on paper: nodes that are the scheduler's own module, behind three ways to choose a node.
 
-`python -m benchmarks.cluster_simulated` takes some minutes. A batch of b images takes 2 + 8 b ms on a node, each
-request is one image with a deadline of 250 ms, and in some runs one node is ten times slower from a third of the
-time on. What is left out: the network, the proxy's own time, and everything that fails.
+`python -m benchmarks.cluster_simulated` takes some minutes. A batch of b images takes 2 + 8 b ms on a node, a
+request is one image with a deadline of 250 ms, and in some runs one node is ten times slower from a third of
+the time on. What is left out: the network, the proxy's own time, and everything that fails.
 """
 
 from __future__ import annotations
