@@ -50,7 +50,8 @@ class Dispatcher:
         self._members = Members(models, scheduler)
         self._waiting: dict[int, Pending] = {}
         self._turns = Turns()
-        self._draining = False
+        self.draining = asyncio.Event()
+        """Set from the moment on in which nothing more is admitted."""
         self._drained = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._wake_s = math.inf
@@ -147,6 +148,10 @@ class Dispatcher:
         self._turns.next_of_all()
         self._check_drained()
 
+    def backlog_s(self, model: str) -> float | None:
+        """Expected seconds until what waits for ``model`` is computed; None if that is not known."""
+        return self._scheduler.backlog_s(model)
+
     async def drain_model(self, model: str) -> None:
         """Wait until nothing that needs ``model`` waits or is computed; nothing more must be admitted."""
         waiting = [
@@ -164,7 +169,7 @@ class Dispatcher:
 
     async def drain(self) -> None:
         """Refuse what comes from now on, and wait until what was admitted is answered."""
-        self._draining = True
+        self.draining.set()
         self._turns.next_of_all()  # who is refused lets the next one try
         self._check_drained()
         await self._drained.wait()
@@ -180,7 +185,7 @@ class Dispatcher:
         Raises:
             RefusalError: if it may not.
         """
-        if self._draining:
+        if self.draining.is_set():
             raise RefusalError(Reason.DRAINING, "the server is shutting down; use another one")
         model = find(self._models, name)
         assert model is not None, "the wire checks the name"
@@ -196,7 +201,7 @@ class Dispatcher:
             )
 
     def _check_drained(self) -> None:
-        if self._draining and not self._waiting:
+        if self.draining.is_set() and not self._waiting:
             self._drained.set()
 
     # What the pool tells.

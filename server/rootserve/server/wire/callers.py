@@ -1,4 +1,4 @@
-"""Who calls: the address of a call and the name of its token, for log lines."""
+"""Who calls, for log lines: the address of a call, the name of its token, the id that a proxy gave it."""
 
 from __future__ import annotations
 
@@ -36,6 +36,14 @@ def share_of(context: Any, key: str) -> str:
             if name == key:
                 return str(value)[:_LONGEST_CALLER]
     return token_name()
+
+
+def call_id_of(context: Any) -> str:
+    """The ``x-request-id`` of the call, by which a proxy's log has it; "" if there is none."""
+    for key, value in context.invocation_metadata() or ():
+        if key == "x-request-id":
+            return str(value)
+    return ""
 
 
 def caller_of(context: Any) -> str:
