@@ -21,7 +21,7 @@ from grafana_foundation_sdk.models.dashboard import (
     VariableSort,
 )
 from panels import DATASOURCE
-from service_rows import batching, callers, time
+from service_rows import batching, callers, deadlines, time
 
 ROOT = Path(__file__).parents[2]
 TARGET = ROOT / "ops" / "grafana" / "dashboards" / "rootserve.json"
@@ -57,7 +57,7 @@ def build() -> dict[Path, str]:
             .all_value(".*")
             .current(VariableOption(selected=True, text="All", value="$__all"))
         )
-    for row in (callers, time, batching, workers, variants, analysis, gpus):
+    for row in (callers, deadlines, time, batching, workers, variants, analysis, gpus):
         row(board)
     built = board.build()
     panels = [each for top in built.panels or [] for each in (top, *_folded(top))]
