@@ -7,8 +7,9 @@ covariance suggests, contiguous ones, and random ones. Each network's accuracy o
 before any training, and after --epochs passes over the first --train-images of the training set, learning
 from nin-orig alone. All get the same treatment: weights fitted in closed form, the same images in the same
 order for the same seed. "plain" are contiguous groups whose weights are left as they are: what
-`python -m rootmodels root` writes, but for the statistics of the normalisations. With another seed, training sees other crops in another order, and random
-groups are others; before training, the other networks are the same for all seeds.
+`python -m rootmodels root` writes, but for the statistics of the normalisations. With another seed, training
+sees other crops in another order, and random groups are others; before training, the other networks are the
+same for all seeds.
 
 What was measured lies in --out after each network: the same command goes on from there.
 """
