@@ -7,6 +7,7 @@ import math
 import sys
 from pathlib import Path
 
+from rootserve.server.observers.metrics_attained import RESULTS
 from rootserve.server.observers.metrics_catalog import (
     CATALOG,
     LABELS,
@@ -46,7 +47,7 @@ COST = """\
 
 Every label value is the server's own, so their number does not depend on callers. A served model has at
 most {per_model} series, most of them buckets of `rootserve_request_seconds` for each outcome that was
-seen.
+seen; a family that is served as one model has one more for each of its variants.
 """
 
 
@@ -112,6 +113,7 @@ def _buckets() -> str:
 def _most_series() -> int:
     """Series of one model of which every outcome was seen."""
     values = {"outcome": len(Reason) + 1, "reason": len(Reason), "stage": 2}
+    values |= {"deadline": 2, "result": len(RESULTS)}
     count = 0
     for metric in CATALOG:
         if "model" in metric.labels:

@@ -22,7 +22,7 @@ from grafana_foundation_sdk.models.dashboard import (
 )
 from panels import DATASOURCE
 from proxy_rows import proxy
-from service_rows import batching, callers, time
+from service_rows import batching, callers, deadlines, time
 
 ROOT = Path(__file__).parents[2]
 TARGET = ROOT / "ops" / "grafana" / "dashboards" / "rootserve.json"
@@ -62,7 +62,8 @@ def build() -> dict[Path, str]:
             .all_value(".*")
             .current(VariableOption(selected=True, text="All", value="$__all"))
         )
-    for row in (callers, time, batching, workers, variants, analysis, gpus, proxy):
+    rows = (callers, deadlines, time, batching, workers, variants, analysis, gpus, proxy)
+    for row in rows:
         row(board)
     built = board.build()
     panels = [each for top in built.panels or [] for each in (top, *_folded(top))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 NO_REQUESTS = "No request was answered in this time"
+NO_DEADLINES = "No request with a deadline came in this time"
 NO_GPU = "No GPU here, or the server lacks nvidia-ml-py (the extra gpu)"
 NO_PROXY = "No proxy is scraped: there is one where a cluster runs (docs/cluster.md)"
 RECORDED = 'model=~"$model"'

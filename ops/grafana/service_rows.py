@@ -16,7 +16,7 @@ from panels import (
     number,
     yes_or_no,
 )
-from promql import NO_REQUESTS, OK, RECORDED, M, mean, quantile, rate
+from promql import NO_DEADLINES, NO_REQUESTS, OK, RECORDED, M, mean, quantile, rate
 
 
 def callers(board: Dashboard) -> None:
@@ -166,13 +166,15 @@ def callers(board: Dashboard) -> None:
             About(
                 "Error budget burn, 1 hour",
                 "How many times faster than allowed the budget of 30 days is spent: 0.1 % not "
-                "answered, 1 % slower than 100 ms. At 14.4 somebody is called.",
+                "answered, 1 % slower than 100 ms, 1 % of deadlines not kept. At 14.4 somebody is "
+                "called.",
                 TIMES,
                 "No requests in the last hour",
             ),
             {
                 "{{model}} not answered": f"rootserve:unavailable:ratio_rate1h{{{RECORDED}}} / 0.001 >= 0",
                 "{{model}} slow": f"rootserve:slow:ratio_rate1h{{{RECORDED}}} / 0.01 >= 0",
+                "{{model}} deadlines": f"rootserve:unattained:ratio_rate1h{{{RECORDED}}} / 0.01 >= 0",
             },
             limit=14.4,
         )
@@ -221,6 +223,96 @@ def time(board: Dashboard) -> None:
                 NO_REQUESTS,
             ),
             f"sum by (le) (increase(rootserve_request_seconds_bucket{{{OK}}}[$__rate_interval]))",
+        )
+    )
+
+
+def deadlines(board: Dashboard) -> None:
+    """Deadlines and accuracy."""
+    offered = f'{M}, deadline="yes", result!="cancelled"'
+    in_time = f'{M}, deadline="yes", result="in_time"'
+    of_offered = f"(({rate('rootserve_offered_total', offered, 'model')}) > 0)"
+    accuracy = rate("rootserve_accuracy_in_time_total", f'{M}, deadline="yes"', "model")
+    board.with_row(Row("Are deadlines kept, and how accurately?"))
+    board.with_panel(
+        lines(
+            About(
+                "Attainment",
+                "Of the requests with a deadline, the share answered within it; refused and expired "
+                "ones are in what was offered. The objective is 99 %.",
+                "percentunit",
+                NO_DEADLINES,
+            ),
+            {"{{model}}": f"{rate('rootserve_offered_total', in_time, 'model')} / {of_offered}"},
+            most=1,
+        )
+    )
+    board.with_panel(
+        lines(
+            About(
+                "Accuracy-goodput",
+                "Sum of the accuracies of what was answered in time, over the requests with a deadline.",
+                "percentunit",
+                NO_DEADLINES,
+            ),
+            {"{{model}}": f"{accuracy} / {of_offered}"},
+            most=1,
+        )
+    )
+    board.with_panel(
+        lines(
+            About(
+                "Requests with a deadline",
+                "By what became of them.",
+                "reqps",
+                NO_DEADLINES,
+            ),
+            {
+                "{{result}}": rate("rootserve_offered_total", f'{M}, deadline="yes"', "result")
+                + " > 0"
+            },
+            stacked=True,
+        )
+    )
+    board.with_panel(
+        lines(
+            About(
+                "Variants that answer",
+                "Answers of families that are served as one model, by the variant that computed them.",
+                "reqps",
+                "No request was for a family",
+            ),
+            {"{{computed_by}}": rate("rootserve_variant_answers_total", M, "computed_by") + " > 0"},
+            stacked=True,
+        )
+    )
+    board.with_panel(
+        lines(
+            About(
+                "Promises broken",
+                "Of the requests with a deadline that were admitted, the share that was answered late "
+                "or dropped.",
+                "percentunit",
+                NO_DEADLINES,
+            ),
+            {"{{model}}": f"rootserve:promises_broken:ratio_rate5m{{{M}}} >= 0"},
+        )
+    )
+    covered = rate("rootserve_prediction_ratio_bucket", f'{M}, le="1.0"', "model")
+    batches = rate("rootserve_prediction_ratio_count", M, "model")
+    board.with_panel(
+        lines(
+            About(
+                "Time of batches over what was predicted",
+                "Covered: the share that took no longer than predicted, which is to be 99 % for a p99. Mean: "
+                "of the time over the predicted one; what is below 1 was kept in reserve.",
+                "percentunit",
+                NO_REQUESTS,
+            ),
+            {
+                "{{model}} covered": f"{covered} / ({batches} > 0)",
+                "{{model}} mean": mean("rootserve_prediction_ratio", M, "model"),
+            },
         )
     )
 

@@ -53,6 +53,7 @@ def test_every_panel_has_its_data_source_a_description_and_a_word_for_no_data() 
     ]
     assert [panel["title"] for panel in dashboard["panels"] if panel["type"] == "row"] == [
         "Are callers served well?",
+        "Are deadlines kept, and how accurately?",
         "Where does the time go?",
         "Batching",
         "Workers and devices",

@@ -34,6 +34,8 @@ pytestmark = [
 ]
 
 TRAINED = ("nin-orig", "nin-root-16")
+FAMILY = "nin-auto"
+"""Of both."""
 UNTRAINED = "resnet50-root-64"
 """No weights are shipped for it, and an alert is about such models."""
 WINDOW = "10s"
@@ -107,7 +109,7 @@ def test_under_load_every_query_of_the_dashboard_and_the_rules_has_data(
             queries[rule["record"]] = rule["record"]
         for number, vector in enumerate(vectors(rule["expr"])):
             queries[f"{rule.get('record') or rule['alert']} / {number}"] = vector
-    with scraped(tmp_path) as (server, prometheus), MixedLoad(server, TRAINED):
+    with scraped(tmp_path) as (server, prometheus), MixedLoad(server, (*TRAINED, FAMILY)):
 
         def without_data() -> list[str]:
             return [name for name, expr in queries.items() if not has_data(prometheus, expr)]

@@ -38,9 +38,10 @@ class MixedLoad:
             if turn % 10 == 0:
                 self._ask(infer_request(model, plain_images(33)))
                 self._ask(infer_request("a-name-a-caller-made-up", plain_images(1)))
-                late = infer_request(model, plain_images(1))
-                late.parameters["timeout"].int64_param = 1
-                self._ask(late)
+                for deadline_us in (1, 30_000_000):
+                    timed = infer_request(model, plain_images(1))
+                    timed.parameters["timeout"].int64_param = deadline_us
+                    self._ask(timed)
 
     def _ask(self, request: oip.ModelInferRequest) -> None:
         try:

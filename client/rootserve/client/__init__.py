@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rootserve.client.analysis.service import analyze
     from rootserve.client.blocking import Client
     from rootserve.client.credentials import CredentialFiles, Credentials
-    from rootserve.client.errors import ServerError, Unreachable
+    from rootserve.client.errors import Promise, ServerError, Unreachable
     from rootserve.client.evaluate import accuracy
     from rootserve.client.inference import AsyncClient
     from rootserve.client.load import LoadOptions, run_load
@@ -27,6 +27,7 @@ __all__ = [
     "CredentialFiles",
     "Credentials",
     "LoadOptions",
+    "Promise",
     "RetryPolicy",
     "ServerError",
     "Unreachable",
@@ -39,7 +40,7 @@ _HOMES = {
     "analysis.service": ("analyze",),
     "blocking": ("Client",),
     "credentials": ("CredentialFiles", "Credentials"),
-    "errors": ("ServerError", "Unreachable"),
+    "errors": ("Promise", "ServerError", "Unreachable"),
     "evaluate": ("accuracy",),
     "inference": ("AsyncClient",),
     "load": ("LoadOptions", "run_load"),

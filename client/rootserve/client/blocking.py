@@ -161,6 +161,9 @@ class Client:
             self._end()
 
     models = _blocking(AsyncClient.models)
+    families = _blocking(AsyncClient.families)
+    latency_table = _blocking(AsyncClient.latency_table)
+    explain = _blocking(AsyncClient.explain)
     model = _blocking(AsyncClient.model)
     server_info = _blocking(AsyncClient.server_info)
     health = _blocking(AsyncClient.health)

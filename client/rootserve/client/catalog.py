@@ -29,6 +29,7 @@ class PaperFigures:
 class Model:
     """One variant. Fields as in `rootserve.v1.Model`; None where the server has nothing to say.
 
+    One with `members` is a family that is served as one model: what it costs depends on which computes.
     `state` is "unloaded", "loading", "ready", "failed", or "unknown" from a newer server.
     """
 
@@ -53,6 +54,7 @@ class Model:
     version: str | None = None
     weights_sha256: str | None = None
     generation: int | None = None
+    members: Sequence[str] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The fields by name, ready for `json.dumps`; without those that only measuring needs."""
@@ -126,6 +128,7 @@ def read_model(message: catalog_pb2.Model) -> Model:
         version=message.version or None,
         weights_sha256=message.weights_sha256 or None,
         generation=message.generation or None,
+        members=tuple(message.members),
     )
 
 

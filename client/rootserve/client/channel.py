@@ -1,7 +1,7 @@
 """gRPC channels to a server, and its failures as the client's own exceptions."""
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import cast
 
@@ -13,12 +13,13 @@ from google.rpc import error_details_pb2, status_pb2
 from rootserve.client.address import Address
 from rootserve.client.bearer import BearerChannel
 from rootserve.client.credentials import PLAINTEXT, Credentials
-from rootserve.client.errors import ServerError, Unreachable
+from rootserve.client.errors import Promise, ServerError, Unreachable
 from rootserve.client.reach import is_this_machine, proxy, speaks_tls, through_proxy
 
 # gRPC's own limit of 4 MiB is passed by some 1,400 CIFAR images.
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 CONNECT_TIMEOUT_S = 5.0
+_INFEASIBLE = ("rootserve", "DEADLINE_INFEASIBLE")
 
 # States after which waiting for a connection tells nothing new. A refused one is no reason to try on:
 # a person who mistyped a port should not wait to learn it.
@@ -115,20 +116,43 @@ def translated_errors() -> Iterator[None]:
     except grpc.RpcError as error:
         # Every error of a call is a call as well, in both of gRPC's libraries.
         call = cast("grpc.Call", error)
-        retry_after_s = _retry_after_s(call.trailing_metadata())
-        raise ServerError(call.code().name, call.details() or "", retry_after_s) from error
+        retry_after_s, promise = _details(call.trailing_metadata())
+        code, words = call.code().name, call.details() or ""
+        raise ServerError(code, words, retry_after_s, promise) from error
 
 
-def _retry_after_s(metadata: Iterable[tuple[str, str | bytes]] | None) -> float | None:
-    """What `google.rpc.RetryInfo` in a status asks for; None without one that can be read."""
+def _details(
+    metadata: Iterable[tuple[str, str | bytes]] | None,
+) -> tuple[float | None, Promise | None]:
+    """What `google.rpc.RetryInfo` and `ErrorInfo` in a status say; None for what cannot be read."""
+    retry, info = error_details_pb2.RetryInfo(), error_details_pb2.ErrorInfo()
+    retry_after_s: float | None = None
+    promise: Promise | None = None
     for key, value in metadata or ():
         if key != "grpc-status-details-bin" or not isinstance(value, bytes):
             continue
-        status, info = status_pb2.Status(), error_details_pb2.RetryInfo()
+        status = status_pb2.Status()
         try:
             status.ParseFromString(value)
-            if any(detail.Unpack(info) for detail in status.details):
-                return max(0.0, float(info.retry_delay.ToNanoseconds()) / 1e9)
-        except DecodeError:
-            return None
-    return None
+            for detail in status.details:
+                if detail.Unpack(retry):
+                    retry_after_s = max(0.0, float(retry.retry_delay.ToNanoseconds()) / 1e9)
+                elif detail.Unpack(info) and (info.domain, info.reason) == _INFEASIBLE:
+                    promise = _promise(info.metadata)
+        except (DecodeError, ValueError):
+            break
+    return retry_after_s, promise
+
+
+def _promise(metadata: Mapping[str, str]) -> Promise:
+    """What could have been promised.
+
+    Raises:
+        ValueError: It is not told in numbers.
+    """
+    earliest_ms, floor = metadata.get("earliest_ms"), metadata.get("accuracy_floor_fitting")
+    return Promise(
+        metadata.get("model", ""),
+        None if earliest_ms is None else float(earliest_ms) * 1e-3,
+        None if floor is None else float(floor),
+    )

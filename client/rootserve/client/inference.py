@@ -15,9 +15,15 @@ from rootserve.client.channel import CONNECT_TIMEOUT_S, connect, open_aio_channe
 from rootserve.client.credentials import PLAINTEXT, Credentials
 from rootserve.client.defaults import LOAD_TIMEOUT_S, TIMEOUT_S
 from rootserve.client.errors import ServerError
+from rootserve.client.explain import (
+    Explanation,
+    LatencyTable,
+    read_explanation,
+    read_latency_table,
+)
 from rootserve.client.retry import RetryPolicy, retried
 from rootserve.client.wire import Answer, build_encoded_request, build_request, decode_response
-from rootserve.v1 import catalog_pb2, catalog_pb2_grpc
+from rootserve.v1 import catalog_pb2, catalog_pb2_grpc, explain_pb2, explain_pb2_grpc
 
 RETRY = RetryPolicy()
 
@@ -62,6 +68,7 @@ class AsyncClient:
         self.channel = open_aio_channel(self.address, self._credentials)
         self._inference: Any = service_pb2_grpc.GRPCInferenceServiceStub(self.channel)
         self._catalog = catalog_pb2_grpc.CatalogServiceStub(self.channel)
+        self._explain = explain_pb2_grpc.ExplainServiceStub(self.channel)
         self._health: Any = health_pb2_grpc.HealthStub(self.channel)
         try:
             await connect(
@@ -80,13 +87,45 @@ class AsyncClient:
         response = await self._call(self._catalog.ListModels, catalog_pb2.ListModelsRequest())
         return [read_model(message) for message in response.models]
 
+    async def families(self) -> list[Model]:
+        """The families that the server serves as one model, such as "nin-auto"."""
+        response = await self._call(self._catalog.ListModels, catalog_pb2.ListModelsRequest())
+        return [read_model(message) for message in response.families]
+
     async def model(self, name: str) -> Model:
-        """The variant of this name.
+        """The variant of this name, or the family.
 
         Raises:
             ServerError: NOT_FOUND when the server knows none of that name.
         """
-        return find_model(await self.models(), name)
+        response = await self._call(self._catalog.ListModels, catalog_pb2.ListModelsRequest())
+        messages = (*response.models, *response.families)
+        return find_model([read_model(message) for message in messages], name)
+
+    async def latency_table(self) -> LatencyTable:
+        """How long batches take there, by kind of worker, variant, rows and form of the input."""
+        request = explain_pb2.GetLatencyTableRequest()
+        return read_latency_table(await self._call(self._explain.GetLatencyTable, request))
+
+    async def explain(
+        self, request_id: str = "", *, model: str = "", outcome: str = "", last: int = 1
+    ) -> list[Explanation]:
+        """Why requests went as they did that ended lately, newest first.
+
+        Args:
+            request_id: Those with this id.
+            model: Those for this model.
+            outcome: Those that ended so: "ok", "refused", or a reason such as "deadline_infeasible".
+            last: At most so many.
+
+        Raises:
+            ServerError: UNIMPLEMENTED when the server keeps none, NOT_FOUND for an id that it does not keep.
+        """
+        request = explain_pb2.ExplainRequest(
+            request_id=request_id, model=model, outcome=outcome, last=last
+        )
+        response = await self._call(self._explain.Explain, request)
+        return [read_explanation(message) for message in response.explanations]
 
     async def server_info(self) -> ServerInfo:
         """The server's version, limits, machine and workers."""
@@ -103,7 +142,7 @@ class AsyncClient:
         response = await self._call(self._health.Check, request)
         return str(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
 
-    async def infer(
+    async def infer(  # noqa: PLR0913 - what a request may say
         self,
         model: str,
         images: NDArray[np.uint8] | NDArray[np.float32],
@@ -111,6 +150,9 @@ class AsyncClient:
         outputs: Sequence[str] = (),
         priority: int | None = None,
         deadline_s: float | None = None,
+        accuracy_floor: float | None = None,
+        variants: Sequence[str] = (),
+        request_id: str = "",
     ) -> Answer:
         """Run a model on images [N, 3, H, W] in one request.
 
@@ -120,17 +162,28 @@ class AsyncClient:
             outputs: Names of the outputs wanted; `logits` when empty.
             priority: 1 is the highest; None leaves it to the server.
             deadline_s: Time the server has for it.
+            accuracy_floor: The least accuracy, 0..1, of the variant that computes it.
+            variants: Of a family, such as "nin-auto", the variants that may compute it; all when empty.
+            request_id: What the server calls it in logs, traces and explanations.
 
         Raises:
             InputError: The images have another shape or type.
+            ServerError: RESOURCE_EXHAUSTED with a `promise` when a family cannot keep the deadline.
             MalformedAnswer: The answer cannot be read.
         """
         request = build_request(
-            model, images, outputs=outputs, priority=priority, deadline_s=deadline_s
+            model,
+            images,
+            outputs=outputs,
+            priority=priority,
+            deadline_s=deadline_s,
+            accuracy_floor=accuracy_floor,
+            variants=variants,
+            request_id=request_id,
         )
         return decode_response(await self._call(self._inference.ModelInfer, request))
 
-    async def infer_encoded(
+    async def infer_encoded(  # noqa: PLR0913 - as above
         self,
         model: str,
         pictures: Sequence[bytes],
@@ -138,6 +191,9 @@ class AsyncClient:
         outputs: Sequence[str] = (),
         priority: int | None = None,
         deadline_s: float | None = None,
+        accuracy_floor: float | None = None,
+        variants: Sequence[str] = (),
+        request_id: str = "",
     ) -> Answer:
         """Run a model on JPEG and PNG files in one request; the server decodes, resizes and crops them.
 
@@ -147,6 +203,9 @@ class AsyncClient:
             outputs: As for `infer`.
             priority: As for `infer`.
             deadline_s: As for `infer`.
+            accuracy_floor: As for `infer`.
+            variants: As for `infer`.
+            request_id: As for `infer`.
 
         Raises:
             InputError: There are no pictures.
@@ -154,7 +213,14 @@ class AsyncClient:
             MalformedAnswer: The answer cannot be read.
         """
         request = build_encoded_request(
-            model, pictures, outputs=outputs, priority=priority, deadline_s=deadline_s
+            model,
+            pictures,
+            outputs=outputs,
+            priority=priority,
+            deadline_s=deadline_s,
+            accuracy_floor=accuracy_floor,
+            variants=variants,
+            request_id=request_id,
         )
         return decode_response(await self._call(self._inference.ModelInfer, request))
 

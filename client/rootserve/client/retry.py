@@ -22,7 +22,8 @@ class RetryPolicy:
     A refusal with RetryInfo (a full queue, RESOURCE_EXHAUSTED) waits as long as the server asks.
     UNAVAILABLE (a model is loading, the server restarts, the connection broke) without it waits
     `first_s`, then twice as long each time. Nothing else is tried again, and nothing beyond the
-    call's own deadline.
+    call's own deadline. A deadline that the server cannot promise is told at once, with what it could:
+    the caller chooses.
 
     Args:
         attempts: The most tries, the first one included; 1 is never again.
@@ -45,7 +46,7 @@ class RetryPolicy:
             left_s: Time until the deadline.
             chance: Random, 0..1: up to a fifth is added to the wait.
         """
-        if attempt >= self.attempts:
+        if attempt >= self.attempts or error.promise is not None:
             return None
         if error.retry_after_s is not None:
             wait_s = error.retry_after_s

@@ -82,8 +82,8 @@ def print_models(screen: Console, models: Sequence[Model]) -> None:
             state_text(model.state),
             escape(" ".join(filter(None, (model.engine, model.precision))) or "-"),
             "-" if model.batch_rows is None else count(model.batch_rows),
-            count(model.params),
-            millions(model.macs),
+            "-" if model.members else count(model.params),
+            "-" if model.members else millions(model.macs),
             percent(model.accuracy),
         )
     screen.print(table)

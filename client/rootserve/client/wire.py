@@ -4,7 +4,7 @@ import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,17 +51,30 @@ class Timeline:
         return max(0.0, self.total_s - named_s)
 
 
+class Chosen(NamedTuple):
+    """Which variant of a family computed an answer: fields as in `Answer`, None for what is not told."""
+
+    variant: str
+    accuracy: float | None = None
+    predicted_s: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A server's answer: its outputs by name, each [N, ...], and its timeline where it gave one.
 
-    `version` is that of the model's weights.
+    `version` is that of the model's weights. Of a family, `variant` is the one that computed it, `accuracy`
+    that one's, 0..1, and `predicted_s` how long the computation was expected to take at most; None for a
+    variant that was asked for by its name.
     """
 
     model: str
     outputs: Mapping[str, NDArray[Any]]
     timeline: Timeline | None
     version: str = ""
+    variant: str | None = None
+    accuracy: float | None = None
+    predicted_s: float | None = None
 
     @property
     def logits(self) -> NDArray[np.float32]:
@@ -82,13 +95,16 @@ class Answer:
             ) from None
 
 
-def build_request(
+def build_request(  # noqa: PLR0913 - what a request may say
     model: str,
     images: NDArray[np.uint8] | NDArray[np.float32],
     *,
     outputs: Sequence[str] = (),
     priority: int | None = None,
     deadline_s: float | None = None,
+    accuracy_floor: float | None = None,
+    variants: Sequence[str] = (),
+    request_id: str = "",
 ) -> service_pb2.ModelInferRequest:
     """Build a ModelInferRequest for images [N, 3, H, W].
 
@@ -98,6 +114,9 @@ def build_request(
         outputs: Names of the outputs wanted; the server's default (`logits`) when empty.
         priority: 1 is the highest; None leaves it to the server.
         deadline_s: Time the server has for it, sent in whole milliseconds, at least one.
+        accuracy_floor: The least accuracy, 0..1, of the variant that computes it.
+        variants: Of a family, the variants that may compute it; all when empty.
+        request_id: What the server calls it in logs, traces and explanations.
 
     Raises:
         InputError: The images have another shape or type.
@@ -112,16 +131,20 @@ def build_request(
         shape=images.shape,
     )
     content = np.ascontiguousarray(images).tobytes()
-    return _request(model, tensor, content, outputs, priority, deadline_s)
+    wanted = _Wanted(priority, deadline_s, accuracy_floor, variants, request_id)
+    return _request(model, tensor, content, outputs, wanted)
 
 
-def build_encoded_request(
+def build_encoded_request(  # noqa: PLR0913 - as above
     model: str,
     pictures: Sequence[bytes],
     *,
     outputs: Sequence[str] = (),
     priority: int | None = None,
     deadline_s: float | None = None,
+    accuracy_floor: float | None = None,
+    variants: Sequence[str] = (),
+    request_id: str = "",
 ) -> service_pb2.ModelInferRequest:
     """Build a ModelInferRequest for JPEG and PNG files, which the server decodes.
 
@@ -131,6 +154,9 @@ def build_encoded_request(
         outputs: As for `build_request`.
         priority: As for `build_request`.
         deadline_s: As for `build_request`.
+        accuracy_floor: As for `build_request`.
+        variants: As for `build_request`.
+        request_id: As for `build_request`.
 
     Raises:
         InputError: There are no pictures.
@@ -142,7 +168,18 @@ def build_encoded_request(
     )
     # As the protocol lays out BYTES: the length of each element before it.
     content = b"".join(part for one in pictures for part in (struct.pack("<I", len(one)), one))
-    return _request(model, tensor, content, outputs, priority, deadline_s)
+    wanted = _Wanted(priority, deadline_s, accuracy_floor, variants, request_id)
+    return _request(model, tensor, content, outputs, wanted)
+
+
+class _Wanted(NamedTuple):
+    """What a request says besides its images."""
+
+    priority: int | None
+    deadline_s: float | None
+    accuracy_floor: float | None
+    variants: Sequence[str]
+    request_id: str
 
 
 def _request(
@@ -150,21 +187,25 @@ def _request(
     tensor: service_pb2.ModelInferRequest.InferInputTensor,
     content: bytes,
     outputs: Sequence[str],
-    priority: int | None,
-    deadline_s: float | None,
+    wanted: _Wanted,
 ) -> service_pb2.ModelInferRequest:
     request = service_pb2.ModelInferRequest(
         model_name=model,
+        id=wanted.request_id,
         inputs=[tensor],
         outputs=[
             service_pb2.ModelInferRequest.InferRequestedOutputTensor(name=name) for name in outputs
         ],
         raw_input_contents=[content],
     )
-    if priority is not None:
-        request.parameters["priority"].int64_param = priority
-    if deadline_s is not None:
-        request.parameters["deadline_ms"].int64_param = max(1, round(deadline_s * 1000))
+    if wanted.priority is not None:
+        request.parameters["priority"].int64_param = wanted.priority
+    if wanted.deadline_s is not None:
+        request.parameters["deadline_ms"].int64_param = max(1, round(wanted.deadline_s * 1000))
+    if wanted.accuracy_floor is not None:
+        request.parameters["accuracy_floor"].double_param = wanted.accuracy_floor
+    if wanted.variants:
+        request.parameters["variants"].string_param = ",".join(wanted.variants)
     return request
 
 
@@ -185,8 +226,9 @@ def decode_response(response: service_pb2.ModelInferResponse) -> Answer:
         tensor.name: _decode_tensor(tensor, data)
         for tensor, data in zip(response.outputs, raw, strict=True)
     }
+    chosen = read_chosen(response) or (None, None, None)
     timeline = read_timeline(response)
-    return Answer(response.model_name, outputs, timeline, response.model_version)
+    return Answer(response.model_name, outputs, timeline, response.model_version, *chosen)
 
 
 def _decode_tensor(
@@ -205,6 +247,18 @@ def _decode_tensor(
             f"came with {len(data)} bytes"
         )
     return np.frombuffer(data, dtype).reshape(shape)
+
+
+def read_chosen(response: service_pb2.ModelInferResponse) -> Chosen | None:
+    """Read which variant of a family computed the answer; None where the server told none."""
+    parameters = response.parameters
+    if "variant" not in parameters:
+        return None
+    return Chosen(
+        parameters["variant"].string_param,
+        parameters["accuracy"].double_param if "accuracy" in parameters else None,
+        parameters["predicted_ns"].int64_param * _NS if "predicted_ns" in parameters else None,
+    )
 
 
 def read_timeline(response: service_pb2.ModelInferResponse) -> Timeline | None:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1arootserve/v1/catalog.proto\x12\x0crootserve.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x13\n\x11ListModelsRequest\"9\n\x12ListModelsResponse\x12#\n\x06models\x18\x01 \x03(\x0b\x32\x13.rootserve.v1.Model\"\xd9\x03\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\x10\n\x08topology\x18\x03 \x01(\t\x12\x0e\n\x06params\x18\x04 \x01(\x04\x12\x0c\n\x04macs\x18\x05 \x01(\x04\x12\x13\n\x0b\x66lops_paper\x18\x06 \x01(\x04\x12\x15\n\x08\x61\x63\x63uracy\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x07trained\x18\x08 \x01(\x08\x12\x0e\n\x06\x65ngine\x18\t \x01(\t\x12\x11\n\tprecision\x18\n \x01(\t\x12\'\n\x05state\x18\x0b \x01(\x0e\x32\x18.rootserve.v1.ModelState\x12\x14\n\x0cstate_reason\x18\x0c \x01(\t\x12\x12\n\nimage_size\x18\r \x01(\r\x12\x0f\n\x07\x63lasses\x18\x0e \x03(\t\x12.\n\x05paper\x18\x0f \x01(\x0b\x32\x1a.rootserve.v1.PaperFiguresH\x01\x88\x01\x01\x12\x12\n\nshort_side\x18\x10 \x01(\r\x12\x12\n\npaper_rows\x18\x11 \x01(\r\x12\x12\n\nbatch_rows\x18\x12 \x01(\r\x12\x0f\n\x07version\x18\x13 \x01(\t\x12\x16\n\x0eweights_sha256\x18\x14 \x01(\t\x12\x12\n\ngeneration\x18\x15 \x01(\rB\x0b\n\t_accuracyB\x08\n\x06_paper\"n\n\x0cPaperFigures\x12\x10\n\x08\x61\x63\x63uracy\x18\x01 \x01(\x01\x12\x0e\n\x06\x63pu_ms\x18\x02 \x01(\x01\x12\x0e\n\x06gpu_ms\x18\x03 \x01(\x01\x12\x1a\n\rtop5_accuracy\x18\x04 \x01(\x01H\x00\x88\x01\x01\x42\x10\n\x0e_top5_accuracy\"\x16\n\x14GetServerInfoRequest\"\x86\x03\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12.\n\nstarted_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08platform\x18\x03 \x01(\t\x12\x0b\n\x03\x63pu\x18\x04 \x01(\t\x12\x11\n\tcpu_count\x18\x05 \x01(\r\x12\x45\n\tlibraries\x18\x06 \x03(\x0b\x32\x32.rootserve.v1.GetServerInfoResponse.LibrariesEntry\x12\x16\n\x0emax_batch_rows\x18\x07 \x01(\r\x12\x14\n\x0cmax_delay_us\x18\x08 \x01(\x04\x12\x16\n\x0emax_queue_rows\x18\t \x01(\r\x12%\n\x07workers\x18\n \x03(\x0b\x32\x14.rootserve.v1.Worker\x12\x14\n\x0cmetrics_port\x18\x0b \x01(\r\x1a\x30\n\x0eLibrariesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"h\n\x06Worker\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x0f\n\x07threads\x18\x03 \x01(\r\x12\x0b\n\x03pid\x18\x04 \x01(\x04\x12\r\n\x05ready\x18\x05 \x01(\x08\x12\x13\n\x0b\x64\x65vice_name\x18\x06 \x01(\t*\x8b\x01\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14MODEL_STATE_UNLOADED\x10\x01\x12\x17\n\x13MODEL_STATE_LOADING\x10\x02\x12\x15\n\x11MODEL_STATE_READY\x10\x03\x12\x16\n\x12MODEL_STATE_FAILED\x10\x04\x32\xbb\x01\n\x0e\x43\x61talogService\x12O\n\nListModels\x12\x1f.rootserve.v1.ListModelsRequest\x1a .rootserve.v1.ListModelsResponse\x12X\n\rGetServerInfo\x12\".rootserve.v1.GetServerInfoRequest\x1a#.rootserve.v1.GetServerInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1arootserve/v1/catalog.proto\x12\x0crootserve.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x13\n\x11ListModelsRequest\"`\n\x12ListModelsResponse\x12#\n\x06models\x18\x01 \x03(\x0b\x32\x13.rootserve.v1.Model\x12%\n\x08\x66\x61milies\x18\x02 \x03(\x0b\x32\x13.rootserve.v1.Model\"\xea\x03\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\x10\n\x08topology\x18\x03 \x01(\t\x12\x0e\n\x06params\x18\x04 \x01(\x04\x12\x0c\n\x04macs\x18\x05 \x01(\x04\x12\x13\n\x0b\x66lops_paper\x18\x06 \x01(\x04\x12\x15\n\x08\x61\x63\x63uracy\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x07trained\x18\x08 \x01(\x08\x12\x0e\n\x06\x65ngine\x18\t \x01(\t\x12\x11\n\tprecision\x18\n \x01(\t\x12\'\n\x05state\x18\x0b \x01(\x0e\x32\x18.rootserve.v1.ModelState\x12\x14\n\x0cstate_reason\x18\x0c \x01(\t\x12\x12\n\nimage_size\x18\r \x01(\r\x12\x0f\n\x07\x63lasses\x18\x0e \x03(\t\x12.\n\x05paper\x18\x0f \x01(\x0b\x32\x1a.rootserve.v1.PaperFiguresH\x01\x88\x01\x01\x12\x12\n\nshort_side\x18\x10 \x01(\r\x12\x12\n\npaper_rows\x18\x11 \x01(\r\x12\x12\n\nbatch_rows\x18\x12 \x01(\r\x12\x0f\n\x07version\x18\x13 \x01(\t\x12\x16\n\x0eweights_sha256\x18\x14 \x01(\t\x12\x12\n\ngeneration\x18\x15 \x01(\r\x12\x0f\n\x07members\x18\x16 \x03(\tB\x0b\n\t_accuracyB\x08\n\x06_paper\"n\n\x0cPaperFigures\x12\x10\n\x08\x61\x63\x63uracy\x18\x01 \x01(\x01\x12\x0e\n\x06\x63pu_ms\x18\x02 \x01(\x01\x12\x0e\n\x06gpu_ms\x18\x03 \x01(\x01\x12\x1a\n\rtop5_accuracy\x18\x04 \x01(\x01H\x00\x88\x01\x01\x42\x10\n\x0e_top5_accuracy\"\x16\n\x14GetServerInfoRequest\"\x86\x03\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12.\n\nstarted_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08platform\x18\x03 \x01(\t\x12\x0b\n\x03\x63pu\x18\x04 \x01(\t\x12\x11\n\tcpu_count\x18\x05 \x01(\r\x12\x45\n\tlibraries\x18\x06 \x03(\x0b\x32\x32.rootserve.v1.GetServerInfoResponse.LibrariesEntry\x12\x16\n\x0emax_batch_rows\x18\x07 \x01(\r\x12\x14\n\x0cmax_delay_us\x18\x08 \x01(\x04\x12\x16\n\x0emax_queue_rows\x18\t \x01(\r\x12%\n\x07workers\x18\n \x03(\x0b\x32\x14.rootserve.v1.Worker\x12\x14\n\x0cmetrics_port\x18\x0b \x01(\r\x1a\x30\n\x0eLibrariesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"h\n\x06Worker\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x0f\n\x07threads\x18\x03 \x01(\r\x12\x0b\n\x03pid\x18\x04 \x01(\x04\x12\r\n\x05ready\x18\x05 \x01(\x08\x12\x13\n\x0b\x64\x65vice_name\x18\x06 \x01(\t*\x8b\x01\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14MODEL_STATE_UNLOADED\x10\x01\x12\x17\n\x13MODEL_STATE_LOADING\x10\x02\x12\x15\n\x11MODEL_STATE_READY\x10\x03\x12\x16\n\x12MODEL_STATE_FAILED\x10\x04\x32\xbb\x01\n\x0e\x43\x61talogService\x12O\n\nListModels\x12\x1f.rootserve.v1.ListModelsRequest\x1a .rootserve.v1.ListModelsResponse\x12X\n\rGetServerInfo\x12\".rootserve.v1.GetServerInfoRequest\x1a#.rootserve.v1.GetServerInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,24 +34,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GETSERVERINFORESPONSE_LIBRARIESENTRY']._loaded_options = None
   _globals['_GETSERVERINFORESPONSE_LIBRARIESENTRY']._serialized_options = b'8\001'
-  _globals['_MODELSTATE']._serialized_start=1269
-  _globals['_MODELSTATE']._serialized_end=1408
+  _globals['_MODELSTATE']._serialized_start=1325
+  _globals['_MODELSTATE']._serialized_end=1464
   _globals['_LISTMODELSREQUEST']._serialized_start=77
   _globals['_LISTMODELSREQUEST']._serialized_end=96
   _globals['_LISTMODELSRESPONSE']._serialized_start=98
-  _globals['_LISTMODELSRESPONSE']._serialized_end=155
-  _globals['_MODEL']._serialized_start=158
-  _globals['_MODEL']._serialized_end=631
-  _globals['_PAPERFIGURES']._serialized_start=633
-  _globals['_PAPERFIGURES']._serialized_end=743
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=745
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=767
-  _globals['_GETSERVERINFORESPONSE']._serialized_start=770
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=1160
-  _globals['_GETSERVERINFORESPONSE_LIBRARIESENTRY']._serialized_start=1112
-  _globals['_GETSERVERINFORESPONSE_LIBRARIESENTRY']._serialized_end=1160
-  _globals['_WORKER']._serialized_start=1162
-  _globals['_WORKER']._serialized_end=1266
-  _globals['_CATALOGSERVICE']._serialized_start=1411
-  _globals['_CATALOGSERVICE']._serialized_end=1598
+  _globals['_LISTMODELSRESPONSE']._serialized_end=194
+  _globals['_MODEL']._serialized_start=197
+  _globals['_MODEL']._serialized_end=687
+  _globals['_PAPERFIGURES']._serialized_start=689
+  _globals['_PAPERFIGURES']._serialized_end=799
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=801
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=823
+  _globals['_GETSERVERINFORESPONSE']._serialized_start=826
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=1216
+  _globals['_GETSERVERINFORESPONSE_LIBRARIESENTRY']._serialized_start=1168
+  _globals['_GETSERVERINFORESPONSE_LIBRARIESENTRY']._serialized_end=1216
+  _globals['_WORKER']._serialized_start=1218
+  _globals['_WORKER']._serialized_end=1322
+  _globals['_CATALOGSERVICE']._serialized_start=1467
+  _globals['_CATALOGSERVICE']._serialized_end=1654
 # @@protoc_insertion_point(module_scope)

@@ -76,18 +76,26 @@ class ListModelsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MODELS_FIELD_NUMBER: _builtins.int
+    FAMILIES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___Model]:
         """One entry per variant, in the order of the variant table."""
+
+    @_builtins.property
+    def families(self) -> _containers.RepeatedCompositeFieldContainer[Global___Model]:
+        """Families of which variants are served as one model, such as "nin-auto": the server chooses which one
+        computes a request. Figures of one network are 0, and the accuracy is that of the most accurate member.
+        """
 
     def __init__(
         self,
         *,
         models: _abc.Iterable[Global___Model] | None = ...,
+        families: _abc.Iterable[Global___Model] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["families", b"families", "models", b"models"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -120,6 +128,7 @@ class Model(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     WEIGHTS_SHA256_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name it is served under, such as "nin-root-4"."""
     family: _builtins.str
@@ -170,6 +179,10 @@ class Model(_message.Message):
     def paper(self) -> Global___PaperFigures:
         """What the paper reports for this variant; absent where it reports nothing."""
 
+    @_builtins.property
+    def members(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of a family: the variants that are chosen from, in their order. Empty for a variant."""
+
     def __init__(
         self,
         *,
@@ -194,10 +207,11 @@ class Model(_message.Message):
         version: _builtins.str = ...,
         weights_sha256: _builtins.str = ...,
         generation: _builtins.int = ...,
+        members: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_paper", b"_paper", "accuracy", b"accuracy", "paper", b"paper"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_paper", b"_paper", "accuracy", b"accuracy", "batch_rows", b"batch_rows", "classes", b"classes", "engine", b"engine", "family", b"family", "flops_paper", b"flops_paper", "generation", b"generation", "image_size", b"image_size", "macs", b"macs", "name", b"name", "paper", b"paper", "paper_rows", b"paper_rows", "params", b"params", "precision", b"precision", "short_side", b"short_side", "state", b"state", "state_reason", b"state_reason", "topology", b"topology", "trained", b"trained", "version", b"version", "weights_sha256", b"weights_sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_paper", b"_paper", "accuracy", b"accuracy", "batch_rows", b"batch_rows", "classes", b"classes", "engine", b"engine", "family", b"family", "flops_paper", b"flops_paper", "generation", b"generation", "image_size", b"image_size", "macs", b"macs", "members", b"members", "name", b"name", "paper", b"paper", "paper_rows", b"paper_rows", "params", b"params", "precision", b"precision", "short_side", b"short_side", "state", b"state", "state_reason", b"state_reason", "topology", b"topology", "trained", b"trained", "version", b"version", "weights_sha256", b"weights_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__accuracy: _TypeAlias = _typing.Literal["accuracy"]  # noqa: Y015
     _WhichOneofArgType__accuracy: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy"]  # noqa: Y015

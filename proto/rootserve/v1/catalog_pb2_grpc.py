@@ -52,7 +52,8 @@ class CatalogServiceServicer:
     """
 
     def ListModels(self, request, context):
-        """Lists every variant the server knows, loaded or not, in the order of the variant table.
+        """Lists every variant the server knows, loaded or not, in the order of the variant table; and beside them
+        the families that are served as one model.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,7 +34,9 @@ class CatalogServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CatalogServiceAsyncStub: ...
     ListModels: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.ListModelsRequest, _catalog_pb2.ListModelsResponse]
-    """Lists every variant the server knows, loaded or not, in the order of the variant table."""
+    """Lists every variant the server knows, loaded or not, in the order of the variant table; and beside them
+    the families that are served as one model.
+    """
     GetServerInfo: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.GetServerInfoRequest, _catalog_pb2.GetServerInfoResponse]
     """Describes the server: version, limits, machine and workers. A load report embeds the answer."""
 
@@ -44,7 +46,9 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListModels: _aio.UnaryUnaryMultiCallable[_catalog_pb2.ListModelsRequest, _catalog_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """Lists every variant the server knows, loaded or not, in the order of the variant table."""
+    """Lists every variant the server knows, loaded or not, in the order of the variant table; and beside them
+    the families that are served as one model.
+    """
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_catalog_pb2.GetServerInfoRequest, _catalog_pb2.GetServerInfoResponse]  # type: ignore[assignment]
     """Describes the server: version, limits, machine and workers. A load report embeds the answer."""
 
@@ -57,7 +61,9 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_pb2.ListModelsResponse, _abc.Awaitable[_catalog_pb2.ListModelsResponse]]:
-        """Lists every variant the server knows, loaded or not, in the order of the variant table."""
+        """Lists every variant the server knows, loaded or not, in the order of the variant table; and beside them
+        the families that are served as one model.
+        """
 
     @_abc_1.abstractmethod
     def GetServerInfo(

@@ -33,11 +33,13 @@ from rootserve.server.monitoring import Monitoring
 from rootserve.server.notify import Notifier
 from rootserve.server.observers.access_log import AccessLog
 from rootserve.server.observers.events import Observers
+from rootserve.server.observers.explain import Explainer
 from rootserve.server.observers.metrics_endpoint import MetricsEndpoint
 from rootserve.server.observers.refusal_log import RefusalLog
 from rootserve.server.observers.statistics import Statistics
 from rootserve.server.observers.traces import Traces, current_trace_id
 from rootserve.server.repository import Repository
+from rootserve.server.security.authorize import Authorizer
 from rootserve.server.security.tls import TlsFiles
 from rootserve.server.settings import Settings
 from rootserve.server.specs import StartError, scheduler_limits, worker_specs
@@ -52,6 +54,7 @@ from rootserve.server.streams import announce, flush_streams
 from rootserve.server.wire import services
 from rootserve.server.wire.analysis import AnalysisService, ServingDefaults
 from rootserve.server.wire.catalog import CatalogService
+from rootserve.server.wire.explain import ExplainService
 from rootserve.server.wire.handling import CheckedServer
 from rootserve.server.wire.listening import authority_of, bind, server_options
 from rootserve.server.workers.handle import WorkerSpec
@@ -112,23 +115,27 @@ async def serve(settings: Settings) -> NoReturn:
         FamilyError, ModelSelectionError, SecurityError, StartError, WeightsError: if the service cannot
             start.
     """
-    _warn_of_exposure(settings)
-    tls, authorizer = open_protection(settings)
+    tls, authorizer = _protection(settings)
     repository, models = open_models(settings)
     specs = _worker_specs(settings, models)
 
     traces = open_traces(settings)
-    monitoring, statistics, refusal_log, observer = _observers(settings, models, traces)
+    explainer = Explainer(settings.explain) if settings.explain else None
+    monitoring, statistics, refusal_log, observer = _observers(settings, models, traces, explainer)
     scheduler = Scheduler(scheduler_limits(settings, specs))
     pool = WorkerPool(specs, models, settings.load_timeout_s)
     dispatcher = Dispatcher(
         scheduler, pool, models, observer, max_bytes=settings.max_queue_mb * 2**20
     )
     analyses = _analyses(settings, pool, observer)
-    health = Health(models, [services.INFERENCE], [services.ANALYSIS, services.CATALOG])
+    health = Health(
+        models, [services.INFERENCE], [services.ANALYSIS, services.CATALOG, services.EXPLAIN]
+    )
     pool.events = dispatcher
     notifier = Notifier(models)
-    pool.on_models_changed = functools.partial(_models_changed, health, monitoring, notifier)
+    pool.on_models_changed = functools.partial(
+        _models_changed, dispatcher, health, monitoring, notifier
+    )
     monitoring.follow(scheduler, pool)
 
     server = grpc.aio.server(options=server_options(settings))
@@ -143,16 +150,13 @@ async def serve(settings: Settings) -> NoReturn:
     )
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, checked)
     analysis_pb2_grpc.add_AnalysisServiceServicer_to_server(
-        AnalysisService(
-            models,
-            open_datasets(settings),
-            analyses,
-            _serving_defaults(specs[0]),
-        ),
+        AnalysisService(models, open_datasets(settings), analyses, _serving_defaults(specs[0])),
         checked,
     )
     catalog = CatalogService(version(), models, pool, settings.limits(), scheduler.batch_rows)
-    services.add_operations(checked, catalog, health)
+    services.add_operations(
+        checked, catalog, ExplainService(models, scheduler.durations, explainer), health
+    )
 
     stop = _stop_on_signals()
     async with contextlib.AsyncExitStack() as stack:
@@ -186,9 +190,11 @@ async def serve(settings: Settings) -> NoReturn:
     _end(stop.status)
 
 
-def _warn_of_exposure(settings: Settings) -> None:
+def _protection(settings: Settings) -> tuple[TlsFiles | None, Authorizer | None]:
+    """As :func:`open_protection`; what others can reach unprotected is warned of."""
     if warning := protection_warning(settings):
         _log.warning("%s", warning)
+    return open_protection(settings)
 
 
 def _worker_specs(settings: Settings, models: Models) -> list[WorkerSpec]:
@@ -197,14 +203,14 @@ def _worker_specs(settings: Settings, models: Models) -> list[WorkerSpec]:
 
 
 def _observers(
-    settings: Settings, models: Models, traces: Traces | None
+    settings: Settings, models: Models, traces: Traces | None, explainer: Explainer | None
 ) -> tuple[Monitoring, Statistics, RefusalLog, Observers]:
     """Who is told of requests: those that are asked or closed later, and all as one."""
     trace_id = current_trace_id if traces else None
     monitoring, statistics = Monitoring(models, trace_id), Statistics()
     refusal_log = RefusalLog(trace_id=trace_id)
     access_log = _access_log(settings, trace_id)
-    told = (monitoring.metrics, statistics, refusal_log, traces, access_log)
+    told = (monitoring.metrics, statistics, refusal_log, traces, access_log, explainer)
     observer = Observers([one for one in told if one is not None])
     return monitoring, statistics, refusal_log, observer
 
@@ -235,7 +241,10 @@ def _spare_the_collector() -> None:
     gc.freeze()
 
 
-def _models_changed(health: Health, monitoring: Monitoring, notifier: Notifier) -> None:
+def _models_changed(
+    dispatcher: Dispatcher, health: Health, monitoring: Monitoring, notifier: Notifier
+) -> None:
+    dispatcher.models_changed()
     health.models_changed()
     monitoring.models_changed()
     notifier.models_changed()

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from rootmodels.weights_info import WeightsError
 from rootserve.server.dispatcher import Dispatcher
+from rootserve.server.families import virtual_model
 from rootserve.server.models import Model, ModelCard, Models
 from rootserve.server.observers.events import Observer
 from rootserve.server.refusals import Reason, RefusalError
@@ -56,10 +57,12 @@ class ModelControl:
         log, ``version`` as :meth:`rootserve.server.repository.Repository.read` takes it.
 
         Raises:
-            RefusalError: UNKNOWN_MODEL, or LOAD_FAILED, after which all is as it was.
+            RefusalError: UNKNOWN_MODEL, or LOAD_FAILED, after which all is as it was; this also for a file
+                that has the name of a family that is served as one model.
         """
         async with self._one_at_a_time:
             known = self._models.get(name)
+            self._check_no_family(name)
             if known is None and not await asyncio.to_thread(self._has_file, name):
                 raise self._unknown(name)
             was_served = known is not None and known.served
@@ -181,6 +184,7 @@ class ModelControl:
             RefusalError: UNKNOWN_MODEL.
         """
         async with self._one_at_a_time:
+            self._check_no_family(name)
             model = self._find(name)
             model.served, model.retiring = False, True
             try:
@@ -192,6 +196,25 @@ class ModelControl:
                 self._pool.reconcile()
             fields = {"model": name, "caller": caller}
             _log.info("model %s was unloaded", name, extra=fields)
+
+    def _check_no_family(self, name: str) -> None:
+        """Refuse what has the name of a family.
+
+        Raises:
+            RefusalError: UNKNOWN_MODEL for the family itself, LOAD_FAILED for a model of its name.
+        """
+        family = virtual_model(self._models, name)
+        if family is None:
+            return
+        if self._has_file(name):
+            text = (
+                f"{name} was not loaded, nothing has changed: the family {family.family} is served under "
+                "this name; give the model another one"
+            )
+            raise RefusalError(Reason.LOAD_FAILED, text)
+        members = ", ".join(member.card.name for member in family.members)
+        text = f"{name} is a family, which is there as long as two of its variants are: {members}"
+        raise RefusalError(Reason.UNKNOWN_MODEL, text)
 
     def _find(self, name: str) -> Model:
         model = self._models.get(name)

@@ -6,13 +6,17 @@ import asyncio
 import logging
 import math
 import time
+from typing import Any
 
 from rootserve.server.core.batch_size import Latency
 from rootserve.server.core.queue import Request
-from rootserve.server.core.scheduler import Batch, Declined, Limits, Scheduler
+from rootserve.server.core.scheduler import Batch, Limits, Scheduler
+from rootserve.server.declined import refusal_of, retry_after_s
+from rootserve.server.families import find
+from rootserve.server.members import Members
 from rootserve.server.models import ENCODED_NAME, Models
 from rootserve.server.observers.events import Observer
-from rootserve.server.pending import Answer, Pending, Report, Timeline
+from rootserve.server.pending import Answer, Pending, Report, Story, Timeline
 from rootserve.server.refusals import Reason, RefusalError
 from rootserve.server.turns import Turns
 from rootserve.server.workers.pool import WorkerPool
@@ -20,13 +24,6 @@ from rootserve.server.workers.pool import WorkerPool
 _log = logging.getLogger(__name__)
 
 _EXPIRED = "the deadline passed while the request waited for a worker"
-# When nothing is known of how long batches take.
-_RETRY_AFTER_S = 0.1
-_REASONS = {
-    Declined.TOO_MANY_ROWS: Reason.INVALID_REQUEST,
-    Declined.TOO_LATE: Reason.DEADLINE_LOST,
-    Declined.QUEUE_FULL: Reason.QUEUE_FULL,
-}
 
 
 class Dispatcher:
@@ -50,6 +47,7 @@ class Dispatcher:
         self._pool = pool
         self._models = models
         self._observer = observer
+        self._members = Members(models, scheduler)
         self._waiting: dict[int, Pending] = {}
         self._turns = Turns()
         self.draining = asyncio.Event()
@@ -75,13 +73,18 @@ class Dispatcher:
         request = pending.request
         size = len(pending.content)
         self._check(request.model, size)
-        declined, poll = self._scheduler.offer(request, time.monotonic())
-        if declined is not None:
-            raise self._declined(declined, request)
+        if self.limits.explain:
+            waiting = self._scheduler.rows_queued(request.model)
+            variants = self._members.variants(request.model) or (request.model,)
+            computing = sum(map(self._scheduler.rows_in_flight, variants))
+            pending.story = Story(request, waiting, computing)
+        offered = self._scheduler.offer(request, time.monotonic())
+        if offered.declined is not None:
+            raise refusal_of(offered, request, self._scheduler)
         pending.answer = self._loop.create_future()
         self._waiting[request.id] = pending
         self._bytes += size
-        if poll:
+        if offered.poll:
             # Once this turn of the loop is over, so that all requests it brings are seen.
             self._loop.call_soon(self._pump)
 
@@ -134,10 +137,19 @@ class Dispatcher:
         return self._scheduler.backlog_s(model)
 
     async def drain_model(self, model: str) -> None:
-        """Wait until nothing of ``model`` waits or is computed; nothing more must be admitted."""
-        waiting = [one.answer for one in self._waiting.values() if one.request.model == model]
+        """Wait until nothing that needs ``model`` waits or is computed; nothing more must be admitted."""
+        waiting = [
+            one.answer
+            for one in self._waiting.values()
+            if one.request.model == model or self._needs(one.request, model)
+        ]
         if waiting:
             await asyncio.wait(waiting)
+
+    def _needs(self, request: Request, model: str) -> bool:
+        """Whether a family's ``request`` can be computed by nothing but ``model``."""
+        members = self._members
+        return members.may_compute(request) and not members.may_compute(request, but=model)
 
     async def drain(self) -> None:
         """Refuse what comes from now on, and wait until what was admitted is answered."""
@@ -159,7 +171,7 @@ class Dispatcher:
         """
         if self.draining.is_set():
             raise RefusalError(Reason.DRAINING, "the server is shutting down; use another one")
-        model = self._models.get(name)
+        model = find(self._models, name)
         assert model is not None, "the wire checks the name"
         if not model.takes_requests:
             text = f"model {name} is not ready: {model.state_reason}"
@@ -169,29 +181,8 @@ class Dispatcher:
                 Reason.QUEUE_FULL,
                 f"requests of {self._bytes} bytes are being answered, {size} more came, the limit is "
                 f"{self._max_bytes:.0f}",
-                self._retry_after_s(name),
+                retry_after_s(self._scheduler, name),
             )
-
-    def _declined(self, declined: Declined, request: Request) -> RefusalError:
-        reason = _REASONS[declined]
-        limits = self._scheduler.limits
-        match declined:
-            case Declined.QUEUE_FULL:
-                queued = self._scheduler.rows_queued(request.model)
-                text = (
-                    f"the queue of {request.model} is full: {queued} rows wait, {request.rows} more "
-                    f"came, the limit is {limits.max_queue_rows} for each priority"
-                )
-                return RefusalError(reason, text, self._retry_after_s(request.model))
-            case Declined.TOO_LATE:
-                return RefusalError(reason, "the deadline had passed when the request came")
-            case Declined.TOO_MANY_ROWS:
-                most = limits.max_batch_rows
-                text = f"{request.rows} rows came, at most {most} are computed at once"
-                return RefusalError(reason, text)
-
-    def _retry_after_s(self, model: str) -> float:
-        return self._scheduler.backlog_s(model) or _RETRY_AFTER_S
 
     def _check_drained(self) -> None:
         if self.draining.is_set() and not self._waiting:
@@ -251,6 +242,9 @@ class Dispatcher:
         for request in self._scheduler.worker_lost(worker):
             if (pending := self._waiting.get(request.id)) is not None:
                 pending.refuse(RefusalError(Reason.WORKER_LOST, text, worker=worker))
+        for pending in self._waiting.values():
+            if pending.worker == worker:
+                pending.worker = ""
         self._observer.worker_lost(worker)
         self._pump()
 
@@ -263,6 +257,21 @@ class Dispatcher:
         for request in self._scheduler.drop_model(model):
             self._refuse_waiting(request, Reason.MODEL_NOT_READY, text)
 
+    def models_changed(self) -> None:
+        """Which models there are to compute families may have changed."""
+        for request in (*self._members.update(), *self._withdrawn()):
+            text = f"no variant of {request.model} that this request allows is ready any more"
+            self._refuse_waiting(request, Reason.MODEL_NOT_READY, text)
+
+    def _withdrawn(self) -> list[Request]:
+        """Requests of families that waited, and that nothing is left to compute."""
+        return [
+            one.request
+            for one in self._waiting.values()
+            if not (one.worker or one.answer.done() or self._members.may_compute(one.request))
+            and self._scheduler.cancel(one.request)
+        ]
+
     # Batches.
 
     def _pump(self) -> None:
@@ -271,6 +280,8 @@ class Dispatcher:
         decisions = self._scheduler.poll(now)
         for batch in decisions.dispatches:
             requests = [self._waiting[request.id] for request in batch.requests]
+            for pending in requests:
+                pending.worker = batch.worker
             self._pool.handles[batch.worker].run(batch, requests)
         for worker in decisions.hung:
             self._pool.kill(worker)
@@ -301,6 +312,7 @@ class Dispatcher:
     ) -> None:
         formed_ns = int(batch.formed_s * 1e9)
         refused = dict(report.refused)
+        told = self._of_family(batch)
         row_bytes = len(logits) // batch.rows
         offset = 0
         for position, (request, pending) in enumerate(zip(batch.requests, requests, strict=True)):
@@ -330,8 +342,17 @@ class Dispatcher:
                 version=report.version,
                 weights=report.weights,
                 generation=report.generation,
+                **told,
             )
             pending.answer.set_result(Answer(share, timeline))
+
+    def _of_family(self, batch: Batch) -> dict[str, Any]:
+        """What the timelines of a family's batch tell besides."""
+        if batch.requests[0].model == batch.model:
+            return {}
+        accuracy = self._models[batch.model].card.accuracy
+        predicted_ns = round((batch.predicted_s or 0.0) * 1e9)
+        return {"variant": batch.model, "accuracy": accuracy, "predicted_ns": predicted_ns}
 
     def _refuse_waiting(self, request: Request, reason: Reason, text: str) -> None:
         """Refuse a request that the scheduler has taken out of its queue."""

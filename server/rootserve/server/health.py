@@ -10,6 +10,7 @@ import grpc
 from grpc_health.v1 import health_pb2 as pb
 from grpc_health.v1 import health_pb2_grpc
 
+from rootserve.server.families import find
 from rootserve.server.models import Models
 from rootserve.server.refusals import Reason, RefusalError
 
@@ -61,7 +62,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         elif service in self._others:
             serving = not self._models.draining
         else:
-            model = self._models.get(service)
+            model = find(self._models, service)
             if model is None:
                 return pb.HealthCheckResponse.SERVICE_UNKNOWN
             serving = model.is_ready and not self._models.draining

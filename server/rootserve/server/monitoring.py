@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 
 from rootserve.server import version
 from rootserve.server.core.scheduler import Scheduler
+from rootserve.server.families import virtual_models
 from rootserve.server.models import Models
 from rootserve.server.observers.metrics import Metrics
 from rootserve.server.observers.metrics_endpoint import MetricsEndpoint
@@ -22,13 +23,20 @@ class Monitoring:
     def __init__(self, models: Models, trace_id: Callable[[], str] | None) -> None:
         self._models = models
         self._registry = CollectorRegistry()
-        self.metrics = Metrics(self._registry, trace_id)
+        self.metrics = Metrics(self._registry, trace_id, self._accuracy_of)
         self.models_changed()
 
     def models_changed(self) -> None:
         """Show the series of every served model, at zero if nothing was counted yet."""
         for model in self._models.served():
             self.metrics.show_model(model.card.name)
+        for family in virtual_models(self._models):
+            members = tuple(member.card.name for member in family.members)
+            self.metrics.show_family(family.name, members)
+
+    def _accuracy_of(self, name: str) -> float | None:
+        model = self._models.get(name)
+        return None if model is None else model.card.accuracy
 
     def follow(self, scheduler: Scheduler, pool: WorkerPool) -> None:
         """From now on read at each scrape, from its thread, what is not counted by events."""

@@ -7,6 +7,7 @@ import itertools
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol, get_args
 
+from rootserve.server.core.decisions import Batch
 from rootserve.server.core.queue import Request
 from rootserve.server.refusals import RefusalError
 
@@ -31,7 +32,9 @@ class Timeline(NamedTuple):
     ``queue_ns``: until its batch was closed. ``batch_wait_ns``: until the worker began to compute the
     batch. ``compute_ns``: the computation, of which ``decode_ns`` were spent on decoding pictures.
     ``total_ns``: from arrival to answer, which leaves a rest for the hand-over. ``version``, ``weights`` and
-    ``generation`` are those of the model's card that computed it.
+    ``generation`` are those of the model's card that computed it. Where a family was asked for, ``variant``
+    is which of it computed the batch, ``accuracy`` that one's, and ``predicted_ns`` how long the computation
+    was expected to take at most when the batch was formed, 0 if that was not known.
     """
 
     queue_ns: int
@@ -46,6 +49,9 @@ class Timeline(NamedTuple):
     version: str = ""
     weights: str = ""
     generation: int = 0
+    variant: str = ""
+    accuracy: float | None = None
+    predicted_ns: int = 0
 
 
 class Answer(NamedTuple):
@@ -107,6 +113,26 @@ class Output(NamedTuple):
     target: Target | None = None
 
 
+class InBatch(NamedTuple):
+    """A batch that has ended; ``ids`` are what the callers of its requests called them."""
+
+    batch: Batch
+    report: Report
+    ids: tuple[str, ...]
+
+
+@dataclass(slots=True, eq=False)
+class Story:
+    """What is kept of a request that is to be explained."""
+
+    request: Request
+    """As it was offered."""
+    waiting: int
+    computing: int
+    """Rows that it found when it came: those that waited for its model, and those with workers."""
+    batch: InBatch | None = None
+
+
 @dataclass(slots=True, eq=False)
 class Pending:
     """A valid request."""
@@ -128,8 +154,12 @@ class Pending:
     call_id: str = ""
     """The ``x-request-id`` of its call, which proxies set, where it is told of and has no id of its own."""
     trace: RequestTrace | None = None
+    worker: str = ""
+    """The one that has it; "" while it waits."""
     left_queue_ns: int = 0
     """When it left the queue without having been in a batch, on CLOCK_MONOTONIC; 0 if it did not."""
+    story: Story | None = None
+    """Where requests are kept to be explained."""
     answer: asyncio.Future[Answer] = field(init=False)
     """There is one from its admission on."""
 

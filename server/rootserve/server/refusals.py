@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 
 
@@ -25,6 +26,8 @@ class Reason(Enum):
     """As many analyses run as may."""
     DEADLINE_LOST = "deadline_lost"
     """The deadline had passed when the request came."""
+    DEADLINE_INFEASIBLE = "deadline_infeasible"
+    """No variant that may compute the request would be in time for its deadline."""
     DEADLINE_EXPIRED = "deadline_expired"
     """The deadline passed while the request waited."""
     CANCELLED = "cancelled"
@@ -33,6 +36,10 @@ class Reason(Enum):
     """The protocol has the method, this service does not."""
     CONTROL_OFF = "control_off"
     """Models are not loaded on request here."""
+    EXPLAIN_OFF = "explain_off"
+    """No requests are kept to be explained."""
+    UNKNOWN_REQUEST = "unknown_request"
+    """It is not among those that are kept."""
     SHARED_MEMORY_OFF = "shared_memory_off"
     UNKNOWN_REGION = "unknown_region"
     """No shared memory is registered under that name."""
@@ -47,10 +54,23 @@ class Reason(Enum):
     """The worker that computed it died, and so did the one that tried again."""
 
 
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What could have been promised to a request whose deadline could not be kept."""
+
+    model: str
+    """What it asked for."""
+    earliest_s: float
+    """The earliest answer, in seconds from its arrival; infinite while nothing computes it."""
+    floor: float | None
+    """The highest accuracy floor that would have fitted its deadline; None if none would."""
+
+
 class RefusalError(Exception):
     """A request will not be answered: why, one line for the caller, and when to try again.
 
-    ``worker`` is the one it failed on, if it got that far. ``told``: the observers know of it.
+    ``worker`` is the one it failed on, if it got that far. ``promise`` is what it could have had instead.
+    ``told``: the observers know of it.
     """
 
     def __init__(
@@ -59,10 +79,12 @@ class RefusalError(Exception):
         message: str,
         retry_after_s: float | None = None,
         worker: str = "",
+        promise: Promise | None = None,
     ) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
         self.retry_after_s = retry_after_s
         self.worker = worker
+        self.promise = promise
         self.told = False

@@ -208,6 +208,20 @@ class Settings(BaseModel):
         le=1_000_000,
     )
 
+    caller_key: str = _option(
+        "batching",
+        "metadata whose value says whose share of a family a call takes (default: the name of its token)",
+        "",
+        pattern=r"^([a-z0-9_.-]{1,100})?$",
+    )
+    explain: int = _option(
+        "batching",
+        "how many of the last requests are kept to be explained (rootserve explain); 0 keeps none",
+        0,
+        ge=0,
+        le=100_000,
+    )
+
     datasets: tuple[str, ...] = _option(
         "analysis",
         "data sets that can be analysed without being sent, as NAME=PATH, separated by commas; a path is "
@@ -319,6 +333,15 @@ class Settings(BaseModel):
         """As addresses are printed, IPv6 is in brackets."""
         return value[1:-1] if value.startswith("[") and value.endswith("]") else value
 
+    @field_validator("caller_key")
+    @classmethod
+    def _no_secret(cls, value: str) -> str:
+        if value == "authorization" or value.endswith("-bin"):
+            raise ValueError(
+                f"{value!r} holds a secret, or bytes; expected metadata that may be shown, such as x-caller"
+            )
+        return value
+
     @field_validator("traces_endpoint")
     @classmethod
     def _check_endpoint(cls, value: str | None) -> str | None:
@@ -412,6 +435,7 @@ class Settings(BaseModel):
             max_queue_rows=self.max_queue_rows,
             priority_age_s=self.priority_age_s,
             hang_s=self.hang_s,
+            explain=self.explain > 0,
         )
 
 

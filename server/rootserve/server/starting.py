@@ -7,6 +7,7 @@ import time
 from rootserve.pictures import DataError
 from rootserve.server import version
 from rootserve.server.analysis.datasets import Dataset, find_datasets
+from rootserve.server.families import warn_of_taken_names, with_families
 from rootserve.server.models import Models
 from rootserve.server.observers.traces import Traces, TracesError
 from rootserve.server.repository import Repository
@@ -26,7 +27,8 @@ def open_models(settings: Settings) -> tuple[Repository, Models]:
     """
     repository = Repository(settings.weights, settings.pinned_versions())
     models = repository.find_models()
-    models.select(settings.models)
+    models.select(with_families(models, settings.models))
+    warn_of_taken_names(models)
     return repository, models
 
 

@@ -44,6 +44,8 @@ class FakeRootserve(
         self.has_catalog = True
         self.has_timeline = True
         self.retry_after_s: float | None = None
+        self.reason = ""
+        self.chosen: tuple[str, float] | None = None
         self.served = {"nin-orig"}
         self.batch_limits = {"nin-orig": BATCH_ROWS, "nin-root-4": 0}
         self.of_root_4: dict[str, object] = {}
@@ -74,10 +76,13 @@ class FakeRootserve(
         with self._turn if self.one_at_a_time else nullcontext():
             time.sleep(self.delay_s)
         if code := self.fail(number):
-            if self.retry_after_s is not None:
+            if self.retry_after_s is not None or self.reason:
                 status = status_pb2.Status(code=code.value[0])
-                delay = duration_pb2.Duration(nanos=round(self.retry_after_s * 1e9))
+                delay = duration_pb2.Duration(nanos=round((self.retry_after_s or 0.0) * 1e9))
                 status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+                if self.reason:
+                    info = error_details_pb2.ErrorInfo(domain="rootserve", reason=self.reason)
+                    status.details.add().Pack(info)
                 details = ("grpc-status-details-bin", status.SerializeToString())
                 context.set_trailing_metadata((details,))
             context.abort(code, self.words)
@@ -111,6 +116,10 @@ class FakeRootserve(
             response.parameters["generation"].int64_param = 2
             for name, text in told:
                 response.parameters[name].string_param = text
+        if self.chosen is not None:
+            variant, accuracy = self.chosen
+            response.parameters["variant"].string_param = variant
+            response.parameters["accuracy"].double_param = accuracy
         return response
 
     def ListModels(self, request, context):  # noqa: N802

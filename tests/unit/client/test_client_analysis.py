@@ -21,6 +21,7 @@ from rootserve.client.analysis.report import print_pairs
 from rootserve.client.analysis.results import Analysis, Layer, Matrix, Pair, Score
 from rootserve.client.analysis.service import Progress
 from rootserve.client.analysis.sources import local_images
+from rootserve.client.analysis.style import Style
 from rootserve.client.errors import InputError, MalformedAnswer
 from rootserve.v1 import analysis_pb2 as pb
 
@@ -157,12 +158,12 @@ def test_a_layer_without_any_variance_is_drawn(dead: int, tmp_path: Path) -> Non
             figures.correlation_figure(network),
         )
     ):
-        figures.save(figure, tmp_path / f"{n}.png")
+        figures.save(figure, tmp_path, str(n), Style())
 
 
 def test_a_picture_keeps_its_colours(tmp_path: Path) -> None:
     shown = analysis("nin-root-8", 8)
-    figures.save(figures.pair_figure(shown, shown.pairs[0]), tmp_path / "x.png")
+    figures.save(figures.pair_figure(shown, shown.pairs[0]), tmp_path, "x", Style())
     full = io.BytesIO()
     figures.pair_figure(shown, shown.pairs[0]).savefig(full, format="png")
     with Image.open(tmp_path / "x.png") as small, Image.open(full) as large:

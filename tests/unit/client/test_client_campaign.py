@@ -16,6 +16,7 @@ from rootserve.client.errors import InputError, ServerError
 from rootserve.client.load import LatencySummary, LoadOptions, LoadResult
 from rootserve.client.load.campaign import Campaign
 from rootserve.client.load.comparison import compare, differences, unlike_limits
+from rootserve.client.load.objective import Goals
 from rootserve.client.load.report import Pairs, Report, Trial
 from rootserve.client.load.reporting import report_of
 from rootserve.client.load.search import Search
@@ -126,7 +127,7 @@ def test_a_search_says_what_it_found() -> None:
     found = search.found()
     assert found.rate == 140
     assert found.lowest_missed == 200
-    text = found.text(0.05)
+    text = found.text("p99 within 50 ms")
     assert f"holds up to {found.limit:.4g} requests/s ± {found.uncertainty:.1%}" in text
     assert f"95 % interval {found.low:.4g} to {found.high:.4g}, from 4 runs" in text
     assert "The search was not finished after 4 runs" in text
@@ -137,17 +138,17 @@ def test_a_search_without_an_answer_ends() -> None:
     while (rate := never.next_rate()) is not None:
         never.tell(rate, held=False)
     assert never.found().rate is None
-    assert "no rate was found that holds p99 within 50 ms" in never.found().text(0.05)
+    assert "no rate was found that holds p99 within 50 ms" in never.found().text("p99 within 50 ms")
     while (rate := always.next_rate()) is not None:
         always.tell(rate, held=True)
     assert always.found().rate == 100_000
     assert always.found().complete
-    assert "no rate was found that misses it" in always.found().text(0.05)
+    assert "no rate was found that misses it" in always.found().text("p99 within 50 ms")
     limited = Search(100, most_runs=3)
     while (rate := limited.next_rate()) is not None:
         limited.tell(rate, held=True)
     assert not limited.found().complete
-    assert "not finished" in limited.found().text(0.05)
+    assert "not finished" in limited.found().text("p99 within 50 ms")
 
 
 async def test_find_max_begins_with_callers_when_no_rate_is_given() -> None:
@@ -158,7 +159,7 @@ async def test_find_max_begins_with_callers_when_no_rate_is_given() -> None:
         return run_of(options, p99_s=0.01 if options.rate <= 930 else 1.0)
 
     campaign = campaign_of("find_max", measure)
-    await campaign.find_max(OPTIONS, 0.05, 0.05, None)
+    await campaign.find_max(OPTIONS, Goals(0.05), 0.05, None)
     assert campaign.runs[0].concurrency == 16
     assert campaign.steps[0].rate == 700
     assert campaign.found is not None
@@ -183,7 +184,7 @@ async def test_find_max_makes_longer_runs_at_low_rates() -> None:
         return replace(run_of(options, p99_s=p99_s), requests=requests)
 
     campaign = campaign_of("find_max", measure)
-    await campaign.find_max(OPTIONS, 0.05, 0.05, 2.0)
+    await campaign.find_max(OPTIONS, Goals(0.05), 0.05, 2.0)
     assert all(run.requests >= 149 for run in campaign.runs)
     assert campaign.found is not None
     assert campaign.found.low <= 4 <= campaign.found.high
@@ -192,7 +193,7 @@ async def test_find_max_makes_longer_runs_at_low_rates() -> None:
 
 async def test_find_max_does_not_count_runs_that_tell_nothing() -> None:
     campaign = campaign_of("find_max", lambda options: replace(run_of(options), requests=50))
-    await campaign.find_max(OPTIONS, 0.05, 0.05, 20.0)
+    await campaign.find_max(OPTIONS, Goals(0.05), 0.05, 20.0)
     assert {step.held for step in campaign.steps} == {None}
     assert campaign.found is not None
     assert campaign.found.rate is None
@@ -208,7 +209,7 @@ async def test_find_max_that_is_stopped_in_its_first_run_is_no_failure() -> None
         return replace(run_of(options, rows_per_s=0), interrupted=True, requests=0, succeeded=0)
 
     campaign = Campaign("find_max", run, stop)
-    await campaign.find_max(OPTIONS, 0.05, 0.05, None)
+    await campaign.find_max(OPTIONS, Goals(0.05), 0.05, None)
     assert campaign.interrupted
     assert campaign.found is None
     assert campaign.head.interrupted
@@ -217,7 +218,7 @@ async def test_find_max_that_is_stopped_in_its_first_run_is_no_failure() -> None
 async def test_find_max_wants_an_answer_to_begin_with() -> None:
     campaign = campaign_of("find_max", lambda options: run_of(options, rows_per_s=0))
     with pytest.raises(ServerError, match="none of 1,000 requests succeeded"):
-        await campaign.find_max(OPTIONS, 0.05, 0.05, None)
+        await campaign.find_max(OPTIONS, Goals(0.05), 0.05, None)
     assert len(campaign.runs) == 1
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from rootserve.client.load.doubts import client_limited, doubts
-from rootserve.client.load.objective import judge
+from rootserve.client.load.objective import Goals, judge
 from rootserve.client.load.report import Trial
 from tests.support.load_results import OPTIONS, measured, recorder_of
 
@@ -16,7 +16,7 @@ def judged(*done_after_s: float, failed: int = 0, p99_s: float) -> tuple[bool, s
         recorder.succeeded_at(2.0, 2.0, 2.0 + seconds, None)
     for _ in range(failed):
         recorder.failed(2.0, "INTERNAL")
-    verdict = judge(measured(recorder), p99_s)
+    verdict = judge(measured(recorder), Goals(p99_s))
     return verdict.met, verdict.text
 
 
@@ -37,13 +37,13 @@ def test_too_few_requests_do_not_decide() -> None:
         recorder = recorder_of()
         for seconds in [0.01] * 98 + [slowest_s]:
             recorder.succeeded_at(2.0, 2.0, 2.0 + seconds, None)
-        verdict = judge(measured(recorder), 1.0)
+        verdict = judge(measured(recorder), Goals(1.0))
         assert not verdict.met
         assert not verdict.decided
         assert "99 requests in 10 s are too few to tell a 99th percentile" in verdict.text
         assert "expected 100 at least" in verdict.text
     recorder.succeeded_at(2.0, 2.0, 2.01, None)
-    assert judge(measured(recorder), 1.0).met
+    assert judge(measured(recorder), Goals(1.0)).met
 
 
 def test_two_misses_decide_however_few_the_requests() -> None:
@@ -67,7 +67,7 @@ def test_objective_counts_what_got_no_answer_among_the_hundred() -> None:
     recorder = recorder_of()
     recorder.succeeded_at(2.0, 2.0, 2.01, None)
     recorder.unfinished(9.9)
-    assert judge(measured(recorder), 1.0).met is False
+    assert judge(measured(recorder), Goals(1.0)).met is False
 
 
 def doubts_of(**changes: object) -> list[str]:

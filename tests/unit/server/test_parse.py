@@ -193,7 +193,7 @@ def test_the_soonest_deadline_wins_and_zero_means_none() -> None:
     made.parameters["deadline_ms"].double_param = 250.0
     assert parse(made, timeout_s=1.0).request.deadline_s == pytest.approx(10.25)
     assert parse(made, timeout_s=0.1).request.deadline_s == pytest.approx(10.1)
-    made.parameters["deadline_ms"].double_param = 1e308
+    made.parameters["deadline_ms"].double_param = 86_400_000
     assert parse(made, timeout_s=9e9).request.deadline_s == pytest.approx(10.5)
     made.parameters["deadline_ms"].int64_param = 0
     assert parse(made).request.deadline_s == pytest.approx(10.5)

@@ -7,7 +7,7 @@ import threading
 import pytest
 from opentelemetry.sdk.trace import SpanProcessor
 
-from rootserve.server.app import _open_traces
+from rootserve.server import starting
 from rootserve.server.observers import traces_otel
 from rootserve.server.observers.traces import TracesError
 from rootserve.server.observers.traces_otel import OtelTraces, open_traces
@@ -72,7 +72,7 @@ def test_traces_without_opentelemetry_say_what_to_install(monkeypatch: pytest.Mo
     monkeypatch.delitem(sys.modules, "rootserve.server.observers.traces_otel")
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     with pytest.raises(StartError, match=r"is not installed; pip install 'rootserve\[traces\]'"):
-        _open_traces(read_settings(["--traces", "otlp"], {}))
+        starting.open_traces(read_settings(["--traces", "otlp"], {}))
 
 
 def test_the_service_knows_nothing_of_opentelemetry_until_traces_are_on() -> None:

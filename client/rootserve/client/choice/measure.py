@@ -24,6 +24,7 @@ from rootserve.client.errors import InputError, RootserveError, ServerError
 from rootserve.client.evaluate import accuracy
 from rootserve.client.inference import AsyncClient
 from rootserve.client.load import LoadOptions, LoadResult, run_load
+from rootserve.client.load.objective import Goals
 from rootserve.client.load.requests import POOL_SIZE, random_images
 from rootserve.client.load.seeking import RateSearch, first_rate, first_run
 from rootserve.client.machine import describe_machine
@@ -216,7 +217,7 @@ class _Turns:
             candidate.callers = result
             candidate.search = RateSearch(
                 options,
-                self._plan.p99_s,
+                Goals(p99_s=self._plan.p99_s),
                 precision=_PRECISION,
                 start=first_rate(result),
                 stray_miss=_STRAY_MISS,

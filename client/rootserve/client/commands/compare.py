@@ -1,15 +1,26 @@
 """`rootserve compare`: two load reports side by side."""
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from rootserve.client.load.comparison import Comparison, compare, differences
 from rootserve.client.load.report import read_report
+from rootserve.client.report.columns import accuracy, rate
 from rootserve.client.report.terminal import ratio_cells
 from rootserve.client.tables import console, figures_table
-from rootserve.client.units import duration
+from rootserve.client.units import count, duration, percent
+
+# How a figure is written, by its unit.
+_FORMS: Mapping[str, Callable[[Any], str]] = {
+    "": rate,
+    "share": percent,
+    "accuracy": accuracy,
+    "count": count,
+}
 
 
 def run(a: Path, b: Path, *, as_json: bool) -> None:
@@ -48,10 +59,8 @@ def _print(comparison: Comparison) -> None:
     screen.print(comparison.label, style="bold", markup=False)
     table = figures_table(screen, "", "A", "B", "B / A", "95 % interval", "")
     for figure in comparison.figures:
-        values = [
-            "-" if value is None else duration(value) if figure.is_time else f"{value:,.1f}"
-            for value in (figure.a, figure.b)
-        ]
+        form = duration if figure.is_time else _FORMS[figure.unit]
+        values = ["-" if value is None else form(value) for value in (figure.a, figure.b)]
         table.add_row(figure.name, *values, *ratio_cells(figure.ratio))
     screen.print(table)
     if comparison.no_interval:

@@ -29,7 +29,7 @@ async def _all(connection: Connection) -> bool:
 
 async def _models(client: AsyncClient) -> list[Model]:
     try:
-        return await client.models()
+        return [*await client.models(), *await client.families()]
     except ServerError as error:
         if error.code in _NOT_PERMITTED:
             return []

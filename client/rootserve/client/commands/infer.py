@@ -4,21 +4,34 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from rich.markup import escape
 
 from rootserve.client.credentials import Connection
 from rootserve.client.errors import InputError, ServerError
 from rootserve.client.images import encode_pictures
 from rootserve.client.inference import AsyncClient
 from rootserve.client.tables import console, print_timeline, print_top
+from rootserve.client.units import percent
 from rootserve.client.wire import Timeline
 
 # Of a message of 64 MiB, what is left for pictures with room to spare.
 _MOST_BYTES = 48 * 2**20
 _ROW = re.compile(r"tensor encoded: row (\d+): (.*)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to compute them, within what time; of a family, how accurate and which variants."""
+
+    model: str
+    deadline_s: float | None = None
+    accuracy_floor: float | None = None
+    variants: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +57,7 @@ class Classified:
         timeline: Of the request, if it was a single one.
         round_trip_s: Of all requests, one after the other.
         requests: How many there were.
+        by: Variants that computed them, where a family was asked, and their accuracies.
     """
 
     guesses: Sequence[Sequence[Guess]]
@@ -51,13 +65,15 @@ class Classified:
     timeline: Timeline | None
     round_trip_s: float
     requests: int = 1
+    by: Mapping[str, float | None] = field(default_factory=dict)
 
 
 def run(
-    connection: Connection, paths: Sequence[Path], model: str, top: int, *, as_json: bool
+    connection: Connection, paths: Sequence[Path], wanted: Wanted, top: int, *, as_json: bool
 ) -> None:
     """Classify the pictures and print the likeliest classes of each."""
-    found = asyncio.run(_classify(connection, paths, model, top))
+    found = asyncio.run(_classify(connection, paths, wanted, top))
+    model = wanted.model
     if as_json:
         report = {
             "model": model,
@@ -69,6 +85,9 @@ def run(
             "requests": found.requests,
             "round_trip_s": found.round_trip_s,
             "timeline": asdict(found.timeline) if found.timeline else None,
+            "variants": [
+                {"variant": variant, "accuracy": accuracy} for variant, accuracy in found.by.items()
+            ],
         }
         print(json.dumps(report, indent=2))
         return
@@ -77,15 +96,17 @@ def run(
         print_top(screen, str(path), [(guess.label, guess.probability) for guess in ranking])
     if not found.trained:
         screen.print(f"{model} has random weights: this says nothing of what is to be seen")
+    for variant, accuracy in found.by.items():
+        screen.print(f"computed by {escape(variant)}, accuracy {percent(accuracy)}")
     if found.timeline:
         print_timeline(screen, found.timeline, found.round_trip_s)
 
 
 async def _classify(
-    connection: Connection, paths: Sequence[Path], name: str, top: int
+    connection: Connection, paths: Sequence[Path], wanted: Wanted, top: int
 ) -> Classified:
     async with AsyncClient(connection.server, credentials=connection.credentials) as client:
-        model = await client.model(name)
+        model = await client.model(wanted.model)
         most_rows = (await client.server_info()).max_batch_rows
         pictures = encode_pictures(paths, model.image_size)
         answers = []
@@ -93,7 +114,14 @@ async def _classify(
         parts = _parts([len(each) for each in pictures], most_rows)
         for part in parts:
             try:
-                answer = await client.infer_encoded(name, pictures[part], outputs=["probabilities"])
+                answer = await client.infer_encoded(
+                    wanted.model,
+                    pictures[part],
+                    outputs=["probabilities"],
+                    deadline_s=wanted.deadline_s,
+                    accuracy_floor=wanted.accuracy_floor,
+                    variants=wanted.variants,
+                )
             except ServerError as error:
                 raise _named(error, paths[part]) from None
             answers.append(answer)
@@ -105,7 +133,8 @@ async def _classify(
             [Guess(int(n), _label(model.classes, int(n)), float(probabilities[n])) for n in best]
         )
     timeline = answers[0].timeline if len(answers) == 1 else None
-    return Classified(guesses, model.trained, timeline, round_trip_s, len(answers))
+    by = {answer.variant: answer.accuracy for answer in answers if answer.variant}
+    return Classified(guesses, model.trained, timeline, round_trip_s, len(answers), by)
 
 
 def _parts(lengths: Sequence[int], most_rows: int) -> list[slice]:

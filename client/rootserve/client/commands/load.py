@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from rootserve.client.load import LoadOptions, LoadResult, run_load
 from rootserve.client.load.campaign import Campaign
 from rootserve.client.load.doubts import silent_since
 from rootserve.client.load.mix import mix_of
-from rootserve.client.load.objective import LEAST_REQUESTS, judge
+from rootserve.client.load.objective import judge
 from rootserve.client.load.report import Objective, Report, write_report
 from rootserve.client.load.reporting import report_of
 from rootserve.client.load.requests import POOL_SIZE
@@ -121,9 +122,9 @@ async def _run(
 async def _measure(measurement: Measurement, campaign: Campaign) -> None:
     first = measurement.levels[0]
     if measurement.find_max:
-        assert measurement.slo_p99_s is not None  # the arguments ask for it
+        assert measurement.goals is not None  # the arguments ask for it
         start = first.rate if isinstance(first.rate, int | float) else None
-        await campaign.find_max(first, measurement.slo_p99_s, _PRECISION, start)
+        await campaign.find_max(first, measurement.goals, _PRECISION, start)
     elif measurement.versus is not None:
         await campaign.pairs(first, measurement.versus, measurement.rounds)
     else:
@@ -179,28 +180,27 @@ def _report(
 
 
 def _verdict(measurement: Measurement, campaign: Campaign) -> Objective | None:
-    p99_s = measurement.slo_p99_s
-    if p99_s is None:
+    goals = measurement.goals
+    if goals is None:
         return None
+    verdict = partial(Objective, goals.p99_s, attainment=goals.attainment)
     if campaign.found is not None:
-        text = campaign.found.text(p99_s)
+        text = campaign.found.text(goals.text)
         if campaign.limited_by_client():
             text += ". This client was the bottleneck in runs that missed: try --processes"
         met = campaign.found.rate is not None
-        return Objective(p99_s, met, text, decided=campaign.found.complete)
+        return verdict(met=met, text=text, decided=campaign.found.complete)
     if campaign.kind == "find_max":
         text = "the search was interrupted before it could begin: no rate is known"
-        return Objective(p99_s, met=False, text=text, decided=False)
+        return verdict(met=False, text=text, decided=False)
     if campaign.kind == "run":
-        return judge(campaign.head, p99_s)
-    verdicts = [judge(result, p99_s) for result in campaign.runs]
+        return judge(campaign.head, goals)
+    verdicts = [judge(result, goals) for result in campaign.runs]
     met_by, few = sum(each.met for each in verdicts), sum(not each.decided for each in verdicts)
-    text = f"objective of {p99_s * 1e3:g} ms met by {met_by} of {len(verdicts)} runs"
+    text = f"objective of {goals.text} met by {met_by} of {len(verdicts)} runs"
     if few:
-        text += (
-            f"; {few} had fewer than {LEAST_REQUESTS} requests, too few to judge: measure longer"
-        )
-    return Objective(p99_s, met_by > 0, text, decided=met_by > 0 or not few)
+        text += f"; {few} had fewer than {goals.least_requests:,} requests, too few to judge: measure longer"
+    return verdict(met=met_by > 0, text=text, decided=met_by > 0 or not few)
 
 
 async def _outcome(

@@ -23,6 +23,7 @@ Examples:
   rootserve load -m nin-root-4 -c 1:64:x2 --html sweep.html
   rootserve load -m nin-root-4 -r 200 --slo-p99-ms 50
   rootserve load -m nin-root-4 --slo-p99-ms 50 --find-max
+  rootserve load -m nin-auto -r 200 --deadline-ms 50=3,200=7 --slo-attainment 0.99
   rootserve load -m nin-orig -c 8 --versus nin-root-4
 
 """
@@ -69,7 +70,7 @@ class Asked:
             _LOAD,
             metavar="FILE",
             help="Open loop: departures as in this CSV file (at_s, and if wanted model, rows, "
-            "priority, deadline_ms).",
+            "priority, deadline_ms, accuracy_floor, variants).",
         ),
     ] = None
     distribution: Annotated[
@@ -129,7 +130,25 @@ class Asked:
         _option(
             _REQUESTS,
             metavar="X",
-            help="Deadline each request tells the server; a mix like --rows.",
+            help="Deadline each request tells the server: 100, or a mix like 50=3,200=7 ('none' is "
+            "no deadline).",
+        ),
+    ] = None
+    accuracy_floor: Annotated[
+        str | None,
+        _option(
+            _REQUESTS,
+            metavar="A",
+            help="Of a family asked as one model (NAME-auto): the least accuracy, 0 to 1, of what may "
+            "answer; a mix like --rows, such as 0=1,0.89=1.",
+        ),
+    ] = None
+    variants: Annotated[
+        str | None,
+        _option(
+            _REQUESTS,
+            metavar="NAMES",
+            help="Of such a family: the variants that may answer, separated by commas.",
         ),
     ] = None
     priority: Annotated[
@@ -191,12 +210,22 @@ class Asked:
             "Missing it gives exit code 1.",
         ),
     ] = None
+    slo_attainment: Annotated[
+        float | None,
+        _option(
+            _MEASURE,
+            metavar="SHARE",
+            help="Objective: this share of the requests, such as 0.99, answered within their "
+            "--deadline-ms of being due. Missing it gives exit code 1.",
+        ),
+    ] = None
     find_max: Annotated[
         bool,
         _option(
             _MEASURE,
             "--find-max",
-            help="Search for the highest rate that holds --slo-p99-ms, from --rate if given.",
+            help="Search for the highest rate that holds --slo-p99-ms, --slo-attainment or both, from "
+            "--rate if given.",
         ),
     ] = False
     versus: Annotated[

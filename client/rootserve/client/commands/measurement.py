@@ -16,6 +16,7 @@ from rootserve.client.credentials import Connection
 from rootserve.client.defaults import ROUNDS
 from rootserve.client.errors import InputError
 from rootserve.client.load import Distribution, LoadOptions, specify
+from rootserve.client.load.objective import Goals
 from rootserve.client.load.report import Kind
 
 _MOST_ROUNDS = 100
@@ -29,15 +30,15 @@ class Measurement:
         levels: One run, or those of a sweep; for a search, its first run.
         versus: The other side of pairs.
         rounds: Runs of each side.
-        slo_p99_s: Objective for the p99, in seconds.
-        find_max: Whether to search for the highest rate that holds it.
+        goals: Objectives, if there are any.
+        find_max: Whether to search for the highest rate that holds them.
         command: The command line, for the report.
     """
 
     levels: tuple[LoadOptions, ...]
     versus: LoadOptions | None = None
     rounds: int = ROUNDS
-    slo_p99_s: float | None = None
+    goals: Goals | None = None
     find_max: bool = False
     command: str | None = None
 
@@ -79,14 +80,25 @@ def measurement_of(asked: Asked, connection: Connection) -> Measurement:
             "a sweep together with --find-max or --versus: expected one --concurrency or --rate"
         )
     levels = tuple(_levels(asked, connection, loads))
+    if asked.slo_attainment is not None and not levels[0].has_deadlines:
+        raise InputError(
+            "--slo-attainment without --deadline-ms: expected both, or a --replay that tells deadlines"
+        )
     return Measurement(
         levels,
         versus=None if asked.versus is None else specify.other_side(levels[0], asked.versus),
         rounds=ROUNDS if asked.rounds is None else asked.rounds,
-        slo_p99_s=None if asked.slo_p99_ms is None else asked.slo_p99_ms / 1000,
+        goals=_goals(asked),
         find_max=asked.find_max,
         command=shlex.join(["rootserve", *sys.argv[1:]]),
     )
+
+
+def _goals(asked: Asked) -> Goals | None:
+    if asked.slo_p99_ms is None and asked.slo_attainment is None:
+        return None
+    p99_s = None if asked.slo_p99_ms is None else asked.slo_p99_ms / 1000
+    return Goals(p99_s, asked.slo_attainment)
 
 
 def _levels(
@@ -97,6 +109,8 @@ def _levels(
     readers: dict[str, tuple[Any, Callable[[Any], Any]]] = {
         "distribution": (asked.distribution, Distribution),
         "deadline_s": (asked.deadline_ms, specify.deadlines_of),
+        "accuracy_floor": (asked.accuracy_floor, specify.floors_of),
+        "variants": (asked.variants, specify.variants_of),
         "priority": (asked.priority, lambda text: specify.integers_of("--priority", text)),
         "max_in_flight": (asked.max_in_flight, int),
         "stable_within": (asked.stable, lambda percent: percent / 100),
@@ -127,17 +141,21 @@ def _faults(asked: Asked) -> Iterator[str]:
     yield from _faults_of_the_load(asked)
     if asked.slo_p99_ms is not None and not 0 < asked.slo_p99_ms < math.inf:
         yield f"--slo-p99-ms {asked.slo_p99_ms:g}: expected more than 0"
+    if asked.slo_attainment is not None and not 0 < asked.slo_attainment <= 1:
+        yield f"--slo-attainment {asked.slo_attainment:g}: expected a share, more than 0 and up to 1"
+    objectives = [asked.slo_p99_ms, asked.slo_attainment]
+    has_objective = any(each is not None for each in objectives) or None
     if asked.stable is not None and not 0 < asked.stable <= 100:
         yield f"--stable {asked.stable:g}: expected more than 0 and up to 100 percent"
     for option, value, other, needed in (
         ("--max-trials", asked.max_trials, "--stable", asked.stable),
-        ("--find-max", asked.find_max or None, "--slo-p99-ms", asked.slo_p99_ms),
+        ("--find-max", asked.find_max or None, "--slo-p99-ms or --slo-attainment", has_objective),
         ("--rounds", asked.rounds, "--versus", asked.versus),
     ):
         if value is not None and needed is None:
             yield f"{option} without {other}: expected both"
-    if asked.versus is not None and (asked.find_max or asked.slo_p99_ms is not None):
-        yield "--versus with --slo-p99-ms or --find-max: expected one or the other"
+    if asked.versus is not None and (asked.find_max or has_objective):
+        yield "--versus with --slo-p99-ms, --slo-attainment or --find-max: expected one or the other"
     if asked.rounds is not None and not 1 <= asked.rounds <= _MOST_ROUNDS:
         yield f"--rounds {asked.rounds}: expected 1 to {_MOST_ROUNDS}"
 

@@ -22,4 +22,4 @@ def run(connection: Connection, *, weights: bool, as_json: bool) -> None:
 
 async def _models(connection: Connection) -> list[Model]:
     async with AsyncClient(connection.server, credentials=connection.credentials) as client:
-        return await client.models()
+        return [*await client.models(), *await client.families()]

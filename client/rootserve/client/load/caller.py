@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rootserve.client.load.recording import Recorder
 from rootserve.client.load.requests import RequestPool
 from rootserve.client.load.transport import CallFailed, Transport
-from rootserve.client.wire import read_timeline
+from rootserve.client.wire import read_chosen, read_timeline
 
 
 class Caller:
@@ -74,8 +74,11 @@ class Caller:
             self._recorder.unfinished(due_s, kind, server)
             raise
         except CallFailed as failure:
-            self._recorder.failed(due_s, failure.code, kind, server, self.clock())
+            self._recorder.failed(due_s, failure.code, kind, server, self.clock(), failure.reason)
             return failure.code
         done_s = self.clock()
-        self._recorder.succeeded_at(due_s, sent_s, done_s, read_timeline(response), kind, server)
+        told = read_timeline(response)
+        self._recorder.succeeded_at(
+            due_s, sent_s, done_s, told, kind, server, read_chosen(response)
+        )
         return None

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
+from rootserve.client.load.objective import Goals
 from rootserve.client.load.options import LoadOptions
 from rootserve.client.load.report import Kind, LoadResult, Step
 from rootserve.client.load.search import Found
@@ -22,7 +23,7 @@ class Campaign:
         runs: Their results, in order.
         steps: Of a search.
         found: Of a search: what it found so far.
-        objective_p99_s: Of a search, in seconds.
+        goals: Of a search.
     """
 
     def __init__(self, kind: Kind, run: RunOne, stop: asyncio.Event) -> None:
@@ -31,7 +32,7 @@ class Campaign:
         self.runs: list[LoadResult] = []
         self.steps: list[Step] = []
         self.found: Found | None = None
-        self.objective_p99_s: float | None = None
+        self.goals: Goals | None = None
         self._run = run
         self._stop = stop
 
@@ -71,20 +72,20 @@ class Campaign:
                     return
 
     async def find_max(
-        self, options: LoadOptions, p99_s: float, precision: float, start: float | None
+        self, options: LoadOptions, goals: Goals, precision: float, start: float | None
     ) -> None:
-        """Search for the highest rate whose p99, failed requests being endless, is within `p99_s`.
+        """Search for the highest rate at which `goals` are met.
 
         Raises:
             ServerError: Nothing was answered that would tell where to begin.
         """
-        self.objective_p99_s = p99_s
+        self.goals = goals
         if start is None:
             first = await self._one(first_run(options))
             if first is None or first.interrupted:
                 return
             start = first_rate(first)
-        search = RateSearch(options, p99_s, precision=precision, start=start)
+        search = RateSearch(options, goals, precision=precision, start=start)
         self.found, self.steps = search.found, search.steps
         while (run := search.next_run()) is not None:
             result = await self._one(run)
@@ -100,7 +101,7 @@ class Campaign:
         )
 
     def ratios(self) -> dict[str, Ratio | None]:
-        """Of pairs: B over A for throughput, p50 and p99."""
+        """Of pairs: B over A for throughput, p50, p99, and where there are deadlines what came in time."""
         rounds = list(zip(self.runs[::2], self.runs[1::2], strict=False))
         rounds = [(a, b) for a, b in rounds if not (a.interrupted or b.interrupted)]
         figures: dict[str, Callable[[LoadResult], Any]] = {
@@ -108,6 +109,11 @@ class Campaign:
             "p50_s": lambda each: each.response_time_s.p50,
             "p99_s": lambda each: each.response_time_s.p99,
         }
+        if any(each.attained for each in self.runs):
+            figures |= {
+                name: lambda each, name=name: getattr(each.attained, name, None)  # type: ignore[misc]
+                for name in ("attainment", "accuracy_goodput")
+            }
         return {
             name: paired_ratio([(figure(a), figure(b)) for a, b in rounds])
             for name, figure in figures.items()

@@ -24,7 +24,8 @@ class Figure:
         a: Of report A; None where it has none.
         b: Of report B.
         ratio: B over A.
-        is_time: Whether it is in seconds; else it is per second.
+        is_time: Whether it is in seconds; else it is per second, or of what `unit` says.
+        unit: "share" and "accuracy" are 0..1, "count" is a number of requests; empty for the others.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Figure:
     b: float | None
     ratio: Ratio | None
     is_time: bool
+    unit: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,14 @@ _FIGURES = (
     ),
 )
 
+_ATTAINED = (
+    ("attainment", "attainment", "share", "in_time"),
+    ("goodput", "accuracy_goodput", "accuracy", "accuracy_in_time"),
+    ("accuracy", "mean_accuracy", "accuracy", None),
+    ("late", "late", "count", None),
+    ("promises broken", "promises_broken", "count", None),
+)
+
 
 def _comparison(label: str, a: LoadResult, b: LoadResult) -> Comparison:
     figures = []
@@ -124,7 +134,45 @@ def _comparison(label: str, a: LoadResult, b: LoadResult) -> Comparison:
         values = attrgetter(path)(a), attrgetter(path)(b)
         ratio = unpaired_ratio(*values, _within(a, within), _within(b, within))
         figures.append(Figure(name, *values, ratio, path.startswith("response_time_s")))
-    return Comparison(label, figures, _no_interval(a, b))
+    return Comparison(label, [*figures, *_attained(a, b)], _no_interval(a, b))
+
+
+def _attained(a: LoadResult, b: LoadResult) -> list[Figure]:
+    """What was kept of deadlines and floors, if one of them had some."""
+    if a.attained is None and b.attained is None:
+        return []
+    found = []
+    for name, key, unit, within in _ATTAINED:
+        values = getattr(a.attained, key, None), getattr(b.attained, key, None)
+        ratio = None
+        if within is not None:
+            ratio = unpaired_ratio(*values, _per_due(a, within), _per_due(b, within))
+        found.append(Figure(name, *values, ratio, is_time=False, unit=unit))
+    variants, reasons = (
+        dict.fromkeys(name for each in both for name in each)
+        for both in (
+            [run.attained.variants if run.attained else {} for run in (a, b)],
+            [run.reasons.keys() - run.errors.keys() for run in (a, b)],
+        )
+    )
+    for name in sorted(variants):
+        shares = _share_of(name, a), _share_of(name, b)
+        found.append(Figure(f"by {name}", *shares, None, is_time=False, unit="share"))
+    for name in sorted(reasons):
+        counts = a.reasons.get(name, 0), b.reasons.get(name, 0)
+        found.append(Figure(name, *counts, None, is_time=False, unit="count"))
+    return found
+
+
+def _share_of(variant: str, run: LoadResult) -> float | None:
+    """Of a run's answers, the share that a variant computed."""
+    found = run.attained.variants if run.attained else {}
+    return found.get(variant, 0) / sum(found.values()) if found else None
+
+
+def _per_due(run: LoadResult, key: str) -> list[float | None]:
+    """A figure of each whole second measured, over the requests due in it."""
+    return [getattr(step, key) / step.due if step.due else None for step in _whole_steps(run)]
 
 
 def _within(run: LoadResult, key: str | None) -> list[float | None]:

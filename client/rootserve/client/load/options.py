@@ -35,7 +35,11 @@ class LoadOptions:
         warmup_s: Time under the same load before it, excluded from every figure.
         rows: Images per request.
         seed: Of the random images, the mixes and the Poisson departures.
-        deadline_s: Deadline each request tells the server (`deadline_ms`); None tells none.
+        deadline_s: Deadline each request tells the server (`deadline_ms`); None, and infinity in a
+            mix, tell none.
+        accuracy_floor: Of a family asked as one model: the least accuracy, 0..1, that each request
+            asks for; None, and 0 in a mix, ask for none.
+        variants: Of such a family: those that may answer; all when empty.
         timeout_s: gRPC deadline of each call, so that none waits for ever.
         priority: Request priority, 1 is the highest; None leaves it to the server.
         max_in_flight: Open loop: requests under way at once. Departures beyond it wait, and
@@ -62,6 +66,8 @@ class LoadOptions:
     rows: int | Mix[int] = 1
     seed: int = 0
     deadline_s: float | Mix[float] | None = None
+    accuracy_floor: float | Mix[float] | None = None
+    variants: tuple[str, ...] = ()
     timeout_s: float = TIMEOUT_S
     priority: int | Mix[int] | None = None
     max_in_flight: int = MAX_IN_FLIGHT
@@ -86,13 +92,19 @@ class LoadOptions:
         _check("warm-up", self.warmup_s, 0, 86_400, "seconds")
         _check("rows", self.rows, 1, 100_000)
         _check("seed", self.seed, 0, 2**63 - 1)
-        _check("deadline", self.deadline_s, 0.001, 86_400, "seconds")
+        self._check_deadline()
+        _check("accuracy-floor", self.accuracy_floor, 0, 1)
         _check("timeout", self.timeout_s, 0.001, 86_400, "seconds")
         _check("priority", self.priority, 0, 2**31 - 1)
         _check("max-in-flight", self.max_in_flight, 1, MAX_CONCURRENCY)
         _check("processes", self.processes, 1, MAX_PROCESSES)
         _check("max-trials", self.max_trials, 3, _MOST_TRIALS)
         self._check_stable()
+
+    def _check_deadline(self) -> None:
+        for one in _values(self.deadline_s):
+            if one != math.inf or not isinstance(self.deadline_s, Mix):
+                _check("deadline", one, 0.001, 86_400, "seconds")
 
     def _check_stable(self) -> None:
         if self.concurrency is not None and self.concurrency < self.processes:
@@ -128,6 +140,20 @@ class LoadOptions:
         return tuple(names)
 
     @property
+    def has_deadlines(self) -> bool:
+        """Whether any request has one."""
+        if isinstance(self.rate, Trace) and any(each.deadline_s for each in self.rate.entries):
+            return True
+        return any(each not in {None, math.inf} for each in _values(self.deadline_s))
+
+    @property
+    def has_floors(self) -> bool:
+        """Whether any request asks for an accuracy at least."""
+        if isinstance(self.rate, Trace) and any(each.accuracy_floor for each in self.rate.entries):
+            return True
+        return any(_values(self.accuracy_floor))
+
+    @property
     def longest_s(self) -> float:
         """Warm-up and all windows."""
         windows = 1 if self.stable_within is None else self.max_trials
@@ -149,10 +175,15 @@ class LoadOptions:
         for name, value in options.items():
             if isinstance(value, Mix | Ramp | Steps | Trace):
                 options[name] = str(value)
+        options["variants"] = list(self.variants)
         if isinstance(self.rate, Trace):
             # It tells every departure itself.
             options["distribution"] = None
         return {"loop": self.loop, "tls": self.credentials.tls, **options}
+
+
+def _values(value: float | Mix[int] | Mix[float] | None) -> tuple[float | None, ...]:
+    return value.values if isinstance(value, Mix) else (value,)
 
 
 def _check(
@@ -162,7 +193,6 @@ def _check(
     high: float,
     unit: str = "",
 ) -> None:
-    values = value.values if isinstance(value, Mix) else (value,)
-    for one in values:
+    for one in _values(value):
         if one is not None and not (math.isfinite(one) and low <= one <= high):
             raise InputError(f"{name} {one}: expected {low:,} to {high:,} {unit}".rstrip())

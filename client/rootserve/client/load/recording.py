@@ -18,6 +18,10 @@ the run was interrupted, is `unfinished`: how long it would have taken is not kn
 is longer than what was waited for. The percentiles of the response time count it as endless, and a
 percentile that falls among the endless is None, not a number that flatters. Minimum, mean and
 maximum are those of the answered ones.
+
+Deadlines. A request is in time when it is answered within its deadline from the instant it was due:
+what the caller sees. Whether the server kept its promise is told by its own clock, from the arrival
+of the request; a promise is also broken when a request is dropped because its deadline passed.
 """
 
 from dataclasses import dataclass
@@ -27,13 +31,14 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from rootserve.client.load.attaining import Kept, Promises
 from rootserve.client.load.histogram import LatencyHistogram
 from rootserve.client.load.options import LoadOptions
 from rootserve.client.load.requests import Plan
-from rootserve.client.load.tally import WindowTally
+from rootserve.client.load.tally import Tally, WindowTally
 from rootserve.client.load.timeseries import TimeSeries
 from rootserve.client.stages import STAGES, TOLD
-from rootserve.client.wire import Timeline
+from rootserve.client.wire import Chosen, Timeline
 
 # Scheduling on a busy machine costs some hundred microseconds; beyond this the client is late.
 LATE_S = 0.001
@@ -43,10 +48,14 @@ _BULK = 256
 # and the stages that the server tells; these are not numbers where it told none.
 _ANSWER = np.dtype(
     [(name, np.float64) for name in ("due_s", "sent_s", "done_s")]
-    + [(name, np.int64) for name in ("kind", "server")]
+    + [(name, np.int64) for name in ("kind", "server", "variant")]
+    + [("accuracy", np.float64)]
     + [(name, np.float64) for name in ("total_s", "batch_rows", *(each.name for each in TOLD))]
 )
+_NO_VARIANT, _NO_ACCURACY = -1, np.nan
 _NO_TIMELINE = (np.nan,) * (2 + len(TOLD))
+# The code of a request that was admitted, and whose deadline passed.
+_DROPPED = "DEADLINE_EXCEEDED"
 _told = attrgetter("total_s", "batch_rows", *(f"{stage.name}_s" for stage in TOLD))
 
 
@@ -111,6 +120,11 @@ class Recorder:
         )
         self._rows = np.array([kind.rows for kind in plan.kinds], float)
         self._models = np.array([models.index(kind.model) for kind in plan.kinds])
+        known = [plan.accuracies.get(kind.model) for kind in plan.kinds]
+        self._promises = Promises(plan.kinds, known)
+        self._timeout_s = options.timeout_s
+        # Variants that answered, by the number that stands for them.
+        self._variants: dict[str, int] = {}
         self._departures: list[tuple[float, float]] = []
         self._answers: list[tuple[float, ...]] = []
         self._in_flight = self._answered_rows = 0
@@ -132,7 +146,7 @@ class Recorder:
         if window := self._window_at(due_s):
             window.held_back += 1
 
-    def succeeded_at(
+    def succeeded_at(  # noqa: PLR0913, PLR0917 - all that is known
         self,
         due_s: float,
         sent_s: float,
@@ -140,23 +154,38 @@ class Recorder:
         timeline: Timeline | None,
         kind: int = 0,
         server: int = 0,
+        chosen: Chosen | None = None,
     ) -> None:
         """A request was answered."""
         told = _NO_TIMELINE if timeline is None else _told(timeline)
+        variant, accuracy = _NO_VARIANT, _NO_ACCURACY
+        if chosen is not None:
+            variant = self._variants.setdefault(chosen.variant, len(self._variants))
+            accuracy = _NO_ACCURACY if chosen.accuracy is None else chosen.accuracy
         self._in_flight -= 1
-        self._answers.append((due_s, sent_s, done_s, kind, server, *told))
+        self._answers.append((due_s, sent_s, done_s, kind, server, variant, accuracy, *told))
         if len(self._answers) >= _BULK:
             self._count_answers()
 
     def failed(
-        self, due_s: float, code: str, kind: int = 0, server: int = 0, done_s: float | None = None
+        self,
+        due_s: float,
+        code: str,
+        kind: int = 0,
+        server: int = 0,
+        done_s: float | None = None,
+        reason: str = "",
     ) -> None:
-        """A request was refused or failed."""
+        """A request was refused or failed, for the reason that the server tells beside the code."""
         self._in_flight -= 1
         self._recording.series.add_failed(due_s if done_s is None else done_s, code)
         if window := self._window_at(due_s):
+            # Beyond the timeout of the call it would be this client that gave it up.
+            promised = self._promises.deadlines_s[kind] < self._timeout_s
             for tally in window.tallies(int(self._models[kind]), server):
                 tally.errors[code] += 1
+                tally.reasons[reason or code] += 1
+                tally.attained.broken += bool(promised and code == _DROPPED)
 
     def unfinished(self, due_s: float, kind: int = 0, server: int = 0) -> None:
         """A request was sent and cut off."""
@@ -244,11 +273,17 @@ class Recorder:
         self._recording.last_answer_s = latest_s if before_s is None else max(before_s, latest_s)
         self._recent.record_all(done_s - due_s)
         self._recording.series.add_answered(done_s, done_s - due_s, rows)
+        kept = self._promises.kept(answers)
+        series = self._recording.series
+        series.add_in_time(due_s[kept.in_time], kept.accuracies[kept.in_time])
+        for name, chosen in self._by_variant(answers):
+            series.add_variant(name, done_s[chosen])
         due, done = self._windows_of(due_s), self._windows_of(done_s)
         for number in np.unique([*due, *done]):
             if number >= 0:
                 window = self._recording.windows[number]
                 self._count_into(window, answers, due == number, done == number)
+                self._count_kept(window, answers, kept, due == number)
 
     def _count_into(
         self,
@@ -260,11 +295,8 @@ class Recorder:
         response_s, service_s = (
             answers["done_s"] - answers[since] for since in ("due_s", "sent_s")
         )
-        models, rows = self._models[answers["kind"]], self._rows[answers["kind"]]
-        groups = [(window.all, np.ones(len(answers), np.bool_))]
-        groups += [(tally, models == n) for n, tally in enumerate(window.by_model)]
-        groups += [(tally, answers["server"] == n) for n, tally in enumerate(window.by_server)]
-        for tally, chosen in groups:
+        rows = self._rows[answers["kind"]]
+        for tally, chosen in self._groups(window, answers):
             mine = due & chosen
             tally.add_answered(response_s[mine], service_s[mine])
             tally.add_completed(rows[done & chosen])
@@ -272,6 +304,33 @@ class Recorder:
         told = due & ~np.isnan(answers["total_s"])
         if told.any():
             window.stages.add(response_s[told], _stages(answers[told]), answers["batch_rows"][told])
+
+    def _groups(
+        self, window: WindowTally, answers: NDArray[np.void]
+    ) -> list[tuple[Tally, NDArray[np.bool_]]]:
+        """Each tally of the window, and which answers count into it."""
+        models = self._models[answers["kind"]]
+        return [
+            (window.all, np.ones(len(answers), np.bool_)),
+            *((tally, models == n) for n, tally in enumerate(window.by_model)),
+            *((tally, answers["server"] == n) for n, tally in enumerate(window.by_server)),
+        ]
+
+    def _by_variant(self, answers: NDArray[np.void]) -> list[tuple[str, NDArray[np.bool_]]]:
+        """Which answers each variant computed."""
+        pairs = ((name, answers["variant"] == n) for name, n in self._variants.items())
+        return [(name, chosen) for name, chosen in pairs if chosen.any()]
+
+    def _count_kept(
+        self, window: WindowTally, answers: NDArray[np.void], kept: Kept, due: NDArray[np.bool_]
+    ) -> None:
+        by_variant = self._by_variant(answers)
+        for tally, chosen in self._groups(window, answers):
+            mine = due & chosen
+            tally.attained.add(kept.some(mine))
+            for name, computed in by_variant:
+                if number := int((mine & computed).sum()):
+                    tally.attained.variants[name] += number
 
 
 def _stages(answers: NDArray[np.void]) -> NDArray[np.float64]:

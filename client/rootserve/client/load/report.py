@@ -42,6 +42,25 @@ NO_TIMES = LatencySummary(None, None, None, None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Attained:
+    """What was kept of deadlines and accuracy floors, of all requests that were due.
+
+    Refused, failed and unfinished requests are not in time: `attainment` is `in_time` over all. A request
+    without a deadline is in time when it is answered. Accuracies are None where one of them is not known.
+    """
+
+    in_time: int
+    late: int
+    promises_broken: int
+    below_floor: int = 0
+    attainment: float | None = None
+    attainment_from_arrival: float | None = None
+    accuracy_goodput: float | None = None
+    mean_accuracy: float | None = None
+    variants: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
     """What is told of a whole run as of each model and server in it."""
 
@@ -53,6 +72,8 @@ class Figures:
     throughput_rows_per_s: float
     response_time_s: LatencySummary
     service_time_s: LatencySummary
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    attained: Attained | None = None
 
     @property
     def failed(self) -> int:
@@ -82,7 +103,8 @@ class Trial:
 class Second:
     """One step of a run: what was due, sent and answered in it, and how many were under way at its end.
 
-    `second` is its begin, `phase` "warm-up", "measured" or "after". The times are of what was answered in it.
+    `second` is its begin, `phase` "warm-up", "measured" or "after". The times are of what was answered in it,
+    and so are `variants`; `in_time` and `accuracy_in_time` are of what was due in it.
     """
 
     second: float
@@ -98,6 +120,9 @@ class Second:
     p50_s: float | None = None
     p99_s: float | None = None
     max_s: float | None = None
+    in_time: int = 0
+    accuracy_in_time: float = 0.0
+    variants: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,20 +171,22 @@ class LoadResult(Figures):
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """The p99 asked for, whether it was met, and in one line by how much it was or was not.
+    """What was asked for, whether it was met, and in one line by how much it was or was not.
 
-    `decided` is whether the requests were enough to judge, or the search finished; if not, nothing is met.
+    Asked were a p99, an attainment, or both. `decided` is whether the requests were enough to judge, or the
+    search finished; if not, nothing is met.
     """
 
-    p99_s: float
+    p99_s: float | None
     met: bool
     text: str
     decided: bool = True
+    attainment: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One run of a search: its rate, whether it held the objective, and its p99 (of all).
+    """One run of a search: its rate, whether it held the objective, its p99 (of all) and its attainment.
 
     `held` is None if too few requests came to judge; `level` is the run's place in the report's levels.
     """
@@ -168,13 +195,15 @@ class Step:
     held: bool | None
     p99_s: float | None
     level: int
+    attainment: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FindMax:
     """What a search for the highest rate has found; `Found` in `load/search.py` explains the rates."""
 
-    objective_p99_s: float
+    objective_p99_s: float | None
+    objective_attainment: float | None = None
     limit: float | None = None
     low: float | None = None
     high: float | None = None

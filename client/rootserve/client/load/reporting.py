@@ -26,7 +26,7 @@ def report_of(
         info: The server's description; None for a server without our catalogue.
         models: The server's entries of the models, the run's first one before the others.
         campaign: What the run belongs to, when there are several.
-        objective: The p99 asked for and whether it was met.
+        objective: What was asked for and whether it was met.
         command: The command line that ran it.
     """
     kind = campaign.kind if campaign else "run"
@@ -63,16 +63,17 @@ def _batch_limits(models: Sequence[Model]) -> Mapping[str, int]:
 
 
 def _find_max(campaign: Campaign) -> FindMax | None:
-    found, p99_s = campaign.found, campaign.objective_p99_s
-    if found is None or p99_s is None:
+    found, goals = campaign.found, campaign.goals
+    if found is None or goals is None:
         return None
     known = asdict(found)
     del known["runs"]
     return FindMax(
-        objective_p99_s=p99_s,
+        objective_p99_s=goals.p99_s,
+        objective_attainment=goals.attainment,
         **known,
         uncertainty=found.uncertainty,
-        text=found.text(p99_s),
+        text=found.text(goals.text),
         client_limited=campaign.limited_by_client(),
         steps=tuple(campaign.steps),
     )

@@ -1,7 +1,8 @@
 """The requests of a load run, serialised before it starts so that sending costs little."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -33,14 +34,20 @@ class Kind:
     rows: int
     priority: int | None = None
     deadline_s: float | None = None
+    accuracy_floor: float | None = None
+    variants: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The kind of each request of a run: request `n` has kind `order[n % len(order)]`."""
+    """The kind of each request of a run: request `n` has kind `order[n % len(order)]`.
+
+    `accuracies` are those of the models, 0..1, as far as they are known: of answers that do not tell theirs.
+    """
 
     kinds: tuple[Kind, ...]
     order: tuple[int, ...]
+    accuracies: Mapping[str, float] = field(default_factory=dict)
 
     def kind_of(self, n: int) -> int:
         """Index of the kind of request `n`, counted from 0 over all processes."""
@@ -50,17 +57,21 @@ class Plan:
 def plan_for(options: LoadOptions) -> Plan:
     """The plan of a run. The same seed makes the same one, however many processes share it."""
     trace = options.rate.entries if isinstance(options.rate, Trace) else None
+    # Those that come later are drawn later: the same seed goes on making the same requests.
     mixes: tuple[Mix[str] | Mix[int] | Mix[float] | None, ...] = (
         mix_of(options.model),
         mix_of(options.rows),
         None if options.priority is None else mix_of(options.priority),
         None if options.deadline_s is None else mix_of(options.deadline_s),
+        None if options.accuracy_floor is None else mix_of(options.accuracy_floor),
     )
     fixed = all(mix is None or len(mix.values) == 1 for mix in mixes)
     count = len(trace) if trace else 1 if fixed else _DRAWS
     random = np.random.default_rng(options.seed)
     drawn: Iterable[tuple[Any, ...]] = zip(
-        *([None] * count if mix is None else mix.draw(count, random) for mix in mixes), strict=True
+        *([None] * count if mix is None else mix.draw(count, random) for mix in mixes),
+        [options.variants] * count,
+        strict=True,
     )
     wanted = [Kind(*values) for values in drawn]
     if trace:
@@ -70,11 +81,22 @@ def plan_for(options: LoadOptions) -> Plan:
                 entry.rows or kind.rows,
                 kind.priority if entry.priority is None else entry.priority,
                 entry.deadline_s or kind.deadline_s,
+                kind.accuracy_floor if entry.accuracy_floor is None else entry.accuracy_floor,
+                entry.variants or kind.variants,
             )
             for entry, kind in zip(trace, wanted, strict=True)
         ]
+    wanted = [_plain(kind) for kind in wanted]
     kinds = {kind: n for n, kind in enumerate(dict.fromkeys(wanted))}
     return Plan(tuple(kinds), tuple(kinds[kind] for kind in wanted))
+
+
+def _plain(kind: Kind) -> Kind:
+    """The same without a deadline that never comes, and without a floor that all are above."""
+    if kind.deadline_s != math.inf and kind.accuracy_floor != 0:
+        return kind
+    deadline_s = None if kind.deadline_s == math.inf else kind.deadline_s
+    return replace(kind, deadline_s=deadline_s, accuracy_floor=kind.accuracy_floor or None)
 
 
 def random_images(count: int, size: int, seed: int) -> Images:
@@ -139,7 +161,12 @@ def _serialized(kind: Kind, images: Images, count: int) -> Sequence[bytes]:
     for n in range(count):
         picked = np.arange(n * kind.rows, (n + 1) * kind.rows) % len(images)
         request = build_request(
-            kind.model, images[picked], priority=kind.priority, deadline_s=kind.deadline_s
+            kind.model,
+            images[picked],
+            priority=kind.priority,
+            deadline_s=kind.deadline_s,
+            accuracy_floor=kind.accuracy_floor,
+            variants=kind.variants,
         )
         bodies.append(bytes(request.SerializeToString()))
     return bodies

@@ -50,8 +50,9 @@ def result_of(options: LoadOptions, recording: Recording, facts: RunFacts) -> Lo
     window_s = sum(trial.end_s - trial.start_s for trial in trials if trial.counted)
     start_s = min((trial.start_s for trial in trials if trial.counted), default=options.warmup_s)
     tally, stages, asked = window.all, window.stages, options.to_json()
+    tells = _tells_attained(options, tally)
     endless = tally.unfinished + tally.errors.total()
-    whole = _part("", tally, window_s)
+    whole = _part("", tally, window_s, tells=tells)
     outcomes = Counter({"OK": whole.succeeded, **whole.errors, "UNFINISHED": whole.unfinished})
     mean = stages.mean() if stages.count else None
     near = {
@@ -84,8 +85,8 @@ def result_of(options: LoadOptions, recording: Recording, facts: RunFacts) -> Lo
         batch_rows=dict(sorted(stages.batch_rows.items())),
         time_step_s=recording.series.step_s,
         time_series=recording.series.steps(start_s, facts.end_s),
-        by_model=_parts(options.models, window.by_model or [tally], window_s),
-        by_server=_parts(options.servers, window.by_server or [tally], window_s),
+        by_model=_parts(options.models, window.by_model or [tally], window_s, tells=tells),
+        by_server=_parts(options.servers, window.by_server or [tally], window_s, tells=tells),
         trials=trials,
         stable=facts.stable,
         last_answer_s=recording.last_answer_s,
@@ -115,11 +116,23 @@ def _trials(options: LoadOptions, recording: Recording, facts: RunFacts) -> list
     return trials
 
 
-def _parts(names: Sequence[str], tallies: Sequence[Tally], window_s: float) -> list[Part]:
-    return [_part(name, tally, window_s) for name, tally in zip(names, tallies, strict=True)]
+def _tells_attained(options: LoadOptions, tally: Tally) -> bool:
+    """Whether there was something to keep: a deadline, a floor, or a variant to choose."""
+    return (
+        options.has_deadlines
+        or options.has_floors
+        or bool(options.variants or tally.attained.variants)
+    )
 
 
-def _part(name: str, tally: Tally, window_s: float) -> Part:
+def _parts(
+    names: Sequence[str], tallies: Sequence[Tally], window_s: float, *, tells: bool
+) -> list[Part]:
+    pairs = zip(names, tallies, strict=True)
+    return [_part(name, tally, window_s, tells=tells) for name, tally in pairs]
+
+
+def _part(name: str, tally: Tally, window_s: float, *, tells: bool) -> Part:
     return Part(
         name=name,
         requests=tally.requests,
@@ -130,4 +143,6 @@ def _part(name: str, tally: Tally, window_s: float) -> Part:
         throughput_rows_per_s=tally.completed_rows / window_s if window_s else 0.0,
         response_time_s=tally.response.summary(tally.unfinished),
         service_time_s=tally.service.summary(),
+        reasons=dict(sorted(tally.reasons.items())),
+        attained=tally.attained.figures(tally.requests) if tells else None,
     )

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ from rootserve.client.load.recording import Progress, Recorder
 from rootserve.client.load.report import LoadResult, Trial
 from rootserve.client.load.requests import (
     Images,
+    Kind,
     Plan,
     RequestPool,
     images_needed,
@@ -50,6 +51,9 @@ _HOPELESS = frozenset(
         grpc.StatusCode.PERMISSION_DENIED,
     )
 )
+
+# A replay may ask for more different things than are worth a request each.
+_MOST_PROBES = 32
 
 T = TypeVar("T")
 Watch = Callable[[Snapshot], None]
@@ -105,6 +109,7 @@ async def _prepare(options: LoadOptions, images: Images | None) -> tuple[Plan, d
             server, credentials=options.credentials, timeout_s=options.timeout_s
         ) as client:
             if not pictures:
+                plan = replace(plan, accuracies=await _accuracies(client, options))
                 for model in options.models:
                     pictures[model] = (
                         await _random_images(client, options, plan, model)
@@ -113,6 +118,20 @@ async def _prepare(options: LoadOptions, images: Images | None) -> tuple[Plan, d
                     )
             await _probe(client, options, plan, pictures)
     return plan, pictures
+
+
+async def _accuracies(client: AsyncClient, options: LoadOptions) -> dict[str, float]:
+    """Those of the models, as far as the server tells them."""
+    try:
+        models = await client.models()
+    except ServerError:
+        # It has no catalogue, or does not tell it; then its answers may tell their own.
+        return {}
+    return {
+        model.name: model.accuracy
+        for model in models
+        if model.accuracy is not None and model.name in options.models
+    }
 
 
 async def _random_images(
@@ -127,10 +146,12 @@ async def _random_images(
 async def _probe(
     client: AsyncClient, options: LoadOptions, plan: Plan, pictures: dict[str, Images]
 ) -> None:
-    """Send one request for each model that counts nowhere."""
+    """Send requests that count nowhere: one for each model, and for each choice of a family's variants."""
     transport = (StreamTransport if options.streaming else UnaryTransport)(client.channel)
-    for model in options.models:
-        kind = next(kind for kind in plan.kinds if kind.model == model)
+    wanted: dict[tuple[object, ...], Kind] = {}
+    for kind in plan.kinds:
+        wanted.setdefault((kind.model, kind.accuracy_floor, kind.variants), kind)
+    for kind in list(wanted.values())[:_MOST_PROBES]:
         body, _ = RequestPool(Plan((kind,), (0,)), pictures).body(0)
         try:
             await transport.call(body, options.timeout_s)

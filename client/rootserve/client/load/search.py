@@ -55,9 +55,8 @@ class Found:
             return None
         return (self.high - self.low) / 2 / self.limit
 
-    def text(self, p99_s: float) -> str:
-        """The answer as a sentence or two."""
-        goal = f"p99 within {p99_s * 1e3:g} ms"
+    def text(self, goal: str) -> str:
+        """The answer as a sentence or two; `goal` is the objective in a few words."""
         runs = f"{self.runs} run{'' if self.runs == 1 else 's'}"
         if self.rate is None:
             missed = (

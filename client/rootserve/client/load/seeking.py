@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from rootserve.client.errors import ServerError
-from rootserve.client.load.objective import LEAST_REQUESTS, judge
+from rootserve.client.load.objective import Goals, judge
 from rootserve.client.load.options import LoadOptions
 from rootserve.client.load.report import LoadResult, Step
 from rootserve.client.load.search import STRAY_MISS, Found, Search
@@ -13,7 +13,7 @@ _FIRST_CALLERS = 16
 _FIRST_SHARE = 0.7
 # At low rates the runs of a search are longer, so that enough requests come to judge: half as many more
 # than needed, as they come by chance. Rates at which that takes longer than this are not tried.
-_ENOUGH = 1.5 * LEAST_REQUESTS
+_ENOUGH = 1.5
 _MOST_TIMES_LONGER = 10
 
 
@@ -47,7 +47,7 @@ class RateSearch:
 
     Args:
         options: The runs, but for their rate; those at low rates are made longer.
-        p99_s: The objective: the p99 of all requests, failed ones being endless, in seconds.
+        goals: The objectives, of all requests; failed ones are endless and not in time.
         precision: End when half of the 95 % interval is at most this share of the limit.
         start: Rate of the first run, in requests per second.
         stray_miss: How probable it is that a run far below the limit misses all the same.
@@ -56,7 +56,7 @@ class RateSearch:
     def __init__(
         self,
         options: LoadOptions,
-        p99_s: float,
+        goals: Goals,
         *,
         precision: float,
         start: float,
@@ -66,11 +66,11 @@ class RateSearch:
         self._search = Search(
             round(start, 3),
             precision=precision,
-            lowest=_ENOUGH / longest_s,
+            lowest=_ENOUGH * goals.least_requests / longest_s,
             stray_miss=stray_miss,
         )
         self._options = options
-        self._p99_s = p99_s
+        self._goals = goals
         self.steps: list[Step] = []
         self.found: Found = self._search.found()
 
@@ -79,15 +79,17 @@ class RateSearch:
         rate = self._search.next_rate()
         if rate is None:
             return None
-        duration_s = max(self._options.duration_s, _ENOUGH / rate)
+        enough_s = _ENOUGH * self._goals.least_requests / rate
+        duration_s = max(self._options.duration_s, enough_s)
         return replace(self._options, rate=rate, concurrency=None, duration_s=duration_s)
 
     def tell(self, run: LoadOptions, result: LoadResult, level: int) -> None:
         """What that run measured; `level` is its place among all runs."""
         rate = run.rate
         assert isinstance(rate, int | float)  # it is a run of this search
-        verdict = judge(result, self._p99_s)
+        verdict = judge(result, self._goals)
         held = verdict.met if verdict.decided else None
         self._search.tell(rate, held=held)
-        self.steps.append(Step(rate, held, result.p99_of_all_s, level))
+        attainment = result.attained.attainment if result.attained else None
+        self.steps.append(Step(rate, held, result.p99_of_all_s, level, attainment))
         self.found = self._search.found()

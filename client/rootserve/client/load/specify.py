@@ -1,5 +1,6 @@
 """From what people write as options of a load run to values."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -59,13 +60,34 @@ def integers_of(name: str, text: str) -> int | Mix[int]:
     return parse_mix(name, text, lambda part: list(_integers(name, part)))
 
 
-def deadlines_of(text: str) -> float | Mix[float]:
-    """A time in milliseconds as seconds, or several with weights."""
-    return parse_mix(
-        "--deadline-ms",
-        text,
-        lambda part: [each / 1000 for each in parse_series("--deadline-ms", part)],
-    )
+def deadlines_of(text: str) -> float | Mix[float] | None:
+    """A time in milliseconds as seconds, or several with weights; `none` is no deadline."""
+
+    def read(part: str) -> list[float]:
+        if part == "none":
+            return [math.inf]
+        return [each / 1000 for each in parse_series("--deadline-ms", part)]
+
+    found = parse_mix("--deadline-ms", text, read)
+    return None if found == math.inf else found
+
+
+def floors_of(text: str) -> float | Mix[float]:
+    """An accuracy 0..1, or several with weights."""
+    name = "--accuracy-floor"
+    return parse_mix(name, text, lambda part: list(parse_series(name, part)))
+
+
+def variants_of(text: str) -> tuple[str, ...]:
+    """Names of variants, a set of them.
+
+    Raises:
+        InputError: One is missing, or there twice.
+    """
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names) or len(set(names)) < len(names):
+        raise InputError(f"--variants {text}: expected names, each once, separated by commas")
+    return names
 
 
 def other_side(options: LoadOptions, text: str) -> LoadOptions:

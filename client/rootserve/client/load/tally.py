@@ -7,6 +7,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from rootserve.client.load.attaining import AttainedTally
 from rootserve.client.load.histogram import LatencyHistogram, bucket_of
 from rootserve.client.stages import STAGES
 
@@ -22,6 +23,8 @@ class Tally:
         self.response = LatencyHistogram()
         self.service = LatencyHistogram()
         self.errors: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
+        self.attained = AttainedTally()
         self.unfinished = 0
         self.completed = 0
         self.completed_rows = 0
@@ -51,6 +54,8 @@ class Tally:
         self.response.merge(other.response)
         self.service.merge(other.service)
         self.errors.update(other.errors)
+        self.reasons.update(other.reasons)
+        self.attained.merge(other.attained)
         self.unfinished += other.unfinished
         self.completed += other.completed
         self.completed_rows += other.completed_rows

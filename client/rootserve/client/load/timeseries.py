@@ -27,7 +27,10 @@ class TimeSeries:
         self._late: Counter[int] = Counter()
         self._answered: Counter[int] = Counter()
         self._rows: Counter[int] = Counter()
+        self._in_time: Counter[int] = Counter()
+        self._accuracy: dict[int, float] = {}
         self._errors: dict[int, Counter[str]] = {}
+        self._variants: dict[int, Counter[str]] = {}
         # By step * BUCKETS + bucket: the step's histogram, sparse.
         self._times: Counter[int] = Counter()
 
@@ -52,6 +55,19 @@ class TimeSeries:
             self._rows[int(step)] += int(rows[steps == step].sum())
         _count(self._times, steps * BUCKETS + bucket_of(response_s))
 
+    def add_in_time(self, due_s: NDArray[np.float64], accuracies: NDArray[np.float64]) -> None:
+        """Add answers [N] that came in time: when they were due; accuracies, not a number if not known."""
+        steps = self._steps(due_s)
+        _count(self._in_time, steps)
+        for step in np.unique(steps).tolist():
+            known = float(np.nansum(accuracies[steps == step]))
+            self._accuracy[step] = self._accuracy.get(step, 0.0) + known
+
+    def add_variant(self, name: str, done_s: NDArray[np.float64]) -> None:
+        """Add answers [N] that a variant computed: when they came."""
+        for step, number in zip(*np.unique(self._steps(done_s), return_counts=True), strict=True):
+            self._variants.setdefault(int(step), Counter())[name] += int(number)
+
     def add_failed(self, done_s: float, code: str) -> None:
         """Add a failure."""
         step = int(done_s // self.step_s)
@@ -59,10 +75,14 @@ class TimeSeries:
 
     def merge(self, other: Self) -> None:
         """Add what another one counted."""
-        for name in ("_due", "_sent", "_late", "_answered", "_rows", "_times"):
+        for name in ("_due", "_sent", "_late", "_answered", "_rows", "_times", "_in_time"):
             getattr(self, name).update(getattr(other, name))
         for step, errors in other._errors.items():
             self._errors.setdefault(step, Counter()).update(errors)
+        for step, variants in other._variants.items():
+            self._variants.setdefault(step, Counter()).update(variants)
+        for step, accuracy in other._accuracy.items():
+            self._accuracy[step] = self._accuracy.get(step, 0.0) + accuracy
 
     def steps(self, start_s: float, end_s: float) -> list[Second]:
         """All steps from the start; measured from start_s to end_s."""
@@ -92,6 +112,9 @@ class TimeSeries:
                     p50_s=p50_s,
                     p99_s=p99_s,
                     max_s=max_s,
+                    in_time=self._in_time[step],
+                    accuracy_in_time=self._accuracy.get(step, 0.0),
+                    variants=dict(sorted(self._variants.get(step, {}).items())),
                 )
             )
         return steps

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from rootserve.client.errors import InputError
 
-_COLUMNS = ("at_s", "model", "rows", "priority", "deadline_ms")
+_COLUMNS = ("at_s", "model", "rows", "priority", "deadline_ms", "accuracy_floor", "variants")
 _EXPECTED = f"expected CSV with a header of {', '.join(_COLUMNS)} (only at_s is needed)"
+# Columns that hold no numbers.
+_WORDS = ("model", "variants")
 _MOST = 10_000_000
 
 
@@ -21,6 +23,8 @@ class TraceEntry:
     rows: int | None = None
     priority: int | None = None
     deadline_s: float | None = None
+    accuracy_floor: float | None = None
+    variants: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,8 @@ def _entries(path: Path, lines: list[str]) -> list[TraceEntry]:
         except (TypeError, ValueError):
             raise InputError(
                 f"{path}, line {reader.line_num}: expected numbers of at least 0 (1 for rows), "
-                f"whole ones for rows and priority, in {', '.join(columns)}"
+                "whole ones for rows and priority, and up to 1 for accuracy_floor, in "
+                f"{', '.join(name for name in columns if name not in _WORDS)}"
             ) from None
         if entries and entry.at_s < entries[-1].at_s:
             raise InputError(
@@ -99,10 +104,13 @@ def _entry(row: dict[str, str | None]) -> TraceEntry:
     rows = number("rows", 1, 100_000, whole=True)
     priority = number("priority", 0, 2**31 - 1, whole=True)
     deadline_ms = number("deadline_ms", 1, 86_400_000)
+    variants = (name.strip() for name in (row.get("variants") or "").split(","))
     return TraceEntry(
         at_s=at_s,
         model=(row.get("model") or "").strip() or None,
         rows=None if rows is None else int(rows),
         priority=None if priority is None else int(priority),
         deadline_s=None if deadline_ms is None else deadline_ms / 1000,
+        accuracy_floor=number("accuracy_floor", 0, 1),
+        variants=tuple(name for name in variants if name),
     )

@@ -2,10 +2,13 @@
 
 import asyncio
 import re
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
 from tritonclient.grpc import service_pb2
 
 from rootserve.client.wire import METHOD, STREAM_METHOD
@@ -19,12 +22,29 @@ class CallFailed(Exception):  # noqa: N818 - what happened, for the one who coun
     Attributes:
         code: Name of the status code.
         details: The server's words.
+        reason: Why, as a word for programs (`google.rpc.ErrorInfo`); empty where the server told none.
     """
 
-    def __init__(self, code: str, details: str) -> None:
+    def __init__(self, code: str, details: str, reason: str = "") -> None:
         super().__init__(code)
         self.code = code
         self.details = details
+        self.reason = reason
+
+
+def _reason_in(metadata: Iterable[tuple[str, str | bytes]]) -> str:
+    """The reason of `google.rpc.ErrorInfo` in a status; empty without one that can be read."""
+    for key, value in metadata:
+        if key != "grpc-status-details-bin" or not isinstance(value, bytes):
+            continue
+        status, info = status_pb2.Status(), error_details_pb2.ErrorInfo()
+        try:
+            status.ParseFromString(value)
+            if any(detail.Unpack(info) for detail in status.details):
+                return str(info.reason)
+        except DecodeError:
+            return ""
+    return ""
 
 
 class Transport(Protocol):
@@ -54,7 +74,8 @@ class UnaryTransport:
         try:
             return await self._call(body, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
-            raise CallFailed(error.code().name, error.details() or "") from None
+            reason = _reason_in(error.trailing_metadata() or ())
+            raise CallFailed(error.code().name, error.details() or "", reason) from None
 
 
 class StreamTransport:
@@ -95,7 +116,10 @@ class StreamTransport:
             raise CallFailed("UNAVAILABLE", "the server ended the stream")
         if reply.error_message:
             match = _CODE.match(reply.error_message)
-            raise CallFailed(match[1] if match else "UNKNOWN", reply.error_message)
+            # What google.rpc.ErrorInfo is in a status.
+            parameters = reply.infer_response.parameters
+            reason = parameters["reason"].string_param if "reason" in parameters else ""
+            raise CallFailed(match[1] if match else "UNKNOWN", reply.error_message, reason)
         return reply.infer_response
 
     def _take(self) -> Any:

@@ -54,6 +54,13 @@ def around(label: str, values: Sequence[float], form: Format, *, least: float) -
     return Axis(label, low, high, ticks)
 
 
+def of_shares(label: str, values: Sequence[float]) -> Axis:
+    """A little more than shares 0..1, in percent, and nothing above all."""
+    found = around(label, values, lambda share: f"{round(100 * share, 6):g}%", least=0.02)
+    ticks = [(value, text) for value, text in found.ticks if value <= 1]
+    return Axis(label, found.low, min(found.high, 1.0), ticks)
+
+
 def logarithmic(label: str, values: Sequence[float], form: Format) -> Axis:
     """Between powers of ten, or 1, 2 and 5 times them, around positive values."""
     positive = [value for value in values if value > 0] or [1.0]

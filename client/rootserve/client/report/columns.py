@@ -3,7 +3,7 @@
 The terminal, the page and its drawings pick theirs from the same columns, so that no word is written twice.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
@@ -75,6 +75,16 @@ def rate(value: float) -> str:
     return f"{value:,.1f}"
 
 
+def accuracy(value: float) -> str:
+    """An accuracy, or a mean of accuracies: "0.8953"."""
+    return f"{value:.4f}"
+
+
+def _kept(key: str) -> Callable[[Any], Any]:
+    """A figure of `Attained`, of rows that may have none."""
+    return lambda row: getattr(row.attained, key, None)
+
+
 def _yes(value: bool) -> str:
     return "yes" if value else "no"
 
@@ -105,6 +115,14 @@ RUN: tuple[Column[LoadResult], ...] = (
     Column("batch", attrgetter("mean_batch_rows"), rate),
     Column("stable", attrgetter("stable"), _yes),
 )
+# Of a run, a model or a server, where there was something to keep.
+ATTAINED: tuple[Column[Any], ...] = (
+    Column("attained", _kept("attainment"), percent),
+    Column("goodput", _kept("accuracy_goodput"), accuracy),
+    Column("accuracy", _kept("mean_accuracy"), accuracy),
+    Column("late", _kept("late"), count),
+    Column("broken", _kept("promises_broken"), count),
+)
 # Of one model or one server of a run.
 PART: tuple[Column[Part], ...] = (
     Column("name", attrgetter("name")),
@@ -124,6 +142,8 @@ RATIOS = {
     "throughput_rows_per_s": "throughput",
     "p50_s": "p50 of the response time",
     "p99_s": "p99 of the response time",
+    "attainment": "attainment",
+    "accuracy_goodput": "accuracy-goodput",
 }
 
 
@@ -136,6 +156,13 @@ def stage_column(stage: Stage) -> Column[Any]:
         f"stage-{stage.name}",
         drawn=lambda stages: apart(stages, stage),
     )
+
+
+def mix_text(variants: Mapping[str, int]) -> str:
+    """Which variants answered, the most frequent first: "nin-orig 61.2%, nin-root-4 38.8%"."""
+    total = sum(variants.values())
+    often = sorted(variants.items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {number / total:.1%}" for name, number in often)
 
 
 def error_column(code: str, name: str | None = None, style: str = "") -> Column[Any]:

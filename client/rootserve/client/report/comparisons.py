@@ -1,19 +1,27 @@
 """The figures of a report of several runs: a sweep, a search for the highest rate, pairs of A and B."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from operator import attrgetter, itemgetter
 from typing import Any
 
-from rootserve.client.load.report import LoadResult, Report, Step
+from rootserve.client.load.report import FindMax, LoadResult, Report, Step
 from rootserve.client.load.statistics import Ratio
 from rootserve.client.report import axes, charts
 from rootserve.client.report.charts import Plane, Series, Span
-from rootserve.client.report.columns import RATIOS, RUN, Column, pick, ratio_text
+from rootserve.client.report.columns import ATTAINED, RATIOS, RUN, Column, pick, ratio_text
 from rootserve.client.report.figures import Figure, keys, lines_of
 from rootserve.client.report.words import rounded, tick_time
-from rootserve.client.units import duration
+from rootserve.client.units import duration, percent
 
 _RUN = [column for column in RUN if column.name != "batch"]
+
+
+def _columns(runs: Sequence[LoadResult]) -> list[Column[LoadResult]]:
+    """Of runs in a table."""
+    return [*_RUN, *(ATTAINED if any(run.attained for run in runs) else ())]
+
+
 _HELD = {True: "held", False: "missed", None: "too few requests"}
 
 
@@ -31,7 +39,8 @@ def throughput_latency(report: Report) -> list[Figure[LoadResult]]:
     )
     lines[-1] = replace(lines[-1], labels=[run.label for run in sorted(levels, key=_order)])
     times = [time for line in lines for _, time in line.points if time is not None]
-    goals = [report.objective.p99_s] if report.objective else []
+    goal_s = report.objective.p99_s if report.objective else None
+    goals = [] if goal_s is None else [goal_s]
     x = axes.linear("rows/s answered", [run.throughput_rows_per_s for run in levels], rounded)
     y = axes.of_times("response time", [*times, *goals], tick_time)
     best = max(levels, key=lambda run: run.throughput_rows_per_s)
@@ -43,7 +52,7 @@ def throughput_latency(report: Report) -> list[Figure[LoadResult]]:
             f"The highest throughput is {best.throughput_rows_per_s:,.1f} rows/s, with {best.label}.",
             lambda label, width: charts.lines(label, Plane(x, y, width, 300), lines),
             levels,
-            _RUN,
+            _columns(levels),
             [*keys(drawn, "line "), *(_objective_key(goal) for goal in goals)],
         )
     ]
@@ -68,10 +77,9 @@ def search(report: Report) -> list[Figure[Step]]:
     found = report.find_max
     if not found:
         return []
-    steps, goal = found.steps, found.objective_p99_s
+    steps = found.steps
     x = axes.linear("requests/s asked", [step.rate for step in steps], rounded)
-    known = [step.p99_s for step in steps if step.p99_s is not None]
-    y = axes.of_times("p99 of all requests", [*known, goal], tick_time)
+    judged, y, goal = _judged_by(found)
     series = []
     for held, style in ((True, "ok"), (False, "p99"), (None, "unfinished")):
         chosen = [step for step in steps if step.held is held]
@@ -80,8 +88,11 @@ def search(report: Report) -> list[Figure[Step]]:
                 _HELD[held],
                 style,
                 # A p99 that is not known is beyond what is drawn: at the top.
-                [(step.rate, y.high if step.p99_s is None else step.p99_s) for step in chosen],
-                [f"{step.rate:,.1f}/s {_HELD[held]}: {duration(step.p99_s)}" for step in chosen],
+                [
+                    (step.rate, y.high if (at := judged.value(step)) is None else at)
+                    for step in chosen
+                ],
+                [f"{step.rate:,.1f}/s {_HELD[held]}: {judged.text(step)}" for step in chosen],
                 joined=False,
             )
         )
@@ -92,12 +103,13 @@ def search(report: Report) -> list[Figure[Step]]:
         legend.append(("fill span", "95 % interval of the limit"))
     if series[2].points:
         legend.append(("fill unfinished", "too few requests to judge"))
-    series.append(_objective(goal, x))
+    named_goal = f"objective {judged.form(goal)}"
+    series.append(Series(named_goal, "objective", [(x.low, goal), (x.high, goal)], marked=False))
 
     def level(step: Step) -> LoadResult:
         return report.levels[step.level]
 
-    run, *figures = (column.of(level) for column in _RUN)
+    run, *figures = (column.of(level) for column in _columns(report.levels))
     return [
         Figure(
             "The search for the highest rate",
@@ -107,13 +119,26 @@ def search(report: Report) -> list[Figure[Step]]:
             steps,
             [
                 run,
-                Column("p99 of all", attrgetter("p99_s"), duration),
+                judged,
                 Column("objective", lambda step: _HELD[step.held]),
                 *figures,
             ],
-            [*legend, _objective_key(goal)],
+            [*legend, ("line objective", named_goal.replace(" ", ": ", 1))],
         )
     ]
+
+
+def _judged_by(found: FindMax) -> tuple[Column[Step], axes.Axis, float]:
+    """What steps are drawn by, its axis, and its objective: the p99 if there is one, else the attainment."""
+    if found.objective_p99_s is not None:
+        by_p99 = Column[Step]("p99 of all", attrgetter("p99_s"), duration)
+        known = [step.p99_s for step in found.steps if step.p99_s is not None]
+        y = axes.of_times("p99 of all requests", [*known, found.objective_p99_s], tick_time)
+        return by_p99, y, found.objective_p99_s
+    goal = found.objective_attainment or 1.0
+    by_attainment = Column[Step]("attainment", attrgetter("attainment"), percent)
+    shares = [step.attainment for step in found.steps if step.attainment is not None]
+    return by_attainment, axes.of_shares("attainment", [*shares, goal]), goal
 
 
 def pairs(report: Report) -> list[Figure[Any]]:

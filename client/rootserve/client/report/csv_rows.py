@@ -2,13 +2,15 @@
 
 import csv
 import io
+from dataclasses import fields
 from operator import attrgetter
 
-from rootserve.client.load.report import LoadResult, Report
+from rootserve.client.load.report import Attained, LoadResult, Report
 from rootserve.client.report.columns import Column, error_column
 from rootserve.client.stages import STAGES
 
 _TIMES = ("p50", "p90", "p99", "p999", "mean", "max")
+_ATTAINED = [each.name for each in fields(Attained) if each.name != "variants"]
 _PLAIN = (
     "label",
     "loop",
@@ -35,8 +37,11 @@ _PLAIN = (
 def to_csv(report: Report) -> str:
     """The runs of a report, or the one it is of, below a header; unknown values are empty.
 
-    Failures have a column for each status code that came.
+    Failures have a column for each status code and each reason that came, answers one for each variant.
     """
+    kept = [run.attained for run in report.runs if run.attained]
+    variants = sorted({name for each in kept for name in each.variants})
+    reasons = sorted({name for run in report.runs for name in run.reasons})
     codes = sorted({code for run in report.runs for code in run.errors})
     columns: list[Column[LoadResult]] = [
         # The runs of earlier versions do not tell their own.
@@ -49,12 +54,29 @@ def to_csv(report: Report) -> str:
         ),
         *(_mean(stage.name) for stage in STAGES),
         *(error_column(code, f"errors_{code}") for code in codes),
+        *(_attained(name) for name in _ATTAINED),
+        *(_variant(name) for name in variants),
+        *(_reason(name) for name in reasons),
     ]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow([column.name for column in columns])
     writer.writerows([column.value(run) for column in columns] for run in report.runs)
     return file.getvalue()
+
+
+def _attained(name: str) -> Column[LoadResult]:
+    return Column(name, lambda run: getattr(run.attained, name, None))
+
+
+def _variant(name: str) -> Column[LoadResult]:
+    return Column(
+        f"variant_{name}", lambda run: run.attained.variants.get(name, 0) if run.attained else 0
+    )
+
+
+def _reason(name: str) -> Column[LoadResult]:
+    return Column(f"reason_{name}", lambda run: run.reasons.get(name, 0))
 
 
 def _mean(stage: str) -> Column[LoadResult]:

@@ -105,7 +105,7 @@ def lines_of(
     ]
 
 
-def _parts(columns: Sequence[Column[T]], row: T, at: str = "") -> list[tuple[str, float, str]]:
+def parts_of(columns: Sequence[Column[T]], row: T, at: str = "") -> list[tuple[str, float, str]]:
     """The parts of a bar: one for each column that is drawn."""
     return [
         (column.style, height, f"{column.name}{at}: {column.text(row)}")
@@ -141,7 +141,7 @@ def stages(run: LoadResult) -> list[Figure[Any]]:
             duration(total),
             [
                 (style, height / (whole if share else 1.0), f"{text}, {height / whole:.0%}")
-                for style, height, text in _parts(parts, times)
+                for style, height, text in parts_of(parts, times)
             ],
         )
 
@@ -194,7 +194,7 @@ def over_time(run: LoadResult) -> list[Figure[Interval]]:
         return []
     found = intervals(run.time_series, run.time_step_s)
     x = axes.linear("seconds since the start", [found[-1].end], rounded, most_ticks=8, exact=True)
-    spans = _spans(found)
+    spans = spans_of(found)
     # What comes after the end takes a part of a second: its rate would be none.
     sending = [each for each in found if each.phase != "after"]
     made = [_latency(found, x, spans), _rates(sending or found, x, spans)]
@@ -203,7 +203,8 @@ def over_time(run: LoadResult) -> list[Figure[Interval]]:
     return made
 
 
-def _spans(found: Sequence[Interval]) -> list[Span]:
+def spans_of(found: Sequence[Interval]) -> list[Span]:
+    """The stretches before and after what is measured."""
     spans = []
     for phase, name in (("warm-up", "warm-up"), ("after", "sending ended")):
         inside = [each for each in found if each.phase == phase]
@@ -212,12 +213,12 @@ def _spans(found: Sequence[Interval]) -> list[Span]:
     return spans
 
 
-_TIME = Column[Interval]("time", attrgetter("name"))
+TIME = Column[Interval]("time", attrgetter("name"))
 
 
 def _latency(found: Sequence[Interval], x: Axis, spans: Sequence[Span]) -> Figure[Interval]:
     columns = [
-        _TIME,
+        TIME,
         Column[Interval]("phase", attrgetter("phase")),
         Column[Interval]("answered", attrgetter("answered"), count),
         *(
@@ -267,7 +268,7 @@ def _rates(found: Sequence[Interval], x: Axis, spans: Sequence[Span]) -> Figure[
         )
 
     columns = [
-        _TIME,
+        TIME,
         counted("due", "due", drawn=True),
         counted("sent", "sent"),
         counted("late", "late"),
@@ -293,11 +294,11 @@ def _rates(found: Sequence[Interval], x: Axis, spans: Sequence[Span]) -> Figure[
 def _failures(found: Sequence[Interval], x: Axis) -> Figure[Interval]:
     codes = sorted({code for each in found for code in each.errors})
     styles = _code_styles(codes)
-    columns = [_TIME, *(error_column(code, style=styles[code]) for code in codes)]
+    columns = [TIME, *(error_column(code, style=styles[code]) for code in codes)]
     y = axes.linear("failed requests", [each.failed for each in found], rounded)
     failed = [each for each in found if each.failed]
     bars = [
-        (each.second, each.end, Bar("", "", _parts(columns, each, f" at {each.name}")))
+        (each.second, each.end, Bar("", "", parts_of(columns, each, f" at {each.name}")))
         for each in failed
     ]
     total = sum(each.failed for each in found)
@@ -364,7 +365,11 @@ def batch_rows(run: Report) -> list[Figure[tuple[int, int]]]:
     x = axes.linear("rows in the batch", [found[-1][0] + 1], rounded, most_ticks=8, exact=True)
     y = axes.linear("requests", [number for _, number in found], rounded)
     bars = [
-        (row[0] - 0.4, row[0] + 0.4, Bar("", "", _parts(columns, row, f" in batches of {row[0]}")))
+        (
+            row[0] - 0.4,
+            row[0] + 0.4,
+            Bar("", "", parts_of(columns, row, f" in batches of {row[0]}")),
+        )
         for row in found
     ]
     often = max(found, key=itemgetter(1))

@@ -7,8 +7,8 @@ from xml.etree.ElementTree import Element
 
 from rootserve.client.load.comparison import unlike_limits
 from rootserve.client.load.report import Report
-from rootserve.client.report import comparisons, figures
-from rootserve.client.report.columns import PART, TIMES, TRIAL, Column
+from rootserve.client.report import attained, comparisons, figures
+from rootserve.client.report.columns import ATTAINED, PART, TIMES, TRIAL, Column
 from rootserve.client.report.figures import Figure, table_of
 from rootserve.client.report.frame import details_of, instant, whole_page
 from rootserve.client.report.markup import Content, element
@@ -76,6 +76,15 @@ def _summary(report: Report) -> list[Content]:
     ]
     if report.offered_requests_per_s and report.loop == "open":
         tiles.insert(1, (f"{report.offered_requests_per_s:,.1f}", "requests/s due", None))
+    if report.attained:
+        tiles += [
+            (column.text(report), words, None)
+            for column, words in zip(
+                ATTAINED[:2],
+                ("attainment: answered in time, of all due", "accuracy-goodput"),
+                strict=True,
+            )
+        ]
     made: list[Content] = [
         element(
             "dl",
@@ -140,10 +149,13 @@ def _sections(report: Report) -> list[Content]:
         *comparisons.pairs(report),
         *comparisons.search(report),
         *comparisons.throughput_latency(report),
+        *attained.over_time(report),
+        *attained.variants(report),
         *figures.stages(report),
         *figures.over_time(report),
         *figures.quantiles(report),
         *figures.outcomes(report),
+        *attained.reasons(report),
         *figures.batch_rows(report),
     ]
     sections: list[Content] = [figure.section() for figure in drawn]
@@ -153,7 +165,8 @@ def _sections(report: Report) -> list[Content]:
         )
     for parts, name in ((report.by_model, "model"), (report.by_server, "server")):
         if len(parts) > 1:
-            columns = [replace(PART[0], name=name), *PART[1:]]
+            columns: list[Column[Any]] = [replace(PART[0], name=name), *PART[1:]]
+            columns += ATTAINED if report.attained else ()
             made = table_of(f"Figures by {name}", columns, parts)
             sections.append(element("section", element("h2", f"By {name}"), made))
     return sections

@@ -9,6 +9,16 @@ from rootserve.client.load.report import Second
 
 # More would be drawn over one another.
 MOST_INTERVALS = 240
+_COUNTS = (
+    "due",
+    "sent",
+    "late",
+    "answered",
+    "rows",
+    "failed",
+    "in_time",
+    "accuracy_in_time",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,18 +70,18 @@ def _pool(seconds: Sequence[Second], step: float) -> Interval:
         return [value for second in seconds if (value := getattr(second, key)) is not None]
 
     errors: Counter[str] = Counter()
+    variants: Counter[str] = Counter()
     for second in seconds:
         errors.update(second.errors)
+        variants.update(second.variants)
     first, last = seconds[0], seconds[-1]
     medians = times("p50_s")
     return Interval(
         second=first.second,
         length_s=last.second + step - first.second,
         phase=first.phase,
-        **{
-            key: sum(getattr(second, key) for second in seconds)
-            for key in ("due", "sent", "late", "answered", "rows", "failed")
-        },
+        **{key: sum(getattr(second, key) for second in seconds) for key in _COUNTS},
+        variants=dict(sorted(variants.items())),
         errors=dict(sorted(errors.items())),
         in_flight=last.in_flight,
         p50_s=statistics.median(medians) if medians else None,

@@ -3,22 +3,25 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from textwrap import fill
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from rootserve.client.load.comparison import limits_text, unlike_limits
-from rootserve.client.load.objective import judge
+from rootserve.client.load.objective import Goals, judge
 from rootserve.client.load.report import LoadResult, Report
 from rootserve.client.load.statistics import Ratio
 from rootserve.client.report.columns import (
+    ATTAINED,
     PART,
     RATIOS,
     RUN,
     TIMES,
     Column,
+    accuracy,
+    mix_text,
     pick,
     ratio_text,
     stage_column,
@@ -26,7 +29,7 @@ from rootserve.client.report.columns import (
 from rootserve.client.report.words import run_words
 from rootserve.client.stages import STAGES
 from rootserve.client.tables import figures_table, separate
-from rootserve.client.units import count
+from rootserve.client.units import count, percent
 
 T = TypeVar("T")
 _STAGE_LETTERS = 9
@@ -51,6 +54,7 @@ def print_load(screen: Console, result: LoadResult) -> None:
     if result.unfinished:
         facts.add_row("[red]unfinished[/]", f"[red]{count(result.unfinished)}[/]", "never answered")
     screen.print(facts)
+    _print_attained(screen, result)
 
     separate(screen)
     columns = pick(TIMES, "p50", "p90", "p99", "p99.9", "mean", "max")
@@ -60,7 +64,11 @@ def print_load(screen: Console, result: LoadResult) -> None:
     for title, parts in (("model", result.by_model), ("server", result.by_server)):
         if len(parts) > 1:
             separate(screen)
-            columns_of_part = pick(PART, "rows/s", "requests", "failed", "p50", "p99")
+            columns_of_part: list[Column[Any]] = pick(
+                PART, "rows/s", "requests", "failed", "p50", "p99"
+            )
+            if result.attained:
+                columns_of_part += pick(ATTAINED, "attained")
             _print_table(screen, title, columns_of_part, ((part.name, part) for part in parts))
     if result.loop == "closed":
         screen.print(
@@ -69,6 +77,43 @@ def print_load(screen: Console, result: LoadResult) -> None:
             style="dim",
         )
     print_warnings(screen, result)
+
+
+def _print_attained(screen: Console, result: LoadResult) -> None:
+    """What was kept of deadlines and floors."""
+    found = result.attained
+    if found is None:
+        return
+    separate(screen)
+    facts = Table(box=None, show_header=False, pad_edge=False)
+    facts.add_column()
+    facts.add_column(justify="right")
+    facts.add_column()
+    facts.add_row(
+        "attainment",
+        f"[bold]{percent(found.attainment)}[/]",
+        f"answered in time, of {count(result.requests)} due",
+    )
+    facts.add_row("", percent(found.attainment_from_arrival), "by the server's clock, from arrival")
+    if found.accuracy_goodput is not None:
+        goodput = accuracy(found.accuracy_goodput)
+        facts.add_row(
+            "accuracy-goodput", f"[bold]{goodput}[/]", "accuracies of those, over all due"
+        )
+    if found.mean_accuracy is not None:
+        facts.add_row("accuracy", accuracy(found.mean_accuracy), "mean of those in time")
+    facts.add_row("late", count(found.late), "answered, and after their deadline")
+    facts.add_row("promises broken", count(found.promises_broken), "admitted, and late or dropped")
+    if found.below_floor:
+        facts.add_row(
+            "[red]below floor[/]", f"[red]{count(found.below_floor)}[/]", "[red]answered[/]"
+        )
+    for reason, number in result.reasons.items():
+        if reason not in result.errors:  # the others are told by their code
+            facts.add_row("refused", count(number), escape(reason))
+    screen.print(facts)
+    if found.variants:
+        screen.print(f"variants: {mix_text(found.variants)}", markup=False)
 
 
 def _print_stages(screen: Console, result: LoadResult) -> None:
@@ -109,14 +154,16 @@ def print_campaign(screen: Console, report: Report) -> None:
     """The runs of a campaign as a table, and what they say together."""
     length_s = report.options["duration_s"]
     screen.print(f"[bold]{escape(report.model)}[/], {len(report.levels)} runs of {length_s:g} s")
-    columns = pick(RUN, "run", "rows/s", "p50", "p99", "p99.9", "failed", "batch")
+    kept = any(run.attained for run in report.levels)
+    columns = pick(RUN, "run", "rows/s", "p50", "p99", *([] if kept else ["p99.9"]), "failed")
+    columns += pick(ATTAINED, "attained", "goodput") if kept else pick(RUN, "batch")
     goal = report.objective
     objective = ("objective",) if goal else ()
     table = figures_table(screen, *(column.name for column in columns), *objective)
     for run in report.levels:
         cells = [escape(column.text(run)) for column in columns]
         if goal is not None:
-            verdict = judge(run, goal.p99_s)
+            verdict = judge(run, Goals(goal.p99_s, goal.attainment))
             sure = "[green]met[/]" if verdict.met else "[red]missed[/]"
             cells.append(sure if verdict.decided else "[yellow]too few[/]")
         table.add_row(*cells)

@@ -10,10 +10,12 @@ from __future__ import annotations
 import heapq
 import math
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import NamedTuple
+
+from rootserve.server.core.latency import FILES, PIXELS
 
 # Named tuples: there is one of each for every request, and a frozen dataclass takes four times as
 # long to make.
@@ -31,6 +33,26 @@ class Request(NamedTuple):
     """1 is the highest."""
     attempts: int = 0
     """How many workers died while they computed it."""
+    floor: float = 0.0
+    """Of a family: the least accuracy, 0..1, of what may compute it."""
+    allowed: frozenset[str] = frozenset()
+    """Of a family: the variants that may compute it; empty means all."""
+    caller: str = ""
+    """Whose share of a family it counts against."""
+    files: bool = False
+    """Whether its rows come as picture files, which take a worker longer than pixels."""
+
+
+def form_of(requests: Sequence[Request]) -> str:
+    """The form in which a batch of ``requests`` comes: as files, if any does."""
+    return FILES if any(request.files for request in requests) else PIXELS
+
+
+def rank(request: Request, age_s: float) -> tuple[float, int, float]:
+    """What is smaller is to be computed first, if a priority is worth a head start of ``age_s``."""
+    if math.isinf(age_s):
+        return 0.0, request.priority, request.arrived_s
+    return request.arrived_s + request.priority * age_s, request.priority, 0.0
 
 
 @dataclass(slots=True)
@@ -56,9 +78,7 @@ class Queue:
 
     def rank(self, request: Request) -> tuple[float, int, float]:
         """What is smaller is to be computed first; also among the requests of several queues."""
-        if math.isinf(self.age_s):
-            return 0.0, request.priority, request.arrived_s
-        return request.arrived_s + request.priority * self.age_s, request.priority, 0.0
+        return rank(request, self.age_s)
 
     def __len__(self) -> int:
         return sum(len(level.requests) for level in self.levels.values())

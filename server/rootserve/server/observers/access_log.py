@@ -77,6 +77,8 @@ def _timeline_fields(timeline: Timeline) -> dict[str, object]:
     """Where the time went, in milliseconds, and with whom."""
     told: dict[str, object] = {}
     for name, value in timeline._asdict().items():
+        if name == "predicted_ns" and not value:
+            continue  # nothing was predicted
         if name.endswith("_ns"):
             told[f"{name.removesuffix('_ns')}_ms"] = round(value / _NS_PER_MS, 3)
         else:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rootserve.server.core.scheduler import Batch
-from rootserve.server.pending import Pending, Report, RequestTrace, Timeline
-from rootserve.server.refusals import Reason
+from rootserve.server.pending import Pending, Report, RequestTrace, Story, Timeline
+from rootserve.server.refusals import Promise, Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,12 @@ class Refusal:
     trace: RequestTrace | None = None
     left_queue_ns: int = 0
     """As of :class:`rootserve.server.pending.Pending`."""
+    promise: Promise | None = None
+    """What it could have had instead."""
+    story: Story | None = None
+    """Where requests are kept to be explained."""
+    deadline_s: float = math.inf
+    """Within what time of its arrival it was to be answered; infinite where that is not known, or never."""
 
 
 class Observer:

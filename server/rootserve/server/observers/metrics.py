@@ -13,6 +13,7 @@ from typing_extensions import override
 from rootserve.server.core.scheduler import Batch
 from rootserve.server.observers import metrics_catalog as catalog
 from rootserve.server.observers.events import Observer, Refusal
+from rootserve.server.observers.metrics_attained import AttainedFigures
 from rootserve.server.observers.metrics_figures import Distribution, Distributions, Number, Numbers
 from rootserve.server.pending import Pending, Report, Timeline
 from rootserve.server.refusals import Reason
@@ -27,6 +28,7 @@ _ANALYSIS_OUTCOMES = ("ok", "failed", "cancelled")
 _ONLY_OF_A_MODEL = (
     Reason.MODEL_NOT_READY,
     Reason.QUEUE_FULL,
+    Reason.DEADLINE_INFEASIBLE,
     Reason.DEADLINE_LOST,
     Reason.DEADLINE_EXPIRED,
     Reason.DRAINING,
@@ -59,13 +61,18 @@ class Metrics(Observer, Collector):
     """An observer. Only names of models of the table become label values, or "".
 
     ``trace_id`` tells the trace of the request that is being answered or refused, as 32 hexadecimal
-    digits, or "" when it is in none; it becomes the exemplar of the request's latency.
+    digits, or "" when it is in none; it becomes the exemplar of the request's latency. ``accuracy_of`` tells
+    the accuracy of a model, 0..1, or None.
     """
 
     def __init__(
-        self, registry: CollectorRegistry, trace_id: Callable[[], str] | None = None
+        self,
+        registry: CollectorRegistry,
+        trace_id: Callable[[], str] | None = None,
+        accuracy_of: Callable[[str], float | None] = lambda _: None,
     ) -> None:
         self._trace_id = trace_id
+        self._attained = AttainedFigures(accuracy_of)
         self._request = Distributions(catalog.REQUEST)
         self._queue = Distributions(catalog.QUEUE)
         self._batch_wait = Distributions(catalog.BATCH_WAIT)
@@ -97,9 +104,19 @@ class Metrics(Observer, Collector):
         for figures in vars(self).values():
             if isinstance(figures, Numbers | Distributions):
                 yield figures.family()
+        yield from self._attained.families()
 
     def show_model(self, model: str) -> None:
         """Show a model's series from the start, at zero: a rate misses the first event otherwise."""
+        self._show(model)
+        self._attained.show_model(model)
+
+    def show_family(self, family: str, variants: tuple[str, ...]) -> None:
+        """Show those of a family that is served as one model, and may be computed by ``variants``."""
+        self._show(family)
+        self._attained.show_family(family, variants)
+
+    def _show(self, model: str) -> None:
         self._find(model)
         self._analysis_images.of(model)
         for outcome in _ANALYSIS_OUTCOMES:
@@ -122,6 +139,7 @@ class Metrics(Observer, Collector):
         figures.queue.observe(timeline.queue_ns * 1e-9)
         figures.batch_wait.observe(timeline.batch_wait_ns * 1e-9)
         figures.rows.add(pending.request.rows)
+        self._attained.answered(pending, timeline)
 
     @override
     def refused(self, refusal: Refusal) -> None:
@@ -129,6 +147,7 @@ class Metrics(Observer, Collector):
         trace_id = self._trace_id() if self._trace_id else ""
         if refusal.method in _INFERENCE:
             self._request.of(model, reason.value).observe(refusal.seconds, trace_id)
+            self._attained.refused(refusal)
         self._refusals.of(model, reason.value).add()
         if reason in _MISSED:
             self._deadline_misses.of(model, _MISSED[reason]).add()
@@ -141,6 +160,7 @@ class Metrics(Observer, Collector):
             figures.compute.observe(seconds)
             figures.batch_rows.observe(batch.rows)
             self._worker_busy.of(batch.worker).add(seconds)
+            self._attained.computed(batch, report)
 
     @override
     def worker_lost(self, worker: str) -> None:

@@ -43,6 +43,8 @@ LATENCY_BUCKETS = (
     0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25,
     0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
+# Around what was predicted: the first beyond it are misses of the prediction.
+RATIO_BUCKETS = (0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.25, 1.5, 2.0, 4.0)
 ROWS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 LABELS: Mapping[str, str] = {
@@ -51,6 +53,11 @@ LABELS: Mapping[str, str] = {
     "load `ok` or `failed`",
     "reason": "why a request got no answer (`rootserve.server.refusals`)",
     "stage": "`arrival`: the deadline had passed when the request came; `waiting`: while it waited",
+    "deadline": "`yes` for a request with a deadline, else `no`",
+    "result": "`in_time`: answered, and within its deadline if it has one; `late`: answered after it; "
+    "`expired`: admitted, and dropped because it had passed; `refused`: not admitted; `failed`; "
+    "`cancelled`: by the caller",
+    "computed_by": "the variant of a family that computed it, such as `nin-root-4`",
     "method": "a gRPC method that the server has, such as `ModelInfer`",
     "worker": "a worker process of the settings, such as `cpu-0`",
     "device": "`cpu` or `cuda:N`",
@@ -130,6 +137,37 @@ SENT = Metric(
     "bytes",
     ("method",),
     "Bytes of the gRPC messages that were answered.",
+)
+
+# Deadlines and accuracy.
+OFFERED = Metric(
+    "rootserve_offered",
+    Kind.COUNTER,
+    "requests",
+    ("model", "deadline", "result"),
+    "Valid requests that came, by what became of them; attainment is in_time over all but cancelled.",
+)
+ACCURACY_IN_TIME = Metric(
+    "rootserve_accuracy_in_time",
+    Kind.COUNTER,
+    "accuracies, 0..1 each",
+    ("model", "deadline"),
+    "Sum of the accuracies of what computed the requests that were answered in time.",
+)
+VARIANT_ANSWERS = Metric(
+    "rootserve_variant_answers",
+    Kind.COUNTER,
+    "requests",
+    ("model", "computed_by"),
+    "Answers of a family that is served as one model, by the variant that computed them.",
+)
+PREDICTION = Metric(
+    "rootserve_prediction_ratio",
+    Kind.HISTOGRAM,
+    "ratio",
+    ("model",),
+    "Time a batch took over the time it was predicted to take at most (p99); the share up to 1 is covered.",
+    RATIO_BUCKETS,
 )
 
 # Queue and batches.
@@ -336,6 +374,7 @@ SECTIONS: Mapping[str, tuple[Metric, ...]] = {
         RECEIVED,
         SENT,
     ),
+    "Deadlines and accuracy": (OFFERED, ACCURACY_IN_TIME, VARIANT_ANSWERS, PREDICTION),
     "Queue and batches": (
         BATCH_ROWS,
         BATCH_LIMIT,

@@ -31,6 +31,8 @@ _OF_THE_CALLER = frozenset(
         Reason.ALREADY_REGISTERED,
         Reason.NOT_IMPLEMENTED,
         Reason.CONTROL_OFF,
+        Reason.EXPLAIN_OFF,
+        Reason.UNKNOWN_REQUEST,
         Reason.SHARED_MEMORY_OFF,
         Reason.CANCELLED,
         Reason.DEADLINE_LOST,
@@ -45,6 +47,7 @@ _OWN_TEXT = frozenset(
         Reason.PERMISSION_DENIED,
         Reason.MODEL_NOT_READY,
         Reason.QUEUE_FULL,
+        Reason.DEADLINE_INFEASIBLE,
         Reason.DEADLINE_LOST,
         Reason.DEADLINE_EXPIRED,
         Reason.CANCELLED,
@@ -95,7 +98,7 @@ class RefusalLog(Observer):
             known.suppressed += 1
             # Kept for the next line, which shows no more of the id and no text.
             known.latest = replace(
-                refusal, request_id=refusal.request_id[: MAX_ID_LENGTH + 1], message=""
+                refusal, request_id=refusal.request_id[: MAX_ID_LENGTH + 1], message="", story=None
             )
             known.trace_id = trace_id
             return

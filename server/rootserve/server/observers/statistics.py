@@ -45,16 +45,23 @@ class ModelStatistics:
 
 
 class Statistics(Observer):
-    """Keeps :class:`ModelStatistics` for every model that had a request."""
+    """Keeps :class:`ModelStatistics` for every model that had a request.
+
+    One for a family counts for the family, and for the variant that computed it: that one was computed.
+    """
 
     def __init__(self) -> None:
         self.by_model: dict[str, ModelStatistics] = defaultdict(ModelStatistics)
 
     @override
     def answered(self, pending: Pending, timeline: Timeline) -> None:
-        request = pending.request
-        statistics = self.by_model[request.model]
-        statistics.rows += request.rows
+        self._count(pending.request.model, pending.request.rows, timeline)
+        if timeline.variant and timeline.variant != pending.request.model:
+            self._count(timeline.variant, pending.request.rows, timeline)
+
+    def _count(self, model: str, rows: int, timeline: Timeline) -> None:
+        statistics = self.by_model[model]
+        statistics.rows += rows
         statistics.last_answer_ms = time.time_ns() // 1_000_000
         statistics.success.add(timeline.total_ns)
         statistics.queue.add(timeline.queue_ns)
@@ -71,6 +78,7 @@ class Statistics(Observer):
     @override
     def batch_ended(self, batch: Batch, report: Report, requests: Sequence[Pending | None]) -> None:
         if report.began_ns:
-            statistics = self.by_model[batch.model]
-            statistics.batches += 1
-            statistics.by_batch_rows[batch.rows].add(report.ended_ns - report.began_ns)
+            for model in {batch.model, batch.requests[0].model}:
+                statistics = self.by_model[model]
+                statistics.batches += 1
+                statistics.by_batch_rows[batch.rows].add(report.ended_ns - report.began_ns)

@@ -32,10 +32,13 @@ _INFERENCE = (
     "inference.GRPCInferenceService/CudaSharedMemoryUnregister",
     "rootserve.v1.CatalogService/ListModels",
     "rootserve.v1.CatalogService/GetServerInfo",
+    "rootserve.v1.ExplainService/GetLatencyTable",
 )
 _ADMIN = (
     "inference.GRPCInferenceService/RepositoryModelLoad",
     "inference.GRPCInferenceService/RepositoryModelUnload",
+    # It tells of what other callers sent.
+    "rootserve.v1.ExplainService/Explain",
 )
 _SERVICES = {"/rootserve.v1.AnalysisService": Group.ANALYSIS}
 """Services all of whose methods belong to one group."""

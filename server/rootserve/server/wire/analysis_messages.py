@@ -19,7 +19,7 @@ from rootserve.server.analysis.jobs import AnalysisLimits, PixelChunk
 from rootserve.server.analysis.messages import fits_a_message
 from rootserve.server.models import ModelCard, Models
 from rootserve.server.refusals import Reason, RefusalError
-from rootserve.server.wire.find import find_model
+from rootserve.server.wire.find import find_variant
 from rootserve.v1 import analysis_pb2 as pb
 
 CHUNK_BYTES = 1 << 20
@@ -101,7 +101,7 @@ def parse_spec(
     Raises:
         RefusalError: if it cannot be done; names what came and what was expected.
     """
-    card = find_model(models, spec.model, "").card
+    card = find_variant(models, spec.model).card
     pairs = [(pair.first, pair.second) for pair in spec.pairs]
     try:
         plan = network_plan(card.layers, pairs, spec.layers)

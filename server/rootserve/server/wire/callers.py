@@ -6,6 +6,8 @@ from contextvars import ContextVar
 from typing import Any
 from urllib.parse import unquote
 
+_LONGEST_CALLER = 128
+
 _token_name: ContextVar[str] = ContextVar("token_name", default="")
 
 
@@ -30,6 +32,18 @@ def call_id_of(context: Any) -> str:
         if key == "x-request-id":
             return str(value)
     return ""
+
+
+def share_of(context: Any, key: str) -> str:
+    """Whose share of a family a request takes: what the metadata ``key`` says, else the token's name.
+
+    Longer values are cut.
+    """
+    if key:
+        for name, value in context.invocation_metadata() or ():
+            if name == key:
+                return str(value)[:_LONGEST_CALLER]
+    return token_name()
 
 
 def caller_of(context: Any) -> str:

@@ -13,6 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from rootmodels.family import UNNAMED_CLASSES
 from rootmodels.processor import cpu_name
 from rootserve.server.core.scheduler import Limits
+from rootserve.server.families import VirtualModel, virtual_models
 from rootserve.server.machine import cpu_count
 from rootserve.server.models import Model, Models, State
 from rootserve.server.workers.pool import WorkerPool
@@ -53,11 +54,12 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
     async def ListModels(  # noqa: N802 - the protocol's name
         self, request: pb.ListModelsRequest, context: Context
     ) -> pb.ListModelsResponse:
-        """Every variant of the table."""
+        """Every variant of the table, and the families that are served as one model."""
         return pb.ListModelsResponse(
             models=[
                 model_message(model, self._batch_rows(model.card.name)) for model in self._models
-            ]
+            ],
+            families=[family_message(family) for family in virtual_models(self._models)],
         )
 
     async def GetServerInfo(  # noqa: N802
@@ -89,6 +91,24 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
             ],
             metrics_port=self.metrics_port,
         )
+
+
+def family_message(family: VirtualModel) -> pb.Model:
+    """A family as the protocol has it."""
+    return pb.Model(
+        name=family.name,
+        family=family.family,
+        trained=True,
+        accuracy=family.accuracy,
+        engine=family.engine,
+        precision=family.precision,
+        state=_STATES[family.state],
+        state_reason=family.state_reason,
+        image_size=family.image[1],
+        short_side=family.members[0].card.family.short_side(family.image[1]),
+        classes=() if family.classes is UNNAMED_CLASSES else family.classes,
+        members=[member.card.name for member in family.members],
+    )
 
 
 def model_message(model: Model, batch_rows: int = 0) -> pb.Model:

@@ -8,6 +8,7 @@ from tritonclient.grpc import model_config_pb2 as config_pb
 from tritonclient.grpc import service_pb2 as oip
 
 from rootserve.server.core.scheduler import Limits
+from rootserve.server.families import VirtualModel, accuracy_of, interface_of, virtual_models
 from rootserve.server.models import (
     ENCODED_NAME,
     INPUT_NAME,
@@ -61,9 +62,9 @@ def extensions(*, control: bool, shared_memory: bool) -> list[str]:
     return sorted([*_EXTENSIONS, *(name for name, served in optional.items() if served)])
 
 
-def model_metadata(model: Model, tensors: Tensors) -> oip.ModelMetadataResponse:
+def model_metadata(model: Model | VirtualModel, tensors: Tensors) -> oip.ModelMetadataResponse:
     """Names, datatypes and shapes; -1 is the number of rows. Of the inputs a request has one."""
-    card = model.card
+    card = interface_of(model)
     platform, _ = _platform(model)
     metadata = oip.ModelMetadataResponse(name=card.name, versions=[card.version], platform=platform)
     kinds = {INPUT_NAME: ("UINT8", (-1, *card.image)), ENCODED_NAME: ("BYTES", (-1, 1))}
@@ -75,9 +76,14 @@ def model_metadata(model: Model, tensors: Tensors) -> oip.ModelMetadataResponse:
     return metadata
 
 
-def model_config(model: Model, limits: Limits, tensors: Tensors) -> oip.ModelConfigResponse:
-    """The model as Triton would be told to serve it; cost and accuracy are among the parameters."""
-    card = model.card
+def model_config(
+    model: Model | VirtualModel, limits: Limits, tensors: Tensors
+) -> oip.ModelConfigResponse:
+    """The model as Triton would be told to serve it; cost and accuracy are among the parameters.
+
+    Of a family these are its variants, and the accuracy of the most accurate one.
+    """
+    card = interface_of(model)
     platform, backend = _platform(model)
     config = config_pb.ModelConfig(
         name=card.name,
@@ -108,45 +114,55 @@ def model_config(model: Model, limits: Limits, tensors: Tensors) -> oip.ModelCon
     for name in tensors.outputs:
         config.output.add(name=name, data_type=config_pb.TYPE_FP32, dims=(len(card.classes),))
     values = {
-        "params": card.cost.params,
-        "macs": card.cost.macs,
         "engine": model.engine,
         "precision": model.precision,
-        "accuracy": "" if card.accuracy is None else card.accuracy,
         "version": card.version,
-        "weights_sha256": card.weights_sha256,
-        "generation": card.generation,
+        **_figures(model),
     }
     for key, value in values.items():
         config.parameters[key].string_value = str(value)
     return oip.ModelConfigResponse(config=config)
 
 
-def _version_policy(model: Model) -> config_pb.ModelVersionPolicy:
+def _version_policy(model: Model | VirtualModel) -> config_pb.ModelVersionPolicy:
     policy = config_pb.ModelVersionPolicy()
-    if model.card.is_pinned:
+    if isinstance(model, Model) and model.card.is_pinned:
         policy.specific.versions.append(int(model.card.version))
     else:
         policy.latest.num_versions = 1
     return policy
 
 
-def _platform(model: Model) -> tuple[str, str]:
+def _figures(model: Model | VirtualModel) -> dict[str, object]:
+    if isinstance(model, VirtualModel):
+        variants = (f"{one.card.name} {accuracy_of(one)}" for one in model.members)
+        return {"accuracy": model.accuracy, "variants": ", ".join(variants)}
+    card = model.card
+    return {
+        "params": card.cost.params,
+        "macs": card.cost.macs,
+        "accuracy": "" if card.accuracy is None else card.accuracy,
+        "weights_sha256": card.weights_sha256,
+        "generation": card.generation,
+    }
+
+
+def _platform(model: Model | VirtualModel) -> tuple[str, str]:
     """Platform and backend; of an engine that nobody else has, and of a model that is not loaded, our own."""
     if model.engine.startswith(("torch", "cuda")):
         return _TORCH
     return _PLATFORMS.get(model.engine, (model.engine, model.engine))
 
 
-def model_statistics(model: Model, statistics: ModelStatistics) -> oip.ModelStatistics:
+def model_statistics(name: str, version: str, statistics: ModelStatistics) -> oip.ModelStatistics:
     """Triton's counters: per request, and times as nanoseconds since the server started.
 
     ``compute_input`` is the hand-over of a closed batch to the worker, ``compute_output`` the rest of
     the way back.
     """
     return oip.ModelStatistics(
-        name=model.card.name,
-        version=model.card.version,
+        name=name,
+        version=version,
         last_inference=statistics.last_answer_ms,
         inference_count=statistics.rows,
         execution_count=statistics.batches,
@@ -170,7 +186,7 @@ def _duration(total: Total) -> oip.StatisticDuration:
 
 
 def repository_index(models: Models, *, only_ready: bool) -> oip.RepositoryIndexResponse:
-    """Name, version, state and reason of each model."""
+    """Name, version, state and reason of each model, and of each family that is served as one."""
     index = oip.RepositoryIndexResponse()
     for model in models:
         if only_ready and not model.is_ready:
@@ -181,4 +197,12 @@ def repository_index(models: Models, *, only_ready: bool) -> oip.RepositoryIndex
             state=_INDEX_STATES[model.state],
             reason=model.state_reason or ("not served" if not model.served else ""),
         )
+    for family in virtual_models(models):
+        if family.is_ready or not only_ready:
+            index.models.add(
+                name=family.name,
+                version=family.version,
+                state=_INDEX_STATES[family.state],
+                reason=family.state_reason,
+            )
     return index

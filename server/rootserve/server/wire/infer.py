@@ -15,15 +15,17 @@ from tritonclient.grpc import service_pb2_grpc
 
 from rootserve.server.core.queue import Request
 from rootserve.server.dispatcher import Dispatcher
-from rootserve.server.models import ModelCard, Models
+from rootserve.server.families import Interface, interface_of
+from rootserve.server.models import Models
 from rootserve.server.observers.events import Observer
 from rootserve.server.observers.traces import Traces, set_current_trace_id
 from rootserve.server.pending import Asked, Pending, RequestTrace, request_ids
 from rootserve.server.refusals import Reason, RefusalError
-from rootserve.server.wire.callers import call_id_of, caller_of, peer_of
+from rootserve.server.wire.callers import call_id_of, caller_of, peer_of, share_of
 from rootserve.server.wire.find import find_model
 from rootserve.server.wire.load_report import LoadReports
 from rootserve.server.wire.memory_guard import MemoryGuard
+from rootserve.server.wire.parse_choice import ANY, Wanted, parse_choice
 from rootserve.server.wire.parse_input import parse_input
 from rootserve.server.wire.parse_outputs import (
     RequestLimits,
@@ -46,6 +48,8 @@ _NO_REGIONS = Regions()
 # Years: no deadline at all. gRPC gives calls without a timeout centuries.
 _LONGEST_WAIT_S = 1e8
 _DEADLINE_SLACK_S = 0.005
+# Beyond a day it is a time of day, or the wrong unit.
+_LONGEST_DEADLINE_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,8 @@ class Inference:
     traces: Traces | None = None
     names_callers: bool = False
     """Whether requests are to know who sent them."""
+    caller_key: str = ""
+    """The metadata whose value tells whose share of a family a request takes; "": the token's name does."""
     load_reports: LoadReports | None = None
 
 
@@ -120,10 +126,19 @@ class InferService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: igno
         arrived_s = time.monotonic()
         rooms, model_name = self._rooms, ""
         try:
-            card = find_model(rooms.models, message.model_name, message.model_version).card
-            model_name = card.name
+            model = find_model(rooms.models, message.model_name, message.model_version)
+            interface = interface_of(model)
+            model_name = interface.name
+            wanted = parse_choice(message, model) if message.parameters else ANY
             pending = parse_request(
-                message, card, rooms.limits, arrived_s, timeout_s, rooms.regions
+                message,
+                interface,
+                rooms.limits,
+                arrived_s,
+                timeout_s,
+                rooms.regions,
+                wanted,
+                share_of(context, rooms.caller_key),
             )
         except RefusalError as refusal:
             self._refusals.tell(
@@ -198,13 +213,15 @@ class InferService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: igno
         self._refusals.tell_of(pending, error, peer_of(context))
 
 
-def parse_request(
+def parse_request(  # noqa: PLR0913, PLR0917 - all that a request is checked against
     message: oip.ModelInferRequest,
-    card: ModelCard,
+    card: Interface,
     limits: RequestLimits,
     arrived_s: float,
     timeout_s: float | None,
     regions: Regions = _NO_REGIONS,
+    wanted: Wanted = ANY,
+    caller: str = "",
 ) -> Pending:
     """Check ``message`` against ``card``; ``timeout_s`` is what gRPC leaves it from ``arrived_s``.
 
@@ -221,12 +238,23 @@ def parse_request(
         wait_s = min(
             wait_s,
             parse_time(message, "timeout", 1e-6),
-            parse_time(message, "deadline_ms", 1e-3),
+            parse_time(message, "deadline_ms", 1e-3, _LONGEST_DEADLINE_S),
         )
     deadline_s = arrived_s + wait_s if wait_s < _LONGEST_WAIT_S else math.inf
     rows, datatype, content = parse_input(message, card, limits, regions)
     return Pending(
-        Request(next(request_ids), card.name, rows, arrived_s, deadline_s, priority),
+        Request(
+            next(request_ids),
+            card.name,
+            rows,
+            arrived_s,
+            deadline_s,
+            priority,
+            floor=wanted.floor,
+            allowed=wanted.allowed,
+            caller=caller,
+            files=datatype == "BYTES",
+        ),
         Asked(message.model_name, message.id),
         datatype,
         content,

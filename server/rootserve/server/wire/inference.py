@@ -11,6 +11,7 @@ from tritonclient.grpc import service_pb2 as oip
 
 from rootserve.server.control import ModelControl
 from rootserve.server.core.scheduler import Limits
+from rootserve.server.families import find, interface_of, virtual_models
 from rootserve.server.observers.statistics import Statistics
 from rootserve.server.refusals import Reason, RefusalError
 from rootserve.server.wire import describe
@@ -68,11 +69,11 @@ class InferenceService(InferService):
         self, request: oip.ModelReadyRequest, context: Context
     ) -> oip.ModelReadyResponse:
         """Whether one model is ready; an unknown one, or a version of it, is not."""
-        model = self._models.get(request.name)
+        model = find(self._models, request.name)
         ready = (
             model is not None
             and model.is_ready
-            and request.version in ("", model.card.version)
+            and request.version in ("", interface_of(model).version)
             and not self._models.draining
         )
         return oip.ModelReadyResponse(ready=ready)
@@ -110,11 +111,14 @@ class InferenceService(InferService):
         if request.name:
             chosen = [find_model(self._models, request.name, request.version)]
         else:
-            chosen = self._models.served()
+            chosen = [*self._models.served(), *virtual_models(self._models)]
+        seen = [interface_of(model) for model in chosen]
         return oip.ModelStatisticsResponse(
             model_stats=[
-                describe.model_statistics(model, self._statistics.by_model[model.card.name])
-                for model in chosen
+                describe.model_statistics(
+                    one.name, one.version, self._statistics.by_model[one.name]
+                )
+                for one in seen
             ]
         )
 

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from tritonclient.grpc import service_pb2 as oip
 
-from rootserve.server.models import ENCODED_NAME, INPUT_NAME, ModelCard
+from rootserve.server.families import Interface
+from rootserve.server.models import ENCODED_NAME, INPUT_NAME
 from rootserve.server.pending import Datatype
 from rootserve.server.wire.parse_outputs import RequestLimits, invalid
 from rootserve.server.wire.shared_memory import REGION, Regions, Span
@@ -34,7 +35,7 @@ class Input(NamedTuple):
 
 
 def parse_input(
-    message: oip.ModelInferRequest, card: ModelCard, limits: RequestLimits, regions: Regions
+    message: oip.ModelInferRequest, card: Interface, limits: RequestLimits, regions: Regions
 ) -> Input:
     """The images that ``message`` brings, checked against what ``card`` takes.
 
@@ -70,7 +71,7 @@ def _choose_input(message: oip.ModelInferRequest) -> int:
 def _parse_images(
     message: oip.ModelInferRequest,
     position: int,
-    card: ModelCard,
+    card: Interface,
     max_rows: int,
     shared: Span | None,
 ) -> Input:
@@ -141,7 +142,7 @@ def _filled(tensor: oip.ModelInferRequest.InferInputTensor) -> list[str]:
     return [descriptor.name for descriptor, _ in tensor.contents.ListFields()]
 
 
-def _parse_rows(shape: tuple[int, ...], card: ModelCard, max_rows: int) -> int:
+def _parse_rows(shape: tuple[int, ...], card: Interface, max_rows: int) -> int:
     if len(shape) != 4 or shape[1:] != card.image:
         wanted = ", ".join(map(str, card.image))
         raise invalid(

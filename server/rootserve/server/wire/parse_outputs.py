@@ -9,7 +9,8 @@ from typing import Any
 
 from tritonclient.grpc import service_pb2 as oip
 
-from rootserve.server.models import LOGITS_NAME, PROBABILITIES_NAME, ModelCard
+from rootserve.server.families import Interface
+from rootserve.server.models import LOGITS_NAME, PROBABILITIES_NAME
 from rootserve.server.pending import Output
 from rootserve.server.refusals import Reason, RefusalError
 from rootserve.server.wire.shared_memory import Regions
@@ -31,7 +32,7 @@ class RequestLimits:
 
 def parse_outputs(
     message: oip.ModelInferRequest,
-    card: ModelCard,
+    card: Interface,
     rows: int,
     limits: RequestLimits,
     regions: Regions,
@@ -60,7 +61,7 @@ def parse_outputs(
 
 def _parse_output(
     tensor: oip.ModelInferRequest.InferRequestedOutputTensor,
-    card: ModelCard,
+    card: Interface,
     rows: int,
     regions: Regions,
 ) -> Output:
@@ -106,13 +107,20 @@ def invalid(text: str) -> RefusalError:
     return RefusalError(Reason.INVALID_REQUEST, text)
 
 
-def parse_time(message: oip.ModelInferRequest, name: str, unit_s: float) -> float:
+def parse_time(
+    message: oip.ModelInferRequest, name: str, unit_s: float, longest_s: float = math.inf
+) -> float:
     """The parameter ``name`` in seconds; infinite when it is absent or, as in Triton, 0.
 
     Raises:
-        RefusalError: INVALID_REQUEST.
+        RefusalError: INVALID_REQUEST, also for a time over ``longest_s``, which would be a time of day.
     """
     value = parse_number(message.parameters, name)
+    if value * unit_s > longest_s:
+        raise invalid(
+            f"parameter {name}: {value:.16g} came, expected at most {longest_s / unit_s:.16g}, counted from "
+            "the arrival of the request; 0, or none, for no deadline"
+        )
     return value * unit_s if value else math.inf
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -11,9 +12,12 @@ from google.rpc import error_details_pb2, status_pb2
 
 from rootserve.server.observers.events import Observer, Refusal
 from rootserve.server.pending import Pending, RequestTrace
-from rootserve.server.refusals import Reason, RefusalError
+from rootserve.server.refusals import Promise, Reason, RefusalError
 from rootserve.server.wire.callers import token_name
 from rootserve.server.wire.words import shorten
+
+DOMAIN = "rootserve"
+"""Of reasons in ``google.rpc.ErrorInfo``."""
 
 STATUS_CODES = {
     Reason.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
@@ -29,11 +33,14 @@ STATUS_CODES = {
     Reason.MESSAGE_TOO_LARGE: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Reason.ANALYSES_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Reason.DEADLINE_LOST: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Reason.DEADLINE_INFEASIBLE: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Reason.DEADLINE_EXPIRED: grpc.StatusCode.DEADLINE_EXCEEDED,
     Reason.CANCELLED: grpc.StatusCode.CANCELLED,
     Reason.DRAINING: grpc.StatusCode.UNAVAILABLE,
     Reason.NOT_IMPLEMENTED: grpc.StatusCode.UNIMPLEMENTED,
     Reason.CONTROL_OFF: grpc.StatusCode.UNIMPLEMENTED,
+    Reason.EXPLAIN_OFF: grpc.StatusCode.UNIMPLEMENTED,
+    Reason.UNKNOWN_REQUEST: grpc.StatusCode.NOT_FOUND,
     Reason.SHARED_MEMORY_OFF: grpc.StatusCode.UNIMPLEMENTED,
     Reason.UNKNOWN_REGION: grpc.StatusCode.NOT_FOUND,
     Reason.ALREADY_REGISTERED: grpc.StatusCode.ALREADY_EXISTS,
@@ -62,7 +69,7 @@ class Refusals:
             model=request.model,
             request_id=pending.told_id,
             trace=pending.trace,
-            left_queue_ns=pending.left_queue_ns,
+            pending=pending,
         )
 
     def tell(  # noqa: PLR0913 - all that is known
@@ -75,12 +82,13 @@ class Refusals:
         model: str = "",
         request_id: str = "",
         trace: RequestTrace | None = None,
-        left_queue_ns: int = 0,
+        pending: Pending | None = None,
     ) -> None:
         """A call that came at ``since_s``, on the clock of time.monotonic, gets no answer."""
         if refusal.told:
             return
         refusal.told = True
+        request = pending.request if pending else None
         self._observer.refused(
             Refusal(
                 reason=refusal.reason,
@@ -94,7 +102,10 @@ class Refusals:
                 request_id=request_id,
                 worker=refusal.worker,
                 trace=trace,
-                left_queue_ns=left_queue_ns,
+                left_queue_ns=pending.left_queue_ns if pending else 0,
+                promise=refusal.promise,
+                story=pending.story if pending else None,
+                deadline_s=request.deadline_s - request.arrived_s if request else math.inf,
             )
         )
 
@@ -109,8 +120,8 @@ async def refuse(context: Any, refusal: RefusalError) -> None:
     let_go(refusal)
     text = shorten(refusal.message)
     details: tuple[tuple[str, bytes], ...] = ()
-    if refusal.retry_after_s is not None:
-        details = _status_details(refusal, text, refusal.retry_after_s)
+    if refusal.retry_after_s is not None or refusal.promise is not None:
+        details = _status_details(refusal, text)
     try:
         await context.abort(STATUS_CODES[refusal.reason], text, details)
     except grpc.aio.AbortError as ended:
@@ -122,12 +133,29 @@ def let_go(error: Exception) -> None:
     error.__traceback__ = error.__context__ = error.__cause__ = None
 
 
-def _status_details(
-    refusal: RefusalError, text: str, retry_after_s: float
-) -> tuple[tuple[str, bytes], ...]:
-    """Trailing metadata with a ``google.rpc.Status``: RetryInfo where a later try may succeed."""
-    delay = Duration()
-    delay.FromNanoseconds(round(retry_after_s * 1e9))
+def _status_details(refusal: RefusalError, text: str) -> tuple[tuple[str, bytes], ...]:
+    """Trailing metadata with a ``google.rpc.Status``.
+
+    RetryInfo is in it where a later try may succeed, ErrorInfo where another deadline or floor would.
+    """
     status = status_pb2.Status(code=STATUS_CODES[refusal.reason].value[0], message=text)
-    status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+    if refusal.retry_after_s is not None:
+        delay = Duration()
+        delay.FromNanoseconds(round(refusal.retry_after_s * 1e9))
+        status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+    if refusal.promise is not None:
+        info = error_details_pb2.ErrorInfo(
+            reason=refusal.reason.name, domain=DOMAIN, metadata=promise_metadata(refusal.promise)
+        )
+        status.details.add().Pack(info)
     return (("grpc-status-details-bin", status.SerializeToString()),)
+
+
+def promise_metadata(promise: Promise) -> dict[str, str]:
+    """What could have been promised, as ErrorInfo takes it: words by name."""
+    metadata = {"model": promise.model}
+    if promise.earliest_s < math.inf:
+        metadata["earliest_ms"] = f"{promise.earliest_s * 1e3:.3f}"
+    if promise.floor is not None:
+        metadata["accuracy_floor_fitting"] = str(promise.floor)
+    return metadata

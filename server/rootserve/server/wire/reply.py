@@ -12,7 +12,7 @@ from tritonclient.grpc import service_pb2 as oip
 from rootserve.server.models import LOGITS_NAME
 from rootserve.server.pending import Answer, Asked, Output, Pending
 from rootserve.server.refusals import RefusalError
-from rootserve.server.wire.refuse import STATUS_CODES, let_go
+from rootserve.server.wire.refuse import STATUS_CODES, let_go, promise_metadata
 from rootserve.server.wire.words import shorten
 from rootserve.server.workers import encoding
 
@@ -80,6 +80,12 @@ def build_response(pending: Pending, answer: Answer) -> oip.ModelInferResponse:
         parameters["decode_ns"].int64_param = timeline.decode_ns
     parameters["total_ns"].int64_param = timeline.total_ns
     parameters["batch_rows"].int64_param = timeline.batch_rows
+    if timeline.variant:
+        parameters["variant"].string_param = timeline.variant
+        if timeline.accuracy is not None:
+            parameters["accuracy"].double_param = timeline.accuracy
+        if timeline.predicted_ns:
+            parameters["predicted_ns"].int64_param = timeline.predicted_ns
     return response
 
 
@@ -113,6 +119,11 @@ def error_in_stream(asked: Asked, refusal: RefusalError) -> oip.ModelStreamInfer
     if refusal.retry_after_s is not None:
         # What google.rpc.RetryInfo is in a status.
         failed.parameters["retry_after_ns"].int64_param = round(refusal.retry_after_s * 1e9)
+    if refusal.promise is not None:
+        # What google.rpc.ErrorInfo is in a status.
+        failed.parameters["reason"].string_param = refusal.reason.name
+        for key, value in promise_metadata(refusal.promise).items():
+            failed.parameters[key].string_param = value
     return oip.ModelStreamInferResponse(
         error_message=f"[{code}] {shorten(refusal.message)}", infer_response=failed
     )

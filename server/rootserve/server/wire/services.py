@@ -18,6 +18,7 @@ from rootserve.server.observers.traces import Traces
 from rootserve.server.settings import Settings
 from rootserve.server.wire.catalog import CatalogService
 from rootserve.server.wire.describe import Tensors
+from rootserve.server.wire.explain import ExplainService
 from rootserve.server.wire.infer import Inference
 from rootserve.server.wire.inference import InferenceService, ServerIdentity
 from rootserve.server.wire.load_report import LoadReports
@@ -25,10 +26,17 @@ from rootserve.server.wire.memory_guard import Memory, MemoryGuard
 from rootserve.server.wire.parse_outputs import RequestLimits
 from rootserve.server.wire.reflection import add_reflection
 from rootserve.server.wire.shared_memory import Regions
-from rootserve.v1 import analysis_pb2, catalog_pb2, catalog_pb2_grpc
+from rootserve.v1 import (
+    analysis_pb2,
+    catalog_pb2,
+    catalog_pb2_grpc,
+    explain_pb2,
+    explain_pb2_grpc,
+)
 
 INFERENCE = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 CATALOG = catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name
+EXPLAIN = explain_pb2.DESCRIPTOR.services_by_name["ExplainService"].full_name
 ANALYSIS = analysis_pb2.DESCRIPTOR.services_by_name["AnalysisService"].full_name
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
@@ -70,18 +78,30 @@ def inference(  # noqa: PLR0913, PLR0917 - one for each room it speaks to
             return [model.card.name for model in models.served()]
 
         reports = LoadReports(names, dispatcher.backlog_s, time.monotonic)
-    names_callers = settings.logs_requests
     rooms = Inference(
-        models, dispatcher, observer, limits, regions, memory, traces, names_callers, reports
+        models,
+        dispatcher,
+        observer,
+        limits,
+        regions,
+        memory,
+        traces,
+        names_callers=settings.logs_requests,
+        caller_key=settings.caller_key,
+        load_reports=reports,
     )
     identity = ServerIdentity("rootserve", version(), tensors)
     return InferenceService(identity, dispatcher.limits, statistics, control, rooms)
 
 
 def add_operations(
-    server: Any, catalog: CatalogService, health: health_pb2_grpc.HealthServicer
+    server: Any,
+    catalog: CatalogService,
+    explain: ExplainService,
+    health: health_pb2_grpc.HealthServicer,
 ) -> None:
     """Add the services that tell of the server."""
+    explain_pb2_grpc.add_ExplainServiceServicer_to_server(explain, server)
     catalog_pb2_grpc.add_CatalogServiceServicer_to_server(catalog, server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    add_reflection(server, (INFERENCE, CATALOG, ANALYSIS, _HEALTH))
+    add_reflection(server, (INFERENCE, CATALOG, EXPLAIN, ANALYSIS, _HEALTH))

@@ -1,0 +1,112 @@
+"""When a batch of a single variant may be closed, for whom, and how large it may be."""
+
+from __future__ import annotations
+
+import math
+
+from rootserve.server.core.batch_size import BatchSize, Latency, choose
+from rootserve.server.core.latency import LatencyTable
+from rootserve.server.core.limits import Limits
+from rootserve.server.core.queue import Queue, Request
+from rootserve.server.core.worker import Worker, Workers
+
+
+class Batching:
+    """The rules for batches of single variants, of which each has a queue of its own."""
+
+    def __init__(self, limits: Limits, table: LatencyTable, workers: Workers) -> None:
+        self._limits = limits
+        self._table = table
+        self._workers = workers
+        self._sizes: dict[tuple[str, str], BatchSize] = {}
+
+    def measured(self, model: str, latency: Latency, kind: str) -> BatchSize:
+        """Batches of ``model`` take so long on workers of ``kind``; gives how large they will be there."""
+        for rows, seconds in latency:
+            self._table.learn(model, rows, seconds, kind)
+        size = choose(latency)
+        self._sizes[model, kind] = size
+        return size
+
+    def full_rows(self, model: str, kind: str) -> int:
+        """From how many rows on a batch for a worker of ``kind`` is full."""
+        size = self._sizes.get((model, kind))
+        most = self._limits.max_batch_rows
+        return min(size.rows, most) if size else most
+
+    def must_wait(self, model: str, rows: int) -> bool:
+        """Whether ``rows`` of ``model`` wait until a worker is done, whatever the time."""
+        if self._limits.lead_s is not None:
+            return False
+        for worker in self._workers:
+            if model in worker.models and (
+                not worker.batches or rows >= self.full_rows(model, worker.kind)
+            ):
+                return False
+        return True
+
+    def closable(self, queue: Queue, kind: str, now: float) -> tuple[int, float]:
+        """The most rows of a batch closed now for a worker of ``kind``, or 0 and when one may be closed."""
+        head = queue.head
+        if head.attempts > 0:
+            return head.rows, now
+        size = self._sizes.get((head.model, kind))
+        max_rows = self.full_rows(head.model, kind)
+        waits = size is None or size.waits
+        due_s = queue.oldest_s + (self._limits.max_delay_s if waits else 0.0)
+        if queue.rows >= max_rows or due_s <= now:
+            return max_rows, now
+        return 0, due_s
+
+    def worker_for(
+        self, model: str, kind: str, full: bool, now: float
+    ) -> tuple[Worker | None, float]:
+        """A worker of ``kind`` that may be given a batch now, or None and when one may be given it."""
+        idle: Worker | None = None
+        soonest, free_s = None, math.inf
+        for worker in self._workers:
+            if model not in worker.models or worker.hung or worker.kind != kind:
+                continue
+            if not worker.batches:
+                if idle is None or worker.last_given_s < idle.last_given_s:
+                    idle = worker
+            elif idle is None and len(worker.batches) <= self._limits.batches_ahead:
+                at_s = now if full else self._workers.ahead_s(worker, now)
+                if at_s < free_s:
+                    soonest, free_s = worker, at_s
+        if idle is not None:
+            return idle, now
+        return (soonest if free_s <= now else None), free_s
+
+    def in_time(self, queue: Queue, max_rows: int, worker: Worker, now: float) -> list[Request]:
+        """The first requests that fit into ``max_rows`` and are expected to be done by their deadlines.
+
+        Under overload the oldest requests are those that have least time left: a full batch would be
+        late for them and for those behind. One that would be late even alone is passed over, and
+        expires where it waits.
+        """
+        taken: list[Request] = []
+        start_s = self._start_s(worker, now)
+        rows, soonest_s = 0, math.inf
+        for request in queue:
+            if taken and (rows + request.rows > max_rows or request.attempts > 0):
+                break
+            limit_s = min(soonest_s, request.deadline_s)
+            if limit_s < math.inf:
+                expected_s = (
+                    self._table.predict(request.model, rows + request.rows, worker.kind) or 0.0
+                )
+                if start_s + expected_s > limit_s:
+                    if taken:
+                        break
+                    continue
+            taken.append(request)
+            rows += request.rows
+            soonest_s = limit_s
+            if request.attempts > 0:
+                break
+        return taken
+
+    def _start_s(self, worker: Worker, now: float) -> float:
+        """When ``worker`` is expected to begin what it is given now."""
+        return max(now, self._workers.end_s(worker) or now) if worker.batches else now

@@ -1,0 +1,142 @@
+"""The families that are served: who is admitted, and which batch of them goes next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+
+from rootserve.server.core.admission import alternatives, late_s, plan_variant
+from rootserve.server.core.decisions import Declined, Infeasible
+from rootserve.server.core.family import Family, Member, may_compute
+from rootserve.server.core.latency import LatencyTable
+from rootserve.server.core.limits import Limits
+from rootserve.server.core.policy import Pick, Policy, View, Wait
+from rootserve.server.core.promises import Promises
+from rootserve.server.core.queue import Request
+from rootserve.server.core.speeds import Speeds
+from rootserve.server.core.worker import Slot
+
+
+class Families:
+    """All families by name, what was promised to whom, and the policy that chooses."""
+
+    def __init__(self, limits: Limits, policy: Policy, table: LatencyTable) -> None:
+        self._limits = limits
+        self._policy = policy
+        self._table = table
+        self._families: dict[str, Family] = {}
+        self.speeds = Speeds(table, limits.max_batch_rows)
+        self.promises = Promises(self.speeds)
+
+    def __iter__(self) -> Iterator[Family]:
+        return iter(self._families.values())
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._families
+
+    def __bool__(self) -> bool:
+        return bool(self._families)
+
+    def get(self, name: str) -> Family | None:
+        """The family called ``name``, if it is served."""
+        return self._families.get(name)
+
+    def served(self, name: str, members: Iterable[Member]) -> None:
+        """Requests for ``name`` may be computed by any of ``members``; replaces what was told before."""
+        family = self._families.get(name)
+        if family is None:
+            self._families[name] = Family(name, members, self._limits.patience_s)
+        else:
+            family.serve(members)
+
+    def gone(self, name: str) -> tuple[Request, ...]:
+        """Nobody will compute ``name``: forget it, and return the requests that wait for it."""
+        family = self._families.pop(name, None)
+        if family is None:
+            return ()
+        for request in family.requests:
+            self.promises.remove(request.id)
+        return tuple(family.requests)
+
+    def offer(
+        self, family: Family, request: Request, slots: Sequence[Slot], now: float
+    ) -> tuple[Declined | None, Infeasible | None]:
+        """Take ``request``, or say why not and what could be promised instead."""
+        family.came(request, now)
+        if not any(may_compute(request, member) for member in family.members):
+            return Declined.UNSERVED, None
+        if family.rows_at(request.priority) + request.rows > self._limits.max_queue_rows:
+            return Declined.QUEUE_FULL, None
+        if request.deadline_s < math.inf:
+            self.promises.drop_broken(slots, now)
+            kinds = frozenset(slot.kind for slot in slots)
+            variant = plan_variant(family, request, self.speeds, kinds)
+            late = late_s(self.promises, slots, self.speeds, request, variant)
+            if not late:
+                self.promises.add(request, variant)
+            elif self._limits.admission:
+                told = alternatives(self.promises, slots, self.speeds, family, request, late)
+                return Declined.INFEASIBLE, told
+        family.add(request, self._due_s(request))
+        return None, None
+
+    def again(self, request: Request, kinds: frozenset[str]) -> None:
+        """``request``, which a worker had that died, waits again; what was promised still is."""
+        family = self._families[request.model]
+        family.add(request, self._due_s(request))
+        able = [member for member in family.members if may_compute(request, member)]
+        if request.deadline_s < math.inf and able:
+            self.promises.add(request, plan_variant(family, request, self.speeds, kinds))
+
+    def remove(self, name: str, request_id: int) -> Request | None:
+        """Take a request out; None if it does not wait."""
+        self.promises.remove(request_id)
+        family = self._families.get(name)
+        return None if family is None else family.remove(request_id)
+
+    def choose(self, family: Family, slots: Sequence[Slot], takers: int, now: float) -> Pick | Wait:
+        """The batch of ``family`` that one of the first ``takers`` of ``slots`` begins now.
+
+        What it takes waits no more.
+        """
+        self.promises.drop_broken(slots, now)
+        view = View(
+            now=now,
+            family=family.name,
+            requests=family.requests,
+            due=family.due,
+            rows=family.rows,
+            members=family.members,
+            table=self._table,
+            speeds=self.speeds,
+            slots=slots,
+            takers=takers,
+            rate=family.rate(now),
+            tight_s=family.tight_s,
+            promises=self.promises,
+            max_rows=self._limits.max_batch_rows,
+            explain=self._limits.explain,
+        )
+        answer = self._policy.choose(view)
+        if isinstance(answer, Pick):
+            for request in answer.requests:
+                self.promises.remove(request.id)
+                family.remove(request.id)
+        return answer
+
+    def spare(self, slots: Sequence[Slot], worker: str, seconds: float) -> bool:
+        """Whether ``worker`` may do something else for so long without a promise being broken by it."""
+        if not self.promises:
+            return True
+        starts_s = [
+            slot._replace(free_s=slot.free_s + seconds) if slot.worker == worker else slot
+            for slot in slots
+        ]
+        late = self.promises.late_s(starts_s)
+        return not late or late <= self.promises.late_s(slots)
+
+    def _due_s(self, request: Request) -> float:
+        """When a request is to be done: by its deadline, or when patience with it ends."""
+        if request.deadline_s < math.inf:
+            return request.deadline_s
+        return request.arrived_s + request.priority * self._limits.patience_s

@@ -1,0 +1,97 @@
+"""Which variant computes which requests of a family, and where: what a policy sees, and what it answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from rootserve.server.core.decisions import Choice
+from rootserve.server.core.family import Member, may_compute
+from rootserve.server.core.latency import LatencyTable
+from rootserve.server.core.promises import Promises
+from rootserve.server.core.queue import Request
+from rootserve.server.core.speeds import Speeds
+from rootserve.server.core.worker import Slot
+
+
+class View(NamedTuple):
+    """What a policy may know when it decides; it must not change anything of it.
+
+    ``requests``: those that wait, and ``due``, when each is to be done, in this order: its deadline, or
+    what stands for one. ``rows``: of all of them. ``members``: most accurate first. ``slots``: all workers,
+    those that may be given a batch now first (``takers`` of them). ``rate``: rows per second that have come
+    lately. ``tight_s``: nine of ten of the deadlines that came were no nearer than this. ``promises``: to
+    all families' requests that wait; each is to be kept.
+    """
+
+    now: float
+    family: str
+    requests: Sequence[Request]
+    due: Sequence[float]
+    rows: int
+    members: Sequence[Member]
+    table: LatencyTable
+    speeds: Speeds
+    slots: Sequence[Slot]
+    takers: int
+    rate: float
+    tight_s: float
+    promises: Promises
+    max_rows: int
+    explain: bool = False
+
+
+class Pick(NamedTuple):
+    """Have ``worker`` compute ``requests`` with ``variant``."""
+
+    variant: str
+    requests: tuple[Request, ...]
+    worker: str
+    choice: Choice | None = None
+
+
+class Wait(NamedTuple):
+    """Give nothing to anybody until ``until_s``, or until something happens."""
+
+    until_s: float
+
+
+class Policy(Protocol):
+    """Chooses batches of families."""
+
+    def choose(self, view: View) -> Pick | Wait:
+        """What to do with ``view.requests``, of which there is at least one, as ``view.takers``."""
+        ...
+
+
+class FastestFirst:
+    """The earliest deadline first, with the fastest variant that all of a batch may be computed by."""
+
+    def choose(self, view: View) -> Pick | Wait:
+        """See :class:`Policy`."""
+        for slot in view.slots[: view.takers]:
+            for head in view.requests:
+                able = [
+                    member
+                    for member in view.members
+                    if member.variant in slot.models and may_compute(head, member)
+                ]
+                if able:
+                    return self._pick(view, slot, head, able)
+        return Wait(math.inf)
+
+    def _pick(self, view: View, slot: Slot, head: Request, able: list[Member]) -> Pick:
+        member = min(able, key=lambda one: view.speeds.of(one.variant, slot.kind).row_s)
+        taken = [head]
+        rows = head.rows
+        for request in view.requests:
+            if head.attempts:
+                break
+            if request is head or request.attempts or not may_compute(request, member):
+                continue
+            if rows + request.rows > view.max_rows:
+                break
+            taken.append(request)
+            rows += request.rows
+        return Pick(member.variant, tuple(taken), slot.worker)

@@ -1,0 +1,317 @@
+"""What was promised, and whether it can still be kept.
+
+All requests of families whose deadlines were promised are laid out as late as possible: from the last
+deadline back, in batches of the fastest variant that each may be computed by, on whichever worker may begin
+them latest. What comes out is when each worker has to begin at the latest. As long as each is free by then,
+all promises can be kept; the time up to then is there for more accurate variants, for other queues, or for
+newcomers. The layout depends on neither the time nor on who is free when, so that nothing which ends
+early can spoil it.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
+
+from rootserve.server.core.latency import FILES, PIXELS
+from rootserve.server.core.queue import Request
+from rootserve.server.core.speeds import Speed, Speeds
+from rootserve.server.core.worker import Slot
+
+_EXACT_S = 1e-9
+"""Sums of times are no more exact than this."""
+
+
+_PARTS = (1, 4, 1024)
+_MANY = 64
+"""Of more promises than this, the last of these parts is not tried: it would take too long."""
+
+
+class Front(NamedTuple):
+    """The batch with which a worker begins in the layout."""
+
+    variant: str
+    ids: tuple[int, ...]
+
+
+class Layout(NamedTuple):
+    """When each worker begins at the latest, and with what; infinite if it need not begin at all.
+
+    One of which more is wanted than it can ever do begins at minus infinity.
+    """
+
+    starts_s: list[float]
+    fronts: list[Front | None]
+
+
+class _Lane:
+    """Promised requests that the same variant would compute, by deadline."""
+
+    __slots__ = ("due", "entries", "form", "least_s", "requests", "single", "variant")
+
+    def __init__(self, variant: str, form: str) -> None:
+        self.variant, self.form = variant, form
+        self.entries: list[tuple[float, int]] = []
+        self.due: list[float] = []
+        self.requests: list[Request] = []
+        self.single = True
+        """Whether each has one row."""
+        self.least_s = math.inf
+        """What the first one takes alone, when it was looked at last."""
+
+    def add(self, request: Request) -> None:
+        entry = (request.deadline_s, request.id)
+        at = bisect_left(self.entries, entry)
+        self.entries.insert(at, entry)
+        self.due.insert(at, request.deadline_s)
+        self.requests.insert(at, request)
+        self.single = self.single and request.rows == 1
+
+    def remove(self, request: Request) -> None:
+        at = bisect_left(self.entries, (request.deadline_s, request.id))
+        del self.entries[at], self.due[at], self.requests[at]
+        if not self.entries:
+            self.single = True
+
+    def without(self, taken: Collection[int]) -> tuple[list[float], list[Request]]:
+        if not taken:
+            return self.due, self.requests
+        requests = [request for request in self.requests if request.id not in taken]
+        if len(requests) == len(self.requests):
+            return self.due, self.requests
+        return [request.deadline_s for request in requests], requests
+
+
+class _Part(NamedTuple):
+    """What is to be laid out of a lane, and who may compute it: how fast kinds of workers are, and which."""
+
+    due: list[float]
+    requests: list[Request]
+    lane: _Lane
+    able: list[tuple[Speed, list[int]]]
+
+
+class Promises:
+    """Requests whose deadlines were promised, and that wait."""
+
+    def __init__(self, speeds: Speeds) -> None:
+        self._speeds = speeds
+        self._lanes: dict[tuple[str, str], _Lane] = {}
+        self._of: dict[int, tuple[Request, _Lane]] = {}
+        self._known: list[float] = []
+        self._known_of: list[str] = []
+        self._added_s = 0.0
+
+    def __bool__(self) -> bool:
+        return bool(self._of)
+
+    def __contains__(self, request_id: int) -> bool:
+        return request_id in self._of
+
+    def add(self, request: Request, variant: str) -> None:
+        """The deadline of ``request``, which at worst ``variant`` computes, is promised."""
+        key = (variant, FILES if request.files else PIXELS)
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = _Lane(*key)
+        lane.add(request)
+        self._of[request.id] = request, lane
+
+    def remove(self, request_id: int) -> None:
+        """It waits no more, or cannot be kept; also of a request to which nothing was promised."""
+        known = self._of.pop(request_id, None)
+        if known is not None:
+            request, lane = known
+            lane.remove(request)
+            if not lane.requests:
+                del self._lanes[lane.variant, lane.form]
+
+    def drop_broken(self, slots: Sequence[Slot], now: float) -> None:
+        """Drop what nobody can keep any more, even who begins at ``now``: it must not cost the others."""
+        for lane in tuple(self._lanes.values()):
+            if lane.due[0] >= now + 2.0 * lane.least_s:
+                continue
+            able = [speed for speed, _ in self._able(lane, slots)]
+            while able and lane.requests:
+                least_s = min(speed.seconds(lane.requests[0].rows) for speed in able)
+                if lane.due[0] >= now + least_s - _EXACT_S:
+                    lane.least_s = least_s
+                    break
+                self.remove(lane.requests[0].id)
+
+    def late_s(self, slots: Sequence[Slot], taken: Collection[int] = ()) -> float:
+        """By how much the worker that is worst off is free too late; 0 if all promises can be kept.
+
+        ``taken``: requests that are left out. Few large batches are tried first, which is quickly done, and
+        smaller ones if they cannot be in time.
+        """
+        if not self._of:
+            return 0.0
+        late_s = math.inf
+        for parts in self._parts():
+            layout = self._lay_out(slots, taken, parts)
+            late_s = min(late_s, too_late_s(slots, layout.starts_s))
+            if not late_s:
+                if not taken:
+                    self._known = layout.starts_s
+                    self._known_of = [slot.worker for slot in slots]
+                    self._added_s = 0.0
+                break
+        return late_s
+
+    def has_room(self, slots: Sequence[Slot], request: Request, variant: str) -> bool:
+        """Whether a promise to ``request`` can be kept for certain, from what was laid out before.
+
+        In a batch of its own it makes no other one begin earlier by more than that batch takes.
+        """
+        if [slot.worker for slot in slots] != self._known_of:
+            return False
+        form = FILES if request.files else PIXELS
+        alone_s = max(
+            (
+                self._speeds.of(variant, slot.kind, form).seconds(request.rows)
+                for slot in slots
+                if variant in slot.models
+            ),
+            default=math.inf,
+        )
+        added_s = self._added_s + alone_s
+        for slot, start_s in zip(slots, self._known, strict=True):
+            if slot.free_s + added_s > start_s or slot.free_s + added_s > request.deadline_s:
+                return False
+        self._added_s = added_s
+        return True
+
+    def first(self, slots: Sequence[Slot]) -> list[tuple[float, Slot, Front]] | None:
+        """With what workers begin, and when at the latest, if all promises can be kept; else None."""
+        for parts in self._parts():
+            layout = self._lay_out(slots, (), parts, fronts=True)
+            if not too_late_s(slots, layout.starts_s):
+                return [
+                    (start_s, slot, front)
+                    for start_s, slot, front in zip(
+                        layout.starts_s, slots, layout.fronts, strict=True
+                    )
+                    if front is not None
+                ]
+        return None
+
+    def _parts(self) -> Sequence[int]:
+        return _PARTS if len(self._of) <= _MANY else _PARTS[:-1]
+
+    def _lay_out(
+        self, slots: Sequence[Slot], taken: Collection[int], parts: int, fronts: bool = False
+    ) -> Layout:
+        """All promises but those to the requests ``taken``, as late as possible.
+
+        Batches have at least one of so many ``parts`` of the rows they had best have, if there are as many.
+        """
+        starts = [math.inf] * len(slots)
+        first: list[Front | None] = [None] * len(slots)
+        lanes: list[_Part] = []
+        for lane in self._lanes.values():
+            due, requests = lane.without(taken)
+            if due:
+                able = self._able(lane, slots)
+                if not able:
+                    return Layout([-math.inf] * len(slots), first)
+                lanes.append(_Part(due, requests, lane, able))
+        ends = [len(one[0]) for one in lanes]
+        while lanes:
+            number = 0
+            for other in range(1, len(lanes)):
+                if lanes[other][0][ends[other] - 1] > lanes[number][0][ends[number] - 1]:
+                    number = other
+            due, requests, lane, able = lanes[number]
+            end = ends[number]
+            speed, alike = able[0]
+            if len(able) > 1:
+                speed, alike = _latest(able, starts, due[end - 1])
+            machine = alike[0] if len(alike) == 1 else max(alike, key=starts.__getitem__)
+            start_s = starts[machine]
+            begin, rows = _batch(lanes[number], end, start_s, speed, parts)
+            limit_s = due[begin]
+            starts[machine] = (min(limit_s, start_s)) - speed.seconds(rows)
+            if fronts:
+                ids = tuple(request.id for request in requests[begin:end])
+                first[machine] = Front(lane.variant, ids)
+            if begin:
+                ends[number] = begin
+            else:
+                del lanes[number], ends[number]
+        return Layout(starts, first)
+
+    def _able(self, lane: _Lane, slots: Sequence[Slot]) -> list[tuple[Speed, list[int]]]:
+        """How fast the kinds of workers are that may compute a lane, and which ones they are."""
+        able: dict[str, tuple[Speed, list[int]]] = {}
+        for number, slot in enumerate(slots):
+            if lane.variant in slot.models:
+                if slot.kind not in able:
+                    able[slot.kind] = self._speeds.of(lane.variant, slot.kind, lane.form), []
+                able[slot.kind][1].append(number)
+        return list(able.values())
+
+
+def too_late_s(slots: Sequence[Slot], starts_s: Sequence[float]) -> float:
+    """By how much workers are free later than such starts need; workers that are alike may swap them."""
+    if len(slots) == 1:
+        return _lateness(slots[0].free_s, starts_s[0])
+    groups: dict[tuple[str, frozenset[str]], tuple[list[float], list[float]]] = {}
+    for slot, start_s in zip(slots, starts_s, strict=True):
+        free, starts = groups.setdefault((slot.kind, slot.models), ([], []))
+        free.append(slot.free_s)
+        starts.append(start_s)
+    return max(
+        (
+            _lateness(free_s, start_s)
+            for free, starts in groups.values()
+            for free_s, start_s in zip(sorted(free), sorted(starts), strict=True)
+        ),
+        default=math.inf,
+    )
+
+
+def _lateness(free_s: float, start_s: float) -> float:
+    late_s = free_s - start_s
+    return late_s if late_s > _EXACT_S else 0.0
+
+
+def _latest(
+    able: Iterable[tuple[Speed, list[int]]], starts: Sequence[float], due_s: float
+) -> tuple[Speed, list[int]]:
+    """The kind of which a worker may begin a batch latest that is due at ``due_s``."""
+
+    def begin_s(one: tuple[Speed, list[int]]) -> float:
+        speed, alike = one
+        return min(due_s, max(starts[number] for number in alike)) - speed.seconds(speed.best)
+
+    return max(able, key=begin_s)
+
+
+def _batch(part: _Part, end: int, start_s: float, speed: Speed, parts: int) -> tuple[int, int]:
+    """Where the batch begins that ends before ``end``, and how many rows it has.
+
+    One that is due so much earlier than the others that it costs more time than a batch of its own is not
+    among them, if there is a part of the rows without it.
+    """
+    due, requests, lane = part.due, part.requests, part.lane
+    last_s = due[end - 1]
+    early_s = (min(last_s, start_s)) - speed.spare_s
+    best = speed.best
+    enough = max(1, best // parts)
+    if lane.single:
+        begin = end - best
+        begin = max(begin, 0)
+        if due[begin] < early_s and end - begin > enough:
+            begin = bisect_left(due, early_s, begin, end - enough)
+        return begin, end - begin
+    begin = end - 1
+    rows = requests[begin].rows
+    while begin and rows + requests[begin - 1].rows <= best:
+        if due[begin - 1] < early_s and rows >= enough:
+            break
+        begin -= 1
+        rows += requests[begin].rows
+    return begin, rows
