@@ -62,17 +62,8 @@ def build() -> dict[Path, str]:
             .all_value(".*")
             .current(VariableOption(selected=True, text="All", value="$__all"))
         )
-    for row in (
-        callers,
-        deadlines,
-        time,
-        batching,
-        workers,
-        variants,
-        analysis,
-        gpus,
-        proxy,
-    ):
+    rows = (callers, deadlines, time, batching, workers, variants, analysis, gpus, proxy)
+    for row in rows:
         row(board)
     built = board.build()
     panels = [each for top in built.panels or [] for each in (top, *_folded(top))]

@@ -26,6 +26,14 @@ def token_name() -> str:
     return _token_name.get()
 
 
+def call_id_of(context: Any) -> str:
+    """The ``x-request-id`` of the call, by which a proxy's log has it; "" if there is none."""
+    for key, value in context.invocation_metadata() or ():
+        if key == "x-request-id":
+            return str(value)
+    return ""
+
+
 def share_of(context: Any, key: str) -> str:
     """Whose share of a family a request takes: what the metadata ``key`` says, else the token's name.
 
@@ -36,14 +44,6 @@ def share_of(context: Any, key: str) -> str:
             if name == key:
                 return str(value)[:_LONGEST_CALLER]
     return token_name()
-
-
-def call_id_of(context: Any) -> str:
-    """The ``x-request-id`` of the call, by which a proxy's log has it; "" if there is none."""
-    for key, value in context.invocation_metadata() or ():
-        if key == "x-request-id":
-            return str(value)
-    return ""
 
 
 def caller_of(context: Any) -> str:
