@@ -238,13 +238,6 @@ def test_what_was_chosen_from_is_told_on_request() -> None:
     assert list(verdicts.values()).count("chosen") == 1
 
 
-def test_a_variant_that_ties_is_taken_if_it_is_faster() -> None:
-    members = (Member("quick", 0.88, 0.05), Member("slow", 0.90, 0.05))
-    s = scheduler(members=members)
-    s.offer(request(1, slack=1.0), 0.0)
-    assert only(s, 0.0).model == "quick"
-
-
 def test_a_family_that_is_gone_returns_what_waits() -> None:
     s = scheduler(workers=0)
     s.offer(request(1), 0.0)

@@ -182,7 +182,11 @@ class Promises:
         due_s = request.deadline_s
         time_s = sum(max(0.0, due_s - slot.free_s) for slot in slots if variant in slot.models)
         needed_s = request.rows * min(
-            (self._speeds.of(variant, slot.kind).row_s for slot in slots if variant in slot.models),
+            (
+                self._speeds.of(variant, slot.kind).safe_row_s
+                for slot in slots
+                if variant in slot.models
+            ),
             default=math.inf,
         )
         for lane in self._lanes.values():
@@ -211,7 +215,7 @@ class Promises:
                 return math.inf
             rows = sum(request.rows for request in lane.requests)
             work_s += max(
-                math.ceil(rows / speed.best) * speed.seconds(speed.best) for speed in able
+                math.ceil(rows / speed.safe) * speed.seconds(speed.safe) for speed in able
             )
         if not slots:
             return math.inf
@@ -341,7 +345,7 @@ def _latest(
 
     def begin_s(one: tuple[Speed, list[int]]) -> float:
         speed, alike = one
-        return min(due_s, max(starts[number] for number in alike)) - speed.seconds(speed.best)
+        return min(due_s, max(starts[number] for number in alike)) - speed.seconds(speed.safe)
 
     return max(able, key=begin_s)
 
@@ -355,7 +359,7 @@ def _batch(part: _Part, end: int, start_s: float, speed: Speed, parts: int) -> t
     due, requests, lane = part.due, part.requests, part.lane
     last_s = due[end - 1]
     early_s = (min(last_s, start_s)) - speed.spare_s
-    best = speed.best
+    best = speed.safe
     enough = max(1, best // parts)
     if lane.single:
         begin = end - best
