@@ -10,9 +10,9 @@ from typing import Any
 
 from rootserve.server.core.batch_size import Latency
 from rootserve.server.core.queue import Request
-from rootserve.server.core.scheduler import Batch, Limits, Scheduler
+from rootserve.server.core.scheduler import Batch, Limits, Offered, Scheduler
 from rootserve.server.declined import refusal_of, retry_after_s
-from rootserve.server.families import find
+from rootserve.server.families import find, virtual_model
 from rootserve.server.members import Members
 from rootserve.server.models import ENCODED_NAME, Models
 from rootserve.server.observers.events import Observer
@@ -78,7 +78,7 @@ class Dispatcher:
             variants = self._members.variants(request.model) or (request.model,)
             computing = sum(map(self._scheduler.rows_in_flight, variants))
             pending.story = Story(request, waiting, computing)
-        offered = self._scheduler.offer(request, time.monotonic())
+        offered = self._offer(request)
         if offered.declined is not None:
             raise refusal_of(offered, request, self._scheduler)
         pending.answer = self._loop.create_future()
@@ -87,6 +87,22 @@ class Dispatcher:
         if offered.poll:
             # Once this turn of the loop is over, so that all requests it brings are seen.
             self._loop.call_soon(self._pump)
+
+    def _offer(self, request: Request) -> Offered:
+        now = time.monotonic()
+        if now < request.deadline_s < math.inf and self._models.get(request.model) is None:
+            family = virtual_model(self._models, request.model)
+            if family is not None and not family.is_ready:
+                # All its workers are being replaced: nothing can be promised, nor that it cannot be.
+                self._loop.call_later(request.deadline_s - now, self._expire, request)
+                request = request._replace(deadline_s=math.inf)
+        return self._scheduler.offer(request, now)
+
+    def _expire(self, request: Request) -> None:
+        """The deadline of ``request`` has passed, of which the scheduler does not know."""
+        pending = self._waiting.get(request.id)
+        if pending is not None and not pending.worker and self._scheduler.cancel(request):
+            self._refuse_waiting(request, Reason.DEADLINE_EXPIRED, _EXPIRED)
 
     async def submit_in_turn(self, pending: Pending) -> None:
         """As :meth:`submit`, but while the queue is full wait for room, and at most until the deadline.

@@ -417,9 +417,7 @@ class Settings(BaseModel):
     def changed(self) -> dict[str, object]:
         """The settings that have another value than their default, for people."""
         return {
-            key: _told(value)
-            for key, value in self
-            if value != type(self).model_fields[key].default
+            key: told(value) for key, value in self if value != type(self).model_fields[key].default
         }
 
     def dataset_paths(self) -> dict[str, Path]:
@@ -439,7 +437,7 @@ class Settings(BaseModel):
         )
 
 
-def _told(value: object) -> object:
+def told(value: object) -> object:
     """``value`` for people: paths as text."""
     if value and isinstance(value, tuple) and all(isinstance(each, Path) for each in value):
         return os.pathsep.join(map(str, value))
