@@ -57,7 +57,7 @@ def check_settings(settings: Settings) -> Iterator[Finding]:
     def look_at_models() -> str:
         _, found = open_models(settings)
         models.append(found)
-        return f"{settings.weights}: {_listed(found)}"
+        return f"{_shown(settings.weights)}: {_listed(found)}"
 
     yield _try("models", look_at_models)
     if models:
