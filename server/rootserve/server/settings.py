@@ -103,6 +103,12 @@ class Settings(BaseModel):
         "none",
     )
 
+    load_reports: Literal["off", "orca"] = _option(
+        "network",
+        "orca tells balancers in the trailers of each answer how much work waits here, in predicted seconds",
+        "off",
+    )
+
     model_control: Literal["none", "explicit"] = _option(
         "models",
         "explicit lets callers load and unload models (RepositoryModelLoad, RepositoryModelUnload)",

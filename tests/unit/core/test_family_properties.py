@@ -31,12 +31,13 @@ START_S = 0.002
 
 def known_latencies() -> LatencyTable:
     """A table that is sure of what it knows, so that its bounds are these times."""
-    table = LatencyTable()
-    for variant, row_s in ROW_S.items():
-        for rows in (1, 2, 4, 8):
-            for _ in range(16):
-                table.learn(variant, rows, START_S + rows * row_s, "processor")
-    return table
+    rows = [
+        {"kind": "processor", "model": variant, "rows": rows, "p50_s": seconds, "p99_s": seconds}
+        for variant, row_s in ROW_S.items()
+        for rows in (1, 2, 4, 8)
+        for seconds in [START_S + rows * row_s]
+    ]
+    return LatencyTable.from_document({"latency": rows})
 
 
 class FamilyMachine(RuleBasedStateMachine):
@@ -210,11 +211,12 @@ class FamilyMachine(RuleBasedStateMachine):
         worker = data.draw(st.sampled_from(sorted(self.running)))
         had = self.running.pop(worker)
         lost = {request.id for request in self.scheduler.worker_lost(worker)}
-        for _, batch in had:
+        for position, (_, batch) in enumerate(had):
             for request in batch.requests:
+                blame = 1 if position == 0 else 0
                 if request.id in self.cancelled:
                     assert request.id not in lost
-                elif request.attempts + 1 >= self.limits.max_attempts:
+                elif request.attempts + blame >= self.limits.max_attempts:
                     assert request.id in lost
                     self.finish(request.id)
                 else:
@@ -252,5 +254,5 @@ class FamilyMachine(RuleBasedStateMachine):
 
 TestFamily = FamilyMachine.TestCase
 TestFamily.settings = settings(
-    max_examples=200, stateful_step_count=40, deadline=None, report_multiple_bugs=False
+    max_examples=100, stateful_step_count=40, deadline=None, report_multiple_bugs=False
 )

@@ -1,6 +1,10 @@
+"""How long batches take, as learned, as bounds and as a document."""
+
+import json
+
 import pytest
 
-from rootserve.server.core.latency import LatencyTable
+from rootserve.server.core.latency import FILES, LatencyTable
 
 
 def test_knows_nothing_of_a_model_it_never_saw() -> None:
@@ -40,3 +44,108 @@ def test_kinds_of_worker_are_apart() -> None:
     assert durations.predict("a", 1, "slow") == pytest.approx(1.0)
     assert durations.predict("a", 1, "fast") == pytest.approx(0.01)
     assert durations.predict("a", 1, "another") is None
+
+
+def test_a_bound_is_the_99th_percentile_and_no_less_than_the_last_ones() -> None:
+    table = LatencyTable()
+    for _ in range(60):
+        table.learn("a", 4, 0.010)
+    assert table.bound("a", 4) == pytest.approx(0.010)
+    table.learn("a", 4, 0.011)
+    bound = table.bound("a", 4)
+    assert bound is not None
+    assert 0.011 <= bound < 0.013
+    for _ in range(200):
+        table.learn("a", 4, 0.010)
+    assert table.bound("a", 4) == pytest.approx(0.010, rel=0.01)
+
+
+def test_of_few_batches_the_longest_gets_a_margin() -> None:
+    table = LatencyTable()
+    table.learn("a", 1, 0.010)
+    few = table.bound("a", 1)
+    for _ in range(20):
+        table.learn("a", 1, 0.010)
+    many = table.bound("a", 1)
+    assert few is not None
+    assert many is not None
+    assert few > many == pytest.approx(0.010)
+
+
+def test_bounds_between_sizes_lie_between_them() -> None:
+    table = LatencyTable()
+    for rows, seconds in ((1, 0.002), (4, 0.005), (16, 0.017)):
+        for _ in range(20):
+            table.learn("a", rows, seconds)
+    assert table.bound("a", 10) == pytest.approx(0.011)
+    assert table.bound("a", 32) == pytest.approx(0.034)
+    # A size in between is remembered with its class, and says the same of it.
+    for _ in range(200):
+        table.learn("a", 12, 0.026)
+    assert table.bound("a", 12) == pytest.approx(0.026, rel=0.3)
+
+
+def test_one_that_takes_longer_than_its_bound_adds_to_all_of_its_kind_for_a_while() -> None:
+    table = LatencyTable()
+    for model in ("a", "b"):
+        for _ in range(20):
+            table.learn(model, 1, 0.010, "slow")
+            table.learn(model, 1, 0.010, "fast")
+    for _ in range(5):
+        table.learn("a", 1, 0.015, "slow")
+    changed, same = table.bound("b", 1, "slow"), table.bound("b", 1, "fast")
+    assert changed is not None
+    assert changed > 0.0149
+    assert same == pytest.approx(0.010)
+
+
+def test_a_worker_that_became_slower_is_slower_with_what_it_did_not_do_lately() -> None:
+    table = LatencyTable()
+    for model in ("a", "b"):
+        for _ in range(20):
+            table.learn(model, 1, 0.010)
+    for _ in range(300):
+        table.learn("a", 1, 0.015)
+    assert table.bound("a", 1) == pytest.approx(0.015, rel=0.05)
+    assert table.bound("b", 1) == pytest.approx(0.015, rel=0.1)
+
+
+def test_files_have_bounds_of_their_own_and_share_what_is_expected() -> None:
+    table = LatencyTable()
+    for _ in range(20):
+        table.learn("a", 1, 0.010)
+    assert table.bound("a", 1, form=FILES) == pytest.approx(0.010)
+    for _ in range(20):
+        table.learn("a", 1, 0.010, form=FILES, elapsed_s=0.014)
+    assert table.bound("a", 1, form=FILES) == pytest.approx(0.014)
+    assert table.bound("a", 1) == pytest.approx(0.010)
+    assert table.predict("a", 1) == pytest.approx(0.010)
+
+
+def test_a_table_survives_its_document() -> None:
+    table = LatencyTable()
+    for number in range(100):
+        table.learn("a", 1 + number % 16, 0.001 * (1 + number % 7), "kind")
+    again = LatencyTable.from_document(json.loads(json.dumps(table.document())))
+    for rows in range(1, 33):
+        assert again.bound("a", rows, "kind") == pytest.approx(table.bound("a", rows, "kind"))
+        assert again.predict("a", rows, "kind") == pytest.approx(table.predict("a", rows, "kind"))
+    assert again.document() == table.document()
+
+
+def test_a_document_by_hand_needs_the_two_times_of_each_size() -> None:
+    row = {"kind": "", "model": "a", "rows": 4, "p50_s": 0.010, "p99_s": 0.012}
+    table = LatencyTable.from_document({"latency": [row]})
+    assert table.predict("a", 4) == pytest.approx(0.010)
+    assert table.bound("a", 4) == pytest.approx(0.012)
+
+
+@pytest.mark.parametrize(
+    "change", [{"rows": 0}, {"p50_s": -1.0}, {"p99_s": "soon"}, {"form": "tape"}, {"kind": None}]
+)
+def test_a_document_that_says_nonsense_is_refused(change: dict[str, object]) -> None:
+    row = {"kind": "", "model": "a", "rows": 4, "p50_s": 0.010, "p99_s": 0.012, **change}
+    if change == {"kind": None}:
+        del row["kind"]
+    with pytest.raises(ValueError, match="row 0 of the latency table"):
+        LatencyTable.from_document({"latency": [row]})

@@ -116,10 +116,29 @@ class PoissonSchedule:
         """See `Schedule`."""
         block, offset = divmod(n, self._BLOCK)
         while len(self._blocks) <= block:
-            counts = self._end + np.cumsum(self._random.exponential(1.0, self._BLOCK))
+            counts = self._end + np.cumsum(self._gaps(self._random))
             self._blocks.append(counts)
             self._end = float(counts[-1])
         return self._profile.reached_s(float(self._blocks[block][offset]))
+
+    def _gaps(self, random: np.random.Generator) -> NDArray[np.float64]:
+        """The next gaps, 1 on average."""
+        return random.exponential(1.0, self._BLOCK)
+
+
+class GammaSchedule(PoissonSchedule):
+    """Departures in bursts: the gaps are gamma distributed, with a squared coefficient of variation.
+
+    With 1 that is a Poisson process; the more, the longer the bursts and the pauses between them.
+    """
+
+    def __init__(self, profile: RateProfile, seed: int, cv2: float) -> None:
+        """`cv2` is the variance of the gaps over the square of their mean, above 0."""
+        super().__init__(profile, seed)
+        self._cv2 = cv2
+
+    def _gaps(self, random: np.random.Generator) -> NDArray[np.float64]:
+        return random.gamma(1.0 / self._cv2, self._cv2, self._BLOCK)
 
 
 class TraceSchedule:

@@ -15,8 +15,8 @@ from rootserve.server.core.worker import Slot
 _CLEARLY = 0.95
 """Of the time of a row: a variant that takes no less than that is not faster."""
 
-_TRIES = 4
-"""How often a later time is tried before the end of all that waits is told."""
+_RETRY_S = 1.0
+"""When it may be worth to try again where nothing can be promised at all."""
 
 
 def plan_variant(family: Family, request: Request, speeds: Speeds, kinds: frozenset[str]) -> str:
@@ -55,6 +55,9 @@ def late_s(
         return alone_s
     if promises.has_room(slots, request, variant):
         return 0.0
+    lacking_s = promises.lacking_s(slots, request, variant)
+    if lacking_s:
+        return lacking_s
     promises.add(request, variant)
     late = promises.late_s(slots)
     promises.remove(request.id)
@@ -75,19 +78,27 @@ def alternatives(
     """
     kinds = frozenset(slot.kind for slot in slots)
     variant = plan_variant(family, request, speeds, kinds)
-    earliest_s = request.deadline_s
-    for _ in range(_TRIES):
-        earliest_s += late
-        if math.isinf(earliest_s):
-            break
+    alone_s = max(
+        (
+            speeds.of(variant, slot.kind, form_of((request,))).seconds(request.rows)
+            for slot in slots
+            if variant in slot.models
+        ),
+        default=math.inf,
+    )
+    # What is missing, or behind all that is promised, or behind the last of those deadlines.
+    end_s = promises.end_s(slots) + alone_s
+    for earliest_s in (request.deadline_s + late, end_s, promises.last_s() + alone_s):
         later = request._replace(deadline_s=earliest_s)
-        late = late_s(promises, slots, speeds, later, variant)
-        if not late:
+        if earliest_s >= request.deadline_s and (
+            earliest_s == math.inf or not late_s(promises, slots, speeds, later, variant)
+        ):
             break
     else:
-        earliest_s += late
+        earliest_s = max(promises.last_s(), end_s, request.deadline_s + late) + alone_s
     floor = _floor(promises, slots, speeds, family, request) if request.floor else None
-    return Infeasible(earliest_s, floor, max(0.0, earliest_s - request.deadline_s))
+    retry_s = earliest_s - request.deadline_s
+    return Infeasible(earliest_s, floor, retry_s if retry_s < math.inf else _RETRY_S)
 
 
 def _floor(

@@ -13,6 +13,7 @@ from rootserve.server.core.limits import Limits
 from rootserve.server.core.policy import Pick, Policy, View, Wait
 from rootserve.server.core.promises import Promises
 from rootserve.server.core.queue import Request
+from rootserve.server.core.shares import Shares
 from rootserve.server.core.speeds import Speeds
 from rootserve.server.core.worker import Slot
 
@@ -27,6 +28,7 @@ class Families:
         self._families: dict[str, Family] = {}
         self.speeds = Speeds(table, limits.max_batch_rows)
         self.promises = Promises(self.speeds)
+        self._shares = Shares()
 
     def __iter__(self) -> Iterator[Family]:
         return iter(self._families.values())
@@ -56,6 +58,7 @@ class Families:
             return ()
         for request in family.requests:
             self.promises.remove(request.id)
+            self._shares.release(request.id)
         return tuple(family.requests)
 
     def offer(
@@ -65,20 +68,46 @@ class Families:
         family.came(request, now)
         if not any(may_compute(request, member) for member in family.members):
             return Declined.UNSERVED, None
-        if family.rows_at(request.priority) + request.rows > self._limits.max_queue_rows:
+        kinds = frozenset(slot.kind for slot in slots)
+        variant = plan_variant(family, request, self.speeds, kinds)
+        row_s = self.speeds.row_s(variant, kinds)
+        seconds = request.rows * row_s if row_s < math.inf else 0.0
+        self._shares.asked(request.caller, seconds, now)
+        if self._is_full(family, request, now):
             return Declined.QUEUE_FULL, None
         if request.deadline_s < math.inf:
             self.promises.drop_broken(slots, now)
-            kinds = frozenset(slot.kind for slot in slots)
-            variant = plan_variant(family, request, self.speeds, kinds)
+            slots = self._left(request, slots, now)
             late = late_s(self.promises, slots, self.speeds, request, variant)
             if not late:
                 self.promises.add(request, variant)
             elif self._limits.admission:
                 told = alternatives(self.promises, slots, self.speeds, family, request, late)
                 return Declined.INFEASIBLE, told
-        family.add(request, self._due_s(request))
+            due_s = request.deadline_s
+        else:
+            turn_s = self._shares.due_s(request.caller, seconds, request.arrived_s, len(slots), now)
+            due_s = turn_s + request.priority * self._limits.patience_s
+        self._shares.hold(request.id, request.caller, seconds)
+        family.add(request, due_s)
         return None, None
+
+    def _is_full(self, family: Family, request: Request, now: float) -> bool:
+        """Whether too many rows wait already; whoever has less than its share of them is let in anyway."""
+        most = self._limits.max_queue_rows
+        if family.rows_at(request.priority) + request.rows <= most:
+            return False
+        share = most / self._shares.active(now)
+        return family.rows_of(request.caller, request.priority) + request.rows > share
+
+    def _left(self, request: Request, slots: Sequence[Slot], now: float) -> Sequence[Slot]:
+        """``slots`` as they are free once the others had the room that this caller must leave them."""
+        horizon_s = min(request.deadline_s - now, self._limits.patience_s)
+        reserved_s = self._shares.reserved_s(request.caller, horizon_s, len(slots), now)
+        if not reserved_s or not slots:
+            return slots
+        each_s = reserved_s / len(slots)
+        return [slot._replace(free_s=slot.free_s + each_s) for slot in slots]
 
     def again(self, request: Request, kinds: frozenset[str]) -> None:
         """``request``, which a worker had that died, waits again; what was promised still is."""
@@ -91,6 +120,7 @@ class Families:
     def remove(self, name: str, request_id: int) -> Request | None:
         """Take a request out; None if it does not wait."""
         self.promises.remove(request_id)
+        self._shares.release(request_id)
         family = self._families.get(name)
         return None if family is None else family.remove(request_id)
 
@@ -119,9 +149,11 @@ class Families:
         )
         answer = self._policy.choose(view)
         if isinstance(answer, Pick):
-            for request in answer.requests:
-                self.promises.remove(request.id)
-                family.remove(request.id)
+            taken = {request.id for request in answer.requests}
+            for request_id in taken:
+                self._shares.release(request_id)
+            self.promises.take(taken)
+            family.take(taken)
         return answer
 
     def spare(self, slots: Sequence[Slot], worker: str, seconds: float) -> bool:

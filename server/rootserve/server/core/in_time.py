@@ -66,31 +66,22 @@ class MostAccurateInTime:
     ) -> Pick | None:
         """The batch that begins with ``head``."""
         row_s = view.speeds.of(fastest.variant, slot.kind).row_s
-        best: Member | None = None
         found: _Option | None = None
         for member in _in_order(view, slot, head, fastest):
-            if best is not None and member.accuracy < best.accuracy - best.tie:
-                break
-            seconds = self._quick(view, slot, member, row_s)
-            if member is not fastest and seconds is None:
+            if member is not fastest and not self._quick(view, slot, member, row_s):
                 continue
             option = _fill(view, slot, head, member)
             if option is None:
                 continue
-            calm = self._calm(view, option, row_s)
+            calm = self._calm(view, slot, option, row_s)
             if member is not fastest and not calm:
                 _tell(view, told, option, "who comes next would wait too long")
                 continue
             if not _keeps(view, slot, option):
                 _tell(view, told, option, "a promise would be broken")
                 continue
-            if found is None:
-                found, best = option, member
-                if not member.tie:
-                    break
-            elif option.rows * found.seconds > found.rows * option.seconds:
-                _tell(view, told, found, "as accurate, and slower")
-                found = option
+            found = option
+            break
         if found is None:
             return None
         _tell(view, told, found, "chosen")
@@ -99,15 +90,16 @@ class MostAccurateInTime:
             reason = "the fastest"
         return _picked(view, slot, found, told, reason)
 
-    def _quick(self, view: View, slot: Slot, member: Member, row_s: float) -> float | None:
-        """How long a batch of what waits takes ``member``; None if it is out of the question."""
+    def _quick(self, view: View, slot: Slot, member: Member, row_s: float) -> bool:
+        """Whether ``member`` may be in question for what waits."""
         speed = view.speeds.of(member.variant, slot.kind)
         rows = min(view.rows, speed.best, view.max_rows)
-        seconds = speed.seconds(rows)
-        return seconds if self._wait_s(view, rows, seconds, row_s) <= self._limit_s(view) else None
+        return self._wait_s(view, rows, speed.usual_s(rows), row_s) <= self._limit_s(view)
 
-    def _calm(self, view: View, option: _Option, row_s: float) -> bool:
-        return self._wait_s(view, option.rows, option.seconds, row_s) <= self._limit_s(view)
+    def _calm(self, view: View, slot: Slot, option: _Option, row_s: float) -> bool:
+        speed = view.speeds.of(option.member.variant, slot.kind, form_of(option.requests))
+        usual_s = speed.usual_s(option.rows)
+        return self._wait_s(view, option.rows, usual_s, row_s) <= self._limit_s(view)
 
     def _limit_s(self, view: View) -> float:
         return self._share * view.tight_s

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -50,6 +50,7 @@ class _Series:
         self.level = 1.0
         """That of the worker when something was learned last."""
         self._bounds: dict[int, float] = {}
+        self._middles: dict[int, float] = {}
 
     def between(self, known: Mapping[int, float], rows: int) -> float:
         """What ``known`` of ``sizes`` says of ``rows``: a line in between, in proportion beyond."""
@@ -82,16 +83,26 @@ class _Series:
         self.recent[size].append(seconds)
         self.counts[size] += 1
         self._bounds.clear()
+        self._middles.clear()
 
     def bound(self, rows: int) -> float:
-        known = self._bounds.get(rows)
-        if known is None:
+        return self._of(self._bounds, _bound, rows)
+
+    def middle(self, rows: int) -> float:
+        return self._of(self._middles, median, rows)
+
+    def _of(
+        self, known: dict[int, float], figure: Callable[[Sequence[float]], float], rows: int
+    ) -> float:
+        """The ``figure`` of the last batches of ``rows``, of which those in ``known`` are known."""
+        seconds = known.get(rows)
+        if seconds is None:
             at = bisect_left(self.sizes, rows)
             for size in self.sizes[max(0, at - 1) : at + 1]:
-                if size not in self._bounds:
-                    self._bounds[size] = _bound(self.recent[size])
-            known = self._bounds[rows] = self.between(self._bounds, rows)
-        return known
+                if size not in known:
+                    known[size] = figure(self.recent[size])
+            seconds = known[rows] = self.between(known, rows)
+        return seconds
 
 
 class _Level:
@@ -135,8 +146,13 @@ class LatencyTable:
         size = _size_class(rows)
         average = averages.get(size, seconds)
         averages[size] = average + self._weight * (seconds - average)
-        series = self._series.setdefault(_Key(kind, model, form), _Series())
-        level = self._levels.setdefault(kind, _Level())
+        key = _Key(kind, model, form)
+        series = self._series.get(key)
+        if series is None:
+            series = self._series[key] = _Series()
+        level = self._levels.get(kind)
+        if level is None:
+            level = self._levels[kind] = _Level()
         elapsed_s = seconds if elapsed_s is None else elapsed_s
         if series.sizes:
             self._compare(series, level, rows, elapsed_s)
@@ -174,6 +190,13 @@ class LatencyTable:
         series = self._find(kind, model, form)
         return None if series is None else self._scaled(series, self._levels[kind], rows)
 
+    def middle(self, model: str, rows: int, kind: str = "", form: str = PIXELS) -> float | None:
+        """Seconds that half of the last batches of ``rows`` took at most; None as for :meth:`predict`."""
+        series = self._find(kind, model, form)
+        if series is None:
+            return None
+        return series.middle(rows) * self._change(series, self._levels[kind])
+
     def knows(self, model: str, kind: str) -> bool:
         """Whether anything is known of ``model`` on workers of ``kind``."""
         return self._find(kind, model, PIXELS) is not None
@@ -191,10 +214,13 @@ class LatencyTable:
         return series
 
     def _scaled(self, series: _Series, level: _Level, rows: int) -> float:
+        return series.bound(rows) * self._change(series, level) * level.inflation
+
+    @staticmethod
+    def _change(series: _Series, level: _Level) -> float:
+        """How many times as long as when ``series`` was learned such workers take."""
         change = level.level / series.level
-        if abs(change - 1.0) <= _STEADY:
-            change = 1.0
-        return series.bound(rows) * change * level.inflation
+        return 1.0 if abs(change - 1.0) <= _STEADY else change
 
     def document(self) -> dict[str, Any]:
         """All that is known, as plain data; :meth:`from_document` makes the same table of it.

@@ -75,6 +75,10 @@ class _Lane:
         if not self.entries:
             self.single = True
 
+    def replace(self, due: list[float], requests: list[Request]) -> None:
+        self.due, self.requests = due, requests
+        self.entries = [(request.deadline_s, request.id) for request in requests]
+
     def without(self, taken: Collection[int]) -> tuple[list[float], list[Request]]:
         if not taken:
             return self.due, self.requests
@@ -128,6 +132,15 @@ class Promises:
             if not lane.requests:
                 del self._lanes[lane.variant, lane.form]
 
+    def take(self, taken: Collection[int]) -> None:
+        """Those go to a worker, and wait no more."""
+        for lane in {id(one[1]): one[1] for i in taken if (one := self._of.pop(i, None))}.values():
+            due, requests = lane.without(taken)
+            if requests:
+                lane.replace(due, requests)
+            else:
+                del self._lanes[lane.variant, lane.form]
+
     def drop_broken(self, slots: Sequence[Slot], now: float) -> None:
         """Drop what nobody can keep any more, even who begins at ``now``: it must not cost the others."""
         for lane in tuple(self._lanes.values()):
@@ -160,6 +173,53 @@ class Promises:
                     self._added_s = 0.0
                 break
         return late_s
+
+    def lacking_s(self, slots: Sequence[Slot], request: Request, variant: str) -> float:
+        """By how much ``request`` is certainly late: what is due before it takes the time that there is.
+
+        However well its batches were filled. 0 where only a layout can tell.
+        """
+        due_s = request.deadline_s
+        time_s = sum(max(0.0, due_s - slot.free_s) for slot in slots if variant in slot.models)
+        needed_s = request.rows * min(
+            (
+                self._speeds.of(variant, slot.kind).safe_row_s
+                for slot in slots
+                if variant in slot.models
+            ),
+            default=math.inf,
+        )
+        for lane in self._lanes.values():
+            if lane.variant != variant:
+                continue  # who computes it may not be who computes the request
+            before = bisect_left(lane.due, due_s)
+            rows = before
+            if not lane.single:
+                rows = sum(other.rows for other in lane.requests[:before])
+            needed_s += rows * min(
+                self._speeds.of(variant, slot.kind, lane.form).row_s for slot in slots
+            )
+        late_s = needed_s - time_s
+        return late_s / len(slots) if slots and late_s > _EXACT_S else max(0.0, late_s)
+
+    def last_s(self) -> float:
+        """The last deadline that was promised; minus infinite if there is none."""
+        return max((lane.due[-1] for lane in self._lanes.values()), default=-math.inf)
+
+    def end_s(self, slots: Sequence[Slot]) -> float:
+        """When all that was promised is done at the latest, if nothing else is computed."""
+        work_s = 0.0
+        for lane in self._lanes.values():
+            able = [speed for speed, _ in self._able(lane, slots)]
+            if not able:
+                return math.inf
+            rows = sum(request.rows for request in lane.requests)
+            work_s += max(
+                math.ceil(rows / speed.safe) * speed.seconds(speed.safe) for speed in able
+            )
+        if not slots:
+            return math.inf
+        return max(slot.free_s for slot in slots) + work_s / len(slots)
 
     def has_room(self, slots: Sequence[Slot], request: Request, variant: str) -> bool:
         """Whether a promise to ``request`` can be kept for certain, from what was laid out before.
@@ -285,7 +345,7 @@ def _latest(
 
     def begin_s(one: tuple[Speed, list[int]]) -> float:
         speed, alike = one
-        return min(due_s, max(starts[number] for number in alike)) - speed.seconds(speed.best)
+        return min(due_s, max(starts[number] for number in alike)) - speed.seconds(speed.safe)
 
     return max(able, key=begin_s)
 
@@ -299,7 +359,7 @@ def _batch(part: _Part, end: int, start_s: float, speed: Speed, parts: int) -> t
     due, requests, lane = part.due, part.requests, part.lane
     last_s = due[end - 1]
     early_s = (min(last_s, start_s)) - speed.spare_s
-    best = speed.best
+    best = speed.safe
     enough = max(1, best // parts)
     if lane.single:
         begin = end - best

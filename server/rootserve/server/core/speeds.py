@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 from rootserve.server.core.latency import PIXELS, LatencyTable
 
@@ -13,11 +14,13 @@ _NEARLY_BEST = 0.97
 class Speed:
     """Of batches of one variant on workers of one kind.
 
-    ``best``: the rows from which on larger batches are hardly more efficient. ``row_s``: what a row takes in
-    one of those. ``spare_s``: what a batch takes besides its rows, which another row in it saves.
+    Throughput is a matter of what batches usually take: ``best`` are the rows from which on larger ones
+    are hardly more efficient, and a row takes ``row_s`` in one of those. Promises are a matter of what they
+    take at most: ``safe`` and ``safe_row_s`` are the same of the bounds, and ``spare_s`` what a batch takes
+    besides its rows, which another row in it saves.
     """
 
-    __slots__ = ("_bound", "_known", "best", "row_s", "spare_s")
+    __slots__ = ("_bound", "_known", "_middle", "best", "row_s", "safe", "safe_row_s", "spare_s")
 
     def __init__(
         self, table: LatencyTable, variant: str, kind: str, form: str, max_rows: int
@@ -25,16 +28,17 @@ class Speed:
         def bound(rows: int) -> float:
             return table.bound(variant, rows, kind, form) or 0.0
 
-        self._bound = bound
+        def middle(rows: int) -> float:
+            return table.middle(variant, rows, kind, form) or 0.0
+
+        self._bound, self._middle = bound, middle
         self._known: dict[int, float] = {}
         sizes = [rows for rows in table.sizes(variant, kind) if rows < max_rows]
-        costs = [(rows, bound(rows) / rows) for rows in (*sizes, max_rows)]
-        least = min(cost for _, cost in costs)
-        self.best, self.row_s = next(
-            (rows, cost) for rows, cost in costs if cost * _NEARLY_BEST <= least
-        )
-        more = (bound(self.best) - bound(1)) / max(1, self.best - 1)
-        self.spare_s = max(0.0, bound(1) - more)
+        sizes.append(max_rows)
+        self.best, self.row_s = _efficient(sizes, middle)
+        self.safe, self.safe_row_s = _efficient(sizes, self.seconds)
+        more = (self.seconds(self.safe) - self.seconds(1)) / max(1, self.safe - 1)
+        self.spare_s = max(0.0, self.seconds(1) - more)
 
     def seconds(self, rows: int) -> float:
         """What a batch of ``rows`` takes at most; 0 as long as nothing is known."""
@@ -42,6 +46,17 @@ class Speed:
         if seconds is None:
             seconds = self._known[rows] = self._bound(rows)
         return seconds
+
+    def usual_s(self, rows: int) -> float:
+        """What a batch of ``rows`` usually takes; 0 as long as nothing is known."""
+        return self._middle(rows)
+
+
+def _efficient(sizes: Sequence[int], seconds: Callable[[int], float]) -> tuple[int, float]:
+    """The fewest rows that are nearly as efficient as any, and what one of them takes."""
+    costs = [(rows, seconds(rows) / rows) for rows in sizes]
+    least = min(cost for _, cost in costs)
+    return next((rows, cost) for rows, cost in costs if cost * _NEARLY_BEST <= least)
 
 
 class Speeds:

@@ -1,0 +1,34 @@
+"""A small family whose latencies are known, for what is simulated."""
+
+from rootserve.client.simulation.latencies import Cell, Latencies
+from rootserve.client.simulation.service import Service
+from rootserve.server.core.family import Member
+
+KIND = "cpu"
+MEMBERS = (Member("slow", 0.9), Member("middle", 0.8), Member("fast", 0.7))
+_ROW_S = {"slow": 0.004, "middle": 0.002, "fast": 0.001}
+
+
+def cells(row_s: float, spread: float = 1.0) -> list[Cell]:
+    """A fixed millisecond, and so much for each row; p99 is `spread` times as long."""
+    times = [(rows, 0.001 + row_s * rows) for rows in (1, 2, 4, 8, 16, 32)]
+    return [Cell(rows, seconds, seconds * spread) for rows, seconds in times]
+
+
+def latencies(spread: float = 1.0) -> Latencies:
+    return Latencies({(KIND, name): cells(row_s, spread) for name, row_s in _ROW_S.items()})
+
+
+def service(workers: int = 1, spread: float = 1.0) -> Service:
+    return Service(members=MEMBERS, latencies=latencies(spread), workers={KIND: workers})
+
+
+def document() -> dict[str, object]:
+    """As `rootserve latency --json` writes it."""
+    rows = [
+        {"kind": kind, "model": name, "form": "pixels", **cell._asdict()}
+        for (kind, name), each in latencies(1.2).cells.items()
+        for cell in each
+    ]
+    members = [{"variant": each.variant, "accuracy": each.accuracy} for each in MEMBERS]
+    return {"schema": "rootserve.latency/1", "members": members, "latency": rows}
