@@ -32,9 +32,10 @@ format: $(INSTALLED)  ## put the code into the project's format
 stubs: $(INSTALLED)  ## write the Python stubs of proto/
 	scripts/generate-stubs
 
-generated: $(INSTALLED)  ## write docs/metrics.md, the Grafana dashboard and docs/dashboard.md
+generated: $(INSTALLED)  ## write docs/metrics.md, the dashboard and its page, files for clusters
 	$(BIN)/python -m scripts.metrics_page
 	$(BIN)/python ops/grafana/dashboard.py
+	$(BIN)/python -m scripts.cluster_files
 
 install: $(INSTALLED)
 

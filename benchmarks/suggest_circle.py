@@ -6,9 +6,10 @@ From trained weights (nin-orig), conv2a and conv3a are put into 4, 8 and 16 grou
 covariance suggests, contiguous ones, and random ones. Each network's accuracy on the test set is measured
 before any training, and after --epochs passes over the first --train-images of the training set, learning
 from nin-orig alone. All get the same treatment: weights fitted in closed form, the same images in the same
-order for the same seed. "plain" are contiguous groups whose weights are left as they are, as `python -m
-rootmodels root` writes them. With another seed, training sees other crops in another order, and random
-groups are others; before training, the other networks are the same for all seeds.
+order for the same seed. "plain" are contiguous groups whose weights are left as they are: what
+`python -m rootmodels root` writes, but for the statistics of the normalisations. With another seed, training
+sees other crops in another order, and random groups are others; before training, the other networks are the
+same for all seeds.
 
 What was measured lies in --out after each network: the same command goes on from there.
 """
@@ -23,7 +24,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -51,8 +51,12 @@ from rootserve.server.engines import openvino_cpu
 from rootserve.server.engines.base import LoadSpec
 
 WAYS = ("suggested", "contiguous", "random", "plain")
+PLAIN = ("energy", "before")
 CPU = torch.device("cpu")
 BF16 = torch.bfloat16
+
+Result = dict[str, float]
+"""Of one network: ``energy`` kept; accuracy ``before`` and ``after`` fine-tuning, which took ``seconds``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,28 +90,36 @@ class Circle:
         content = json.loads(path.read_text())[{"plain": "contiguous"}.get(way, way)]
         return {space: np.array(labels) for space, labels in content.items()}
 
-    def measure(self, degree: int, way: str, seed: int, before: float | None) -> dict[str, Any]:
-        """Make the network, measure it unless that was ``before``, fine-tune it, and measure it again."""
-        began = time.monotonic()
+    def make(self, degree: int, way: str, seed: int) -> tuple[Path, float]:
+        """Write the network as a file; returns that, and the energy kept."""
         grouping = self.grouping(degree, way, seed)
         fit = way != "plain"
         layers, tensors = self.study.network(degree, grouping, fit=fit)
         pieces = self.study.pieces_for(degree)
         name = f"circle-{way}-{degree}"
         model = replace(
-            self.study.source.model, name=name, layers=layers, topology="col", degree=degree
+            self.study.source.model, name=name, layers=layers, topology="own", degree=degree
         )
         path = weights_path(name, self.out)
         write_trained(path, model, tensors)
-        result: dict[str, Any] = {"energy": energy_kept(pieces, grouping) / len(pieces)}
-        if not fit:
-            result["energy"] = statistics.mean(
-                one.energy.kept_without_fit(grouping[one.taken], grouping[one.made])
-                for one in pieces
-            )
-        result["before"] = self.accuracy(path) if before is None else before
-        result["after"] = self.fine_tuned(path, seed)
-        return result | {"seconds": round(time.monotonic() - began)}
+        if fit:
+            return path, energy_kept(pieces, grouping) / len(pieces)
+        left = [
+            one.energy.kept_without_fit(grouping[one.taken], grouping[one.made]) for one in pieces
+        ]
+        return path, statistics.mean(left)
+
+    def measure(self, degree: int, way: str, seed: int, known: Result) -> Result:
+        """What is missing in ``known``: of the network as it is made, and fine-tuned."""
+        path, energy = self.make(degree, way, seed)
+        result = known | {"energy": energy}
+        if "before" not in result:
+            result["before"] = self.accuracy(path)
+        if self.recipe.epochs and "after" not in result:
+            began = time.monotonic()
+            result["after"] = self.fine_tuned(path, seed)
+            result["seconds"] = round(time.monotonic() - began)
+        return result
 
     def fine_tuned(self, path: Path, seed: int) -> float:
         """Accuracy once the network at ``path`` has been trained."""
@@ -166,7 +178,7 @@ def plan(degrees: Sequence[int], seeds: int, ways: Sequence[str]) -> Iterator[tu
                 yield degree, way, seed
 
 
-def table(results: dict[str, dict[str, Any]], degrees: Sequence[int]) -> str:
+def table(results: dict[str, Result], degrees: Sequence[int]) -> str:
     """Means over the seeds, in Markdown."""
     lines = [
         "| groups | | energy kept | without training | after fine-tuning | of each seed |",
@@ -175,15 +187,13 @@ def table(results: dict[str, dict[str, Any]], degrees: Sequence[int]) -> str:
     for degree in degrees:
         for way in WAYS:
             there = [one for key, one in results.items() if key.startswith(f"{degree}/{way}/")]
-            if there:
-                energy, before, after = (
-                    statistics.mean(one[what] for one in there)
-                    for what in ("energy", "before", "after")
-                )
-                each = ", ".join(f"{one['after']:.1%}" for one in there)
-                lines.append(
-                    f"| {degree} | {way} | {energy:.1%} | {before:.1%} | {after:.1%} | {each} |"
-                )
+            if not there:
+                continue
+            energy, before = (statistics.mean(one[what] for one in there) for what in PLAIN)
+            trained = [one["after"] for one in there if "after" in one]
+            after = f"{statistics.mean(trained):.1%}" if trained else "-"
+            each = ", ".join(f"{one:.1%}" for one in trained)
+            lines.append(f"| {degree} | {way} | {energy:.1%} | {before:.1%} | {after} | {each} |")
     return "\n".join(lines)
 
 
@@ -200,7 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--ways", nargs="+", choices=WAYS, default=WAYS)
     add("--images", type=int, default=1000, help="for the covariance")
     add("--train-images", type=int, default=50_000, help="the first so many; one pass is an epoch")
-    add("--epochs", type=int, default=2)
+    add("--epochs", type=int, default=2, help="0: only without training")
     add("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
@@ -216,12 +226,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     circle = Circle(args.out, recipe, train, test, looked_at, args.threads)
     path = args.out / "results.json"
-    results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    results: dict[str, Result] = json.loads(path.read_text()) if path.exists() else {}
     for degree, way, seed in plan(args.degrees, args.seeds, args.ways):
         key = f"{degree}/{way}/{seed}"
-        if key not in results:
-            same = None if way == "random" else results.get(f"{degree}/{way}/0")
-            results[key] = circle.measure(degree, way, seed, same and same["before"])
+        known = results.get(key, {})
+        if "before" not in known and way != "random" and f"{degree}/{way}/0" in results:
+            # It is the same network for every seed.
+            known["before"] = results[f"{degree}/{way}/0"]["before"]
+        if "before" not in known or (args.epochs and "after" not in known):
+            results[key] = circle.measure(degree, way, seed, known)
             content = json.dumps(results, indent=1)
             publish(path, lambda partial, content=content: partial.write_text(content))  # type: ignore[misc]
             print(key, results[key], flush=True)

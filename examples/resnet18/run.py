@@ -13,6 +13,7 @@ are no pretrained weights in this: the network begins with random ones, as torch
 from __future__ import annotations
 
 import argparse
+import resource
 import shlex
 import subprocess
 import sys
@@ -29,9 +30,12 @@ from rootmodels import cifar10_facts as cifar10
 from rootserve.pictures.parquet import find_files
 
 HERE = Path(__file__).parent
-NAME, DEGREES = "r18", (4, 8, 16)
+NAME = "r18"
 TOPOLOGY, LAYERS = "root", "*.conv1"
 """The first convolution of each block is in groups; the second one, which stays whole, mixes them."""
+
+PAIR = "conv1-layer1.0.conv1"
+"""The first convolution in groups, and the one whose responses it takes."""
 
 PROGRAMS = {
     "python": [sys.executable],
@@ -42,8 +46,13 @@ _READY_S = 300
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much is done: images of each set, epochs of the original and of the variants, images of a step."""
+    """How much is done.
 
+    ``degrees`` of the variants; images to ``train`` and to ``test``, those of a ``batch``, and those whose
+    responses are ``analysed``; ``epochs`` of the original, ``more`` of each variant; ``rounds`` of the table.
+    """
+
+    degrees: tuple[int, ...]
     train: int
     test: int
     epochs: int
@@ -53,8 +62,8 @@ class Size:
     analysed: int
 
 
-FULL = Size(train=10_000, test=2_000, epochs=4, more=1, batch=500, rounds=5, analysed=1000)
-QUICK = Size(train=48, test=32, epochs=1, more=1, batch=16, rounds=1, analysed=32)
+FULL = Size((4, 16), train=10_000, test=2_000, epochs=4, more=1, batch=500, rounds=5, analysed=1000)
+QUICK = Size((16,), train=48, test=32, epochs=1, more=1, batch=16, rounds=1, analysed=32)
 
 
 def run(out: Path, command: str) -> None:
@@ -89,7 +98,7 @@ def make(out: Path, size: Size) -> None:
     mean, std = (
         ",".join(f"{each / 255:.3f}" for each in values) for values in (cifar10.MEAN, cifar10.STD)
     )
-    variants = [f"{NAME}-{TOPOLOGY}-{degree}" for degree in DEGREES]
+    variants = [f"{NAME}-{TOPOLOGY}-{degree}" for degree in size.degrees]
     numbers = f"batch_size={size.batch} small_share=0"
     run(
         out,
@@ -104,7 +113,7 @@ def make(out: Path, size: Size) -> None:
     run(
         out,
         f"python -m rootmodels root weights/{NAME}.safetensors --topology {TOPOLOGY} --degree "
-        f"{','.join(map(str, DEGREES))} --layers '{LAYERS}' --out untrained",
+        f"{','.join(map(str, size.degrees))} --layers '{LAYERS}' --out untrained",
     )
     run(
         out,
@@ -144,7 +153,7 @@ def ask(out: Path, size: Size, address: str) -> None:
     """What a running service tells of the networks."""
     at = f"--server {address}"
     picture = shlex.quote(str((HERE.parent / "images/frog.png").resolve()))
-    largest = f"{NAME}-{TOPOLOGY}-{DEGREES[-1]}"
+    largest = f"{NAME}-{TOPOLOGY}-{size.degrees[-1]}"
     run(out, f"rootserve health --wait {_READY_S} {at}")
     run(out, f"rootserve models {at}")
     for name in (NAME, largest):
@@ -157,8 +166,8 @@ def ask(out: Path, size: Size, address: str) -> None:
     for name in (NAME, largest):
         run(
             out,
-            f"rootserve analyze covariance --model {name} --pairs layer1.0.conv1-layer1.0.conv2 "
-            f"--data data --images {size.analysed} --out covariance/{name} --groups {DEGREES[-1]} {at}",
+            f"rootserve analyze covariance --model {name} --pairs {PAIR} "
+            f"--data data --images {size.analysed} --out covariance/{name} --groups {size.degrees[-1]} {at}",
         )
 
 
@@ -179,7 +188,10 @@ def main() -> int:
     make(args.out, size)
     with server(args.out) as address:
         ask(args.out, size, address)
-    print(f"\nall of it in {(time.monotonic() - began) / 60:.1f} minutes")
+    minutes = (time.monotonic() - began) / 60
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor = (used.ru_utime + used.ru_stime) / 60
+    print(f"\nall of it in {minutes:.1f} minutes, {processor:.1f} minutes of processor time")
     return 0
 
 

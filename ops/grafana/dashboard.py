@@ -21,6 +21,7 @@ from grafana_foundation_sdk.models.dashboard import (
     VariableSort,
 )
 from panels import DATASOURCE
+from proxy_rows import proxy
 from service_rows import batching, callers, deadlines, time
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +45,11 @@ def build() -> dict[Path, str]:
     )
     board.time("now-15m", "now").refresh("5s").timezone(TimeZoneBrowser)
     board.tooltip(DashboardCursorSync.CROSSHAIR).readonly()
-    for name, metric in {"model": "rootserve_model_ready", "worker": "rootserve_worker_up"}.items():
+    for name, metric in {
+        "instance": "rootserve_serving",
+        "model": "rootserve_model_ready",
+        "worker": "rootserve_worker_up",
+    }.items():
         board.with_variable(
             QueryVariable(name)
             .label(name.capitalize())
@@ -57,7 +62,8 @@ def build() -> dict[Path, str]:
             .all_value(".*")
             .current(VariableOption(selected=True, text="All", value="$__all"))
         )
-    for row in (callers, deadlines, time, batching, workers, variants, analysis, gpus):
+    rows = (callers, deadlines, time, batching, workers, variants, analysis, gpus, proxy)
+    for row in rows:
         row(board)
     built = board.build()
     panels = [each for top in built.panels or [] for each in (top, *_folded(top))]

@@ -5,9 +5,12 @@ from __future__ import annotations
 NO_REQUESTS = "No request was answered in this time"
 NO_DEADLINES = "No request with a deadline came in this time"
 NO_GPU = "No GPU here, or the server lacks nvidia-ml-py (the extra gpu)"
-M = 'model=~"$model"'
+NO_PROXY = "No proxy is scraped: there is one where a cluster runs (docs/cluster.md)"
+RECORDED = 'model=~"$model"'
+"""Of what rules record of all servers together."""
+M = f'{RECORDED}, instance=~"$instance"'
 OK = f'{M}, outcome="ok"'
-W = 'worker=~"$worker"'
+W = 'worker=~"$worker", instance=~"$instance"'
 
 
 def quantile(

@@ -16,7 +16,7 @@ from panels import (
     number,
     yes_or_no,
 )
-from promql import NO_DEADLINES, NO_REQUESTS, OK, M, mean, quantile, rate
+from promql import NO_DEADLINES, NO_REQUESTS, OK, RECORDED, M, mean, quantile, rate
 
 
 def callers(board: Dashboard) -> None:
@@ -72,7 +72,7 @@ def callers(board: Dashboard) -> None:
                 4,
                 4,
             ),
-            f"max(rootserve:unavailable:ratio_rate5m{{{M}}}) >= 0",
+            f"max(rootserve:unavailable:ratio_rate5m{{{RECORDED}}}) >= 0",
             [(0.001, ORANGE), (0.0144, RED)],
             2,
         )
@@ -172,9 +172,9 @@ def callers(board: Dashboard) -> None:
                 "No requests in the last hour",
             ),
             {
-                "{{model}} not answered": f"rootserve:unavailable:ratio_rate1h{{{M}}} / 0.001 >= 0",
-                "{{model}} slow": f"rootserve:slow:ratio_rate1h{{{M}}} / 0.01 >= 0",
-                "{{model}} deadlines": f"rootserve:unattained:ratio_rate1h{{{M}}} / 0.01 >= 0",
+                "{{model}} not answered": f"rootserve:unavailable:ratio_rate1h{{{RECORDED}}} / 0.001 >= 0",
+                "{{model}} slow": f"rootserve:slow:ratio_rate1h{{{RECORDED}}} / 0.01 >= 0",
+                "{{model}} deadlines": f"rootserve:unattained:ratio_rate1h{{{RECORDED}}} / 0.01 >= 0",
             },
             limit=14.4,
         )

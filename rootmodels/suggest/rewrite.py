@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rootmodels.layer import Layer
-from rootmodels.suggest.channels import Order, channel_orders, is_depthwise
+from rootmodels.suggest.channels import Order, channel_orders
 from rootmodels.suggest.energy import Array
 from rootmodels.suggest.grouping import Grouping, Piece
 from rootmodels.tensors import Tensors
@@ -49,7 +49,8 @@ def reordered(layers: Sequence[Layer], tensors: Tensors, chosen: Mapping[str, Or
         vectors = [f"{layer.path}.bias"] if layer.bias else []
         if layer.path:
             weight = np.asarray(tensors[f"{layer.path}.weight"])[made]
-            if layer.has_weights and layer.groups == 1 and not is_depthwise(layer):
+            # In groups, what it takes has one order with what it makes, or has kept its order.
+            if layer.has_weights and layer.groups == 1:
                 weight = weight[:, taken]
             changed[f"{layer.path}.weight"] = weight
         if layer.norm:

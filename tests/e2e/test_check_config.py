@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rootmodels.weights_info import weights_path
+from rootmodels.weights_info import PRETRAINED_DIR, weights_path
 
 MODEL = "nin-root-16"
 
@@ -51,6 +51,15 @@ def test_each_setting_is_told_with_its_source(tmp_path: Path) -> None:
     found = findings(result)
     assert {level for level, _ in found.values()} == {"ok"}
     assert f"{MODEL} version 1 " in found["models"][1]
+
+
+def test_several_folders_are_told_as_they_may_be_given(tmp_path: Path) -> None:
+    folders = ("--weights", "shipped", "--weights", str(tmp_path))
+    ports = ("--port", "0", "--metrics-port", "0")
+    result = check(*folders, "--models", MODEL, "--device", "cpu", *ports)
+    (line,) = [line for line in result.stdout.splitlines() if line.split()[:1] == ["weights"]]
+    assert line.split()[1] == f"{PRETRAINED_DIR}{os.pathsep}{tmp_path}"
+    assert findings(result)["models"][1].startswith(f"{PRETRAINED_DIR} or {tmp_path}: {MODEL} ")
 
 
 def test_every_reason_is_told_at_once(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Groups that follow from the responses: same logits in another order, what is written, and refusals."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
@@ -380,3 +381,14 @@ def test_the_source_of_a_variant_is_the_model_of_its_weights() -> None:
     np.testing.assert_array_equal(
         source.tensors["graph.conv2a.weight"], tensors["body.conv2a.conv.weight"]
     )
+
+
+@pytest.mark.parametrize("page", ["suggest.md", "your-network.md"])
+def test_commands_of_the_pages_are_understood(page: str) -> None:
+    text = (Path(__file__).parents[2] / "docs" / page).read_text()
+    start = "python -m rootmodels suggest "
+    commands = [line for line in text.splitlines() if line.startswith(start)]
+    assert commands
+    for line in commands:
+        args = command._parser().parse_args(shlex.split(line.removeprefix(start)))
+        assert args.degrees

@@ -381,3 +381,10 @@ def test_a_recipe_with_a_teacher_asks_for_one(capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit):
         main([NAME, "--data", "x", "--set", "teacher_share=0.5"])
     assert "teacher_share is 0.5, expected --teacher FILE" in capsys.readouterr().err
+
+
+def test_a_teacher_is_not_brought_for_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([NAME, "--data", "x", "--teacher", "teacher.safetensors"])
+    told = capsys.readouterr().err
+    assert "--teacher came, expected --recipe taught, or --set teacher_share=SHARE" in told

@@ -46,7 +46,11 @@ def test_every_panel_has_its_data_source_a_description_and_a_word_for_no_data() 
         assert panel["datasource"]["uid"] == source["uid"]
         assert panel["description"]
         assert panel["fieldConfig"]["defaults"]["noValue"]
-    assert [variable["name"] for variable in dashboard["templating"]["list"]] == ["model", "worker"]
+    assert [variable["name"] for variable in dashboard["templating"]["list"]] == [
+        "instance",
+        "model",
+        "worker",
+    ]
     assert [panel["title"] for panel in dashboard["panels"] if panel["type"] == "row"] == [
         "Are callers served well?",
         "Are deadlines kept, and how accurately?",
@@ -56,6 +60,7 @@ def test_every_panel_has_its_data_source_a_description_and_a_word_for_no_data() 
         "Variants side by side",
         "Analysis",
         "GPUs",
+        "Many servers behind a proxy",
     ]
 
 

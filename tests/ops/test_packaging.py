@@ -35,6 +35,7 @@ def test_the_client_and_serving_on_a_cpu_are_installed_without_torch() -> None:
 def test_the_programs_have_their_names() -> None:
     programs = {entry.name: entry.value for entry in metadata.entry_points(group="console_scripts")}
     assert programs["rootserve"] == "rootserve.client.cli:main"
+    assert programs["rootserve-cluster"] == "rootserve.cluster.cli:main"
     assert programs["rootserve-server"] == "rootserve.server.main:main"
 
 
@@ -49,6 +50,7 @@ def test_the_wheel_has_the_packages_the_stubs_and_the_weights(wheel_names: set[s
     for name in (
         "rootserve/client/cli.py",
         "rootserve/client/report/page.css",
+        "rootserve/cluster/envoy.yaml.template",
         "rootmodels/pretrained/check-images.npz",
         "rootmodels/pretrained/nin-root-16.calibration.json",
         "rootmodels/pretrained/nin-root-16.safetensors",
@@ -62,6 +64,7 @@ def test_the_wheel_has_the_packages_the_stubs_and_the_weights(wheel_names: set[s
     assert {top for top in tops if not top.endswith(".dist-info")} == {"rootmodels", "rootserve"}
     assert {name.split("/")[1] for name in wheel_names if name.startswith("rootserve/")} == {
         "client",
+        "cluster",
         "pictures",
         "server",
         "v1",

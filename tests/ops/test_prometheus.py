@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.support.envoy import INSTALLED as ENVOY_INSTALLED
+from tests.support.envoy import MISSING as ENVOY_MISSING
+from tests.support.envoy import running_envoy
 from tests.support.mixed_load import MixedLoad
 from tests.support.prometheus import (
     CONFIG,
@@ -25,7 +28,10 @@ from tests.support.prometheus import (
 )
 from tests.support.server_process import ServerProcess, running_server, wait_until
 
-pytestmark = pytest.mark.skipif(not INSTALLED, reason=MISSING)
+pytestmark = [
+    pytest.mark.skipif(not INSTALLED, reason=MISSING),
+    pytest.mark.skipif(not ENVOY_INSTALLED, reason=ENVOY_MISSING),
+]
 
 TRAINED = ("nin-orig", "nin-root-16")
 FAMILY = "nin-auto"
@@ -66,7 +72,8 @@ def scraped(tmp_path: Path) -> Iterator[tuple[ServerProcess, Prometheus]]:
     models = ",".join((*TRAINED, UNTRAINED))
     with (
         running_server("--engine", "fake", "--device", "cpu", "--models", models) as server,
-        running_prometheus(server.metrics_address, tmp_path) as prometheus,
+        running_envoy([server.address]) as proxy,
+        running_prometheus(server.metrics_address, tmp_path, proxy.metrics_address) as prometheus,
     ):
         yield server, prometheus
 

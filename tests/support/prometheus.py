@@ -62,14 +62,14 @@ class Prometheus:
 
 
 @contextmanager
-def running_prometheus(target: str, folder: Path) -> Iterator[Prometheus]:
-    """Scrapes ``target``, "host:port", and applies the rules, twice a second."""
+def running_prometheus(target: str, folder: Path, proxy: str = "") -> Iterator[Prometheus]:
+    """Scrapes ``target``, "host:port", and ``proxy``; applies the rules, twice a second."""
     config = yaml.safe_load(CONFIG.read_text())
     config["global"] = {"scrape_interval": "500ms", "evaluation_interval": "500ms"}
     config["rule_files"] = [str(path) for path in RULES]
-    (job,) = config["scrape_configs"]
-    del job["dns_sd_configs"]
-    job["static_configs"] = [{"targets": [target]}]
+    for job, address in zip(config["scrape_configs"], (target, proxy), strict=True):
+        del job["dns_sd_configs"]
+        job["static_configs"] = [{"targets": [address] if address else []}]
     path = folder / "prometheus.yml"
     path.write_text(yaml.safe_dump(config))
     with socket.socket() as free:
@@ -105,7 +105,12 @@ def dashboard_queries(window: str) -> list[Query]:
 
 def plain(expr: str, window: str) -> str:
     """What Grafana makes of a query."""
-    for name, value in {"$model": ".*", "$worker": ".*", "$__rate_interval": window}.items():
+    for name, value in {
+        "$instance": ".*",
+        "$model": ".*",
+        "$worker": ".*",
+        "$__rate_interval": window,
+    }.items():
         expr = expr.replace(name, value)
     assert "$" not in expr, expr
     return expr

@@ -30,13 +30,13 @@ def test_the_core_imports_only_itself_and_pure_parts_of_the_standard_library(pat
             )
 
 
-@pytest.mark.parametrize("folder", ["client", "pictures", "rootmodels", "server"])
+@pytest.mark.parametrize("folder", ["client", "cluster", "pictures", "rootmodels", "server"])
 def test_every_file_says_its_job_first(folder: str) -> None:
     for path in (ROOT / folder).rglob("*.py"):
         assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no docstring"
 
 
-@pytest.mark.parametrize("folder", ["client", "pictures", "rootmodels", "server"])
+@pytest.mark.parametrize("folder", ["client", "cluster", "pictures", "rootmodels", "server"])
 def test_only_its_own_file_names_a_family(folder: str) -> None:
     """Everything else asks the family, so that one more needs no other file."""
     names = {*FAMILIES, *VARIANTS}

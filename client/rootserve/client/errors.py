@@ -31,7 +31,7 @@ class Promise:
 
     Attributes:
         model: What the request asked for.
-        earliest_s: The earliest answer, in seconds from its arrival; None while nothing computes it.
+        earliest_s: The earliest answer, in seconds from its arrival; None where nobody knows.
         accuracy_floor: The highest floor that would have fitted the deadline; None if none would.
     """
 

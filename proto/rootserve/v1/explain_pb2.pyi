@@ -186,7 +186,7 @@ class Promise(_message.Message):
     EARLIEST_NS_FIELD_NUMBER: _builtins.int
     ACCURACY_FLOOR_FITTING_FIELD_NUMBER: _builtins.int
     earliest_ns: _builtins.int
-    """The earliest answer, from its arrival; absent while nothing computes it."""
+    """The earliest answer, from its arrival; absent where nobody knows."""
     accuracy_floor_fitting: _builtins.float
     """The highest accuracy floor that would have fitted; absent if none would."""
     def __init__(

@@ -7,7 +7,6 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import NamedTuple
 
 from rootmodels.family import FamilyError
@@ -16,7 +15,7 @@ from rootserve.server.machine import cuda_device_count
 from rootserve.server.models import Models, ModelSelectionError
 from rootserve.server.options import Options
 from rootserve.server.security import SecurityError
-from rootserve.server.settings import Settings
+from rootserve.server.settings import Settings, told
 from rootserve.server.specs import StartError, worker_specs
 from rootserve.server.starting import (
     open_datasets,
@@ -55,9 +54,9 @@ def check_settings(settings: Settings) -> Iterator[Finding]:
     models: list[Models] = []
 
     def look_at_models() -> str:
-        _, found = open_models(settings)
+        repository, found = open_models(settings)
         models.append(found)
-        return f"{settings.weights}: {_listed(found)}"
+        return f"{repository.places}: {_listed(found)}"
 
     yield _try("models", look_at_models)
     if models:
@@ -143,6 +142,5 @@ def _addresses(settings: Settings) -> Iterator[Finding]:
 def _shown(value: object) -> str:
     if value in (None, ()):
         return "-"
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    return str(value) if isinstance(value, Path | str) else f"{value}"
+    shown = told(value)
+    return ",".join(map(str, shown)) if isinstance(shown, tuple) else f"{shown}"

@@ -62,7 +62,7 @@ class ModelControl:
         """
         async with self._one_at_a_time:
             known = self._models.get(name)
-            self._check_no_family(name)
+            await self._check_no_family(name)
             if known is None and not await asyncio.to_thread(self._has_file, name):
                 raise self._unknown(name)
             was_served = known is not None and known.served
@@ -85,6 +85,7 @@ class ModelControl:
             RefusalError: UNKNOWN_MODEL, or LOAD_FAILED, after which all is as it was.
         """
         async with self._one_at_a_time:
+            await self._check_no_family(name)
             model = self._find(name)
             try:
                 card = await asyncio.to_thread(self._card_before, model)
@@ -184,7 +185,7 @@ class ModelControl:
             RefusalError: UNKNOWN_MODEL.
         """
         async with self._one_at_a_time:
-            self._check_no_family(name)
+            await self._check_no_family(name)
             model = self._find(name)
             model.served, model.retiring = False, True
             try:
@@ -197,7 +198,7 @@ class ModelControl:
             fields = {"model": name, "caller": caller}
             _log.info("model %s was unloaded", name, extra=fields)
 
-    def _check_no_family(self, name: str) -> None:
+    async def _check_no_family(self, name: str) -> None:
         """Refuse what has the name of a family.
 
         Raises:
@@ -206,7 +207,7 @@ class ModelControl:
         family = virtual_model(self._models, name)
         if family is None:
             return
-        if self._has_file(name):
+        if await asyncio.to_thread(self._has_file, name):
             text = (
                 f"{name} was not loaded, nothing has changed: the family {family.family} is served under "
                 "this name; give the model another one"

@@ -57,7 +57,7 @@ def _infeasible(infeasible: Infeasible, request: Request) -> RefusalError:
     if math.isfinite(earliest_s):
         text += f": at the earliest {earliest_s * 1e3:.4g} ms after the request came"
     else:
-        text += ": nothing is there to compute it at the moment"
+        text += ", and nobody knows when it could"
     if infeasible.floor is not None and infeasible.floor < request.floor:
         text += (
             f"; with an accuracy floor of {infeasible.floor} instead of {request.floor} it could"

@@ -10,9 +10,9 @@ from typing import Any
 
 from rootserve.server.core.batch_size import Latency
 from rootserve.server.core.queue import Request
-from rootserve.server.core.scheduler import Batch, Limits, Scheduler
+from rootserve.server.core.scheduler import Batch, Limits, Offered, Scheduler
 from rootserve.server.declined import refusal_of, retry_after_s
-from rootserve.server.families import find
+from rootserve.server.families import find, virtual_model
 from rootserve.server.members import Members
 from rootserve.server.models import ENCODED_NAME, Models
 from rootserve.server.observers.events import Observer
@@ -50,7 +50,8 @@ class Dispatcher:
         self._members = Members(models, scheduler)
         self._waiting: dict[int, Pending] = {}
         self._turns = Turns()
-        self._draining = False
+        self.draining = asyncio.Event()
+        """Set from the moment on in which nothing more is admitted."""
         self._drained = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._wake_s = math.inf
@@ -77,7 +78,7 @@ class Dispatcher:
             variants = self._members.variants(request.model) or (request.model,)
             computing = sum(map(self._scheduler.rows_in_flight, variants))
             pending.story = Story(request, waiting, computing)
-        offered = self._scheduler.offer(request, time.monotonic())
+        offered = self._offer(request)
         if offered.declined is not None:
             raise refusal_of(offered, request, self._scheduler)
         pending.answer = self._loop.create_future()
@@ -86,6 +87,22 @@ class Dispatcher:
         if offered.poll:
             # Once this turn of the loop is over, so that all requests it brings are seen.
             self._loop.call_soon(self._pump)
+
+    def _offer(self, request: Request) -> Offered:
+        now = time.monotonic()
+        if now < request.deadline_s < math.inf and self._models.get(request.model) is None:
+            family = virtual_model(self._models, request.model)
+            if family is not None and not family.is_ready:
+                # All its workers are being replaced: nothing can be promised, nor that it cannot be.
+                self._loop.call_later(request.deadline_s - now, self._expire, request)
+                request = request._replace(deadline_s=math.inf)
+        return self._scheduler.offer(request, now)
+
+    def _expire(self, request: Request) -> None:
+        """The deadline of ``request`` has passed, of which the scheduler does not know."""
+        pending = self._waiting.get(request.id)
+        if pending is not None and not pending.worker and self._scheduler.cancel(request):
+            self._refuse_waiting(request, Reason.DEADLINE_EXPIRED, _EXPIRED)
 
     async def submit_in_turn(self, pending: Pending) -> None:
         """As :meth:`submit`, but while the queue is full wait for room, and at most until the deadline.
@@ -131,6 +148,10 @@ class Dispatcher:
         self._turns.next_of_all()
         self._check_drained()
 
+    def backlog_s(self, model: str) -> float | None:
+        """Expected seconds until what waits for ``model`` is computed; None if that is not known."""
+        return self._scheduler.backlog_s(model)
+
     async def drain_model(self, model: str) -> None:
         """Wait until nothing that needs ``model`` waits or is computed; nothing more must be admitted."""
         waiting = [
@@ -148,7 +169,7 @@ class Dispatcher:
 
     async def drain(self) -> None:
         """Refuse what comes from now on, and wait until what was admitted is answered."""
-        self._draining = True
+        self.draining.set()
         self._turns.next_of_all()  # who is refused lets the next one try
         self._check_drained()
         await self._drained.wait()
@@ -164,7 +185,7 @@ class Dispatcher:
         Raises:
             RefusalError: if it may not.
         """
-        if self._draining:
+        if self.draining.is_set():
             raise RefusalError(Reason.DRAINING, "the server is shutting down; use another one")
         model = find(self._models, name)
         assert model is not None, "the wire checks the name"
@@ -180,7 +201,7 @@ class Dispatcher:
             )
 
     def _check_drained(self) -> None:
-        if self._draining and not self._waiting:
+        if self.draining.is_set() and not self._waiting:
             self._drained.set()
 
     # What the pool tells.

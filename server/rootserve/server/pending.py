@@ -151,6 +151,8 @@ class Pending:
     """``/package.Service/Method`` by which it came."""
     peer: str = ""
     """The caller's address and the name of its token, where requests are logged one by one."""
+    call_id: str = ""
+    """The ``x-request-id`` of its call, which proxies set, where it is told of and has no id of its own."""
     trace: RequestTrace | None = None
     worker: str = ""
     """The one that has it; "" while it waits."""
@@ -160,6 +162,11 @@ class Pending:
     """Where requests are kept to be explained."""
     answer: asyncio.Future[Answer] = field(init=False)
     """There is one from its admission on."""
+
+    @property
+    def told_id(self) -> str:
+        """By which logs tell it apart."""
+        return self.asked.id or self.call_id
 
     def refuse(self, refusal: RefusalError) -> None:
         """It will get no answer, unless it has one."""

@@ -61,7 +61,7 @@ class Promise:
     model: str
     """What it asked for."""
     earliest_s: float
-    """The earliest answer, in seconds from its arrival; infinite while nothing computes it."""
+    """The earliest answer, in seconds from its arrival; infinite where nobody knows."""
     floor: float | None
     """The highest accuracy floor that would have fitted its deadline; None if none would."""
 

@@ -103,6 +103,12 @@ class Settings(BaseModel):
         "none",
     )
 
+    load_reports: Literal["off", "orca"] = _option(
+        "network",
+        "orca tells balancers in the trailers of each answer how much work waits here, in predicted seconds",
+        "off",
+    )
+
     model_control: Literal["none", "explicit"] = _option(
         "models",
         "explicit lets callers load and unload models (RepositoryModelLoad, RepositoryModelUnload)",
@@ -411,9 +417,7 @@ class Settings(BaseModel):
     def changed(self) -> dict[str, object]:
         """The settings that have another value than their default, for people."""
         return {
-            key: _told(value)
-            for key, value in self
-            if value != type(self).model_fields[key].default
+            key: told(value) for key, value in self if value != type(self).model_fields[key].default
         }
 
     def dataset_paths(self) -> dict[str, Path]:
@@ -433,7 +437,7 @@ class Settings(BaseModel):
         )
 
 
-def _told(value: object) -> object:
+def told(value: object) -> object:
     """``value`` for people: paths as text."""
     if value and isinstance(value, tuple) and all(isinstance(each, Path) for each in value):
         return os.pathsep.join(map(str, value))

@@ -212,3 +212,17 @@ async def test_what_a_request_found_is_kept_to_be_explained(room: Room) -> None:
     for call in calls:
         call.cancel()
     await asyncio.gather(*calls, return_exceptions=True)
+
+
+async def test_while_all_workers_are_replaced_deadlines_wait_and_expire(room: Room) -> None:
+    room.dispatcher.worker_lost("w")
+    room.models.workers["w"].reset()
+    room.dispatcher.models_changed()
+    short, long = room.ask(patience_s=0.05), room.ask(patience_s=60.0)
+    with pytest.raises(RefusalError) as caught:
+        await short
+    assert caught.value.reason is Reason.DEADLINE_EXPIRED
+    room.worker_ready()
+    await settle()
+    room.done()
+    assert (await long).timeline.variant in ACCURACIES

@@ -419,3 +419,17 @@ def test_the_largest_batch_of_a_model_is_that_of_the_workers_that_have_it() -> N
     s.worker_lost("cpu")
     assert s.batch_rows("m") == 2
     assert s.batch_rows("n") == 0
+
+
+def test_the_backlog_is_nothing_unknown_or_what_the_workers_take_for_it() -> None:
+    s = scheduler(workers=2, batches_ahead=0, max_queue_rows=64)
+    assert s.backlog_s("m") == 0.0
+    for number in range(3):
+        s.offer(request(number, rows=8), 0.0)
+    assert s.backlog_s("m") is None, "no batch was timed yet"
+    for batch in s.poll(0.0).dispatches:
+        s.batch_done(batch.worker, batch.id, 0.4, 0.4)
+    s.offer(request(3, rows=8), 0.4)
+    assert s.rows_queued("m") == 16
+    assert s.backlog_s("m") == pytest.approx(16 / (2 * 8 / 0.4))
+    assert s.backlog_s("never heard of") == 0.0

@@ -28,9 +28,18 @@ CHOICE = Choice(
     reason="most accurate",
 )
 TIMELINE = Timeline(
-    1_000_000, 2_000_000, 3_000_000, 7_000_000, 2, "cpu-0", "fake", "fp32", 0,
-    variant="nin-orig", accuracy=0.9026, predicted_ns=4_000_000,
-)  # fmt: skip
+    queue_ns=1_000_000,
+    batch_wait_ns=2_000_000,
+    compute_ns=3_000_000,
+    total_ns=7_000_000,
+    batch_rows=2,
+    worker="cpu-0",
+    engine="fake",
+    precision="fp32",
+    variant="nin-orig",
+    accuracy=0.9026,
+    predicted_ns=4_000_000,
+)
 
 
 def asked(name: str, model: str = "nin-auto") -> Pending:

@@ -36,9 +36,7 @@ def test_it_is_told_in_words() -> None:
         "accuracy floor of 0.8946 instead of 0.9 it could"
     )
     never = refusal(math.inf, None, math.inf)
-    assert never.message == (
-        "nin-auto cannot answer within 50 ms: nothing is there to compute it at the moment"
-    )
+    assert never.message == ("nin-auto cannot answer within 50 ms, and nobody knows when it could")
     assert never.retry_after_s == 5.0
 
 

@@ -224,10 +224,13 @@ class Promises:
     def has_room(self, slots: Sequence[Slot], request: Request, variant: str) -> bool:
         """Whether a promise to ``request`` can be kept for certain, from what was laid out before.
 
-        In a batch of its own it makes no other one begin earlier by more than that batch takes.
+        In a batch of its own it makes no other one begin earlier by more than that batch takes. Only where
+        all have one row and the same variant: then the next layout is no worse.
         """
-        if [slot.worker for slot in slots] != self._known_of:
+        if [slot.worker for slot in slots] != self._known_of or request.rows > 1:
             return False
+        if any(lane.variant != variant or not lane.single for lane in self._lanes.values()):
+            return False  # how they go together only a layout can tell
         form = FILES if request.files else PIXELS
         alone_s = max(
             (

@@ -234,15 +234,19 @@ class Scheduler:
 
     def backlog_s(self, model: str) -> float | None:
         """Expected seconds until what waits for ``model`` is computed; None if that is not known."""
+        queued = self.rows_queued(model)
+        if not queued:
+            return 0.0
         most = self.limits.max_batch_rows
         rows_per_s = 0.0
-        for worker in self._workers:
+        # A copy: metrics ask from another thread while workers come and go.
+        for worker in self._workers.copy():
             if model in worker.models:
                 full_s = self.durations.predict(model, most, worker.kind)
                 if full_s is None:
                     return None
                 rows_per_s += most / max(full_s, 1e-9)
-        return self.rows_queued(model) / rows_per_s if rows_per_s else None
+        return queued / rows_per_s if rows_per_s else None
 
     @property
     def is_empty(self) -> bool:

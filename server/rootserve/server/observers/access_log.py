@@ -39,7 +39,7 @@ class AccessLog(Observer):
         fields = {
             "method": pending.method,
             "peer": pending.peer,
-            "request_id": printable(pending.asked.id, MAX_ID_LENGTH),
+            "request_id": printable(pending.told_id, MAX_ID_LENGTH),
             "trace_id": self._trace_id() if self._trace_id else "",
             "model": request.model,
             "rows": request.rows,

@@ -37,14 +37,14 @@ class Explained(NamedTuple):
 
     @property
     def request(self) -> Request | None:
-        """What the scheduler knew of it, as it was computed last."""
+        """What came, and how many workers died of it."""
         story = self.story
         if story is None:
             return None
         if story.batch is not None:
             for request in story.batch.batch.requests:
                 if request.id == story.request.id:
-                    return request
+                    return story.request._replace(attempts=request.attempts)
         return story.request
 
 

@@ -185,6 +185,14 @@ BATCH_LIMIT = Metric(
 ROWS_QUEUED = Metric(
     "rootserve_rows_queued", Kind.GAUGE, "rows", ("model",), "Rows (images) that wait for a worker."
 )
+BACKLOG = Metric(
+    "rootserve_backlog_seconds",
+    Kind.GAUGE,
+    "seconds",
+    ("model",),
+    "Seconds in which this server's workers would compute what waits for a model, as predicted from earlier "
+    "batches; missing while something waits and nothing is known of them.",
+)
 QUEUE_LIMIT = Metric(
     "rootserve_queue_limit_rows",
     Kind.GAUGE,
@@ -367,7 +375,14 @@ SECTIONS: Mapping[str, tuple[Metric, ...]] = {
         SENT,
     ),
     "Deadlines and accuracy": (OFFERED, ACCURACY_IN_TIME, VARIANT_ANSWERS, PREDICTION),
-    "Queue and batches": (BATCH_ROWS, BATCH_LIMIT, ROWS_QUEUED, QUEUE_LIMIT, ROWS_IN_FLIGHT),
+    "Queue and batches": (
+        BATCH_ROWS,
+        BATCH_LIMIT,
+        ROWS_QUEUED,
+        BACKLOG,
+        QUEUE_LIMIT,
+        ROWS_IN_FLIGHT,
+    ),
     "Workers": (WORKER_UP, WORKER_RESTARTS, WORKER_BUSY, WORKER_CPU, WORKER_MEMORY),
     "Models": (
         MODEL_INFO,

@@ -70,6 +70,8 @@ class StateCollector(Collector):
         names = [(model.card.name,) for model in served]
         cards = [model.card for model in served]
         yield gauge(catalog.ROWS_QUEUED, [(name, scheduler.rows_queued(*name)) for name in names])
+        backlogs = [(name, scheduler.backlog_s(*name)) for name in names]
+        yield gauge(catalog.BACKLOG, [(name, one) for name, one in backlogs if one is not None])
         yield gauge(
             catalog.ROWS_IN_FLIGHT, [(name, scheduler.rows_in_flight(*name)) for name in names]
         )

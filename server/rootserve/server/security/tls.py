@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 import ssl
+import threading
 from pathlib import Path
 
 import grpc
@@ -39,6 +40,7 @@ class TlsFiles:
         self._seen = self._look()
         self._initial = _read_configuration(cert, key, client_ca)
         self._fresh: grpc.ServerCertificateConfiguration | None = None
+        self._taking = threading.Lock()
         self._trouble = ""
 
     def credentials(self) -> grpc.ServerCredentials:
@@ -61,19 +63,22 @@ class TlsFiles:
         if seen == self._seen:
             return
         try:
-            self._fresh = _read_configuration(self._cert, self._key, self._client_ca)
+            read = _read_configuration(self._cert, self._key, self._client_ca)
         except SecurityError as error:
             # Once for each trouble: one file of two is replaced first, and that takes no second.
             if str(error) != self._trouble:
                 self._trouble = str(error)
                 _log.warning("%s; new connections get what was read before", error)
             return
+        with self._taking:
+            self._fresh = read
         self._seen, self._trouble = seen, ""
         _log.info("TLS files have changed and were read: new connections get what they hold now")
 
     def _take_fresh(self) -> grpc.ServerCertificateConfiguration | None:
         """Asked by gRPC before each handshake, in a thread of its own; None if nothing has changed."""
-        fresh, self._fresh = self._fresh, None
+        with self._taking:
+            fresh, self._fresh = self._fresh, None
         return fresh
 
     def _look(self) -> _Fingerprint:

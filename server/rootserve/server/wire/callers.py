@@ -1,4 +1,4 @@
-"""Who calls: the address of a call and the name of its token, for log lines."""
+"""Who calls, for log lines: the address of a call, the name of its token, the id that a proxy gave it."""
 
 from __future__ import annotations
 
@@ -24,6 +24,14 @@ def peer_of(context: Any) -> str:
 def token_name() -> str:
     """The name of the token that the call of this task came with; "" if there was none."""
     return _token_name.get()
+
+
+def call_id_of(context: Any) -> str:
+    """The ``x-request-id`` of the call, by which a proxy's log has it; "" if there is none."""
+    for key, value in context.invocation_metadata() or ():
+        if key == "x-request-id":
+            return str(value)
+    return ""
 
 
 def share_of(context: Any, key: str) -> str:

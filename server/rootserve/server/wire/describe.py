@@ -8,7 +8,12 @@ from tritonclient.grpc import model_config_pb2 as config_pb
 from tritonclient.grpc import service_pb2 as oip
 
 from rootserve.server.core.scheduler import Limits
-from rootserve.server.families import VirtualModel, accuracy_of, interface_of, virtual_models
+from rootserve.server.families import (
+    VirtualModel,
+    accuracy_of,
+    interface_of,
+    virtual_models,
+)
 from rootserve.server.models import (
     ENCODED_NAME,
     INPUT_NAME,

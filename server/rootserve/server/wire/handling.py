@@ -86,7 +86,7 @@ class _Door:
             set_token_name(token)
         self._memory.check()
 
-    def end(self, error: Exception, method: str, context: Any, began_s: float) -> None:
+    async def end(self, error: Exception, method: str, context: Any, began_s: float) -> None:
         """End a call of which ``error`` came, and tell of it unless whoever raised it has.
 
         Raises:
@@ -107,7 +107,7 @@ class _Door:
                 text = "the service itself failed on this call; its log tells why"
                 refusal = RefusalError(Reason.INTERNAL_ERROR, text)
         self._refusals.tell(refusal, began_s, method, peer_of(context))
-        refuse(context, refusal)
+        await refuse(context, refusal)
 
 
 class _Checked(grpc.GenericRpcHandler):
@@ -151,7 +151,7 @@ def _wrap(handler: Any, method: str, door: _Door) -> Handler:
             # Not kept here: what is in the request may be large, and the handler lets go of it.
             return await handler.unary_unary(await receive_one(context), context)
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a status
-            door.end(error, method, context, began_s)
+            await door.end(error, method, context, began_s)
         return None
 
     async def stream(_: object, context: Any) -> None:
@@ -164,7 +164,7 @@ def _wrap(handler: Any, method: str, door: _Door) -> Handler:
             else:
                 await _write(handler.unary_stream(await receive_one(context), context), context)
         except Exception as error:  # noqa: BLE001 - as above
-            door.end(error, method, context, began_s)
+            await door.end(error, method, context, began_s)
 
     if handler.response_streaming:
         return grpc.stream_stream_rpc_method_handler(stream, None, encode)

@@ -21,8 +21,9 @@ from rootserve.server.observers.events import Observer
 from rootserve.server.observers.traces import Traces, set_current_trace_id
 from rootserve.server.pending import Asked, Pending, RequestTrace, request_ids
 from rootserve.server.refusals import Reason, RefusalError
-from rootserve.server.wire.callers import caller_of, peer_of, share_of
+from rootserve.server.wire.callers import call_id_of, caller_of, peer_of, share_of
 from rootserve.server.wire.find import find_model
+from rootserve.server.wire.load_report import LoadReports
 from rootserve.server.wire.memory_guard import MemoryGuard
 from rootserve.server.wire.parse_choice import ANY, Wanted, parse_choice
 from rootserve.server.wire.parse_input import parse_input
@@ -66,6 +67,7 @@ class Inference:
     """Whether requests are to know who sent them."""
     caller_key: str = ""
     """The metadata whose value tells whose share of a family a request takes; "": the token's name does."""
+    load_reports: LoadReports | None = None
 
 
 class InferService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
@@ -77,6 +79,11 @@ class InferService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: igno
         self._traces = inference.traces
         self._refusals = Refusals(inference.observer)
 
+    @property
+    def draining(self) -> asyncio.Event:
+        """Set as soon as the server shuts down."""
+        return self._dispatcher.draining
+
     async def ModelInfer(  # noqa: N802 - the protocol's name
         self, request: oip.ModelInferRequest, context: Context
     ) -> oip.ModelInferResponse:
@@ -86,9 +93,12 @@ class InferService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: igno
         try:
             self._dispatcher.submit(pending)
         except RefusalError as refusal:
-            self._refusals.tell_of(pending, refusal, peer_of(context))
+            self._tell(pending, refusal, context)
             raise
-        return await self.respond(pending, context)
+        response = await self.respond(pending, context)
+        if self._rooms.load_reports is not None:
+            context.set_trailing_metadata(self._rooms.load_reports.trailers())
+        return response
 
     async def ModelStreamInfer(  # noqa: N802
         self, request_iterator: AsyncIterator[oip.ModelInferRequest], context: Context
@@ -110,7 +120,8 @@ class InferService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: igno
         """
         trace = None
         if self._traces is not None:
-            trace = self._traces.begin(method, context.invocation_metadata() or (), message.id)
+            request_id = message.id or call_id_of(context)
+            trace = self._traces.begin(method, context.invocation_metadata() or (), request_id)
             self.enter(trace)
         arrived_s = time.monotonic()
         rooms, model_name = self._rooms, ""
@@ -136,13 +147,14 @@ class InferService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: igno
                 method,
                 peer_of(context),
                 model=model_name,
-                request_id=asked_of(message).id,
+                request_id=asked_of(message).id or call_id_of(context),
                 trace=trace,
             )
             raise
         pending.method, pending.trace = method, trace
         if rooms.names_callers:
             pending.peer = caller_of(context)
+            pending.call_id = "" if pending.asked.id else call_id_of(context)
         return pending
 
     async def submit_in_turn(self, pending: Pending, context: Context) -> None:
@@ -196,6 +208,8 @@ class InferService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: igno
                 error = RefusalError(Reason.DEADLINE_EXPIRED, "the deadline passed")
             else:
                 error = RefusalError(Reason.CANCELLED, "the caller cancelled")
+        if not pending.told_id:
+            pending.call_id = call_id_of(context)
         self._refusals.tell_of(pending, error, peer_of(context))
 
 

@@ -67,7 +67,7 @@ class Refusals:
             pending.method,
             peer,
             model=request.model,
-            request_id=pending.asked.id,
+            request_id=pending.told_id,
             trace=pending.trace,
             pending=pending,
         )
@@ -110,23 +110,27 @@ class Refusals:
         )
 
 
-def refuse(context: Any, refusal: RefusalError) -> None:
-    """Have the call of ``context`` end with the status of ``refusal``, as soon as its handler returns.
+async def refuse(context: Any, refusal: RefusalError) -> None:
+    """End the call of ``context`` with the status of ``refusal``; its handler has but to return.
 
-    Not by ``context.abort``: its exception and the call hold each other, so that all that has come of the
-    message stays in memory until the garbage collector comes by. The same is true of ``refusal``.
+    By ``context.abort``: a code that is set, gRPC sends behind an empty message, and then neither a proxy nor
+    gRPC itself may try another server. Its exception and the call hold each other, so that all that has come
+    of the message would stay until the garbage collector comes by: it is let go of, as ``refusal`` is.
     """
     let_go(refusal)
     text = shorten(refusal.message)
-    context.set_code(STATUS_CODES[refusal.reason])
-    context.set_details(text)
+    details: tuple[tuple[str, bytes], ...] = ()
     if refusal.retry_after_s is not None or refusal.promise is not None:
-        context.set_trailing_metadata(_status_details(refusal, text))
+        details = _status_details(refusal, text)
+    try:
+        await context.abort(STATUS_CODES[refusal.reason], text, details)
+    except grpc.aio.AbortError as ended:
+        let_go(ended)
 
 
-def let_go(refusal: RefusalError) -> None:
-    """Forget where ``refusal`` was raised: the frames there hold messages."""
-    refusal.__traceback__ = refusal.__context__ = refusal.__cause__ = None
+def let_go(error: Exception) -> None:
+    """Forget where ``error`` was raised: the frames there hold messages."""
+    error.__traceback__ = error.__context__ = error.__cause__ = None
 
 
 def _status_details(refusal: RefusalError, text: str) -> tuple[tuple[str, bytes], ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -20,6 +21,7 @@ from rootserve.server.wire.describe import Tensors
 from rootserve.server.wire.explain import ExplainService
 from rootserve.server.wire.infer import Inference
 from rootserve.server.wire.inference import InferenceService, ServerIdentity
+from rootserve.server.wire.load_report import LoadReports
 from rootserve.server.wire.memory_guard import Memory, MemoryGuard
 from rootserve.server.wire.parse_outputs import RequestLimits
 from rootserve.server.wire.reflection import add_reflection
@@ -69,6 +71,13 @@ def inference(  # noqa: PLR0913, PLR0917 - one for each room it speaks to
         tensors.outputs,
     )
     regions = Regions(enabled=settings.shared_memory == "system")
+    reports = None
+    if settings.load_reports == "orca":
+
+        def names() -> list[str]:
+            return [model.card.name for model in models.served()]
+
+        reports = LoadReports(names, dispatcher.backlog_s, time.monotonic)
     rooms = Inference(
         models,
         dispatcher,
@@ -79,6 +88,7 @@ def inference(  # noqa: PLR0913, PLR0917 - one for each room it speaks to
         traces,
         names_callers=settings.logs_requests,
         caller_key=settings.caller_key,
+        load_reports=reports,
     )
     identity = ServerIdentity("rootserve", version(), tensors)
     return InferenceService(identity, dispatcher.limits, statistics, control, rooms)

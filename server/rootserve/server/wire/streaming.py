@@ -19,8 +19,15 @@ _PENDING = 128
 """Requests of one stream that are under way."""
 
 
+_DRAINING = "the server is shutting down; what this stream still sends is for another one"
+
+
 class Requests(Protocol):
     """What each request of a stream needs; refusals have been told when they come."""
+
+    @property
+    def draining(self) -> asyncio.Event:
+        """Set as soon as the server shuts down."""
 
     def parse(
         self,
@@ -52,17 +59,25 @@ async def answer_stream(
 ) -> None:
     """Answer ``messages``, which come by ``method``.
 
+    A server that shuts down answers what it has read, and then ends the stream: only a caller whose stream
+    has ended opens one elsewhere.
+
     Raises:
         RefusalError: if the stream is over.
     """
     stream = _Stream(requests, method, context)
     reader = asyncio.ensure_future(stream.read(messages))
+    stopper = asyncio.ensure_future(stream.stop_reading(reader))
     try:
         await stream.write()
-        await reader
+        await asyncio.wait([reader])
+        if stream.stopped:
+            raise RefusalError(Reason.DRAINING, _DRAINING)
+        reader.result()
     finally:
         reader.cancel()
-        await asyncio.gather(reader, return_exceptions=True)
+        stopper.cancel()
+        await asyncio.gather(reader, stopper, return_exceptions=True)
         stream.withdraw()
 
 
@@ -75,6 +90,9 @@ class _Stream:
         self._context = context
         self._begun: asyncio.Queue[Pending | oip.ModelStreamInferResponse | None] = asyncio.Queue()
         self._room = asyncio.Semaphore(_PENDING)
+        self._waits_for_message = False
+        self.stopped = False
+        """Whether no more is read because the server shuts down."""
         # Triton's header: the stream is to end with the status of its first error.
         metadata = context.invocation_metadata() or ()
         self._ends_at_error = any(pair == ("triton_grpc_error", "true") for pair in metadata)
@@ -83,12 +101,32 @@ class _Stream:
         """Begin each request as soon as there is room for it: until then no other is read."""
         try:
             await self._room.acquire()
-            async for message in messages:
+            while (message := await self._next(messages)) is not None:
                 self._begun.put_nowait(await self._begin(message))
                 del message  # while the next one is waited for
                 await self._room.acquire()
         finally:
             self._begun.put_nowait(None)
+
+    async def stop_reading(self, reader: asyncio.Future[None]) -> None:
+        """Have ``reader`` end once the server shuts down, but not in the middle of a request."""
+        await self._requests.draining.wait()
+        if self._waits_for_message:
+            self.stopped = True
+            reader.cancel()
+
+    async def _next(
+        self, messages: AsyncIterator[oip.ModelInferRequest]
+    ) -> oip.ModelInferRequest | None:
+        """The next message; None if there is none, or it is for another server."""
+        if self._requests.draining.is_set():
+            self.stopped = True
+            return None
+        self._waits_for_message = True
+        try:
+            return await anext(messages, None)
+        finally:
+            self._waits_for_message = False
 
     async def write(self) -> None:
         """Send the answers, until all requests that were read have one."""
