@@ -128,7 +128,9 @@ def make(out: Path, size: Size) -> None:
 @contextmanager
 def server(out: Path) -> Iterator[str]:
     """A service with what is in ``weights``, for as long as the block runs; gives its gRPC address."""
-    command = "rootserve-server --weights weights --device cpu --port 0 --metrics-port 0"
+    command = (
+        "rootserve-server --weights weights --precision fp32 --device cpu --port 0 --metrics-port 0"
+    )
     print(f"\n$ {command}", flush=True)
     arguments = [sys.executable, "-m", "rootserve.server", *shlex.split(command)[1:]]
     arguments += ["--log-level", "warning"]

@@ -20,6 +20,7 @@ from rootmodels.train_batches import Batch
 from rootmodels.train_dense import DenseForm, dense_form, dense_weight
 from rootmodels.train_fleet import Computing, variants_fleet
 from rootmodels.train_job import Options, Training
+from rootmodels.train_networks import Trainee
 from rootmodels.train_recipe import Recipe
 from rootmodels.train_run import Run, accuracy
 from rootmodels.train_teacher import held_out, train_teacher
@@ -172,10 +173,11 @@ def test_averages_follow_the_weights_and_are_taken_at_the_end(tiny: LabelledImag
 def test_averages_are_in_the_checkpoint(tmp_path: Path, tiny: LabelledImages) -> None:
     recipe = replace(RECIPE, averaging=0.5)
     options = Options(tmp_path, tmp_path, CPU, side_by_side=2)
-    training = Training(NAMES, recipe, 0, tiny, options)
+    trainees = [Trainee(variant) for variant in CHOSEN]
+    training = Training(trainees, recipe, 0, tiny, options)
     training.fleet.train_step()
     training.save()
-    again = Training(NAMES, recipe, 0, tiny, options)
+    again = Training(trainees, recipe, 0, tiny, options)
     assert again.fleet.step == 1
     for run, other in zip(training.fleet.runs, again.fleet.runs, strict=True):
         assert any(key.startswith("average/") for key in run.state())

@@ -54,9 +54,9 @@ def check_settings(settings: Settings) -> Iterator[Finding]:
     models: list[Models] = []
 
     def look_at_models() -> str:
-        repository, found = open_models(settings)
+        _, found = open_models(settings)
         models.append(found)
-        return f"{repository.places}: {_listed(found)}"
+        return f"{_shown(settings.weights)}: {_listed(found)}"
 
     yield _try("models", look_at_models)
     if models:

@@ -43,14 +43,8 @@ def test_it_is_told_in_words() -> None:
 class Context(SimpleNamespace):
     """Notes what a call ends with."""
 
-    def set_code(self, code: Any) -> None:
-        self.code = code
-
-    def set_details(self, details: str) -> None:
-        self.details = details
-
-    def set_trailing_metadata(self, metadata: Any) -> None:
-        self.metadata = metadata
+    async def abort(self, code: Any, details: str, metadata: Any) -> None:
+        self.code, self.details, self.metadata = code, details, metadata
 
 
 @pytest.mark.parametrize(
@@ -61,11 +55,11 @@ class Context(SimpleNamespace):
         ((math.inf, None, 0.02), ClientPromise("nin-auto", None, None)),
     ],
 )
-def test_the_client_reads_what_the_server_writes(
+async def test_the_client_reads_what_the_server_writes(
     told: tuple[float, float | None, float], expected: ClientPromise
 ) -> None:
     context = Context()
-    refuse(context, refusal(*told))
+    await refuse(context, refusal(*told))
     assert context.code.name == "RESOURCE_EXHAUSTED"
     assert _details(context.metadata) == (pytest.approx(0.02), expected)
     assert _details((("grpc-status-details-bin", b"\xff"),)) == (None, None)
