@@ -256,3 +256,21 @@ TestFamily = FamilyMachine.TestCase
 TestFamily.settings = settings(
     max_examples=100, stateful_step_count=40, deadline=None, report_multiple_bugs=False
 )
+
+
+def test_what_is_left_after_a_first_batch_is_still_kept() -> None:
+    """A layout made anew of what is left, in other batches, would be too late; the old one is not."""
+    machine = FamilyMachine()
+    machine.set_up(workers=2, ahead=0, explain=False)
+    machine.offer_to_a_single_variant(rows=4, variant="dominated")
+    machine.offer_to_a_single_variant(rows=7, variant="quick")
+    slow, middle, every = frozenset({"slow", "dominated"}), frozenset({"middle"}), frozenset[str]()
+    machine.offer((1, 4), 0.03, 0.0, slow, ("one", 2))
+    machine.offer((1, 6), 0.1, 0.9, slow, ("two", 2))
+    machine.offer_to_a_single_variant(rows=2, variant="quick")
+    machine.offer((3, 1), 0.1, 0.9, every, ("one", 2))
+    machine.offer((3, 5), 0.05, 0.85, middle, ("two", 2))
+    machine.offer((4, 6), 0.1, 0.0, middle, ("two", 1))
+    machine.offer((2, 1), 0.4, 0.9, every, ("one", 1))
+    assert any(request.deadline_s < math.inf for request in machine.waiting.values())
+    machine.teardown()  # nothing expires, and nothing is late

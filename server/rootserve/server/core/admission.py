@@ -58,10 +58,7 @@ def late_s(
     lacking_s = promises.lacking_s(slots, request, variant)
     if lacking_s:
         return lacking_s
-    promises.add(request, variant)
-    late = promises.late_s(slots)
-    promises.remove(request.id)
-    return late
+    return promises.late_with_s(slots, request, variant)
 
 
 def alternatives(

@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 from rootserve.server.core.decisions import Candidate, Choice
 from rootserve.server.core.family import Member, may_compute
+from rootserve.server.core.layout import Part
 from rootserve.server.core.policy import Pick, View, Wait
-from rootserve.server.core.promises import Front
 from rootserve.server.core.queue import Request, form_of
 from rootserve.server.core.worker import Slot
 
@@ -116,16 +116,12 @@ class MostAccurateInTime:
         first = view.promises.first(view.slots)
         if first is None:
             return _as_many(view, slot, told)
-        alike = [
-            (start_s, front)
-            for start_s, other, front in first
-            if (other.kind, other.models) == (slot.kind, slot.models)
-        ]
-        return self._front(view, slot, min(alike)[1], told) if alike else None
+        front = first.get(slot.worker)
+        return self._front(view, slot, front, told) if front else None
 
     @staticmethod
-    def _front(view: View, slot: Slot, front: Front, told: list[Candidate]) -> Pick | None:
-        wanted = set(front.ids)
+    def _front(view: View, slot: Slot, front: Part, told: list[Candidate]) -> Pick | None:
+        wanted = {request.id for request in front.requests}
         requests = tuple(request for request in view.requests if request.id in wanted)
         if not requests:
             return None  # of another family

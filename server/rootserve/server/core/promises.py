@@ -5,7 +5,8 @@ deadline back, in batches of the fastest variant that each may be computed by, o
 them latest. What comes out is when each worker has to begin at the latest. As long as each is free by then,
 all promises can be kept; the time up to then is there for more accurate variants, for other queues, or for
 newcomers. The layout depends on neither the time nor on who is free when, so that nothing which ends
-early can spoil it.
+early can spoil it. The last one that can be kept stays the proof of that while new ones, of what is left,
+cannot (:mod:`rootserve.server.core.layout`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from rootserve.server.core.latency import FILES, PIXELS
+from rootserve.server.core.layout import Kept, Layout, Part, swapped, too_late_s
 from rootserve.server.core.queue import Request
 from rootserve.server.core.speeds import Speed, Speeds
 from rootserve.server.core.worker import Slot
@@ -27,23 +29,6 @@ _EXACT_S = 1e-9
 _PARTS = (1, 4, 1024)
 _MANY = 64
 """Of more promises than this, the last of these parts is not tried: it would take too long."""
-
-
-class Front(NamedTuple):
-    """The batch with which a worker begins in the layout."""
-
-    variant: str
-    ids: tuple[int, ...]
-
-
-class Layout(NamedTuple):
-    """When each worker begins at the latest, and with what; infinite if it need not begin at all.
-
-    One of which more is wanted than it can ever do begins at minus infinity.
-    """
-
-    starts_s: list[float]
-    fronts: list[Front | None]
 
 
 class _Lane:
@@ -88,7 +73,7 @@ class _Lane:
         return [request.deadline_s for request in requests], requests
 
 
-class _Part(NamedTuple):
+class _Due(NamedTuple):
     """What is to be laid out of a lane, and who may compute it: how fast kinds of workers are, and which."""
 
     due: list[float]
@@ -104,9 +89,9 @@ class Promises:
         self._speeds = speeds
         self._lanes: dict[tuple[str, str], _Lane] = {}
         self._of: dict[int, tuple[Request, _Lane]] = {}
-        self._known: list[float] = []
-        self._known_of: list[str] = []
-        self._added_s = 0.0
+        self._kept = Kept()
+        self._tried: tuple[set[int], Sequence[Slot], Layout] | None = None
+        """The layout that can be kept once those are taken."""
 
     def __bool__(self) -> bool:
         return bool(self._of)
@@ -134,6 +119,9 @@ class Promises:
 
     def take(self, taken: Collection[int]) -> None:
         """Those go to a worker, and wait no more."""
+        if self._tried is not None and self._tried[0] == set(taken):
+            self._kept.replace(*self._tried[1:])
+        self._tried = None
         for lane in {id(one[1]): one[1] for i in taken if (one := self._of.pop(i, None))}.values():
             due, requests = lane.without(taken)
             if requests:
@@ -162,15 +150,32 @@ class Promises:
         """
         if not self._of:
             return 0.0
+        late_s = self._anew_s(slots, taken)
+        if late_s:
+            left = self._kept.left(slots, self._speeds, self._of, taken)
+            if left is not None:
+                late_s = min(late_s, too_late_s(slots, left.starts_s))
+        return late_s
+
+    def late_with_s(self, slots: Sequence[Slot], request: Request, variant: str) -> float:
+        """By how much the worker that is worst off would be free too late with one promise more."""
+        self.add(request, variant)
+        late_s = self._anew_s(slots, ())
+        self.remove(request.id)
+        return late_s
+
+    def _anew_s(self, slots: Sequence[Slot], taken: Collection[int]) -> float:
+        """What :meth:`late_s` tells, by new layouts; one that can be kept is."""
         late_s = math.inf
+        self._tried = None
         for parts in self._parts():
             layout = self._lay_out(slots, taken, parts)
             late_s = min(late_s, too_late_s(slots, layout.starts_s))
             if not late_s:
-                if not taken:
-                    self._known = layout.starts_s
-                    self._known_of = [slot.worker for slot in slots]
-                    self._added_s = 0.0
+                if taken:
+                    self._tried = set(taken), slots, layout
+                else:
+                    self._kept.replace(slots, layout)
                 break
         return late_s
 
@@ -224,63 +229,42 @@ class Promises:
     def has_room(self, slots: Sequence[Slot], request: Request, variant: str) -> bool:
         """Whether a promise to ``request`` can be kept for certain, from what was laid out before.
 
-        In a batch of its own it makes no other one begin earlier by more than that batch takes. Only where
-        all have one row and the same variant: then the next layout is no worse.
+        In a batch of its own, before all others; there it is kept for it.
         """
-        if [slot.worker for slot in slots] != self._known_of or request.rows > 1:
-            return False
-        if any(lane.variant != variant or not lane.single for lane in self._lanes.values()):
-            return False  # how they go together only a layout can tell
         form = FILES if request.files else PIXELS
-        alone_s = max(
-            (
-                self._speeds.of(variant, slot.kind, form).seconds(request.rows)
-                for slot in slots
-                if variant in slot.models
-            ),
-            default=math.inf,
-        )
-        added_s = self._added_s + alone_s
-        for slot, start_s in zip(slots, self._known, strict=True):
-            if slot.free_s + added_s > start_s or slot.free_s + added_s > request.deadline_s:
-                return False
-        self._added_s = added_s
-        return True
+        return self._kept.has_room(slots, Part(variant, form, (request,)), self._speeds)
 
-    def first(self, slots: Sequence[Slot]) -> list[tuple[float, Slot, Front]] | None:
-        """With what workers begin, and when at the latest, if all promises can be kept; else None."""
-        for parts in self._parts():
-            layout = self._lay_out(slots, (), parts, fronts=True)
-            if not too_late_s(slots, layout.starts_s):
-                return [
-                    (start_s, slot, front)
-                    for start_s, slot, front in zip(
-                        layout.starts_s, slots, layout.fronts, strict=True
-                    )
-                    if front is not None
-                ]
-        return None
+    def first(self, slots: Sequence[Slot]) -> dict[str, Part] | None:
+        """With what workers begin, by their names, if all promises can be kept; else None."""
+        if self.late_s(slots):
+            return None
+        left = self._kept.left(slots, self._speeds, self._of, ())
+        if left is None:
+            return None
+        return {
+            slots[number].worker: left.parts[other][-1]
+            for number, other in swapped(slots, left.starts_s)
+            if left.parts[other]
+        }
 
     def _parts(self) -> Sequence[int]:
         return _PARTS if len(self._of) <= _MANY else _PARTS[:-1]
 
-    def _lay_out(
-        self, slots: Sequence[Slot], taken: Collection[int], parts: int, fronts: bool = False
-    ) -> Layout:
+    def _lay_out(self, slots: Sequence[Slot], taken: Collection[int], parts: int) -> Layout:
         """All promises but those to the requests ``taken``, as late as possible.
 
         Batches have at least one of so many ``parts`` of the rows they had best have, if there are as many.
         """
         starts = [math.inf] * len(slots)
-        first: list[Front | None] = [None] * len(slots)
-        lanes: list[_Part] = []
+        batches: list[list[Part]] = [[] for _ in slots]
+        lanes: list[_Due] = []
         for lane in self._lanes.values():
             due, requests = lane.without(taken)
             if due:
                 able = self._able(lane, slots)
                 if not able:
-                    return Layout([-math.inf] * len(slots), first)
-                lanes.append(_Part(due, requests, lane, able))
+                    return Layout([-math.inf] * len(slots), batches)
+                lanes.append(_Due(due, requests, lane, able))
         ends = [len(one[0]) for one in lanes]
         while lanes:
             number = 0
@@ -297,14 +281,12 @@ class Promises:
             begin, rows = _batch(lanes[number], end, start_s, speed, parts)
             limit_s = due[begin]
             starts[machine] = (min(limit_s, start_s)) - speed.seconds(rows)
-            if fronts:
-                ids = tuple(request.id for request in requests[begin:end])
-                first[machine] = Front(lane.variant, ids)
+            batches[machine].append(Part(lane.variant, lane.form, requests[begin:end]))
             if begin:
                 ends[number] = begin
             else:
                 del lanes[number], ends[number]
-        return Layout(starts, first)
+        return Layout(starts, batches)
 
     def _able(self, lane: _Lane, slots: Sequence[Slot]) -> list[tuple[Speed, list[int]]]:
         """How fast the kinds of workers are that may compute a lane, and which ones they are."""
@@ -315,30 +297,6 @@ class Promises:
                     able[slot.kind] = self._speeds.of(lane.variant, slot.kind, lane.form), []
                 able[slot.kind][1].append(number)
         return list(able.values())
-
-
-def too_late_s(slots: Sequence[Slot], starts_s: Sequence[float]) -> float:
-    """By how much workers are free later than such starts need; workers that are alike may swap them."""
-    if len(slots) == 1:
-        return _lateness(slots[0].free_s, starts_s[0])
-    groups: dict[tuple[str, frozenset[str]], tuple[list[float], list[float]]] = {}
-    for slot, start_s in zip(slots, starts_s, strict=True):
-        free, starts = groups.setdefault((slot.kind, slot.models), ([], []))
-        free.append(slot.free_s)
-        starts.append(start_s)
-    return max(
-        (
-            _lateness(free_s, start_s)
-            for free, starts in groups.values()
-            for free_s, start_s in zip(sorted(free), sorted(starts), strict=True)
-        ),
-        default=math.inf,
-    )
-
-
-def _lateness(free_s: float, start_s: float) -> float:
-    late_s = free_s - start_s
-    return late_s if late_s > _EXACT_S else 0.0
 
 
 def _latest(
@@ -353,7 +311,7 @@ def _latest(
     return max(able, key=begin_s)
 
 
-def _batch(part: _Part, end: int, start_s: float, speed: Speed, parts: int) -> tuple[int, int]:
+def _batch(part: _Due, end: int, start_s: float, speed: Speed, parts: int) -> tuple[int, int]:
     """Where the batch begins that ends before ``end``, and how many rows it has.
 
     One that is due so much earlier than the others that it costs more time than a batch of its own is not
