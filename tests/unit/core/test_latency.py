@@ -149,3 +149,18 @@ def test_a_document_that_says_nonsense_is_refused(change: dict[str, object]) -> 
         del row["kind"]
     with pytest.raises(ValueError, match="row 0 of the latency table"):
         LatencyTable.from_document({"latency": [row]})
+
+
+def test_medians_of_what_was_not_used_lately_follow_clear_changes_alone() -> None:
+    table = LatencyTable()
+    for model in ("used", "unused"):
+        for _ in range(16):
+            table.learn(model, 8, 0.010)
+    for _ in range(3):
+        table.learn("used", 8, 0.015)  # three slow ones by chance
+    assert table.middle("unused", 8) == 0.010
+    for _ in range(30):
+        table.learn("used", 8, 0.020)
+    slower = table.middle("unused", 8)
+    assert slower is not None
+    assert 0.017 < slower < 0.021

@@ -28,6 +28,12 @@ _MARGIN = 0.25
 _STEADY = 0.05
 """A worker that became slower or faster by less than this has not changed."""
 
+_CLEAR = 0.3
+"""What the last few batches say of a worker varies by up to this by chance.
+
+By less, medians do not follow it: variants that were not used lately would seem slower or faster than others.
+"""
+
 _DECAY = 0.97
 """What a batch that kept its bound leaves of what misses have added."""
 
@@ -195,7 +201,7 @@ class LatencyTable:
         series = self._find(kind, model, form)
         if series is None:
             return None
-        return series.middle(rows) * self._change(series, self._levels[kind])
+        return series.middle(rows) * self._change(series, self._levels[kind], _CLEAR)
 
     def knows(self, model: str, kind: str) -> bool:
         """Whether anything is known of ``model`` on workers of ``kind``."""
@@ -217,10 +223,10 @@ class LatencyTable:
         return series.bound(rows) * self._change(series, level) * level.inflation
 
     @staticmethod
-    def _change(series: _Series, level: _Level) -> float:
+    def _change(series: _Series, level: _Level, steady: float = _STEADY) -> float:
         """How many times as long as when ``series`` was learned such workers take."""
         change = level.level / series.level
-        return 1.0 if abs(change - 1.0) <= _STEADY else change
+        return 1.0 if abs(change - 1.0) <= steady else change
 
     def document(self) -> dict[str, Any]:
         """All that is known, as plain data; :meth:`from_document` makes the same table of it.
