@@ -76,7 +76,7 @@ def test_both_engines_answer_as_the_module(
 
 def test_it_is_listed_and_profiled_with_its_cost(server: ServerProcess) -> None:
     models = {model["name"]: model for model in json.loads(client(server, "models", "--json"))}
-    assert len(models) == 22 + 5
+    assert len(models) == 22 + 5 + 1, "the family as one model as well"
     orig, root = (models[name] for name in NAMES)
     assert (orig["family"], orig["topology"], orig["state"]) == ("vgg11", "orig", "ready")
     assert (orig["classes"][3], orig["paper"], root["accuracy"]) == ("cat", None, 0.5)

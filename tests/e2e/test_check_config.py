@@ -59,7 +59,9 @@ def test_several_folders_are_told_as_they_may_be_given(tmp_path: Path) -> None:
     result = check(*folders, "--models", MODEL, "--device", "cpu", *ports)
     (line,) = [line for line in result.stdout.splitlines() if line.split()[:1] == ["weights"]]
     assert line.split()[1] == f"{PRETRAINED_DIR}{os.pathsep}{tmp_path}"
-    assert findings(result)["models"][1].startswith(f"{PRETRAINED_DIR} or {tmp_path}: {MODEL} ")
+    assert findings(result)["models"][1].startswith(
+        f"{PRETRAINED_DIR}{os.pathsep}{tmp_path}: {MODEL} "
+    )
 
 
 def test_every_reason_is_told_at_once(tmp_path: Path) -> None:

@@ -57,6 +57,7 @@ def test_reflection_lists_the_services(server: ServerProcess) -> None:
         "inference.GRPCInferenceService",
         "rootserve.v1.AnalysisService",
         "rootserve.v1.CatalogService",
+        "rootserve.v1.ExplainService",
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
     }
