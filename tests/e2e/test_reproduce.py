@@ -73,7 +73,7 @@ def test_covariance(place: Path, server: ServerProcess, sample_path: Path) -> No
 def test_table_8(place: Path, server: ServerProcess, sample_path: Path) -> None:
     section = follow("Table 8", place, server, sample_path)
     table = json.loads((place / "table8.json").read_text())
-    rows = {row["model"]: row for row in table}
+    rows = {row["name"]: row for row in table}
     for model in ("nin-orig", "nin-root-16"):
         assert f"{rows[model]['paper']['accuracy']:.4f}" in section
 
