@@ -20,6 +20,7 @@ from tritonclient.utils import InferenceServerException
 
 from benchmarks.perf_analyzer import requests_per_second
 from tests.support.server_process import ServerProcess, plain_images, running_server
+from tests.support.triton_inputs import tensor
 
 MODELS = ("nin-orig", "nin-root-4", "nin-root-16")
 AUTO = "nin-auto"
@@ -37,13 +38,6 @@ def server() -> Iterator[ServerProcess]:
 def client(server: ServerProcess) -> Iterator[triton.InferenceServerClient]:
     with triton.InferenceServerClient(server.address) as made:
         yield made
-
-
-def tensor(value: int, rows: int = 1) -> triton.InferInput:
-    images = plain_images(rows, value)
-    made = triton.InferInput("images", list(images.shape), "UINT8")
-    made.set_data_from_numpy(images)
-    return made
 
 
 def test_it_is_listed_like_any_model(client: triton.InferenceServerClient) -> None:

@@ -20,6 +20,7 @@ from tests.support.server_process import (
     plain_images,
     running_server,
 )
+from tests.support.triton_inputs import tensor
 
 MODEL = "nin-root-16"
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -36,13 +37,6 @@ def server() -> Iterator[ServerProcess]:
 def client(server: ServerProcess) -> Iterator[triton.InferenceServerClient]:
     with triton.InferenceServerClient(server.address) as made:
         yield made
-
-
-def tensor(value: int, rows: int = 1) -> triton.InferInput:
-    images = plain_images(rows, value)
-    made = triton.InferInput("images", list(images.shape), "UINT8")
-    made.set_data_from_numpy(images)
-    return made
 
 
 def check(server: ServerProcess, service: str) -> int:

@@ -9,7 +9,8 @@ import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
-from tests.support.server_process import ServerProcess, plain_images, running_server
+from tests.support.server_process import ServerProcess, running_server
+from tests.support.triton_inputs import tensor
 
 MODELS = "nin-orig,nin-root-4"
 
@@ -24,13 +25,6 @@ def server() -> Iterator[ServerProcess]:
 def client(server: ServerProcess) -> Iterator[triton.InferenceServerClient]:
     with triton.InferenceServerClient(server.address) as made:
         yield made
-
-
-def tensor(value: int, rows: int = 1) -> triton.InferInput:
-    images = plain_images(rows, value)
-    made = triton.InferInput("images", list(images.shape), "UINT8")
-    made.set_data_from_numpy(images)
-    return made
 
 
 def expected(value: int, rows: int = 1) -> list[list[float]]:
