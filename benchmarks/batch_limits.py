@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.rounds import machine, spread
-from benchmarks.server_process import serving
+from benchmarks.server_process import SERVER_COMMAND, serving
 from rootserve.server.machine import cpu_count
 
 
@@ -24,7 +24,7 @@ def loads(model: str, options: list[str], cache: Path) -> Iterator[tuple[int, fl
     """Start a server: for each worker, rows of its batches, and the seconds it took to load ``model``."""
     log = cache / "log"
     log.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "rootserve.server", "--port", "0", "--metrics-port", "0"]
+    command = [*SERVER_COMMAND]
     command += ["--models", model, "--cache", str(cache), "--log-format", "json", *options]
     with serving(command, log):
         pass

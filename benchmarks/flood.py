@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -16,7 +15,7 @@ import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2 as oip
 
-from benchmarks.server_process import Server, serving
+from benchmarks.server_process import SERVER_COMMAND, Server, serving
 from rootmodels.processor import cpu_name
 
 MODEL = "nin-root-16"
@@ -84,7 +83,7 @@ def main() -> None:
     parser.add_argument("--mb", type=float, default=1.5, help="MiB of each message")
     parser.add_argument("server", nargs="*", help="more options of the server, behind --")
     options = parser.parse_args()
-    command = [sys.executable, "-m", "rootserve.server", "--port", "0", "--metrics-port", "0"]
+    command = [*SERVER_COMMAND]
     command += ["--models", MODEL, "--engine", "fake", *options.server]
     print(cpu_name())
     print(

@@ -26,7 +26,7 @@ from tritonclient.grpc import service_pb2_grpc
 
 from benchmarks.closed_loop import Load, random_images
 from benchmarks.rounds import machine
-from benchmarks.server_process import Server, serving
+from benchmarks.server_process import SERVER_COMMAND, Server, serving
 from rootmodels.weights_info import weights_path, with_weights
 from rootserve.server.engines.base import LoadSpec, Precision
 from rootserve.server.engines.profiling import measure as measure_layers
@@ -128,7 +128,7 @@ def layers(spec: LoadSpec, rows: int) -> dict[str, Any]:
 
 def server_command(settings: Settings, models: str, engine: str, precision: str) -> list[str]:
     """What starts a server."""
-    command = [sys.executable, "-m", "rootserve.server", "--port", "0", "--metrics-port", "0"]
+    command = [*SERVER_COMMAND]
     command += ["--models", models, "--device", settings.device, "--engine", engine]
     return [
         *command,

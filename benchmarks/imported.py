@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.rounds import Rates, machine, ratios, spread
-from benchmarks.server_process import serving
+from benchmarks.server_process import SERVER_COMMAND, serving
 from rootmodels.weights_info import weights_path
 from rootserve.client.load import LoadOptions, run_load
 from rootserve.server.machine import cpu_count
@@ -39,7 +39,7 @@ def import_resnet50(folder: Path) -> None:
 
 def server_command(folder: Path, precision: str) -> list[str]:
     """What starts a service with both."""
-    start = [sys.executable, "-m", "rootserve.server", "--port", "0", "--metrics-port", "0"]
+    start = [*SERVER_COMMAND]
     start += ["--device", "cpu", "--engine", "openvino", "--precision", precision]
     return [*start, "--weights", str(folder), "--models", f"{OURS},{IMPORTED}"]
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.rounds import machine
-from benchmarks.server_process import serving
+from benchmarks.server_process import SERVER_COMMAND, serving
 from rootmodels.variants import VARIANTS
 from rootserve.client import Client
 from rootserve.server.machine import cpu_count
@@ -121,15 +121,7 @@ def main() -> int:
     parser.add_argument("options", nargs="*", help="options of the server, behind --")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        command = [
-            sys.executable,
-            "-m",
-            "rootserve.server",
-            "--port",
-            "0",
-            "--metrics-port",
-            "0",
-        ]
+        command = [*SERVER_COMMAND]
         variants = [name for name in VARIANTS if name.startswith(f"{args.family}-")]
         command += ["--models", ",".join(variants), "--cache", folder, *args.options]
         with serving(command, Path(folder) / "log") as server, Client(server.address) as client:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.rounds import machine
-from benchmarks.server_process import serving
+from benchmarks.server_process import SERVER_COMMAND, serving
 from rootserve.server.machine import cpu_count
 
 _PATIENCE_S = 300
@@ -48,7 +48,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=5, help="of each step")
     parser.add_argument("--deadline-ms", type=float, default=100)
     args = parser.parse_args()
-    command = [sys.executable, "-m", "rootserve.server", "--port", "0", "--metrics-port", "0"]
+    command = [*SERVER_COMMAND]
     command += ["--models", args.models]
     rows = []
     with tempfile.TemporaryDirectory() as name, serving(command) as server:

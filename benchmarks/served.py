@@ -37,7 +37,7 @@ from typing import get_args
 from benchmarks import perf_analyzer
 from benchmarks.closed_loop import Load, random_images
 from benchmarks.rounds import machine, spread
-from benchmarks.server_process import Server, serving
+from benchmarks.server_process import SERVER_COMMAND, Server, serving
 from rootmodels.weights_info import weights_path
 from rootserve.server.engines.base import LoadSpec, Precision
 from rootserve.server.engines.registry import get_loader
@@ -113,7 +113,7 @@ class Contender:
         if self.kind in OTHERS:
             script = REFERENCE / f"{self.kind.lower()}_server.py"
             return [str(self._python()), str(script), *model, "--precision", self.precision]
-        start = [sys.executable, "-m", "rootserve.server", "--port", "0", "--metrics-port", "0"]
+        start = [*SERVER_COMMAND]
         start += ["--models", self.model, "--device", "cpu", "--engine", "openvino"]
         start += ["--precision", self.precision]
         start += ["--max-batch-rows", self.max_rows] if self.max_rows else []

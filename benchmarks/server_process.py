@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -21,6 +22,9 @@ from tritonclient.grpc import service_pb2_grpc
 from rootserve.server.observers.metrics_state import process_usage
 
 _PATIENCE_S = 60.0
+
+SERVER_COMMAND = (sys.executable, "-m", "rootserve.server", "--port", "0", "--metrics-port", "0")
+"""What starts a service of ours on free ports; its options follow."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,10 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import sys
 
 from benchmarks.perf_analyzer import requests_per_second
 from benchmarks.rounds import machine, ratios, spread
-from benchmarks.server_process import serving
+from benchmarks.server_process import SERVER_COMMAND, serving
 
 
 def main() -> None:
@@ -27,7 +26,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each turn")
     options = parser.parse_args()
-    command = [sys.executable, "-m", "rootserve.server", "--port", "0", "--metrics-port", "0"]
+    command = [*SERVER_COMMAND]
     command += ["--models", options.model, "--engine", options.engine, "--shared-memory", "system"]
     ways = {"messages": (), "shared memory": ("--shared-memory", "system")}
     print(machine("cpu", len(os.sched_getaffinity(0))))

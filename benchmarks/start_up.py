@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.rounds import machine, spread
-from benchmarks.server_process import serving
+from benchmarks.server_process import SERVER_COMMAND, serving
 from rootmodels.weights_info import with_weights
 from rootserve.client.address import parse_address
 from rootserve.client.top.source import fetch
@@ -39,7 +39,7 @@ class Start:
 
 def start(models: Sequence[str], cache: str) -> Start:
     """Start a server on the CPU, look at it, and end it."""
-    command = [sys.executable, "-m", "rootserve.server", "--port", "0", "--metrics-port", "0"]
+    command = [*SERVER_COMMAND]
     command += ["--device", "cpu", "--models", ",".join(models), "--cache", cache]
     began_s = time.perf_counter()
     with serving(command) as server:

@@ -10,16 +10,17 @@ parameters and multiply-accumulates, and draws what each layer costs. rootmodels
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import torch
 
+from rootmodels.derived import check_picture, drawing, parse_degrees, unmeasured
 from rootmodels.layer import Layer
 from rootmodels.model import Model
 from rootmodels.model_content import is_model_name
@@ -40,8 +41,6 @@ from rootmodels.tensors import Tensors
 from rootmodels.train_init import narrowed
 from rootmodels.variants import VARIANTS
 from rootmodels.weights_info import WeightsError, file_sha256, weights_path
-
-_FORMATS = (".png", ".svg", ".pdf")
 
 _ROOTED = "rooted"
 """In the provenance: the file that a variant was made of."""
@@ -81,16 +80,8 @@ def _variant(source: Path, model: Model, each: Rooted, name: str) -> Model:
     if name in VARIANTS:
         raise WeightsError(f"{name} is the name of a variant that comes along; expected another")
     return replace(
-        model,
-        name=name,
+        unmeasured(model, name, each.topology, each.degree),
         layers=each.layers,
-        family=model.family or model.name,
-        topology=each.topology,
-        degree=each.degree,
-        # Nobody has measured it.
-        accuracy=None,
-        test_images=0,
-        tested_on="",
         provenance={_ROOTED: source.name, "of": dict(model.provenance)},
     )
 
@@ -166,13 +157,7 @@ def _run(args: argparse.Namespace) -> None:
             print(f"note: {note}", file=sys.stderr)
     stem = f"{model.name}-{topology}" if topology else args.name or f"{model.name}-own"
     picture: Path = args.picture or folder / f"{stem}.png"
-    if picture.suffix not in _FORMATS:
-        raise WeightsError(f"--picture {picture}: expected one of {', '.join(_FORMATS)}")
-    if not args.no_picture and importlib.util.find_spec("matplotlib") is None:
-        raise WeightsError(
-            "pictures need matplotlib, which the extra 'client' brings: pip install 'rootserve[client]'; "
-            "or give --no-picture"
-        )
+    check_picture(picture, drawn=not args.no_picture)
     paths = derive(source, variants, folder, args.name)
     print(report(model, variants), end="\n\n")
     for path in paths:
@@ -181,11 +166,8 @@ def _run(args: argparse.Namespace) -> None:
         # Imported where it is drawn: no other command needs matplotlib.
         from rootmodels.roots_figure import draw_costs  # noqa: PLC0415
 
-        try:
-            picture.parent.mkdir(parents=True, exist_ok=True)
+        with drawing(picture):
             draw_costs(model, variants, picture)
-        except OSError as error:
-            raise WeightsError(f"--picture {picture}: {error}") from error
         print(picture)
 
 
@@ -215,21 +197,17 @@ def _groups(text: str) -> list[int] | dict[str, int]:
     return found or stages
 
 
-def _degrees(text: str) -> list[int]:
-    parts = text.split(",")
-    if not all(part.isdecimal() and 2 <= int(part) <= LARGEST_DEGREE for part in parts):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} came, expected whole numbers of 2 to {LARGEST_DEGREE}, as 2,4,8"
-        )
-    return sorted({int(part) for part in parts})
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m rootmodels root", description=__doc__)
     add = parser.add_argument
     add("file", type=Path, metavar="FILE", help="model file of the original, or weights of one")
     add("--topology", choices=get_args(RootTopology), help="the degree by depth")
-    add("--degree", type=_degrees, metavar="G,...", help="one file for each")
+    add(
+        "--degree",
+        type=partial(parse_degrees, example="2,4,8"),
+        metavar="G,...",
+        help="one file for each",
+    )
     add(
         "--groups",
         type=_groups,

@@ -128,7 +128,7 @@ def rooted(layers: Sequence[Layer], topology: RootTopology, degree: int, glob: s
         reason, groups = reasons[layer.name], layer.groups
         if not reason:
             wanted = groups_at(topology, degree, stages[layer.sizes])
-            reason = _indivisible(layer, wanted)
+            reason = indivisible(layer, wanted)
             groups = groups if reason else wanted
         groupings[layer.name] = Grouping(layer, groups, reason)
     if all(one.groups == one.layer.groups for one in groupings.values()):
@@ -159,7 +159,7 @@ def grouped(layers: Sequence[Layer], wanted: Mapping[str, int]) -> Rooted:
         if groups != layer.groups:
             if layer.groups > 1:
                 raise RootsError(f"{layer.name} is in {layer.groups} groups already")
-            if reason := _indivisible(layer, groups):
+            if reason := indivisible(layer, groups):
                 raise RootsError(f"{layer.name}: {reason}")
         groupings[layer.name] = Grouping(layer, groups, "" if fits else "not chosen")
     degree = max((one.groups for one in groupings.values() if not one.reason), default=1)
@@ -280,7 +280,8 @@ def _unmixed(layer: Layer, takers: dict[str, list[Layer]], mixing: set[str]) -> 
     return ""
 
 
-def _indivisible(layer: Layer, groups: int) -> str:
+def indivisible(layer: Layer, groups: int) -> str:
+    """Why ``layer`` cannot be in so many groups; "" if it can."""
     for channels in (layer.in_channels, layer.out_channels):
         if channels % groups:
             return f"{channels} channels do not divide into {groups} groups"

@@ -5,7 +5,6 @@ Envoy's configuration, and Prometheus's rules as the Prometheus operator has the
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import yaml
 
 from rootserve.cluster.envoy_config import configuration
 from rootserve.cluster.options import EnvoyOptions, parse_servers
+from scripts.generated import write_or_check
 
 ROOT = Path(__file__).parents[1]
 ENVOY = ROOT / "ops/envoy/envoy.yaml"
@@ -43,16 +43,7 @@ def build() -> dict[Path, str]:
 
 def main() -> int:
     """Write them, or check them."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="fail if a file is not current")
-    check = parser.parse_args().check
-    for path, made in build().items():
-        if not check:
-            path.write_text(made)
-        elif not path.exists() or path.read_text() != made:
-            print(f"{path} is not current; run python -m scripts.cluster_files", file=sys.stderr)
-            return 1
-    return 0
+    return write_or_check(build(), "python -m scripts.cluster_files", __doc__)
 
 
 if __name__ == "__main__":

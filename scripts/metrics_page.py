@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from rootserve.server.observers.metrics_catalog import (
 )
 from rootserve.server.observers.metrics_endpoint import MAX_CONNECTIONS, PAGE_INTERVAL_S
 from rootserve.server.refusals import Reason
+from scripts.generated import write_or_check
 
 TARGET = Path(__file__).parents[1] / "docs" / "metrics.md"
 
@@ -125,15 +125,7 @@ def _most_series() -> int:
 
 def main() -> int:
     """Write the page, or check it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="fail if the page is not current")
-    page = build()
-    if not parser.parse_args().check:
-        TARGET.write_text(page)
-    elif TARGET.read_text() != page:
-        print(f"{TARGET} is not current; run python -m scripts.metrics_page", file=sys.stderr)
-        return 1
-    return 0
+    return write_or_check({TARGET: build()}, "python -m scripts.metrics_page", __doc__)
 
 
 if __name__ == "__main__":

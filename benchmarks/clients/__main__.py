@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.clients import cat, running
 from benchmarks.clients.catalog import CLIENTS
 from benchmarks.clients.running import Outcome
-from benchmarks.server_process import serving
+from benchmarks.server_process import SERVER_COMMAND, serving
 
 _SERVER = ("--models", cat.MODEL, "--shared-memory", "system", "--model-control", "explicit")
 
@@ -36,16 +36,7 @@ def main() -> None:
     options = parser.parse_args()
     outcomes: list[Outcome] = []
     chosen = [one for one in CLIENTS if re.search(options.only, one.name)]
-    command = [
-        sys.executable,
-        "-m",
-        "rootserve.server",
-        "--port",
-        "0",
-        "--metrics-port",
-        "0",
-        *_SERVER,
-    ]
+    command = [*SERVER_COMMAND, *_SERVER]
     with (
         tempfile.TemporaryDirectory(prefix="clients-") as folder,
         serving(command) as first,

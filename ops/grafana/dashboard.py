@@ -5,7 +5,6 @@ With ``--check`` it writes nothing, and fails when what is committed is not what
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,8 @@ from grafana_foundation_sdk.models.dashboard import (
 from panels import DATASOURCE
 from proxy_rows import proxy
 from service_rows import batching, callers, deadlines, time
+
+from scripts.generated import write_or_check
 
 ROOT = Path(__file__).parents[2]
 TARGET = ROOT / "ops" / "grafana" / "dashboards" / "rootserve.json"
@@ -86,16 +87,7 @@ def _folded(panel: Any) -> list[Any]:
 
 def main() -> int:
     """Write both, or check them."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="fail if a file is not current")
-    check = parser.parse_args().check
-    for path, made in build().items():
-        if not check:
-            path.write_text(made)
-        elif not path.exists() or path.read_text() != made:
-            print(f"{path} is not current; run python ops/grafana/dashboard.py", file=sys.stderr)
-            return 1
-    return 0
+    return write_or_check(build(), "python ops/grafana/dashboard.py", __doc__)
 
 
 if __name__ == "__main__":

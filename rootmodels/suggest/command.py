@@ -10,37 +10,31 @@ and a picture.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rootmodels.cifar10 import read_cifar10
+from rootmodels.derived import check_picture, drawing, parse_degrees, unmeasured
 from rootmodels.family import FamilyError
 from rootmodels.image_folder import is_image_folder, read_image_folder
 from rootmodels.model import Model
 from rootmodels.model_content import is_model_name
 from rootmodels.model_file import read_model, write_trained
-from rootmodels.roots import LARGEST_DEGREE, RootsError
+from rootmodels.roots import RootsError, indivisible
 from rootmodels.source import Source, find_source, read_source
 from rootmodels.suggest.finding import Finding, content, find
 from rootmodels.suggest.report import notes, report
-from rootmodels.suggest.study import (
-    Study,
-    indivisible,
-    study,
-    why_cannot_be_grouped,
-)
+from rootmodels.suggest.study import Study, study, why_cannot_be_grouped
 from rootmodels.variants import UnknownVariantError, get_variant
 from rootmodels.weights_info import PRETRAINED_DIR, WeightsError, file_sha256, publish, weights_path
 from rootserve.pictures import DataError
-
-_FORMATS = (".png", ".svg", ".pdf")
 
 _SUGGESTED = "suggested"
 """In the provenance: the file that a variant was made of."""
@@ -160,15 +154,8 @@ def _check(source: Source, args: argparse.Namespace, picture: Path) -> None:
     for degree in args.degrees:
         variant = _variant(source, degree)
         _check_free(weights_path(variant.name, args.out), source)
-    if args.no_picture:
-        return
-    if picture.suffix not in _FORMATS:
-        raise WeightsError(f"--picture {picture}: expected one of {', '.join(_FORMATS)}")
-    if importlib.util.find_spec("matplotlib") is None:
-        raise WeightsError(
-            "pictures need matplotlib, which the extra 'client' brings: pip install 'rootserve[client]'; "
-            "or give --no-picture"
-        )
+    if not args.no_picture:
+        check_picture(picture, drawn=True)
 
 
 def _variant(source: Source, degree: int) -> Model:
@@ -181,17 +168,7 @@ def _variant(source: Source, degree: int) -> Model:
     name = f"{model.name}-suggest-{degree}"
     if not is_model_name(name):
         raise WeightsError(f"{source.path}: {name!r} is no name of a model; expected a shorter one")
-    return replace(
-        model,
-        name=name,
-        family=model.family or model.name,
-        topology="own",
-        degree=degree,
-        # Nobody has measured it.
-        accuracy=None,
-        test_images=0,
-        tested_on="",
-    )
+    return unmeasured(model, name, "own", degree)
 
 
 def _check_free(path: Path, source: Source) -> None:
@@ -215,20 +192,8 @@ def _draw(looked_at: Study, findings: Sequence[Finding], picture: Path) -> None:
     # Imported where it is drawn: no other command needs matplotlib.
     from rootmodels.suggest.figure import draw  # noqa: PLC0415
 
-    try:
-        picture.parent.mkdir(parents=True, exist_ok=True)
+    with drawing(picture):
         draw(looked_at, findings, picture)
-    except OSError as error:
-        raise WeightsError(f"--picture {picture}: {error}") from error
-
-
-def _degrees(text: str) -> list[int]:
-    parts = text.split(",")
-    if not all(part.isdecimal() and 2 <= int(part) <= LARGEST_DEGREE for part in parts):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} came, expected whole numbers of 2 to {LARGEST_DEGREE}, as 4,8,16"
-        )
-    return sorted({int(part) for part in parts})
 
 
 def _count(text: str) -> int:
@@ -243,7 +208,13 @@ def _parser() -> argparse.ArgumentParser:
     add("source", metavar="FILE_OR_VARIANT", help="a trained original: its model file, or its name")
     add("--data", type=Path, required=True, metavar="DIR", help="what it was trained on")
     add("--images", type=_count, default=1000, metavar="N", help="of them; default: 1000")
-    add("--degrees", type=_degrees, required=True, metavar="G,...", help="one file for each")
+    add(
+        "--degrees",
+        type=partial(parse_degrees, example="4,8,16"),
+        required=True,
+        metavar="G,...",
+        help="one file for each",
+    )
     add(
         "--layers",
         default="*",

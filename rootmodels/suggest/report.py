@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rootmodels.roots import total_cost
+from rootmodels.roots import indivisible, total_cost
 from rootmodels.roots_report import aligned
 from rootmodels.suggest.finding import WAYS, Finding
-from rootmodels.suggest.study import Study, indivisible
+from rootmodels.suggest.study import Study
 
 
 def report(study: Study, findings: Sequence[Finding]) -> str:

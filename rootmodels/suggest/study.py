@@ -115,11 +115,3 @@ def _bound(layer: Layer, spaces: Mapping[str, Space]) -> str:
     if values > MOST_VALUES:
         return f"{values} values lie under its kernel, expected at most {MOST_VALUES}"
     return ""
-
-
-def indivisible(layer: Layer, groups: int) -> str:
-    """Why ``layer`` cannot be in so many groups; "" if it can."""
-    for channels in (layer.in_channels, layer.out_channels):
-        if channels % groups:
-            return f"{channels} channels do not divide into {groups} groups"
-    return ""

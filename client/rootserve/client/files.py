@@ -28,6 +28,21 @@ def check_writable(path: Path) -> None:
         raise InputError(f"{path}: cannot be written ({error.strerror}); {_EXPECTED}") from None
 
 
+def write_picture(save: Callable[[Path], object], path: Path, example: str) -> None:
+    """Have ``save`` write a picture, such as ``example``.
+
+    Raises:
+        InputError: It cannot.
+    """
+    try:
+        save(path)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: the picture cannot be written ({error}); expected a name such as {example} "
+            "in a folder that exists"
+        ) from None
+
+
 def write_text(text: str, path: Path) -> None:
     """Write a file in UTF-8.
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rootserve.client.errors import InputError
+from rootserve.client.files import write_picture
 from rootserve.client.simulation.documents import Simulated
 from rootserve.client.simulation.planning import Plan
 
@@ -99,10 +99,4 @@ def save(figure: "Figure", path: Path) -> None:
     Raises:
         InputError: The file cannot be written.
     """
-    try:
-        figure.savefig(path)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path}: the picture cannot be written ({error}); expected a name such as run.png "
-            "in a folder that exists"
-        ) from None
+    write_picture(figure.savefig, path, "run.png")

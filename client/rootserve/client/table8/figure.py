@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rootserve.client.errors import InputError
+from rootserve.client.files import write_picture
 from rootserve.client.table8.rows import Column, Row, Spread, Table
 from rootserve.client.table8.text import facts
 
@@ -80,13 +80,7 @@ def draw(table: Table, path: Path) -> None:
     figure.suptitle("\n".join(facts(table)), fontsize=8, color="#555555", x=0.01, ha="left")
     handles, labels = axes[rows[-1][-1]].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=7, frameon=False)
-    try:
-        figure.savefig(path)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path}: the picture cannot be written ({error}); expected a name such as table8.png "
-            "in a folder that exists"
-        ) from None
+    write_picture(figure.savefig, path, "table8.png")
 
 
 def _time_point(column: Column) -> _Point:

@@ -16,7 +16,7 @@ from rootserve.server.core.queue import Request
 from rootserve.server.core.speeds import Speeds
 from rootserve.server.core.worker import Slot
 
-_EXACT_S = 1e-9
+EXACT_S = 1e-9
 """Sums of times are no more exact than this."""
 
 
@@ -142,4 +142,4 @@ def swapped(slots: Sequence[Slot], starts_s: Sequence[float]) -> list[tuple[int,
 
 def _lateness(free_s: float, start_s: float) -> float:
     late_s = free_s - start_s
-    return late_s if late_s > _EXACT_S else 0.0
+    return late_s if late_s > EXACT_S else 0.0

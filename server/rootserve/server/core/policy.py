@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from rootserve.server.core.decisions import Choice
-from rootserve.server.core.family import Member, may_compute
+from rootserve.server.core.family import Member
 from rootserve.server.core.latency import LatencyTable
 from rootserve.server.core.promises import Promises
 from rootserve.server.core.queue import Request
@@ -63,35 +62,3 @@ class Policy(Protocol):
     def choose(self, view: View) -> Pick | Wait:
         """What to do with ``view.requests``, of which there is at least one, as ``view.takers``."""
         ...
-
-
-class FastestFirst:
-    """The earliest deadline first, with the fastest variant that all of a batch may be computed by."""
-
-    def choose(self, view: View) -> Pick | Wait:
-        """See :class:`Policy`."""
-        for slot in view.slots[: view.takers]:
-            for head in view.requests:
-                able = [
-                    member
-                    for member in view.members
-                    if member.variant in slot.models and may_compute(head, member)
-                ]
-                if able:
-                    return self._pick(view, slot, head, able)
-        return Wait(math.inf)
-
-    def _pick(self, view: View, slot: Slot, head: Request, able: list[Member]) -> Pick:
-        member = min(able, key=lambda one: view.speeds.of(one.variant, slot.kind).row_s)
-        taken = [head]
-        rows = head.rows
-        for request in view.requests:
-            if head.attempts:
-                break
-            if request is head or request.attempts or not may_compute(request, member):
-                continue
-            if rows + request.rows > view.max_rows:
-                break
-            taken.append(request)
-            rows += request.rows
-        return Pick(member.variant, tuple(taken), slot.worker)

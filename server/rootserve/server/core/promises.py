@@ -16,15 +16,10 @@ from bisect import bisect_left
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
-from rootserve.server.core.latency import FILES, PIXELS
-from rootserve.server.core.layout import Kept, Layout, Part, swapped, too_late_s
-from rootserve.server.core.queue import Request
+from rootserve.server.core.layout import EXACT_S, Kept, Layout, Part, swapped, too_late_s
+from rootserve.server.core.queue import Request, form_of
 from rootserve.server.core.speeds import Speed, Speeds
 from rootserve.server.core.worker import Slot
-
-_EXACT_S = 1e-9
-"""Sums of times are no more exact than this."""
-
 
 _PARTS = (1, 4, 1024)
 _MANY = 64
@@ -101,7 +96,7 @@ class Promises:
 
     def add(self, request: Request, variant: str) -> None:
         """The deadline of ``request``, which at worst ``variant`` computes, is promised."""
-        key = (variant, FILES if request.files else PIXELS)
+        key = (variant, form_of((request,)))
         lane = self._lanes.get(key)
         if lane is None:
             lane = self._lanes[key] = _Lane(*key)
@@ -137,7 +132,7 @@ class Promises:
             able = [speed for speed, _ in self._able(lane, slots)]
             while able and lane.requests:
                 least_s = min(speed.seconds(lane.requests[0].rows) for speed in able)
-                if lane.due[0] >= now + least_s - _EXACT_S:
+                if lane.due[0] >= now + least_s - EXACT_S:
                     lane.least_s = least_s
                     break
                 self.remove(lane.requests[0].id)
@@ -205,7 +200,7 @@ class Promises:
                 self._speeds.of(variant, slot.kind, lane.form).row_s for slot in slots
             )
         late_s = needed_s - time_s
-        return late_s / len(slots) if slots and late_s > _EXACT_S else max(0.0, late_s)
+        return late_s / len(slots) if slots and late_s > EXACT_S else max(0.0, late_s)
 
     def last_s(self) -> float:
         """The last deadline that was promised; minus infinite if there is none."""
@@ -231,7 +226,7 @@ class Promises:
 
         In a batch of its own, before all others; there it is kept for it.
         """
-        form = FILES if request.files else PIXELS
+        form = form_of((request,))
         return self._kept.has_room(slots, Part(variant, form, (request,)), self._speeds)
 
     def first(self, slots: Sequence[Slot]) -> dict[str, Part] | None:

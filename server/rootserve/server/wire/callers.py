@@ -28,10 +28,7 @@ def token_name() -> str:
 
 def call_id_of(context: Any) -> str:
     """The ``x-request-id`` of the call, by which a proxy's log has it; "" if there is none."""
-    for key, value in context.invocation_metadata() or ():
-        if key == "x-request-id":
-            return str(value)
-    return ""
+    return _metadata(context, "x-request-id") or ""
 
 
 def share_of(context: Any, key: str) -> str:
@@ -39,14 +36,19 @@ def share_of(context: Any, key: str) -> str:
 
     Longer values are cut.
     """
-    if key:
-        for name, value in context.invocation_metadata() or ():
-            if name == key:
-                return str(value)[:_LONGEST_CALLER]
-    return token_name()
+    share = _metadata(context, key) if key else None
+    return token_name() if share is None else share[:_LONGEST_CALLER]
 
 
 def caller_of(context: Any) -> str:
     """The address, and the name of the token if there was one."""
     name = token_name()
     return f"{peer_of(context)} token {name}" if name else peer_of(context)
+
+
+def _metadata(context: Any, key: str) -> str | None:
+    """The first value of ``key`` that came with the call; None if none did."""
+    for name, value in context.invocation_metadata() or ():
+        if name == key:
+            return str(value)
+    return None
