@@ -1,9 +1,11 @@
 # Each target makes the virtual environment it needs; nothing needs root.
 #   make demo PYTHON=python3.12          another interpreter
 #   make demo PIP_ARGS="--index-url ..." where packages come from
+#   make test TEST_PROCESSES=1           one file of tests after the other
 
 PYTHON ?= python3
 PIP_ARGS ?=
+TEST_PROCESSES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -14,10 +16,10 @@ demo: $(INSTALLED)  ## serve, classify and load-test real images; about a minute
 	$(BIN)/python examples/demo.py
 
 test: $(INSTALLED)  ## every test that needs no GPU
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 test-avx2: $(INSTALLED)  ## the tests of the networks, held to the instruction set of an older processor
-	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/python -m pytest tests/models
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile tests/models
 
 test-gpu: $(INSTALLED)  ## the tests that need a CUDA device
 	$(BIN)/python -m pytest --gpu tests/gpu
