@@ -175,7 +175,7 @@ def rootserve(server: ServerProcess, *arguments: object) -> subprocess.Completed
 
 def test_the_profile_command(server: ServerProcess, tmp_path: Path) -> None:
     done = rootserve(server, "analyze", "profile", "--model", MODEL, "--json", "--no-measure")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)
     assert all(set(row) >= FIXED_KEYS for row in rows)
     (conv2a,) = [row for row in rows if row["layer"] == "conv2a"]
@@ -185,7 +185,7 @@ def test_the_profile_command(server: ServerProcess, tmp_path: Path) -> None:
     done = rootserve(
         server, "analyze", "profile", "-m", MODEL, "--against", "nin-orig", "--out", out
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
     assert "115 K" in done.stdout
     assert "461 K" in done.stdout
     assert re.search(r"one image, median of \d+ runs", done.stdout)
@@ -207,7 +207,7 @@ def test_models_of_different_families_are_not_compared(server: ServerProcess) ->
 
 def test_the_filters_command(server: ServerProcess, tmp_path: Path) -> None:
     done = rootserve(server, "analyze", "filters", "--model", MODEL, "--out", tmp_path / "out")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
     assert np.load(tmp_path / "out" / "filters-conv1a.npy").shape == (192, 3, 5, 5)
     with Image.open(tmp_path / "out" / "filters-conv1a.png") as picture:
         assert picture.width > 300

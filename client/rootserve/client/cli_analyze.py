@@ -63,6 +63,12 @@ Tolerance = Annotated[
     ),
 ]
 Sums = Annotated[bool, typer.Option("--sums", help="Also write sums.npz, which 'merge' takes.")]
+OwnScales = Annotated[
+    bool,
+    typer.Option(
+        "--own-scales", help="Give each pair a colour scale of its own where several are drawn."
+    ),
+]
 Pictures = Annotated[bool, typer.Option(help="Whether to draw pictures.")]
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the results.")]
 
@@ -90,6 +96,7 @@ def covariance(  # noqa: PLR0913, PLR0917 - one per option of the command
     tolerance: Tolerance = None,
     sums: Sums = False,
     pictures: Pictures = True,
+    own_scales: OwnScales = False,
     as_json: AsJson = False,
     *,
     style: Style,
@@ -110,7 +117,9 @@ def covariance(  # noqa: PLR0913, PLR0917 - one per option of the command
         tolerance=tolerance,
     )
     chosen = Images(data, dataset, images, skip)
-    run_covariance(connection, request, chosen, Output(out, pictures, groups, as_json, style))
+    run_covariance(
+        connection, request, chosen, Output(out, pictures, groups, as_json, style, own_scales)
+    )
 
 
 @app.command()
@@ -167,6 +176,7 @@ def figures(  # noqa: PLR0913, PLR0917 - one per option of the command
         bool,
         typer.Option("--redraw", help="Draw what DIR holds once more, without a server."),
     ] = False,
+    own_scales: OwnScales = False,
     as_json: AsJson = False,
     *,
     style: Style,
@@ -180,7 +190,7 @@ def figures(  # noqa: PLR0913, PLR0917 - one per option of the command
     from rootserve.client.commands.analyze import redraw_figures, run_figures  # noqa: PLC0415
 
     names = _parse_names("--models", models)
-    output = Output(out, as_json=as_json, style=style)
+    output = Output(out, as_json=as_json, style=style, own_scales=own_scales)
     if redraw:
         if data is not None or dataset is not None:
             raise InputError("--redraw with images: expected neither --data nor --dataset")
@@ -193,7 +203,7 @@ def figures(  # noqa: PLR0913, PLR0917 - one per option of the command
 @app.command()
 @connecting
 @drawing
-def merge(  # noqa: PLR0913 - one per option of the command
+def merge(  # noqa: PLR0913, PLR0917 - one per option of the command
     parts: Annotated[
         list[Path], typer.Argument(metavar="DIR...", help="Folders with sums.npz, or such files.")
     ],
@@ -201,6 +211,7 @@ def merge(  # noqa: PLR0913 - one per option of the command
     groups: Groups = None,
     sums: Sums = False,
     pictures: Pictures = True,
+    own_scales: OwnScales = False,
     as_json: AsJson = False,
     *,
     style: Style,
@@ -215,7 +226,8 @@ def merge(  # noqa: PLR0913 - one per option of the command
     from rootserve.client.commands.analyze import run_merge  # noqa: PLC0415
 
     results = (*COVARIANCE_RESULTS, "sums") if sums else COVARIANCE_RESULTS
-    run_merge(connection, parts, Output(out, pictures, groups, as_json, style), results)
+    output = Output(out, pictures, groups, as_json, style, own_scales)
+    run_merge(connection, parts, output, results)
 
 
 @app.command()

@@ -7,6 +7,8 @@ from rootserve.client.credentials import Connection
 from rootserve.client.errors import ServerError, Unreachable
 from rootserve.client.inference import AsyncClient
 from rootserve.client.retry import RetryPolicy
+from rootserve.client.tables import console
+from rootserve.client.telling import telling, time_left
 
 _PAUSE_S = 0.2
 _TRY_S = 2.0
@@ -23,11 +25,14 @@ async def wait_until_serving(connection: Connection, wait_s: float) -> None:
         ServerError: One is not SERVING by then, or refuses to tell.
     """
     deadline_s = time.monotonic() + wait_s
-    for server in connection.server.split(","):
-        while (failure := await _failure(server.strip(), connection)) is not None:
-            if time.monotonic() >= deadline_s:
-                raise failure
-            await asyncio.sleep(_PAUSE_S)
+    with telling(console(stderr=True), f"waiting for {connection.server}") as tell:
+        for server in connection.server.split(","):
+            while (failure := await _failure(server.strip(), connection)) is not None:
+                if time.monotonic() >= deadline_s:
+                    raise failure
+                left_s = deadline_s - time.monotonic()
+                tell(f"waiting for {server.strip()}, {time_left(left_s)} left at most")
+                await asyncio.sleep(_PAUSE_S)
 
 
 async def _failure(server: str, connection: Connection) -> Unreachable | ServerError | None:

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -221,14 +222,30 @@ def test_only_variants_that_match_and_the_original_one(
     assert "models 'x*': matches none of nin-orig, nin-root-4, nin-root-8" in err
 
 
-def test_off_a_terminal_a_line_is_told_every_ten_seconds() -> None:
+def test_off_a_terminal_lines_come_though_nothing_new_is_told() -> None:
     screen = Console(file=io.StringIO(), width=80)
-    now_s = 0.0
-    with telling(screen, lambda: now_s) as tell:
-        for now_s in (1.0, 9.0, 11.0, 12.0, 20.0, 21.5):
-            tell(f"[at] {now_s:g}")
     assert isinstance(screen.file, io.StringIO)
-    assert screen.file.getvalue() == "[at] 11\n[at] 21.5\n"
+    with telling(screen, "[at] first", first_s=0.0, every_s=0.001) as tell:
+        while "still [at] first\n" not in screen.file.getvalue():
+            time.sleep(0.001)
+        tell("[at] last")
+        while "\n[at] last\n" not in screen.file.getvalue():
+            time.sleep(0.001)
+    written = screen.file.getvalue()
+    assert written.startswith("[at] first\nstill [at] first\n")
+    time.sleep(0.02)
+    assert screen.file.getvalue() == written  # nothing comes later
+
+
+def test_what_takes_little_time_says_nothing() -> None:
+    screen = Console(file=io.StringIO(), width=80)
+    with telling(screen, "a moment") as tell:
+        tell("and another")
+    assert isinstance(screen.file, io.StringIO)
+    assert not screen.file.getvalue()
+
+
+def test_time_that_is_left_in_words() -> None:
     assert [time_left(seconds) for seconds in (-1, 9.6, 59.4, 60, 246)] == [
         "0 s", "10 s", "59 s", "1 min 00 s", "4 min 10 s",
     ]  # fmt: skip

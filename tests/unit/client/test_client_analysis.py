@@ -2,6 +2,8 @@
 
 import dataclasses
 import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -145,7 +147,57 @@ def test_panels_of_a_figure_share_one_scale() -> None:
         figures.correlation_figure(analysis("nin-root-8", 8)),
     ):
         tops = {axes.images[0].norm.vmax for axes in figure.axes if axes.images}
-        assert len(tops) == 1
+        # Matrices have one, and the means of their blocks another.
+        assert len(tops) == (1 if figure.axes[0].get_title() == "a" else 2)
+
+
+@pytest.mark.parametrize("own_scales", [False, True])
+def test_means_of_blocks_stand_beside_the_pairs_of_a_network(own_scales: bool) -> None:
+    shown = analysis("nin-root-8", 8)
+    figure = figures.pairs_figure(shown, own_scales=own_scales)
+    pair, mean, _, other = panels(figure)
+    assert pair.shape == (48, 48)
+    assert shown.pairs[0].whitened is not None
+    expected = np.abs(shown.pairs[0].whitened).reshape(8, 3, 8, 6).mean(axis=(1, 3))
+    np.testing.assert_allclose(mean, expected)
+    assert other.shape == (16, 20)  # 16 blocks of 3 channels, and 10 channels drawn twice as wide
+    tops = [axes.images[0].norm.vmax for axes in figure.axes if axes.images]
+    assert len(set(tops)) == (4 if own_scales else 2)
+    bars = [axes for axes in figure.axes if not axes.images]
+    assert len(bars) == len(set(tops))
+
+
+def test_networks_are_shown_with_the_means_of_the_same_blocks() -> None:
+    networks = [analysis("nin-orig"), analysis("nin-root-4", 4), analysis("nin-root-8", 8)]
+    for own_scales in (False, True):
+        figure = figures.networks_figure(networks, own_scales=own_scales)
+        shapes = [panel.shape for panel in panels(figure)]
+        # Two pairs across; each network has its matrices, and their means below.
+        assert shapes[2::4] == [(8, 8), (4, 4), (8, 8)]
+        scales = [axes.images[0].norm.vmax for axes in figure.axes if axes.images]
+        assert scales[0::4] == [scales[0]] * 3  # a pair in all networks
+        assert (scales[0] != scales[1]) == own_scales
+
+
+def test_channels_that_are_classes_have_their_names() -> None:
+    shown = analysis("nin-root-8", 8)
+    classes = tuple("abcdefghij")
+    last = dataclasses.replace(shown.layers["c"], labels=classes)
+    shown = dataclasses.replace(shown, layers={**shown.layers, "c": last})
+
+    def named(figure: Figure) -> list[str]:
+        ticks = [
+            tuple(label.get_text() for label in axis.get_ticklabels())
+            for axes in figure.axes
+            for axis in (axes.xaxis, axes.yaxis)
+        ]
+        return ["".join(words) for words in ticks if words == classes]
+
+    assert len(named(figures.pair_figure(shown, shown.pairs[1]))) == 2  # plain and whitened
+    assert len(named(figures.pairs_figure(shown))) == 2  # and the means
+    assert len(named(figures.correlation_figure(shown))) == 2  # at both axes
+    assert len(named(figures.networks_figure([shown, shown]))) == 1  # at the bottom
+    assert not named(figures.pair_figure(shown, shown.pairs[0]))
 
 
 @pytest.mark.parametrize("dead", [24, 0])
@@ -192,6 +244,23 @@ def test_progress() -> None:
     with ProgressBar(screen, "nin-orig") as bar:
         bar.progress(Progress(2_000, 10_000, 350.4, 22.9))
     assert "2,000 of 10,000" in screen.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_progress_off_a_terminal_is_told_in_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+
+    @contextmanager
+    def telling(_: Console, text: str) -> Iterator[Callable[[str], None]]:
+        told.append(text)
+        yield told.append
+
+    monkeypatch.setattr("rootserve.client.analysis.progress.telling", telling)
+    with ProgressBar(Console(file=io.StringIO()), "nin-orig") as bar:
+        bar.progress(Progress(2_000, 10_000, 350.4, 22.9))
+    assert told == [
+        "nin-orig: waiting for its turn",
+        "nin-orig: 2,000 of 10,000 images, 350/s, 23 s left",
+    ]
 
 
 def test_groups_that_divide_no_pair_end_the_analysis_at_its_start() -> None:

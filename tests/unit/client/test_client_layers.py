@@ -11,6 +11,7 @@ from matplotlib.patches import Rectangle
 from rich.console import Console
 
 from rootserve.client.analysis.filters_figure import filters_figure
+from rootserve.client.analysis.labels import last_layer
 from rootserve.client.analysis.layers import (
     Filters,
     Layer,
@@ -21,6 +22,7 @@ from rootserve.client.analysis.layers import (
 )
 from rootserve.client.analysis.profile_figure import profile_figure
 from rootserve.client.analysis.profile_report import print_profile, to_json
+from rootserve.client.commands.analyze_layers import groups_behind
 
 TIME = Time(0.002, 0.001, 0.004)
 
@@ -176,6 +178,35 @@ def test_tiles_in_colour_with_the_groups_that_follow(groups: int) -> None:
     weight = filters(64, 3, 7).weights[0]
     first = 0.5 + 0.5 * weight.transpose(1, 2, 0) / np.abs(weight).max()
     np.testing.assert_allclose(pixels[:7, :7], first, atol=1e-6)
+
+
+def test_groups_behind_a_dense_layer_are_not_those_of_the_filters() -> None:
+    first = layer("conv1a", in_channels=3, out_channels=192)
+    pool = layer("pool", kind="max_pool", in_channels=192, out_channels=192)
+    dense = layer("conv1b", in_channels=192, out_channels=192)
+    grouped = layer("conv2a", groups=16, in_channels=192, out_channels=192)
+
+    def found(*layers: Layer) -> tuple[int, str]:
+        return groups_behind(Profile("m", layers, None, None), layers[0])
+
+    assert found(first, pool, grouped, dense) == (16, "conv2a")
+    assert found(first, pool, dense, grouped) == (1, "")
+    assert found(first, pool) == (1, "")
+    assert found(layer("odd", out_channels=10), grouped) == (1, "")
+
+
+def test_filters_that_are_classes_have_their_names() -> None:
+    names = [f"class {n}" for n in range(10)]
+    figure = filters_figure(filters(10, 192, 1), labels=names)
+    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == names
+    assert texts_overlap(figure) == []
+    classifier = layer("conv3c", out_channels=10)
+    for layers, expected in (
+        ([layer("conv3b"), classifier, layer("pool", kind="global_avg_pool")], "conv3c"),
+        ([classifier, layer("conv3d", out_channels=12)], ""),
+        ([layer("pool", kind="max_pool")], ""),
+    ):
+        assert last_layer(Profile("m", layers, None, None), 10) == expected
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rootserve.client.analysis import saving
-from rootserve.client.analysis.heatmap import Blocks, Scale, colour_bar, draw, palette_colours
+from rootserve.client.analysis.heatmap import (
+    Blocks,
+    Names,
+    Scale,
+    colour_bar,
+    draw,
+    palette_colours,
+)
 from rootserve.client.analysis.results import Analysis, Layer, Matrix, Pair
 from rootserve.client.analysis.style import Style
 from rootserve.client.units import count
@@ -19,6 +26,8 @@ _WHITENED = "|covariance of whitened responses|"
 _CORRELATION = "|correlation|"
 _TITLE_SIZE = 8
 _DPI = 100
+# Blocks that means are taken of where a network has no groups.
+_MOST_MEANS = 16
 
 
 def pair_figure(analysis: Analysis, pair: Pair, groups: int | None = None) -> Figure:
@@ -38,7 +47,7 @@ def pair_figure(analysis: Analysis, pair: Pair, groups: int | None = None) -> Fi
         panels, matrices, (_COVARIANCE, _WHITENED), titles, strict=True
     ):
         scale = Scale.fitting(label, [matrix])
-        draw(axes, matrix, scale, blocks)
+        draw(axes, matrix, scale, blocks, names=_names(analysis, pair))
         axes.set_title(title, fontsize=_TITLE_SIZE)
         axes.set_xlabel(f"channels of {pair.second}", fontsize=_TITLE_SIZE)
         axes.set_ylabel(f"channels of {pair.first}", fontsize=_TITLE_SIZE)
@@ -47,17 +56,43 @@ def pair_figure(analysis: Analysis, pair: Pair, groups: int | None = None) -> Fi
     return figure
 
 
-def pairs_figure(analysis: Analysis, groups: int | None = None) -> Figure:
-    """Whitened covariance of all pairs of one network: a part of Fig. 13."""
+def pairs_figure(
+    analysis: Analysis, groups: int | None = None, *, own_scales: bool = False
+) -> Figure:
+    """Whitened covariance of all pairs of one network, and beside each its means: a part of Fig. 13."""
     pairs = analysis.pairs
+    across = 2 if len(pairs) > 1 else 1
+    down = -(-len(pairs) // across)
+    title = f"{analysis.model}, adjacent layers"
+    figure = _figure(1.2 + 5.0 * across, 0.9 + 2.75 * down, title, analysis)
+    panels = figure.subplots(down, 2 * across, squeeze=False)
+    places = panels.reshape(-1, 2)
     matrices = [_shown(analysis, pair, pair.whitened) for pair in pairs]
     blocks = [_blocks(analysis, pair, groups) for pair in pairs]
-    titles = [
-        f"{pair.first} and {pair.second}\n{_score_words(pair, each)}"
-        for pair, each in zip(pairs, blocks, strict=True)
-    ]
-    scale = Scale.fitting(_WHITENED, matrices)
-    return _grid(f"{analysis.model}, adjacent layers", analysis, scale, matrices, blocks, titles)
+    means = [_means(matrix, each) for matrix, each in zip(matrices, blocks, strict=True)]
+    scales = _scales(matrices, means, own=own_scales)
+    for place, pair, matrix, mean, each, own in zip(
+        places, pairs, matrices, means, blocks, scales, strict=False
+    ):
+        names = _names(analysis, pair)
+        draw(place[0], matrix, own[0], each, names=names)
+        place[0].set_title(
+            f"{pair.first} and {pair.second}\n{_score_words(pair, each)}", fontsize=_TITLE_SIZE
+        )
+        draw(place[1], mean, own[1], numbers=False, names=Names(columns=names.columns))
+        place[1].set_title("\nmeans of its blocks", fontsize=_TITLE_SIZE)
+        if own_scales:
+            for axes, scale in zip(place, own, strict=True):
+                colour_bar(figure, scale, [axes], length=0.8)
+    for place in places[len(pairs) :]:
+        for axes in place:
+            axes.set_axis_off()
+    if not own_scales:
+        # The first one is the outermost.
+        for scale in scales[0][::-1]:
+            colour_bar(figure, scale, list(panels.flat))
+    _add_key(figure, blocks, matrices)
+    return figure
 
 
 def correlation_figure(analysis: Analysis) -> Figure:
@@ -65,9 +100,21 @@ def correlation_figure(analysis: Analysis) -> Figure:
     layers = list(analysis.layers.values())
     matrices = [_hide(layer.correlation, layer, layer) for layer in layers]
     blocks = [Blocks(layer.groups) for layer in layers]
-    titles = [_layer_words(layer) for layer in layers]
     scale = Scale.fitting(_CORRELATION, matrices, diagonal=False)
-    return _grid(f"{analysis.model}, within layers", analysis, scale, matrices, blocks, titles)
+    # As few places empty as can be.
+    columns = min(len(layers), 4 if -len(layers) % 4 <= -len(layers) % 3 else 3)
+    rows = -(-len(layers) // columns)
+    title = f"{analysis.model}, within layers"
+    figure = _figure(1.2 + 2.5 * columns, 0.7 + 2.75 * rows, title, analysis)
+    panels: list[Axes] = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes, layer, matrix, each in zip(panels, layers, matrices, blocks, strict=False):
+        draw(axes, matrix, scale, each, names=Names(layer.labels, layer.labels))
+        axes.set_title(_layer_words(layer), fontsize=_TITLE_SIZE)
+    for axes in panels[len(layers) :]:
+        axes.set_axis_off()
+    colour_bar(figure, scale, panels)
+    _add_key(figure, blocks, matrices)
+    return figure
 
 
 def pair_of_networks_figure(analyses: Sequence[Analysis], name: str) -> Figure:
@@ -107,13 +154,13 @@ def pair_of_networks_figure(analyses: Sequence[Analysis], name: str) -> Figure:
     return figure
 
 
-def networks_figure(analyses: Sequence[Analysis]) -> Figure:
-    """All pairs of several networks, one row each: as Fig. 13.
+def networks_figure(analyses: Sequence[Analysis], *, own_scales: bool = False) -> Figure:
+    """All pairs of several networks, a row each, and below it the means over blocks: as Fig. 13.
 
     Args:
         analyses: Of the networks, all with the same pairs.
+        own_scales: Whether each pair has a colour scale of its own, the same in all networks.
     """
-    names = [f"{pair.first}\nand {pair.second}" for pair in analyses[0].pairs]
     # One column of the figure after the other: the same pair in all networks.
     columns = list(zip(*(each.pairs for each in analyses), strict=True))
     blocks = [_comparable_blocks(analyses, pairs) for pairs in columns]
@@ -121,22 +168,39 @@ def networks_figure(analyses: Sequence[Analysis]) -> Figure:
         [_shown(each, pair, pair.whitened) for each, pair in zip(analyses, pairs, strict=True)]
         for pairs in columns
     ]
+    means = [
+        [_means(matrix, each) for matrix, each in zip(*column, strict=True)]
+        for column in zip(matrices, blocks, strict=True)
+    ]
     every_matrix = list(chain.from_iterable(matrices))
-    scale = Scale.fitting(_WHITENED, every_matrix)
+    shared = _scales(every_matrix, list(chain.from_iterable(means)), own=False)[0]
     figure = _figure(
-        1.5 + 1.3 * len(names), 1.1 + 1.45 * len(analyses), "adjacent layers", analyses[0]
+        1.5 + 1.55 * len(columns), 1.1 + 3.2 * len(analyses), "adjacent layers", analyses[0]
     )
-    panels = figure.subplots(len(analyses), len(names), squeeze=False)
-    for column, *content in zip(panels.T, columns, matrices, blocks, strict=True):
-        for axes, pair, matrix, each in zip(column, *content, strict=True):
-            draw(axes, matrix, scale, each, numbers=False)
+    panels = figure.subplots(2 * len(analyses), len(columns), squeeze=False)
+    for column, panel, outlined, whole, mean_of in zip(
+        columns, panels.T, blocks, matrices, means, strict=True
+    ):
+        scales = _scales(whole, mean_of, own=False)[0] if own_scales else shared
+        for above, below, pair, each, matrix, mean in zip(
+            panel[::2], panel[1::2], column, outlined, whole, mean_of, strict=True
+        ):
+            draw(above, matrix, scales[0], each, numbers=False)
+            draw(below, mean, scales[1], numbers=False)
             if each.groups > 1:
-                axes.set_title(_score_words(pair, each), fontsize=6.5, pad=3)
-    for axes, analysis in zip(panels[:, 0], analyses, strict=True):
-        axes.set_ylabel(analysis.model, fontsize=_TITLE_SIZE)
-    for axes, name in zip(panels[-1], names, strict=True):
-        axes.set_xlabel(name, fontsize=_TITLE_SIZE)
-    colour_bar(figure, scale, list(panels.flat))
+                above.set_title(_score_words(pair, each), fontsize=7, pad=3)
+        last = _names(analyses[-1], column[-1])
+        draw(panel[-1], mean_of[-1], scales[1], numbers=False, names=last)
+        panel[-1].set_xlabel(f"{column[0].first}\nand {column[0].second}", fontsize=_TITLE_SIZE)
+        if own_scales:
+            for scale in scales[::-1]:
+                colour_bar(figure, scale, list(panel), below=True)
+    for above, below, analysis in zip(panels[::2, 0], panels[1::2, 0], analyses, strict=True):
+        above.set_ylabel(analysis.model, fontsize=_TITLE_SIZE)
+        below.set_ylabel("means of blocks", fontsize=_TITLE_SIZE)
+    if not own_scales:
+        for scale in shared[::-1]:
+            colour_bar(figure, scale, list(panels.flat))
     _add_key(figure, list(chain.from_iterable(blocks)), every_matrix)
     return figure
 
@@ -151,29 +215,6 @@ def has_groups(analyses: Sequence[Analysis], name: str) -> bool:
 def save(figure: Figure, folder: Path, name: str, style: Style) -> None:
     """Write one of these pictures into ``folder``."""
     saving.save(figure, folder, name, style, palette_colours())
-
-
-def _grid(
-    title: str,
-    analysis: Analysis,
-    scale: Scale,
-    matrices: Sequence[Matrix],
-    blocks: Sequence[Blocks],
-    titles: Sequence[str],
-) -> Figure:
-    # As few places empty as can be.
-    columns = min(len(matrices), 4 if -len(matrices) % 4 <= -len(matrices) % 3 else 3)
-    rows = -(-len(matrices) // columns)
-    figure = _figure(1.2 + 2.5 * columns, 0.7 + 2.75 * rows, title, analysis)
-    panels: list[Axes] = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axes, matrix, each, words in zip(panels, matrices, blocks, titles, strict=False):
-        draw(axes, matrix, scale, each)
-        axes.set_title(words, fontsize=_TITLE_SIZE)
-    for axes in panels[len(matrices) :]:
-        axes.set_axis_off()
-    colour_bar(figure, scale, panels)
-    _add_key(figure, blocks, matrices)
-    return figure
 
 
 def _figure(width: float, height: float, title: str, analysis: Analysis) -> Figure:
@@ -244,8 +285,42 @@ def _hide(matrix: Matrix | None, first: Layer, second: Layer) -> Matrix:
 
 def _block_means(matrix: Matrix, groups: int) -> Matrix:
     """Mean |value| of each block [groups, groups]; NaN where a block has nothing but NaN."""
+    return _means_of(matrix, groups, groups)
+
+
+def _means(matrix: Matrix, blocks: Blocks) -> Matrix:
+    """Means over its blocks; where it has none, over as many as are still seen well."""
+    if blocks.groups > 1:
+        return _block_means(matrix, blocks.groups)
+    rows, columns = (_divisor(channels) for channels in matrix.shape)
+    return _means_of(matrix, rows, columns)
+
+
+def _divisor(channels: int) -> int:
+    return max(n for n in range(1, _MOST_MEANS + 1) if channels % n == 0)
+
+
+def _means_of(matrix: Matrix, down: int, across: int) -> Matrix:
     rows, columns = matrix.shape
-    blocks = np.abs(matrix).reshape(groups, rows // groups, groups, columns // groups)
+    blocks = np.abs(matrix).reshape(down, rows // down, across, columns // across)
     there = (~np.isnan(blocks)).sum(axis=(1, 3))
     means: Matrix = np.where(there, np.nansum(blocks, axis=(1, 3)) / np.maximum(there, 1), np.nan)
     return means
+
+
+def _scales(
+    matrices: Sequence[Matrix], means: Sequence[Matrix], *, own: bool
+) -> list[tuple[Scale, Scale]]:
+    """Of each matrix and of its means; one for all, unless each has its own."""
+    sets = [([one], [other]) for one, other in zip(matrices, means, strict=True)]
+    if not own:
+        sets = [(list(matrices), list(means))] * len(sets)
+    return [
+        (Scale.fitting(_WHITENED, one), Scale.whole(f"mean {_WHITENED}", other))
+        for one, other in sets
+    ]
+
+
+def _names(analysis: Analysis, pair: Pair) -> Names:
+    """The classes, where a layer's channels are these."""
+    return Names(analysis.layers[pair.first].labels, analysis.layers[pair.second].labels)

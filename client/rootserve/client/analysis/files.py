@@ -11,7 +11,7 @@ import math
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -32,21 +32,33 @@ _LAYER_FIGURES = ("channels", "height", "width", "groups", "samples", "varying",
 _ABOUT = ("model", "weights_sha256", "images", "before_relu", "tolerance")
 
 
-def prepare_folder(path: Path) -> None:
-    """Make the folder if need be, and see that files can be written there, before any work is done.
+@contextmanager
+def results_in(*folders: Path) -> Iterator[None]:
+    """Make folders if need be, and see that files can be written there, before any work is done.
+
+    Those that are made here and stay empty are taken away again.
 
     Raises:
         InputError: They cannot; the message says why.
     """
+    made: list[Path] = []
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"{path}: results cannot be written there ({error.strerror}); "
-            "expected a folder, or a place for a new one"
-        ) from None
+        for path in folders:
+            made += [each for each in (path, *path.parents) if not each.exists()][::-1]
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryFile(dir=path):
+                    pass
+            except OSError as error:
+                raise InputError(
+                    f"{path}: results cannot be written there ({error.strerror}); "
+                    "expected a folder, or a place for a new one"
+                ) from None
+        yield
+    finally:
+        for path in reversed(made):
+            with suppress(OSError):  # what is in use stays
+                path.rmdir()
 
 
 @contextmanager
@@ -70,6 +82,7 @@ def write_matrices(analysis: Analysis, path: Path) -> None:
             arrays[f"{figure}/{layer.name}"] = getattr(layer, figure)
         arrays[f"mean/{layer.name}"] = layer.mean
         arrays[f"correlation/{layer.name}"] = layer.correlation
+        arrays[f"labels/{layer.name}"] = np.array(layer.labels) if layer.labels else None
     for pair in analysis.pairs:
         arrays[f"samples/{pair.name}"] = pair.samples
         arrays[f"best_groups/{pair.name}"] = pair.best_groups
@@ -93,6 +106,7 @@ def read_analysis(folder: Path) -> Analysis:
                 name=name,
                 mean=arrays.get(f"mean/{name}"),
                 correlation=arrays.get(f"correlation/{name}"),
+                labels=tuple(map(str, arrays.get(f"labels/{name}", ()))),
                 **{figure: int(arrays[f"{figure}/{name}"]) for figure in _LAYER_FIGURES},
             )
             for name in names

@@ -5,7 +5,7 @@ each filter looks at each channel, the darker the more; filter groups are blocks
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ _NOTHING = "#dce6f0"
 _GROUND = 1.0
 _DPI = 150
 _TILES_ACROSS = 16
+# More would run into one another.
+_MOST_LABELS = 16
 # A weight's side in a colour picture and how far that may give way to the picture's width, in inches.
 _WEIGHT_IN = 0.042
 _LARGEST_WEIGHT_IN = 0.09
@@ -102,17 +104,20 @@ def _largest_divisor(number: int, limit: int) -> int:
     return max(n for n in range(1, max(1, min(number, limit)) + 1) if number % n == 0)
 
 
-def filters_figure(filters: Filters, groups: int = 1, groups_of: str = "") -> Figure:
+def filters_figure(
+    filters: Filters, groups: int = 1, groups_of: str = "", *, labels: Sequence[str] = ()
+) -> Figure:
     """All filters of the layer, ordered by channel.
 
     Args:
         filters: The weights.
         groups: Consecutive parts to mark; must divide the filters.
         groups_of: Whose filter groups these are, for the caption.
+        labels: What the filters are called, such as classes; without, they have numbers.
     """
     if filters.weights.shape[1] == 3:
         return _colour_figure(filters, groups, groups_of)
-    return _grey_figure(filters)
+    return _grey_figure(filters, labels)
 
 
 def _colour_figure(filters: Filters, groups: int, groups_of: str) -> Figure:
@@ -148,7 +153,7 @@ def _colour_figure(filters: Filters, groups: int, groups_of: str) -> Figure:
     return figure
 
 
-def _grey_figure(filters: Filters) -> Figure:
+def _grey_figure(filters: Filters, labels: Sequence[str]) -> Figure:
     layer = filters.layer
     strengths = _strengths(filters)
     rows, columns = strengths.shape
@@ -173,6 +178,8 @@ def _grey_figure(filters: Filters) -> Figure:
     axes.set_ylabel(f"filters of {layer.name}", fontsize=8)
     axes.tick_params(labelsize=7, length=2)
     axes.locator_params(nbins=5, integer=True)
+    if 0 < len(labels) <= _MOST_LABELS:
+        axes.set_yticks(np.arange(rows) + 0.5, labels)
     bar = figure.colorbar(image, ax=axes, extend="max", aspect=24, fraction=0.06, pad=0.03)
     kernel = f"norm of the {layer.kernel}x{layer.kernel} weights"
     bar.set_label(kernel if layer.kernel > 1 else "|weight|", fontsize=8)

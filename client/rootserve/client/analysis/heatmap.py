@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib import colormaps
@@ -11,6 +12,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from rootserve.client.analysis.results import Matrix
 
@@ -21,6 +23,8 @@ COLOURS = colormaps["magma"].with_extremes(bad=_CONSTANT)
 # The largest values are few and would make all others dark.
 _CLIPPED_PERCENT = 0.5
 _MAX_INTERVALS = 4
+# More would run into one another.
+_MOST_NAMES = 16
 
 
 def palette_colours() -> bytes:
@@ -46,6 +50,16 @@ class Blocks:
 
 
 NO_BLOCKS = Blocks()
+
+
+class Names(NamedTuple):
+    """What the channels at the axes are called, such as classes; without, they have numbers."""
+
+    rows: Sequence[str] = ()
+    columns: Sequence[str] = ()
+
+
+NO_NAMES = Names()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +111,13 @@ def _counted(matrix: Matrix, diagonal: bool) -> Matrix:
 
 
 def draw(
-    axes: Axes, matrix: Matrix, scale: Scale, blocks: Blocks = NO_BLOCKS, *, numbers: bool = True
+    axes: Axes,
+    matrix: Matrix,
+    scale: Scale,
+    blocks: Blocks = NO_BLOCKS,
+    *,
+    numbers: bool = True,
+    names: Names = NO_NAMES,
 ) -> None:
     """Draw the absolute values of a matrix, as a square.
 
@@ -107,6 +127,7 @@ def draw(
         scale: What the colours stand for.
         blocks: Outlined on the diagonal.
         numbers: Whether to number the channels at the axes.
+        names: Stand in the place of numbers, if they are not too many to be read.
     """
     rows, columns = matrix.shape
     values = np.ma.masked_invalid(np.abs(matrix))
@@ -127,21 +148,41 @@ def draw(
     axes.set_xticks(_ticks(columns, blocks.groups) if numbers else [])
     axes.set_yticks(_ticks(rows, blocks.groups) if numbers else [])
     axes.tick_params(labelsize=7, length=2, width=0.5, pad=2)
+    if 0 < len(names.rows) <= _MOST_NAMES:
+        axes.set_yticks(np.arange(rows) + 0.5, names.rows)
+    if 0 < len(names.columns) <= _MOST_NAMES:
+        axes.set_xticks(np.arange(columns) + 0.5, names.columns, rotation=90)
     for spine in axes.spines.values():
         spine.set_linewidth(0.5)
 
 
-def colour_bar(figure: Figure, scale: Scale, panels: Sequence[Axes]) -> None:
-    """The legend of a scale, beside the panels that share it."""
+def colour_bar(
+    figure: Figure,
+    scale: Scale,
+    panels: Sequence[Axes],
+    *,
+    below: bool = False,
+    length: float = 1.0,
+) -> None:
+    """The legend of a scale: beside the panels that share it, and as long as this share of their height.
+
+    Or below them, without words.
+    """
     bar = figure.colorbar(
         ScalarMappable(scale.norm, COLOURS),
         ax=list(panels),
         extend="max" if scale.clipped else "neither",
-        aspect=30,
+        location="bottom" if below else "right",
+        aspect=16 if below else 20 + 5 * len({axes.get_position().y0 for axes in panels}),
+        shrink=length,
         fraction=0.05,
         pad=0.02,
     )
-    bar.set_label(scale.label, fontsize=8)
+    if below:
+        bar.locator = MaxNLocator(3)
+        bar.update_ticks()
+    else:
+        bar.set_label(scale.label, fontsize=8)
     bar.ax.tick_params(labelsize=7)
 
 

@@ -45,6 +45,7 @@ class Output:
         groups: Blocks to outline and to give the scores of, instead of the network's own groups.
         as_json: Print JSON instead of tables.
         style: In what form pictures are.
+        own_scales: Whether each pair has a colour scale of its own where several are drawn.
     """
 
     folder: Path
@@ -52,3 +53,4 @@ class Output:
     groups: int | None = None
     as_json: bool = False
     style: Style = field(default_factory=Style)
+    own_scales: bool = False

@@ -1,6 +1,7 @@
-"""An analysis under way, on a terminal: images done, rate and the time left."""
+"""An analysis under way: images done, rate and the time left."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Self
 
 import rich.progress
@@ -9,11 +10,12 @@ from rich.markup import escape
 
 from rootserve.client.analysis.service import Progress
 from rootserve.client.errors import InputError
+from rootserve.client.telling import telling
 from rootserve.client.units import count
 
 
 class ProgressBar:
-    """One line, redrawn at every message and gone at the end. Draws only on a terminal.
+    """On a terminal one line, redrawn at every message and gone at the end; off it a plain line now and then.
 
     Args:
         screen: Where.
@@ -23,24 +25,43 @@ class ProgressBar:
     """
 
     def __init__(self, screen: Console, model: str, groups: int | None = None) -> None:
+        self._screen = screen
+        self._model = model
         self._groups = groups
-        self._bar = rich.progress.Progress(
+        self._around = ExitStack()
+        self._show: Callable[[Progress], None] = lambda _: None
+
+    def __enter__(self) -> Self:
+        waiting = "waiting for its turn"
+        if not self._screen.is_terminal:
+            tell = self._around.enter_context(telling(self._screen, f"{self._model}: {waiting}"))
+            self._show = lambda progress: tell(f"{self._model}: {progress_text(progress)}")
+            return self
+        bar = rich.progress.Progress(
             rich.progress.TextColumn("{task.description}"),
             rich.progress.BarColumn(16),
             rich.progress.TextColumn("{task.fields[figures]}"),
-            console=screen,
+            console=self._screen,
             auto_refresh=False,
             transient=True,
-            disable=not screen.is_terminal,
         )
-        self._task = self._bar.add_task(escape(model), total=None, figures="waiting for its turn")
+        task = bar.add_task(escape(self._model), total=None, figures=waiting)
 
-    def __enter__(self) -> Self:
-        self._bar.start()
+        def show(progress: Progress) -> None:
+            bar.update(
+                task,
+                total=progress.images_total or None,
+                completed=progress.images_done,
+                figures=progress_text(progress),
+            )
+            bar.refresh()
+
+        self._show = show
+        self._around.enter_context(bar)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        self._around.close()
 
     def started(self, channels: Mapping[str, int], pairs: Sequence[tuple[str, str]]) -> None:
         """See `rootserve.client.analysis.service.Watcher`."""
@@ -57,13 +78,7 @@ class ProgressBar:
 
     def progress(self, progress: Progress) -> None:
         """See `rootserve.client.analysis.service.Watcher`."""
-        self._bar.update(
-            self._task,
-            total=progress.images_total or None,
-            completed=progress.images_done,
-            figures=progress_text(progress),
-        )
-        self._bar.refresh()
+        self._show(progress)
 
 
 def progress_text(progress: Progress) -> str:

@@ -34,6 +34,7 @@ class Layer:
         rank: Dimension that whitening kept.
         mean: [channels]; None if not asked for.
         correlation: [channels, channels]; None if not asked for.
+        labels: Names of its channels, where these are the classes; else none.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Layer:
     rank: int
     mean: Matrix | None = None
     correlation: Matrix | None = None
+    labels: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,13 @@
 
 import asyncio
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from rootserve.client.analysis import files
+from rootserve.client.analysis.labels import labelled
 from rootserve.client.analysis.options import Images, Output
 from rootserve.client.analysis.progress import ProgressBar
 from rootserve.client.analysis.report import print_datasets, print_layers, print_pairs, to_json
@@ -18,15 +19,16 @@ from rootserve.client.credentials import Connection
 from rootserve.client.errors import InputError, Interrupted
 from rootserve.client.inference import AsyncClient
 from rootserve.client.tables import console
+from rootserve.client.telling import Tell, telling
 
 
 def run_covariance(
     connection: Connection, request: Request, images: Images, output: Output
 ) -> None:
     """Analyse pairs of layers; write matrices, scores and pictures; print the scores."""
-    files.prepare_folder(output.folder)
-    analysis = _ask(connection, request, images, output.groups)
-    _write_covariance(analysis, output)
+    with files.results_in(output.folder):
+        analysis = _ask(connection, request, images, output.groups)
+        _write_covariance(analysis, output)
     _print_covariance([analysis], output)
 
 
@@ -34,12 +36,12 @@ def run_correlation(
     connection: Connection, request: Request, images: Images, output: Output
 ) -> None:
     """Analyse layers for themselves; write their correlations and a picture; print their ranks."""
-    files.prepare_folder(output.folder)
-    analysis = _ask(connection, request, images)
-    with files.writing(output.folder):
-        files.write_matrices(analysis, output.folder / files.CORRELATION_FILE)
-        if output.pictures:
-            _draw_correlation(analysis, output)
+    with files.results_in(output.folder):
+        analysis = _ask(connection, request, images)
+        with files.writing(output.folder):
+            files.write_matrices(analysis, output.folder / files.CORRELATION_FILE)
+            if output.pictures:
+                _draw_correlation(analysis, output)
     if output.as_json:
         print(json.dumps(to_json(analysis), indent=2))
         return
@@ -52,15 +54,14 @@ def run_figures(
     connection: Connection, requests: Sequence[Request], images: Images, output: Output
 ) -> None:
     """Analyse networks one after the other, each into a folder of its own, and draw them together."""
-    for request in requests:
-        files.prepare_folder(output.folder / request.model)
     analyses = []
-    for request in requests:
-        analysis = _ask(connection, request, images, output.groups)
-        # Written at once: what is done is kept if a later one fails.
-        _write_covariance(analysis, _below(output, request.model))
-        analyses.append(analysis)
-    _draw_together(analyses, output)
+    with files.results_in(*(output.folder / request.model for request in requests)):
+        for request in requests:
+            analysis = _ask(connection, request, images, output.groups)
+            # Written at once: what is done is kept if a later one fails.
+            _write_covariance(analysis, _below(output, request.model))
+            analyses.append(analysis)
+        _draw_together(analyses, output)
     _print_covariance(analyses, output)
 
 
@@ -79,14 +80,14 @@ def run_merge(
 ) -> None:
     """Merge the sums of several analyses of one network, and go on as if they had been one."""
     sums = [files.read_sums(part) for part in parts]
-    files.prepare_folder(output.folder)
 
     async def call() -> Analysis:
         async with AsyncClient(connection.server, credentials=connection.credentials) as client:
-            return await derive(client, sums, results=results)
+            return await labelled(client, await derive(client, sums, results=results))
 
-    analysis = asyncio.run(call())
-    _write_covariance(analysis, output)
+    with files.results_in(output.folder):
+        analysis = asyncio.run(call())
+        _write_covariance(analysis, output)
     _print_covariance([analysis], output)
 
 
@@ -111,7 +112,8 @@ def _ask(
         async with AsyncClient(connection.server, credentials=connection.credentials) as client:
             source = await _open(images, client, request.model)
             with ProgressBar(console(stderr=True), request.model, groups) as bar:
-                return await analyze(client, request, source, bar)
+                found = await analyze(client, request, source, bar)
+            return await labelled(client, found)
 
     try:
         return asyncio.run(call())
@@ -158,7 +160,7 @@ def _draw(analysis: Analysis, output: Output) -> None:
             figure = figures.pair_figure(analysis, pair, output.groups)
             figures.save(figure, output.folder, pair.name, output.style)
         if len(analysis.pairs) > 1:
-            figure = figures.pairs_figure(analysis, output.groups)
+            figure = figures.pairs_figure(analysis, output.groups, own_scales=output.own_scales)
             figures.save(figure, output.folder, "whitened", output.style)
     _draw_correlation(analysis, output)
 
@@ -183,21 +185,16 @@ def _draw_together(analyses: Sequence[Analysis], output: Output) -> None:
                 f"expected models of one family; each one's own pictures are in {out}"
             )
     with files.writing(out), _drawing("drawing all together"):
-        figures.save(figures.networks_figure(analyses), out, "whitened", output.style)
+        figure = figures.networks_figure(analyses, own_scales=output.own_scales)
+        figures.save(figure, out, "whitened", output.style)
         for name in names[0]:
             if figures.has_groups(analyses, name):
                 figure = figures.pair_of_networks_figure(analyses, name)
                 figures.save(figure, out, name, output.style)
 
 
-@contextmanager
-def _drawing(words: str) -> Iterator[None]:
-    screen = console(stderr=True)
-    if screen.is_terminal:
-        with screen.status(words):
-            yield
-    else:
-        yield
+def _drawing(words: str) -> AbstractContextManager[Tell]:
+    return telling(console(stderr=True), words)
 
 
 def _print_covariance(analyses: Sequence[Analysis], output: Output) -> None:

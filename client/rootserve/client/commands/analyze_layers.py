@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from rootserve.client.analysis import files
+from rootserve.client.analysis.labels import last_layer
 from rootserve.client.analysis.layers import (
     Filters,
     Layer,
@@ -21,6 +23,7 @@ from rootserve.client.credentials import Connection
 from rootserve.client.errors import InputError
 from rootserve.client.inference import AsyncClient
 from rootserve.client.tables import console
+from rootserve.client.telling import telling
 
 _TURNS = 3
 """How often each of two models is measured, in turns."""
@@ -38,8 +41,6 @@ def run_profile(  # noqa: PLR0913 - one per option of the command
     as_json: bool,
 ) -> None:
     """Ask what the layers cost; print a table or JSON, and write JSON and a picture."""
-    if out is not None:
-        files.prepare_folder(out)
     names = [model] if against is None else [model, against]
 
     async def call() -> list[Profile]:
@@ -53,20 +54,17 @@ def run_profile(  # noqa: PLR0913 - one per option of the command
             ]
             return [median_profile(own) for own in zip(*turns, strict=True)]
 
-    screen = console(stderr=True)
-    if screen.is_terminal and measure:
-        with screen.status(f"measuring {' and '.join(names)}"):
+    with files.results_in(*([] if out is None else [out])):
+        with telling(console(stderr=True), f"measuring {' and '.join(names)}"):
             profiles = asyncio.run(call())
-    else:
-        profiles = asyncio.run(call())
-    profile, *others = profiles
-    other = others[0] if others else None
-    if other is not None and not _costly(profile) & _costly(other):
-        raise InputError(
-            f"{model} and {against} have no layers of the same name: expected models of one family"
-        )
-    if out is not None:
-        _write_profile(profile, other, out, style)
+        profile, *others = profiles
+        other = others[0] if others else None
+        if other is not None and not _costly(profile) & _costly(other):
+            raise InputError(
+                f"{model} and {against} have no layers of the same name: expected models of one family"
+            )
+        if out is not None:
+            _write_profile(profile, other, out, style)
     if as_json:
         print(json.dumps(to_json(profile, other), indent=2))
         return
@@ -77,22 +75,25 @@ def run_profile(  # noqa: PLR0913 - one per option of the command
 
 def run_filters(connection: Connection, model: str, layer: str, out: Path, style: Style) -> None:
     """Ask for the filters of a convolution; write them and a picture of them."""
-    files.prepare_folder(out)
 
-    async def call() -> tuple[Filters, Profile]:
+    async def call() -> tuple[Filters, Profile, Sequence[str]]:
         async with AsyncClient(connection.server, credentials=connection.credentials) as client:
-            return await get_filters(client, model, layer), await get_profile(client, model)
+            filters = await get_filters(client, model, layer)
+            classes = (await client.model(model)).classes
+            return filters, await get_profile(client, model), classes
 
-    filters, profile = asyncio.run(call())
-    groups, groups_of = _groups_below(profile, filters.layer)
-    # Imported where pictures are drawn: matplotlib takes a second.
-    from rootserve.client.analysis.filters_figure import filters_figure  # noqa: PLC0415
-    from rootserve.client.analysis.saving import save  # noqa: PLC0415
+    with files.results_in(out):
+        filters, profile, classes = asyncio.run(call())
+        # Imported where pictures are drawn: matplotlib takes a second.
+        from rootserve.client.analysis.filters_figure import filters_figure  # noqa: PLC0415
+        from rootserve.client.analysis.saving import save  # noqa: PLC0415
 
-    name = filters.layer.name
-    with files.writing(out):
-        np.save(out / f"filters-{name}.npy", filters.weights)
-        save(filters_figure(filters, groups, groups_of), out, f"filters-{name}", style)
+        name = filters.layer.name
+        labels = classes if name == last_layer(profile, len(classes)) else ()
+        with files.writing(out):
+            np.save(out / f"filters-{name}.npy", filters.weights)
+            figure = filters_figure(filters, *groups_behind(profile, filters.layer), labels=labels)
+            save(figure, out, f"filters-{name}", style)
     console().print(
         f"{filters.model}, {name}: {list(filters.weights.shape)} in {out}",
         markup=False,
@@ -115,11 +116,14 @@ def _costly(profile: Profile) -> set[str]:
     return {layer.name for layer in profile.layers if layer.kind in COSTLY}
 
 
-def _groups_below(profile: Profile, layer: Layer) -> tuple[int, str]:
-    """Filter groups of the first convolution after ``layer`` that has any, and its name; 1 if none has."""
+def groups_behind(profile: Profile, layer: Layer) -> tuple[int, str]:
+    """Filter groups of the next layer with weights, and its name; 1 and "" if it has none.
+
+    A dense layer mixes what all filters give: groups behind it say nothing of these filters.
+    """
     names = [each.name for each in profile.layers]
-    for following in profile.layers[names.index(layer.name) + 1 :]:
-        if following.kind == "conv" and following.groups > 1:
-            fits = layer.out_channels % following.groups == 0
-            return (following.groups, following.name) if fits else (1, "")
-    return 1, ""
+    following = profile.layers[names.index(layer.name) + 1 :]
+    reader = next((each for each in following if each.kind in COSTLY), None)
+    if reader is None or reader.groups == 1 or layer.out_channels % reader.groups:
+        return 1, ""
+    return reader.groups, reader.name

@@ -75,6 +75,6 @@ def run(connection: Connection, outputs: Outputs, plan: Plan, data: Path | None)
 async def _measure(connection: Connection, plan: Plan) -> Measured:
     with stop_on_signals() as stop:
         async with AsyncClient(connection.server, credentials=connection.credentials) as client:
-            with telling(console(stderr=True)) as tell:
+            with telling(console(stderr=True), "connecting") as tell:
                 around = Surroundings(tell=tell, stop=stop)
                 return await measure(client, connection, plan, around)

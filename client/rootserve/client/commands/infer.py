@@ -16,7 +16,8 @@ from rootserve.client.errors import InputError, ServerError
 from rootserve.client.images import encode_pictures
 from rootserve.client.inference import AsyncClient
 from rootserve.client.tables import console, print_timeline, print_top
-from rootserve.client.units import percent
+from rootserve.client.telling import Tell, telling
+from rootserve.client.units import count, percent
 from rootserve.client.wire import Timeline
 
 # Of a message of 64 MiB, what is left for pictures with room to spare.
@@ -72,7 +73,8 @@ def run(
     connection: Connection, paths: Sequence[Path], wanted: Wanted, top: int, *, as_json: bool
 ) -> None:
     """Classify the pictures and print the likeliest classes of each."""
-    found = asyncio.run(_classify(connection, paths, wanted, top))
+    with telling(console(stderr=True), f"classifying {count(len(paths))} pictures") as tell:
+        found = asyncio.run(_classify(connection, paths, wanted, top, tell))
     model = wanted.model
     if as_json:
         report = {
@@ -103,7 +105,7 @@ def run(
 
 
 async def _classify(
-    connection: Connection, paths: Sequence[Path], wanted: Wanted, top: int
+    connection: Connection, paths: Sequence[Path], wanted: Wanted, top: int, tell: Tell
 ) -> Classified:
     async with AsyncClient(connection.server, credentials=connection.credentials) as client:
         model = await client.model(wanted.model)
@@ -113,6 +115,7 @@ async def _classify(
         start_s = time.perf_counter()
         parts = _parts([len(each) for each in pictures], most_rows)
         for part in parts:
+            tell(f"{count(part.start)} of {count(len(paths))} pictures classified")
             try:
                 answer = await client.infer_encoded(
                     wanted.model,

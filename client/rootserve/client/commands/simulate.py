@@ -26,6 +26,8 @@ from rootserve.client.simulation.service import Service
 from rootserve.client.simulation.table_file import TableFile, read_table
 from rootserve.client.simulation.text import print_plan, print_simulation
 from rootserve.client.tables import console
+from rootserve.client.telling import telling
+from rootserve.client.units import count
 
 OURS = "rootserve"
 
@@ -150,10 +152,12 @@ def simulate(
             f"requests of {widest} rows: expected at most {most}, as many as a batch has"
         )
     runs = []
-    for name in policies:
-        tried = service.alternative(known[name], admission=name == OURS)
-        run = tried.run(arrivals, seed=coming.seed)
-        runs.append(Simulated(policy=name, summary=tried.summary(run), series=series_of(run)))
+    with telling(console(stderr=True), "simulating") as tell:
+        for name in policies:
+            tell(f"simulating {name}, {count(len(arrivals))} requests")
+            tried = service.alternative(known[name], admission=name == OURS)
+            run = tried.run(arrivals, seed=coming.seed)
+            runs.append(Simulated(policy=name, summary=tried.summary(run), series=series_of(run)))
     simulation = Simulation(
         options=_options(coming),
         workers=service.workers,
@@ -198,7 +202,9 @@ def make_plan(
     outputs.check()
     table = read_table(latency)
     service = _service(table, dict.fromkeys(table.latencies.kinds, 1))
-    made = plan(service, need, workers_of(workers, table.latencies.kinds), seed)
+    numbers = workers_of(workers, table.latencies.kinds)
+    with telling(console(stderr=True), "simulating one number of workers after the other"):
+        made = plan(service, need, numbers, seed)
     print_plan(console(), made)
     if outputs.json:
         told = {"file": str(latency), "measured_on": table.where}

@@ -68,7 +68,7 @@ async def _measure(connection: Connection, plan: Plan, other: Table | None) -> M
     screen = console(stderr=True)
     with stop_on_signals() as stop:
         async with AsyncClient(connection.server, credentials=connection.credentials) as client:
-            with telling(screen) as tell:
+            with telling(screen, "connecting") as tell:
                 table = await survey(client, plan.family, plan.models)
                 if other:
                     table = table.merged(other)
