@@ -36,6 +36,7 @@ from rootmodels.roots import (
     unmixed,
 )
 from rootmodels.roots_report import report
+from rootmodels.signs import signs
 from rootmodels.source import Source, read_source
 from rootmodels.tensors import Tensors
 from rootmodels.train_init import narrowed
@@ -158,7 +159,8 @@ def _run(args: argparse.Namespace) -> None:
     stem = f"{model.name}-{topology}" if topology else args.name or f"{model.name}-own"
     picture: Path = args.picture or folder / f"{stem}.png"
     check_picture(picture, drawn=not args.no_picture)
-    paths = derive(source, variants, folder, args.name)
+    with signs(f"writing variants of {model.name}"):
+        paths = derive(source, variants, folder, args.name)
     print(report(model, variants), end="\n\n")
     for path in paths:
         print(path)

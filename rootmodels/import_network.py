@@ -26,6 +26,7 @@ from rootmodels.model import Model
 from rootmodels.model_content import is_model_name
 from rootmodels.model_file import write_trained
 from rootmodels.network import Network
+from rootmodels.signs import signs
 from rootmodels.trace.errors import TraceError
 from rootmodels.trace.module import Traced, trace_module
 from rootmodels.trace.sources import FORMS, SourceError, load_weights, make_module
@@ -106,7 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return import_weights.main(given)
     args = _parser().parse_args(given)
     try:
-        imported = _run(args)
+        with signs(f"tracing {args.source}"):
+            imported = _run(args)
     except (FamilyError, SourceError, TraceError, WeightsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -149,9 +149,16 @@ def computing_in(dtype: torch.dtype, device: torch.device) -> torch.autocast:
 
 @torch.inference_mode()
 def accuracy(
-    model: nn.Module, data: LabelledImages, device: torch.device, image_size: int | None = None
+    model: nn.Module,
+    data: LabelledImages,
+    device: torch.device,
+    image_size: int | None = None,
+    tell: Callable[[int], None] = lambda _: None,
 ) -> float:
-    """Top-1 accuracy of ``model`` in fp32 over all of ``data``, 0..1; scaled to ``image_size``, if given."""
+    """Top-1 accuracy of ``model`` in fp32 over all of ``data``, 0..1; scaled to ``image_size``, if given.
+
+    ``tell`` is called with the number of images that are done.
+    """
     torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32, also in convolutions on a GPU
     model = model.eval().to(device)
     side = image_size or data.images.shape[2]
@@ -162,4 +169,5 @@ def accuracy(
         images = torch.from_numpy(data.images[start : start + rows]).to(device)
         labels = torch.from_numpy(data.labels[start : start + rows]).to(device)
         correct += int((model(fitted(images, side)).argmax(1) == labels).sum())
+        tell(min(start + rows, len(data)))
     return correct / len(data)

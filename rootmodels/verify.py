@@ -21,6 +21,7 @@ import torch
 from rootmodels.cifar10 import LabelledImages
 from rootmodels.family import FamilyError
 from rootmodels.model_file import names_with_weights, open_weights
+from rootmodels.signs import signs
 from rootmodels.train_data import check_classes, label_names, read_test_data
 from rootmodels.train_run import accuracy
 from rootmodels.variants import UnknownVariantError
@@ -49,7 +50,15 @@ def verify(path: Path, data: LabelledImages, device: torch.device, tolerance: fl
     model, info = load_weights(path)
     if info.variant != path.stem:
         raise WeightsError(f"{path} has weights of {info.variant}, expected {path.stem}")
-    measured = accuracy(model.fold(), data, device, image_size(model.variant, info))
+    words = f"{info.variant}: computing {len(data):,} images"
+    with signs(words) as tell:
+        measured = accuracy(
+            model.fold(),
+            data,
+            device,
+            image_size(model.variant, info),
+            lambda done: tell(f"{info.variant}: {done:,} of {len(data):,} images"),
+        )
     if info.accuracy is None:
         raise WeightsError(
             f"{path} does not say how accurate it is; measured {measured:.4f} over {len(data):,} images"

@@ -28,6 +28,7 @@ from rootmodels.model import Model
 from rootmodels.model_content import is_model_name
 from rootmodels.model_file import read_model, write_trained
 from rootmodels.roots import RootsError, indivisible
+from rootmodels.signs import signs
 from rootmodels.source import Source, find_source, read_source
 from rootmodels.suggest.finding import Finding, content, find
 from rootmodels.suggest.report import notes, report
@@ -116,10 +117,16 @@ def _run(args: argparse.Namespace) -> None:
     source = read_source(path)
     picture: Path = args.picture or folder / f"{source.model.name}-suggest.png"
     _check(source, args, picture)
-    images = read_some(args.data, args.images, source.model.image_size)
-    looked_at = study(source, images, args.layers)
-    findings = [find(looked_at, degree) for degree in args.degrees]
-    written = write_variants(looked_at, findings, folder, fit=not args.no_fit)
+    with signs(f"reading images of {args.data}") as tell:
+        images = read_some(args.data, args.images, source.model.image_size)
+        tell(f"taking the responses of {source.model.name} to {len(images):,} images")
+        looked_at = study(source, images, args.layers)
+        findings = []
+        for degree in args.degrees:
+            tell(f"looking for {degree} groups")
+            findings.append(find(looked_at, degree))
+        tell("fitting weights and writing files")
+        written = write_variants(looked_at, findings, folder, fit=not args.no_fit)
     text = json.dumps(content(looked_at, written), indent=1)
     told = folder / f"{source.model.name}-suggest.json"
     publish(told, lambda partial: partial.write_text(text))

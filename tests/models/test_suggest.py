@@ -175,7 +175,6 @@ def test_variants_are_permuted_fitted_and_served(
     folder = tmp_path / "out"
     assert run(source, data, folder) == 0
     printed = capsys.readouterr()
-    assert printed.err == ""
     told = json.loads((folder / "my-net-suggest.json").read_text())
     assert told["images"] == 12
     assert told["not_grouped"] == {"stem": "sees the images", "b": "1x1"}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from rootmodels.family import FamilyError
 from rootmodels.model_file import names_with_weights, open_weights
 from rootmodels.processor import int8_weight_bits
 from rootmodels.ranges import measure_ranges
+from rootmodels.signs import signs
 from rootmodels.train_batches import fitted
 from rootmodels.train_data import check_classes, label_names, read_some, read_test_data
 from rootmodels.variants import UnknownVariantError
@@ -47,10 +48,15 @@ _MEASURED: tuple[tuple[Precision, int], ...] = (("fp32", 0), ("bf16", 0), ("int8
 """Precisions, and bits of a weight where that matters: int8 with weights as any processor needs them."""
 
 
-def calibrate(spec: LoadSpec, training: NDArray[np.uint8], test: LabelledImages) -> Calibration:
+def calibrate(
+    spec: LoadSpec,
+    training: NDArray[np.uint8],
+    test: LabelledImages,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Calibration:
     """Measure the weights of ``spec``, write what was found beside them, and return it.
 
-    Images of another size than the network's are scaled.
+    Images of another size than the network's are scaled. ``tell`` is called with what is at hand.
 
     Raises:
         WeightsError: if the weights cannot be used.
@@ -78,6 +84,7 @@ def calibrate(spec: LoadSpec, training: NDArray[np.uint8], test: LabelledImages)
         except EngineError as error:
             print(f"{spec.model}: {key} was not measured: {error}", flush=True)
             continue
+        tell(f"{spec.model}: accuracy in {key} over {len(test):,} images")
         measured.accuracy[key] = round(_accuracy(engine, test, size), 6)
     write_calibration(spec.weights, measured)
     return measured
@@ -120,7 +127,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             labels = label_names(args.data)
             check_classes(path, class_names(variant, info), args.data, labels)
             training, test = read(image_size(variant, info))
-            measured = calibrate(LoadSpec(name, path, "cpu", args.threads), training, test)
+            with signs(f"{name}: ranges over {len(training):,} images") as tell:
+                spec = LoadSpec(name, path, "cpu", args.threads)
+                measured = calibrate(spec, training, test, tell)
             figures = ", ".join(f"{key} {value:.4f}" for key, value in measured.accuracy.items())
             print(f"{name:12} accuracy over {len(test)} images: {figures}", flush=True)
     except (DataError, FamilyError, UnknownVariantError, WeightsError) as error:

@@ -58,7 +58,7 @@ def test_a_narrow_terminal_is_not_broken() -> None:
     assert max(map(len, drawn(MEASURED, width=60).splitlines())) <= 120
 
 
-def test_elsewhere_there_is_a_plain_line_every_ten_seconds() -> None:
+def test_elsewhere_there_is_a_plain_line_after_five_seconds_and_then_every_ten() -> None:
     out = io.StringIO()
     with LiveView(Console(file=out, width=80), 30.0, "nin-orig, [100/s]") as live:
         for half in range(50):
@@ -66,7 +66,7 @@ def test_elsewhere_there_is_a_plain_line_every_ten_seconds() -> None:
     with LiveView(Console(file=out, width=80), 30.0, "nin-root-4, 100/s") as live:
         live.show(replace(WARM_UP, elapsed_s=10.5))
     assert out.getvalue().splitlines() == [
-        "nin-orig, [100/s]: 10 of 30 s, 124 rows/s, p50 4.00 ms, p99 50.0 ms, 7 of 1,000 failed",
-        "nin-orig, [100/s]: 20 of 30 s, 124 rows/s, p50 4.00 ms, p99 50.0 ms, 7 of 1,000 failed",
+        "nin-orig, [100/s]: 5 of 30 s, 124 rows/s, p50 4.00 ms, p99 50.0 ms, 7 of 1,000 failed",
+        "nin-orig, [100/s]: 15 of 30 s, 124 rows/s, p50 4.00 ms, p99 50.0 ms, 7 of 1,000 failed",
         "nin-root-4, 100/s: 10 of 30 s, 90 rows/s, warming up",
     ]

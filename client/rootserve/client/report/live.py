@@ -20,7 +20,7 @@ from rootserve.client.load.report import LoadResult
 from rootserve.client.load.snapshot import Snapshot
 from rootserve.client.units import count, duration
 
-_LINE_EVERY_S = 10.0
+_FIRST_LINE_S, _LINE_EVERY_S = 5.0, 10.0
 _RECENT_S = 1.0
 _BAR_WIDTH = 30
 _HEADS = ("rows/s", "p50", "p99", "under way", "late")
@@ -44,7 +44,7 @@ class LiveView:
         self._title = title
         self._plan_s = plan_s
         self._recent: deque[Snapshot] = deque()
-        self._next_line_s = _LINE_EVERY_S
+        self._next_line_s = _FIRST_LINE_S
 
     def __enter__(self) -> Self:
         if self._screen.is_terminal:
