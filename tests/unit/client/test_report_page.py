@@ -17,6 +17,7 @@ from rootserve.client.load.report import read_report
 from rootserve.client.report import render as page_of
 from rootserve.client.report import to_csv as csv_of
 from rootserve.client.report import write_csv, write_html
+from rootserve.client.report.comparisons import over_load
 from rootserve.client.stages import STAGES
 from rootserve.client.units import duration
 
@@ -112,11 +113,40 @@ def test_the_page_of_one_run(single: Report) -> None:
 
 def test_the_page_of_a_sweep(sweep: Report) -> None:
     page = Page(render(sweep))
-    assert page.headings[0] == "Throughput against latency"
+    assert page.headings[:2] == ["Response time over the load", "Answers over the load"]
     assert "By model" in page.headings
     assert "Closed loop: a fixed number of callers" in page.text
     for level in sweep["levels"]:
         assert level["label"] in page.text
+
+
+@pytest.mark.parametrize("rates", [False, True])
+def test_lines_over_the_load_never_fold_back(sweep: Report, rates: bool) -> None:
+    """Whatever noise does to the throughput, and whatever the order of the runs."""
+    levels = [
+        {
+            **sweep["levels"][0],
+            "label": f"{offered}",
+            "concurrency": None if rates else offered,
+            "rate": float(offered) if rates else None,
+            "throughput_requests_per_s": answered,
+        }
+        for offered, answered in ((64, 350.0), (1, 90.0), (16, 410.0), (32, 190.0))
+    ]
+    figures = over_load(load_report.Report.from_json({**sweep, "levels": levels}))
+    assert [figure.title for figure in figures] == [
+        "Response time over the load", "Answers over the load",
+    ]  # fmt: skip
+    for figure, lines in zip(figures, (2, 1 + rates), strict=True):
+        drawing = figure.draw("", 720)
+        paths = [mark.get("d") for mark in drawing.iter("path")]
+        assert len(paths) == lines
+        for path in paths:
+            assert path is not None
+            across = [float(point.split()[0]) for point in path[1:].split("L")]
+            assert len(across) == 4
+            assert across == sorted(across)
+    assert ("line due", "as much as was offered") in figures[1].legend or not rates
 
 
 def test_the_page_of_a_search(sweep: Report) -> None:

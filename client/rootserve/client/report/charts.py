@@ -24,15 +24,13 @@ _MOST_MARKS = 40
 class Series:
     """One line: `points` in the order they are joined, where a y of None leaves a gap.
 
-    `titles` says what each point is, `labels` is written beside them. Without `marked` the points
-    have no marks.
+    `titles` says what each point is. Without `marked` the points have no marks.
     """
 
     name: str
     style: str
     points: Sequence[tuple[float, float | None]]
     titles: Sequence[str] = ()
-    labels: Sequence[str] = ()
     joined: bool = True
     marked: bool = True
 
@@ -164,7 +162,6 @@ def _draw_series(made: Element, plane: Plane, series: Series) -> None:
     if not series.marked:
         return
     small = len(series.points) <= _MOST_MARKS
-    written: list[tuple[float, float, float]] = []
     for n, (x, y) in enumerate(series.points):
         if y is None:
             continue
@@ -173,27 +170,6 @@ def _draw_series(made: Element, plane: Plane, series: Series) -> None:
         # Without marks there is still something to point at.
         style = f"mark {series.style}" if small else "pointer"
         made.append(element("circle", title, cx=cx, cy=cy, r=3.5 if small else 6, class_=style))
-        if series.labels:
-            _write_label(made, (cx, cy), series.labels[n], written)
-
-
-def _write_label(
-    made: Element,
-    at: tuple[float, float],
-    text: str,
-    written: list[tuple[float, float, float]],
-) -> None:
-    """Write a label beside its point, unless it would be over one that is `written`."""
-    long = _LETTER * len(text)
-    x, y = at
-    # Left above a point there is room: throughput and latency rise together.
-    left = x - 7 - long if x - 7 - long > 0 else x + 7
-    if any(
-        left < end and left + long > start and abs(y - high) < 14 for start, end, high in written
-    ):
-        return
-    written.append((left, left + long, y))
-    made.append(element("text", text, x=left, y=y - 6, class_="name"))
 
 
 def named(made: Element, plane: Plane, points: Sequence[Point], lines: Sequence[Stroke]) -> None:

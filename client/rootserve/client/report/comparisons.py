@@ -1,7 +1,6 @@
 """The figures of a report of several runs: a sweep, a search for the highest rate, pairs of A and B."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from operator import attrgetter, itemgetter
 from typing import Any
 
@@ -25,40 +24,82 @@ def _columns(runs: Sequence[LoadResult]) -> list[Column[LoadResult]]:
 _HELD = {True: "held", False: "missed", None: "too few requests"}
 
 
-def throughput_latency(report: Report) -> list[Figure[LoadResult]]:
-    """Throughput against latency, one point for each level of a sweep."""
-    levels = report.levels
+_IN_ORDER = (
+    "One point for each run, in the order of what was offered: a run that something else slowed down is a "
+    "dent in its place."
+)
+
+
+def over_load(report: Report) -> list[Figure[LoadResult]]:
+    """Of a sweep: response time and answers over what was offered, a point for each level."""
+    levels = sorted(report.levels, key=_offered)
     if len(levels) < 2 or report.kind != "sweep":
         return []
+    unit = "callers" if levels[0].concurrency is not None else "requests/s offered"
+    x = axes.of_times(unit, [_offered(run) for run in levels], rounded)
+    return [_times_over_load(report, levels, x), _answers_over_load(levels, x)]
+
+
+def _times_over_load(
+    report: Report, levels: Sequence[LoadResult], x: axes.Axis
+) -> Figure[LoadResult]:
     drawn = pick(RUN, "p50", "p99")
     lines = lines_of(
-        drawn,
-        sorted(levels, key=_order),
-        attrgetter("throughput_rows_per_s"),
-        lambda run: f"{run.label}, {run.throughput_rows_per_s:,.1f} rows/s",
+        drawn, levels, _offered, lambda run: f"{run.label}, {run.throughput_rows_per_s:,.1f} rows/s"
     )
-    lines[-1] = replace(lines[-1], labels=[run.label for run in sorted(levels, key=_order)])
     times = [time for line in lines for _, time in line.points if time is not None]
     goal_s = report.objective.p99_s if report.objective else None
     goals = [] if goal_s is None else [goal_s]
-    x = axes.linear("rows/s answered", [run.throughput_rows_per_s for run in levels], rounded)
     y = axes.of_times("response time", [*times, *goals], tick_time)
-    best = max(levels, key=lambda run: run.throughput_rows_per_s)
     lines += [_objective(goal, x) for goal in goals]
-    return [
-        Figure(
-            "Throughput against latency",
-            "One point for each run. Where the curve turns up, more load only makes callers wait.",
-            f"The highest throughput is {best.throughput_rows_per_s:,.1f} rows/s, with {best.label}.",
-            lambda label, width: charts.lines(label, Plane(x, y, width, 300), lines),
-            levels,
-            _columns(levels),
-            [*keys(drawn, "line "), *(_objective_key(goal) for goal in goals)],
+    ends = "; ".join(
+        f"p99 {duration(run.response_time_s.p99)} with {run.label}"
+        for run in (levels[0], levels[-1])
+    )
+    return Figure(
+        "Response time over the load",
+        f"{_IN_ORDER} Where the lines turn up, more load only makes callers wait.",
+        ends,
+        lambda label, width: charts.lines(label, Plane(x, y, width, 300), lines),
+        levels,
+        _columns(levels),
+        [*keys(drawn, "line "), *(_objective_key(goal) for goal in goals)],
+    )
+
+
+def _answers_over_load(levels: Sequence[LoadResult], x: axes.Axis) -> Figure[LoadResult]:
+    rates = [run.throughput_requests_per_s for run in levels]
+    answered = Series(
+        "answered",
+        "answered",
+        [(_offered(run), rate) for run, rate in zip(levels, rates, strict=True)],
+        [f"{run.label}: {rate:,.1f}/s answered" for run, rate in zip(levels, rates, strict=True)],
+    )
+    legend = [("line answered", "answered")]
+    lines, tops = [answered], list(rates)
+    caption = "Requests answered per second. Where the line turns flat is what the server can do."
+    if levels[0].concurrency is None:
+        dues = [(_offered(run), _offered(run)) for run in levels]
+        lines.insert(0, Series("offered", "due", dues, marked=False))
+        legend.insert(0, ("line due", "as much as was offered"))
+        tops += [_offered(run) for run in levels]
+        caption = (
+            "Requests answered per second, beside those offered. Where the two part, the server or the "
+            "client falls behind."
         )
-    ]
+    y = axes.linear("requests/s answered", tops, rounded)
+    best = max(levels, key=lambda run: run.throughput_rows_per_s)
+    return Figure(
+        "Answers over the load",
+        caption,
+        f"The highest throughput is {best.throughput_rows_per_s:,.1f} rows/s, with {best.label}.",
+        lambda label, width: charts.lines(label, Plane(x, y, width, 240), lines),
+        legend=legend,
+    )
 
 
-def _order(run: LoadResult) -> float:
+def _offered(run: LoadResult) -> float:
+    """Callers, or requests per second that were asked for."""
     asked = run.rate if run.concurrency is None else run.concurrency
     return float(asked) if isinstance(asked, int | float) else 0.0
 

@@ -148,7 +148,7 @@ def _sections(report: Report) -> list[Content]:
     drawn: list[Figure[Any]] = [
         *comparisons.pairs(report),
         *comparisons.search(report),
-        *comparisons.throughput_latency(report),
+        *comparisons.over_load(report),
         *attained.over_time(report),
         *attained.variants(report),
         *figures.stages(report),

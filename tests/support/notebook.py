@@ -1,0 +1,71 @@
+"""Notebooks that are shipped with what they show: run in a kernel of their own.
+
+``python -m tests.support.notebook examples/covariance.ipynb`` writes one anew; it asks the server that
+``ROOTSERVE_SERVER`` names.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import nbformat
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+
+_PATIENCE_S = 240
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*(?:e[-+]\d+)?")
+
+
+def play(path: Path, environment: Mapping[str, str], changes: Mapping[str, str]) -> NotebookNode:
+    """The notebook at ``path``, run in its folder; each key of ``changes`` is replaced in its cells.
+
+    Raises:
+        CellExecutionError: if a cell fails.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        for old, new in changes.items():
+            cell.source = cell.source.replace(old, new)
+    given = {**os.environ, **environment, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    with tempfile.TemporaryDirectory(prefix="notebook-") as folder:
+        # Between the two processes alone, and on no port.
+        kernels = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{folder}/kernel")
+        client = NotebookClient(notebook, km=kernels, timeout=_PATIENCE_S, record_timing=False)
+        made: NotebookNode = client.execute(cwd=str(path.parent), env=given)
+    return made
+
+
+def shown(notebook: NotebookNode) -> list[tuple[str, str]]:
+    """What the cells show: kind and text of each output, without numbers; of pictures the kind alone."""
+    found = []
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream":
+                text = " ".join(_NUMBER.sub("N", output.text).split())
+                found.append((output.name, text))
+            else:
+                found.append((output.output_type, " ".join(sorted(output.data))))
+    return found
+
+
+def main() -> int:
+    """Write notebooks anew."""
+    for name in sys.argv[1:]:
+        path = Path(name)
+        made = play(path, {}, {})
+        # Which Python ran it is of no use to whoever reads it.
+        made.metadata = {
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}
+        }
+        nbformat.write(made, path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
