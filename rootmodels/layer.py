@@ -27,7 +27,16 @@ Kind = Literal[
 """What a layer does; :class:`Layer` says it of each."""
 
 Activation = Literal[
-    "none", "relu", "relu6", "silu", "hardswish", "hardsigmoid", "gelu", "gelu_tanh", "sigmoid"
+    "none",
+    "relu",
+    "leaky_relu",
+    "relu6",
+    "silu",
+    "hardswish",
+    "hardsigmoid",
+    "gelu",
+    "gelu_tanh",
+    "sigmoid",
 ]
 """What follows a layer and is part of it; torch's functions of those names, "gelu_tanh" its approximation."""
 
@@ -39,6 +48,9 @@ Padding = int | tuple[int, int] | tuple[int, int, int, int]
 
 IMAGES = "images"
 """What the first layer takes: the normalised images."""
+
+SLOPE = 0.01
+"""What a leaky ReLU multiplies values below 0 by; torch's default."""
 
 EPSILON = 1e-5
 """What a batch normalisation adds to the variance; torch's default."""
@@ -106,6 +118,8 @@ class Layer:
     """First channel of a slice."""
     epsilon: float = EPSILON
     """What its batch normalisation adds to the variance."""
+    slope: float = SLOPE
+    """Of a leaky ReLU that follows it."""
 
     def __post_init__(self) -> None:
         activation = "relu" if self.relu and self.activation == "none" else self.activation
@@ -305,6 +319,11 @@ def _check_inputs(layer: Layer, made: dict[str, tuple[int, Extent]], flat: set[s
 
 def _check_numbers(layer: Layer) -> None:
     """Refuse numbers that no layer has, whatever comes in."""
+    if layer.slope != SLOPE and layer.activation != "leaky_relu":
+        raise ValueError(
+            f"layer {layer.name!r} has slope {layer.slope} with activation {layer.activation!r}, expected "
+            "it with leaky_relu alone"
+        )
     channels = (layer.in_channels, layer.out_channels)
     if layer.kind in _WINDOWED and min(*layer.kernels, *layer.strides, *layer.dilations) < 1:
         raise ValueError(

@@ -214,6 +214,12 @@ def _epsilon(name: str, value: object) -> float:
     return float(value)
 
 
+def _slope(name: str, value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+        raise ValueError(f"{name} is {_shown(value)}, expected 0 to 1")
+    return float(value)
+
+
 def _shown(value: object) -> str:
     """``value`` in few characters."""
     text = ascii(value)
@@ -227,6 +233,7 @@ _READERS: dict[str, Callable[[str, object], Any]] = {
     "inputs": _inputs,
     "start": lambda name, value: _whole(name, value, 0, _MOST_CHANNELS),
     "epsilon": _epsilon,
+    "slope": _slope,
     **{name: lambda name, value: _whole(name, value, 1, _MOST_CHANNELS) for name in _CHANNELS},
     **dict.fromkeys(_EXTENTS, _extent),
     **dict.fromkeys(_FLAGS, _flag),

@@ -107,9 +107,10 @@ def activate(layer: Layer, x: Tensor, *, in_place: bool = False) -> Tensor:
     """
     if layer.activation == "none":
         return x
-    functions = _ACTIVATIONS
-    if in_place and layer.kind not in _VIEWS and layer.activation in _IN_PLACE:
-        functions = _IN_PLACE
+    in_place = in_place and layer.kind not in _VIEWS
+    if layer.activation == "leaky_relu":
+        return functional.leaky_relu(x, layer.slope, inplace=in_place)
+    functions = _IN_PLACE if in_place and layer.activation in _IN_PLACE else _ACTIVATIONS
     return functions[layer.activation](x)
 
 

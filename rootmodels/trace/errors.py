@@ -15,16 +15,36 @@ _TORCH = f"{Path(torch.__file__).parent}{os.sep}"
 _IMPORTLIB = str(Path(importlib.__file__).parent)
 _FRAME = re.compile(r'File "(.+)", line (\d+), in .+(?:\n\s*(.+))?')
 
+_NORMS = "use batch normalisation, whose factors are known before an image comes"
+_LOGITS = "leave it out, what is served are logits"
+_ORDER = "keep maps in the order [N, C, H, W]"
+_LARGER = (
+    "no layer makes maps larger: bring the other branch to this size, by a stride or a pooling"
+)
+_ACTIVATION = "use ReLU, leaky ReLU, SiLU or another activation that layers have"
+_ATTENTION = "attention and products of maps are no layers of a convolutional network"
+
 HINTS = {
-    "layer_norm": "use batch normalisation, whose factors are known before an image comes",
-    "group_norm": "use batch normalisation, whose factors are known before an image comes",
-    "instance_norm": "use batch normalisation, whose factors are known before an image comes",
-    "softmax": "leave it out, what is served are logits",
-    "log_softmax": "leave it out, what is served are logits",
-    "permute": "keep maps in the order [N, C, H, W]",
-    "transpose": "keep maps in the order [N, C, H, W]",
-    "leaky_relu": "use ReLU, SiLU or another activation that layers have",
-    "scaled_dot_product_attention": "attention is no layer of a convolutional network",
+    **dict.fromkeys(("layer_norm", "group_norm", "instance_norm", "rms_norm"), _NORMS),
+    **dict.fromkeys(("softmax", "log_softmax"), _LOGITS),
+    **dict.fromkeys(("permute", "transpose"), _ORDER),
+    **dict.fromkeys(
+        (
+            "upsample_nearest2d",
+            "_upsample_nearest_exact2d",
+            "upsample_bilinear2d",
+            "upsample_bicubic2d",
+            "pixel_shuffle",
+            "max_unpool2d",
+        ),
+        _LARGER,
+    ),
+    "conv_transpose2d": f"{_LARGER}; or use a convolution that is not transposed",
+    **dict.fromkeys(
+        ("elu", "selu", "celu", "mish", "softplus", "tanh", "softsign", "log_sigmoid"), _ACTIVATION
+    ),
+    **dict.fromkeys(("scaled_dot_product_attention", "matmul", "bmm", "einsum"), _ATTENTION),
+    **dict.fromkeys(("conv1d", "conv3d"), "use a convolution of maps [N, C, H, W]"),
 }
 
 

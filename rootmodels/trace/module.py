@@ -130,6 +130,8 @@ _HANDLERS: dict[str, Any] = {
     "batch_norm": operations.batch_norm,
     "_native_batch_norm_legit_no_training": operations.batch_norm,
     **dict.fromkeys(operations.ACTIVATIONS, operations.activation),
+    "leaky_relu": operations.leaky_relu,
+    "prelu": operations.leaky_relu,
     "gelu": operations.gelu,
     "hardtanh": operations.clamp,
     "clamp": operations.clamp,

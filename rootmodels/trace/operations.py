@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from rootmodels.layer import Activation, Kind
+from rootmodels.layer import SLOPE, Activation, Kind
 from rootmodels.model_graph import layer_path
 from rootmodels.trace.building import Graph, Pads, Value
 from rootmodels.trace.errors import operation, refusal
@@ -98,6 +98,19 @@ def activation(graph: Graph, node: fx.Node, given: Arguments) -> Value:
     """A function of each value; the layer before it takes it later."""
     x = _value(node, given["self"])
     return _activated(graph, node, x, ACTIVATIONS[operation(node)])
+
+
+def leaky_relu(graph: Graph, node: fx.Node, given: Arguments) -> Value:
+    """``leaky_relu`` and ``prelu``, of one slope for all channels."""
+    slope = given["negative_slope"] if "negative_slope" in given else given["weight"]
+    if isinstance(slope, Value) or (isinstance(slope, Tensor) and slope.numel() != 1):
+        raise refusal(
+            node, "it has a slope for each channel, expected one", "use nn.PReLU(num_parameters=1)"
+        )
+    if not 0 <= float(slope) <= 1:
+        raise refusal(node, f"its slope is {float(slope):g}, expected 0 to 1")
+    x = _value(node, given["self"])
+    return _activated(graph, node, x, "leaky_relu", float(slope))
 
 
 def gelu(graph: Graph, node: fx.Node, given: Arguments) -> Value:
@@ -189,10 +202,12 @@ def _adaptive(graph: Graph, node: fx.Node, x: Value, shape: tuple[int, ...], kin
     return graph.add(node, kind, [x], shape, kernel=windows, stride=windows)
 
 
-def _activated(graph: Graph, node: fx.Node, x: Value, which: Activation) -> Value:
+def _activated(
+    graph: Graph, node: fx.Node, x: Value, which: Activation, slope: float = SLOPE
+) -> Value:
     """Of a value in any shape, since each number is looked at for itself."""
     whole = Value(x.source, graph.shapes[x.source], x.pads, x.fill)
-    made = graph.add(node, "identity", [whole], whole.shape, activation=which)
+    made = graph.add(node, "identity", [whole], whole.shape, activation=which, slope=slope)
     return Value(made.source, x.shape)
 
 

@@ -62,7 +62,7 @@ def _take_activations(
     merges: dict[str, Layer] = {}
     for before, layer in _only_followers(layers, last):
         if layer.kind == "identity" and before.activation == "none" and before.name not in merges:
-            merges[layer.name] = replace(before, activation=layer.activation)
+            merges[layer.name] = replace(before, activation=layer.activation, slope=layer.slope)
     found, last = _merged(layers, merges, last)
     return found, tensors, last
 
@@ -78,7 +78,11 @@ def _make_global(
         if layer.kind == "flatten" and one and before.activation == "none":
             size = sizes.get(before.inputs[0], 1)
             merges[layer.name] = replace(
-                before, kind="global_avg_pool", kernel=size, activation=layer.activation
+                before,
+                kind="global_avg_pool",
+                kernel=size,
+                activation=layer.activation,
+                slope=layer.slope,
             )
     found, last = _merged(layers, merges, last)
     return found, tensors, last

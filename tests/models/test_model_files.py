@@ -97,9 +97,10 @@ C = {"in_channels": 8, "out_channels": 8}
 ONE_LAYER: dict[str, tuple[Layer, ...]] = {
     **{
         f"conv, {name}": (conv("x", "stem", 8, 8, 32, 3, activation=name),)
-        for name in ("none", "relu", "relu6", "silu", "hardswish", "hardsigmoid", "gelu", "gelu_tanh",
-                     "sigmoid")
+        for name in ("none", "relu", "leaky_relu", "relu6", "silu", "hardswish", "hardsigmoid", "gelu",
+                     "gelu_tanh", "sigmoid")
     },
+    "leaky": (conv("x", "stem", 8, 8, 32, 3, activation="leaky_relu", slope=0.2),),
     "rectangular": (Layer("x", "conv", (3, 5), 8, 8, 32, ("stem",), padding=(1, 2)),),
     "strides": (Layer("x", "conv", 3, 8, 8, (16, 11), ("stem",), stride=(2, 3), padding=1),),
     "dilations": (Layer("x", "conv", 3, 8, 8, 32, ("stem",), dilation=(2, 3), padding=(2, 3)),),

@@ -120,11 +120,27 @@ GROUP_NORM = Body(lambda net, x: net.parts["n"](x), n=nn.GroupNorm(2, 8))
     ("module", "words"),
     [
         (GROUP_NORM, r"group_norm .*'parts.n' \(GroupNorm\): no layer does this; use batch norm"),
-        (body(functional.leaky_relu), r"leaky_relu at .*small_networks.py:\d+ .*; use ReLU"),
+        (body(functional.elu), r"elu at .*small_networks.py:\d+ .*: no layer does this; use ReLU, leaky"),
+        (
+            Body(lambda net, x: net.parts["p"](x), p=nn.PReLU(8)),
+            r"prelu .*'parts.p' \(PReLU\): it has a slope for each channel, .*num_parameters=1",
+        ),
+        (body(lambda x: functional.leaky_relu(x, -2.0)), "its slope is -2, expected 0 to 1"),
         (
             body(lambda x: functional.interpolate(x, scale_factor=2)),
-            r"upsample_nearest2d at .*small_networks.py:\d+",
+            r"upsample_nearest2d at .*small_networks.py:\d+ .*; no layer makes maps larger: bring the other",
         ),
+        (
+            body(lambda x: functional.interpolate(x, scale_factor=2, mode="bilinear")),
+            r"upsample_bilinear2d at .*small_networks.py:\d+ .*; no layer makes maps larger",
+        ),
+        (
+            Body(lambda net, x: net.parts["t"](x), t=nn.ConvTranspose2d(8, 8, 2, 2)),
+            r"conv_transpose2d .*'parts.t' \(ConvTranspose2d\).*or use a convolution that is not transposed",
+        ),
+        (Body(lambda net, x: net.parts["n"](x), n=nn.InstanceNorm2d(8)), "instance_norm .*use batch norm"),
+        (body(lambda x: functional.pixel_shuffle(x, 2), 2), "pixel_shuffle .*no layer makes maps larger"),
+        (body(lambda x: x @ x.transpose(2, 3)), "matmul at .*attention and products of maps"),
         (body(lambda x: x.permute(0, 2, 3, 1), 32), r"permute at .*makes \[2, 32, 32, 8\].* keep maps"),
         (body(lambda x: functional.layer_norm(x.permute(0, 2, 3, 1), [8]), 32), "layer_norm at .* use batch"),
         (body(lambda x: x * x[:, :1]), "mul at .*expected the same, or one pixel"),

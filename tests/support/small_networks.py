@@ -128,6 +128,9 @@ def networks() -> Iterator[tuple[str, nn.Module]]:
         "soft": Net(
             nn.GELU(), conv(8, 8), nn.GELU("tanh"), conv(8, 8), nn.Sigmoid(), nn.Identity()
         ),
+        "leaky": Net(
+            nn.LeakyReLU(0.1), conv(8, 8), nn.LeakyReLU(0.2, inplace=True), conv(8, 8), nn.PReLU()
+        ),
         "pooled": Net(nn.MaxPool2d(3, 2, 1, ceil_mode=True), nn.AvgPool2d(3, 2, 1)),
         "pooled at the edge": Net(
             nn.AvgPool2d(5, 4, 2, ceil_mode=True, count_include_pad=False),

@@ -94,6 +94,8 @@ BROKEN_CONTENT: list[tuple[str, Callable[[Content], None], str]] = [
     ("unknown kind", layer_set(0, kind="exec"), f"{LAYERS}: kind is 'exec', expected one of conv, li"),
     ("kind is a list", layer_set(0, kind=[]), f"{LAYERS}: kind is [], expected one of conv, linear"),
     ("activation", layer_set(0, activation="eval"), "activation is 'eval', expected one of none, re"),
+    ("slope", layer_set(0, activation="leaky_relu", slope=2), "slope is 2, expected 0 to 1"),
+    ("slope of a relu", layer_set(0, activation="relu", slope=0.5), "expected it with leaky_relu al"),
     ("layer's field", layer_set(0, path="x"), f"{LAYERS}: it has a field 'path', expected name, kin"),
     ("no kernel", lambda content: content["layers"][0].pop("kernel") and None, "it has no kernel"),
     ("kernel is text", layer_set(0, kernel="3"), "kernel is '3', expected a whole number of 0 to 40"),

@@ -14,15 +14,16 @@ from rootserve.server.engines.openvino_convolution import Arithmetic, Array, con
 
 _SPATIAL_AXES = np.array([2, 3])
 
-_ACTIVATIONS: Mapping[Activation, Callable[[ov.Node], ov.Node]] = {
-    "relu": ops.relu,
-    "relu6": lambda x: ops.clamp(x, 0.0, 6.0),
-    "silu": ops.swish,
-    "hardswish": ops.hswish,
-    "hardsigmoid": ops.hsigmoid,
-    "gelu": lambda x: ops.gelu(x, "erf"),
-    "gelu_tanh": lambda x: ops.gelu(x, "tanh"),
-    "sigmoid": ops.sigmoid,
+_ACTIVATIONS: Mapping[Activation, Callable[[ov.Output, Layer], ov.Node]] = {
+    "relu": lambda x, _: ops.relu(x),
+    "leaky_relu": lambda x, layer: ops.prelu(x, ops.constant(np.array([layer.slope], np.float32))),
+    "relu6": lambda x, _: ops.clamp(x, 0.0, 6.0),
+    "silu": lambda x, _: ops.swish(x),
+    "hardswish": lambda x, _: ops.hswish(x),
+    "hardsigmoid": lambda x, _: ops.hsigmoid(x),
+    "gelu": lambda x, _: ops.gelu(x, "erf"),
+    "gelu_tanh": lambda x, _: ops.gelu(x, "tanh"),
+    "sigmoid": lambda x, _: ops.sigmoid(x),
 }
 
 
@@ -47,7 +48,7 @@ def add_layer(
         node.set_friendly_name(f"{layer.name}/bias")
         x = node.output(0)
     if layer.activation != "none":
-        node = _ACTIVATIONS[layer.activation](x)
+        node = _ACTIVATIONS[layer.activation](x, layer)
         node.set_friendly_name(f"{layer.name}/{layer.activation}")
         x = node.output(0)
     return x
