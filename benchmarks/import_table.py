@@ -38,7 +38,8 @@ TORCHVISION = (
 )  # fmt: skip
 TIMM = (
     "seresnet18", "tf_efficientnet_b0", "mixnet_s", "ghostnet_100", "res2net50_26w_4s", "dla34", "dpn68",
-    "xception41", "repvgg_a0", "ese_vovnet19b_dw", "hrnet_w18_small", "resnetv2_50d_gn",
+    "xception41", "repvgg_a0", "ese_vovnet19b_dw", "cspdarknet53", "darknet53",
+    "hrnet_w18_small", "resnetv2_50d_gn",
 )  # fmt: skip
 HEADER = (
     "| network | layers | MACs | torch's counter | off on torch | off on OpenVINO |\n"

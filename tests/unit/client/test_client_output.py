@@ -13,7 +13,7 @@ from rootserve.client.catalog import Model
 from rootserve.client.load import LatencySummary, LoadOptions, LoadResult
 from rootserve.client.load.doubts import doubts
 from rootserve.client.load.report import NO_TIMES
-from rootserve.client.report.terminal import print_load
+from rootserve.client.report.terminal import common_warnings, print_load
 from rootserve.client.stages import STAGES
 from rootserve.client.tables import print_health, print_models, print_top
 from rootserve.client.units import count, duration, millions, percent
@@ -211,3 +211,19 @@ def test_importing_is_light(module: str, allowed: str) -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout == "[]\n"
+
+
+def test_what_casts_doubt_on_several_runs_alike_is_told_once() -> None:
+    late = "the client was the bottleneck: {} requests left more than 1 ms late (at most {})"
+    runs = [
+        result(label=label, warnings=warnings)
+        for label, warnings in (
+            ("100/s", [late.format("7", "1.5 ms")]),
+            ("200/s", []),
+            ("300/s", [late.format("1,204", "930 µs"), "something else"]),
+        )
+    ]
+    assert common_warnings(runs) == [
+        f"2 of 3 runs, the last 300/s: {late.format('1,204', '930 µs')}",
+        "300/s: something else",
+    ]

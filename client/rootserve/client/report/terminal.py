@@ -1,5 +1,6 @@
 """What `rootserve load` and `rootserve compare` print, within 80 columns."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from textwrap import fill
@@ -32,6 +33,7 @@ from rootserve.client.tables import figures_table, separate
 from rootserve.client.units import count, percent
 
 T = TypeVar("T")
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*( (?:µs|ms|s)\b)?")
 _STAGE_LETTERS = 9
 # Whose stages are shown.
 _SHOWN = {"mean": "mean", "p99": "at p99"}
@@ -177,8 +179,8 @@ def print_campaign(screen: Console, report: Report) -> None:
     if report.interrupted:
         runs = f"{len(report.levels)} run{'s' if len(report.levels) > 1 else ''}"
         screen.print(f"warning: interrupted after {runs}", style="yellow")
-    for run in report.levels:
-        print_warnings(screen, run, prefix=f"{run.label}: ")
+    for doubt in common_warnings(report.levels):
+        screen.print(f"warning: {doubt}", style="yellow", markup=False)
 
 
 def print_limits(screen: Console, report: Report) -> None:
@@ -201,10 +203,24 @@ def ratio_cells(ratio: Ratio | None) -> tuple[str, str, str]:
     return ratio_text(ratio.ratio), f"{ratio_text(ratio.low)} to {ratio_text(ratio.high)}", verdict
 
 
-def print_warnings(screen: Console, result: LoadResult, prefix: str = "") -> None:
+def print_warnings(screen: Console, result: LoadResult) -> None:
     """What casts doubt on the figures."""
     for doubt in result.warnings:
-        screen.print(f"warning: {prefix}{doubt}", style="yellow", markup=False)
+        screen.print(f"warning: {doubt}", style="yellow", markup=False)
+
+
+def common_warnings(runs: Sequence[LoadResult]) -> list[str]:
+    """What casts doubt on the figures of several runs; what is the same but for numbers is told once."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for run in runs:
+        for doubt in run.warnings:
+            found.setdefault(_NUMBER.sub("", doubt), []).append((run.label, doubt))
+    told = []
+    for alike in found.values():
+        label, doubt = alike[-1]
+        which = label if len(alike) == 1 else f"{len(alike)} of {len(runs)} runs, the last {label}"
+        told.append(f"{which}: {doubt}")
+    return told
 
 
 def _stable(result: LoadResult) -> str:
