@@ -21,8 +21,8 @@ def test_the_notebook_on_the_matrices() -> None:
         )
     assert shown(made) == shown(shipped)
     kinds = [kind for kind, _ in shown(shipped)]
-    assert kinds.count("stream") == 6
-    assert [words for kind, words in shown(shipped) if kind != "stream"] == [
+    assert kinds.count("stdout") == 6
+    assert [words for kind, words in shown(shipped) if kind != "stdout"] == [
         "image/png text/plain"
     ] * 2
     code = [cell for cell in made.cells if cell.cell_type == "code"]
