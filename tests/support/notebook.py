@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import sys
@@ -22,7 +23,7 @@ _PATIENCE_S = 240
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*(?:e[-+]\d+)?")
 
 
-def play(path: Path, environment: Mapping[str, str], changes: Mapping[str, str]) -> NotebookNode:
+def play(path: Path, changes: Mapping[str, str]) -> NotebookNode:
     """The notebook at ``path``, run in its folder; each key of ``changes`` is replaced in its cells.
 
     Raises:
@@ -32,12 +33,15 @@ def play(path: Path, environment: Mapping[str, str], changes: Mapping[str, str])
     for cell in notebook.cells:
         for old, new in changes.items():
             cell.source = cell.source.replace(old, new)
-    given = {**os.environ, **environment, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    environment = {**os.environ, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     with tempfile.TemporaryDirectory(prefix="notebook-") as folder:
         # Between the two processes alone, and on no port.
         kernels = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{folder}/kernel")
         client = NotebookClient(notebook, km=kernels, timeout=_PATIENCE_S, record_timing=False)
-        made: NotebookNode = client.execute(cwd=str(path.parent), env=given)
+        made: NotebookNode = client.execute(cwd=str(path.parent), env=environment)
+    # Which Python ran it is of no use to whoever reads it.
+    python = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    made.metadata = {"kernelspec": python}
     return made
 
 
@@ -47,23 +51,20 @@ def shown(notebook: NotebookNode) -> list[tuple[str, str]]:
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if output.output_type == "stream":
-                text = " ".join(_NUMBER.sub("N", output.text).split())
-                found.append((output.name, text))
+                found.append((output.name, " ".join(_NUMBER.sub("N", output.text).split())))
             else:
                 found.append((output.output_type, " ".join(sorted(output.data))))
     return found
 
 
 def main() -> int:
-    """Write notebooks anew."""
-    for name in sys.argv[1:]:
-        path = Path(name)
-        made = play(path, {}, {})
-        # Which Python ran it is of no use to whoever reads it.
-        made.metadata = {
-            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}
-        }
-        nbformat.write(made, path)
+    """Write a notebook anew."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("notebook", type=Path)
+    parser.add_argument("--out", type=Path, help="default: where it is")
+    parser.add_argument("--replace", nargs=2, action="append", default=[], metavar=("OLD", "NEW"))
+    args = parser.parse_args()
+    nbformat.write(play(args.notebook, dict(args.replace)), args.out or args.notebook)
     return 0
 
 
