@@ -371,3 +371,8 @@ def test_each_stage_has_its_colour_in_both_schemes(single: Report) -> None:
         assert f"--stage-{stage.name}: {stage.colours[0]};" in light
         assert f"-{stage.name}: {stage.colours[1]};" in dark
         assert f".key.stage-{stage.name} {{" in text
+
+
+def test_no_line_ends_within_an_option(single: Report) -> None:
+    text = render({**single, "warnings": ["it was busy: try --processes, or -x"]})
+    assert '<li>it was busy: try <span class="option">--processes</span>, or -x</li>' in text

@@ -1,9 +1,11 @@
 """HTML and SVG as trees of elements: whatever text is put in comes out escaped."""
 
+import re
 from collections.abc import Iterable, Sequence
 from xml.etree.ElementTree import Element, tostring
 
 Content = Element | str | None
+_OPTION = re.compile(r"(--[a-z][a-z-]*)")
 
 
 def element(name: str, /, *content: Content, **attributes: object) -> Element:
@@ -29,6 +31,14 @@ def add(parent: Element, *content: Content) -> None:
             parent[-1].tail = (parent[-1].tail or "") + each
         elif each is not None:
             parent.text = (parent.text or "") + each
+
+
+def unbroken(text: str) -> list[Content]:
+    """The text, in which no line ends within an option such as ``--processes``."""
+    parts = _OPTION.split(text)
+    return [
+        element("span", part, class_="option") if n % 2 else part for n, part in enumerate(parts)
+    ]
 
 
 def table(

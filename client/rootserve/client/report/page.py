@@ -11,7 +11,7 @@ from rootserve.client.report import attained, comparisons, figures
 from rootserve.client.report.columns import ATTAINED, PART, TIMES, TRIAL, Column
 from rootserve.client.report.figures import Figure, table_of
 from rootserve.client.report.frame import details_of, instant, whole_page
-from rootserve.client.report.markup import Content, element
+from rootserve.client.report.markup import Content, element, unbroken
 from rootserve.client.report.words import loop_words, run_words
 from rootserve.client.stages import STAGES
 from rootserve.client.units import count, duration, percent
@@ -100,7 +100,7 @@ def _summary(report: Report) -> list[Content]:
         complete = report.find_max is None or report.find_max.complete
         sure = "ok" if objective.met else "bad"
         style = f"verdict {sure if objective.decided and complete else 'unsure'}"
-        made.append(element("p", objective.text, class_=style))
+        made.append(element("p", *unbroken(objective.text), class_=style))
     made += _warnings(report)
     made.append(element("p", loop_words(report.loop)))
     made.append(_times(report))
@@ -111,7 +111,7 @@ def _warnings(report: Report) -> list[Content]:
     """What casts doubt on the figures; whether the client was the bottleneck is always said."""
     unlike = unlike_limits(report)
     told = [*report.warnings, *([unlike] if unlike else [])]
-    items: list[Content] = [element("li", each) for each in told]
+    items: list[Content] = [element("li", *unbroken(each)) for each in told]
     made: list[Content] = []
     if report.client_limited:
         made.append(
