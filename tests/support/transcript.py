@@ -44,7 +44,7 @@ ask="rootserve --tls-ca /etc/rootserve/ca.crt"
 kill -STOP "$worker"
 count=${1:-1}
 for request in $(seq "$count"); do
-    $ask infer --model nin-root-16 cat.png > "answer-$request.txt" &
+    $ask infer --model nin-root-16 cat.png > "answer-$request.txt" 2>&1 &
 done
 waiting="\\"queued_rows\\": $((count - 1)), \\"in_flight_rows\\": 1,|\\"in_flight_rows\\": $count,"
 until $ask top --once --json --interval 0.1 | grep -Eq "$waiting" || ! kill -0 $!; do :; done

@@ -73,7 +73,7 @@ def run(
     connection: Connection, paths: Sequence[Path], wanted: Wanted, top: int, *, as_json: bool
 ) -> None:
     """Classify the pictures and print the likeliest classes of each."""
-    with telling(console(stderr=True), f"classifying {count(len(paths))} pictures") as tell:
+    with telling(console(stderr=True), _progress(0, len(paths))) as tell:
         found = asyncio.run(_classify(connection, paths, wanted, top, tell))
     model = wanted.model
     if as_json:
@@ -115,7 +115,7 @@ async def _classify(
         start_s = time.perf_counter()
         parts = _parts([len(each) for each in pictures], most_rows)
         for part in parts:
-            tell(f"{count(part.start)} of {count(len(paths))} pictures classified")
+            tell(_progress(part.start, len(paths)))
             try:
                 answer = await client.infer_encoded(
                     wanted.model,
@@ -138,6 +138,10 @@ async def _classify(
     timeline = answers[0].timeline if len(answers) == 1 else None
     by = {answer.variant: answer.accuracy for answer in answers if answer.variant}
     return Classified(guesses, model.trained, timeline, round_trip_s, len(answers), by)
+
+
+def _progress(done: int, pictures: int) -> str:
+    return f"classifying: {count(done)} of {count(pictures)} done"
 
 
 def _parts(lengths: Sequence[int], most_rows: int) -> list[slice]:
