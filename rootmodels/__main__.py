@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from importlib import import_module
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """The module whose ``main`` runs it, and what it does."""
+
+    module: str
+    words: str
+
+    def __call__(self, arguments: Sequence[str]) -> int:
+        """Run it with these arguments; returns the exit status."""
+        # Only the one that is called: torch takes seconds.
+        status: int = import_module(self.module).main(arguments)
+        return status
+
 
 COMMANDS = {
-    "import": ("rootmodels.import_network", "make a model file of a torch module"),
-    "root": ("rootmodels.derive_roots", "derive variants of a network in filter groups"),
-    "suggest": (
+    "import": Command("rootmodels.import_network", "make a model file of a torch module"),
+    "root": Command("rootmodels.derive_roots", "derive variants of a network in filter groups"),
+    "suggest": Command(
         "rootmodels.suggest.command",
         "find the filter groups that the responses of a trained network suggest",
     ),
-    "train": ("rootmodels.train", "train networks, or train them on"),
-    "verify": ("rootmodels.verify", "recompute the accuracy of weights files"),
+    "train": Command("rootmodels.train", "train networks, or train them on"),
+    "verify": Command("rootmodels.verify", "recompute the accuracy of weights files"),
 }
-"""Of each command the module whose ``main`` runs it, and what it does."""
 
 
 def usage() -> str:
@@ -46,9 +61,7 @@ def main() -> int:
         came = f"no command {name!r}\n\n" if name else ""
         print(f"{came}{usage()}", file=sys.stderr)
         return 2
-    # Only the one that is called: torch takes seconds.
-    status: int = import_module(COMMANDS[name][0]).main(sys.argv[2:])
-    return status
+    return COMMANDS[name](sys.argv[2:])
 
 
 if __name__ == "__main__":
