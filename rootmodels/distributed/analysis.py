@@ -6,7 +6,7 @@ import functools
 import hashlib
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -19,8 +19,7 @@ from rootmodels.distributed.errors import ClusterError
 from rootmodels.distributed.partial_sums import Folder, Subject
 from rootmodels.distributed.shards import Frame, Shard, Source, find_sources, look_at
 from rootmodels.distributed.summing import Work, sum_shard
-from rootmodels.distributed.tasks import Failure, Tasks
-from rootmodels.distributed.versions import installed
+from rootmodels.distributed.tasks import Failure, Tasks, installed
 from rootmodels.layers import network_layers
 from rootmodels.model_file import open_weights
 from rootmodels.variants import family_of
@@ -50,7 +49,6 @@ class Request:
         pairs: Of layers; without, every two that are adjacent.
         stage: Where responses are taken.
         weights: The folder with ``MODEL.safetensors``.
-        device: What computes, cpu or cuda.
         tolerance: See :func:`rootmodels.analysis.covariance.whitening`.
         shard_images: Images of a shard; None for as many as suit the size of the sums.
     """
@@ -60,7 +58,6 @@ class Request:
     pairs: tuple[Pair, ...] = ()
     stage: Stage = Stage.AFTER_RELU
     weights: Path = PRETRAINED_DIR
-    device: str = "cpu"
     tolerance: float = DEFAULT_TOLERANCE
     shard_images: int | None = None
 
@@ -145,17 +142,8 @@ class Analysis:
         layers = network_layers(variant, size, len(class_names(variant, info)))
         self.plan = network_plan(layers, request.pairs)
         frame = Frame(size, family_of(variant).short_side(size))
-        self._work = Work(request.model, self.plan, request.stage, request.device, frame)
-        own = installed()
-        self._subject = Subject(
-            request.model,
-            hashlib.sha256(self._weights).hexdigest(),
-            self.plan,
-            request.stage.value,
-            request.device,
-            (frame.size, frame.short_side),
-            (own["rootserve"], own["torch"]),
-        )
+        self._work = Work(request.model, self.plan, request.stage, "cpu", frame)
+        self._weights_sha256 = hashlib.sha256(self._weights).hexdigest()
         self._folder = Folder(folder, self.plan)
         if self._folder.keys() and not resume:
             raise ClusterError(
@@ -169,8 +157,12 @@ class Analysis:
         self._left_out: list[LeftOut] = []
         self._done = self._taken_over = 0
 
-    def run(self, tasks: Tasks, watcher: Watcher, kinds: Collection[Kind]) -> Result:
+    def run(
+        self, tasks: Tasks, watcher: Watcher, kinds: Collection[Kind], device: str = "cpu"
+    ) -> Result:
         """Have it done as ``tasks``, and derive ``kinds``. The sums of each shard are kept at once.
+
+        ``device`` is what computes them, cpu or cuda.
 
         Raises:
             AnalysisError: Nothing can be derived of the sums.
@@ -178,6 +170,7 @@ class Analysis:
             OSError: The folder cannot be written to.
         """
         watcher.planned(self.plan)
+        self._work = replace(self._work, device=device)
         weights = tasks.share(self._weights)
         for source in self._sources:
             tasks.add(source, look_at, source, self._images)
@@ -201,6 +194,19 @@ class Analysis:
         """Forget the partial sums: the results are written."""
         self._folder.clear()
 
+    def _key(self, shard: Shard) -> str:
+        """What the sums of ``shard`` are kept under."""
+        own, frame = installed(), self._work.frame
+        return Subject(
+            self._request.model,
+            self._weights_sha256,
+            self.plan,
+            self._request.stage.value,
+            self._work.device,
+            (frame.size, frame.short_side),
+            (own["rootserve"], own["torch"]),
+        ).key(shard.sha256)
+
     def _found(self, source: Source, result: Sequence[Shard] | Failure) -> list[Shard]:
         """The shards of ``source`` that are still to be computed."""
         if isinstance(result, Failure):
@@ -208,7 +214,7 @@ class Analysis:
             return []
         missing = []
         for shard in result:
-            key = self._subject.key(shard.sha256)
+            key = self._key(shard)
             self._shards[shard] = key
             if self._folder.has(key):
                 self._done += shard.images
@@ -242,7 +248,7 @@ class Analysis:
         derived = derive(sums, kinds, self._request.tolerance)
         return Result(
             self._request.model,
-            self._subject.weights_sha256,
+            self._weights_sha256,
             self._request.stage,
             self._request.tolerance,
             sums,

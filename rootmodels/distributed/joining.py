@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import logging
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +23,8 @@ AUTO = "auto"
 """The cluster that RAY_ADDRESS names, or that runs on this machine."""
 
 _CONNECT_S = 5.0
+_JOIN_S = 45.0
+_JOIN = "import ray, sys; ray.init(sys.argv[1], log_to_driver=False, logging_level='ERROR')"
 _ANSWER_S = 90.0
 """A node that has not said by then what is installed on it is taken for one that cannot compute either."""
 
@@ -85,14 +90,21 @@ def joined(address: str, folders: Sequence[Path] = ()) -> Iterator[Cluster]:
         VersionsError: A node has another version of Python, Ray, torch or this project than this machine,
             or does not see one of ``folders``, which exist here.
     """
-    ray = _import_ray()
+    if importlib.util.find_spec("ray") is None:
+        raise NoRayError(
+            "Ray is not installed; expected its extra, as in pip install 'rootserve[ray]'"
+        )
+    os.environ.update(_ENVIRONMENT)
     if address != AUTO:
         _check_answers(address)
     elif told := os.environ.get("RAY_ADDRESS"):
         _check_answers(told)
+    _check_joinable(address)
+    import ray  # noqa: PLC0415 - takes a second, and nothing else needs it
+
     with contextlib.redirect_stdout(io.StringIO()):
         try:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise _cannot_join(address, error) from error
         try:
@@ -101,17 +113,6 @@ def joined(address: str, folders: Sequence[Path] = ()) -> Iterator[Cluster]:
             yield cluster
         finally:
             ray.shutdown()
-
-
-def _import_ray() -> Any:
-    if importlib.util.find_spec("ray") is None:
-        raise NoRayError(
-            "Ray is not installed; expected its extra, as in pip install 'rootserve[ray]'"
-        )
-    os.environ.update(_ENVIRONMENT)
-    import ray  # noqa: PLC0415 - takes a second, and nothing else needs it
-
-    return ray
 
 
 def _cannot_join(address: str, error: Exception) -> Exception:
@@ -156,6 +157,24 @@ def _check_answers(address: str) -> None:
         ) from None
     if len(answer) < 4 or answer[3] != _SETTINGS_FRAME:
         raise UnreachableError(f"{address}: what answers is no Ray cluster")
+
+
+def _check_joinable(address: str) -> None:
+    """Have another process join first: what cannot be joined may hang, and not in Python.
+
+    Raises:
+        UnreachableError: if that takes too long. Other failures come again, and are told, here.
+    """
+    command = [sys.executable, "-c", _JOIN, address]
+    try:
+        subprocess.run(  # noqa: S603 - this interpreter
+            command, capture_output=True, timeout=_JOIN_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise UnreachableError(
+            f"{address}: cannot be joined within {_JOIN_S:g} s; expected the address of a Ray cluster as its "
+            "other machines know it, and this machine one of its nodes"
+        ) from None
 
 
 def _check_nodes(cluster: Cluster, folders: Sequence[Path]) -> None:

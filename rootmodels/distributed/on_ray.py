@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Callable, Collection
-from dataclasses import replace
 from pathlib import Path
 
 from rootmodels.analysis.derived import Kind
@@ -34,12 +33,12 @@ def analyse(  # noqa: PLR0913 - each is said once, by the command
             :class:`rootmodels.distributed.analysis.Analysis`, and
             :func:`rootmodels.distributed.joining.joined`.
     """
+    analysis = Analysis(request, folder, resume=resume)
     with joined(address, _roots(request.data)) as cluster:
         if device == "auto":
             device = "cuda" if any(node.gpus >= 1 for node in cluster.nodes()) else "cpu"
-        analysis = Analysis(replace(request, device=device), folder, resume=resume)
         needs = Needs(cpus=1, gpus=int(device == "cuda"))
-        return analysis.run(OnCluster(cluster, needs, tell), watcher, kinds), analysis
+        return analysis.run(OnCluster(cluster, needs, tell), watcher, kinds, device), analysis
 
 
 def _roots(data: str) -> list[Path]:

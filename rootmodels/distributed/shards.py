@@ -88,7 +88,7 @@ def find_sources(data: str, images: int) -> list[Source]:
 def _files(data: str) -> list[str]:
     path = Path(data)
     if path.is_file():
-        return [str(path.resolve())]
+        return [str(path.absolute())]
     if path.is_dir():
         pictures = [each for each in path.iterdir() if each.suffix.lower() in _PICTURES]
         if not pictures:
@@ -96,8 +96,8 @@ def _files(data: str) -> list[str]:
                 pictures = find_files(path, "test")
             except DataError:
                 pictures = list(path.glob(f"*{_PARQUET}"))
-        return [str(each.resolve()) for each in pictures]
-    return [str(Path(name).resolve()) for name in glob.iglob(data, recursive=True)]  # noqa: PTH207 - absolute ones too
+        return [str(each.absolute()) for each in pictures]
+    return [str(Path(name).absolute()) for name in glob.iglob(data, recursive=True)]  # noqa: PTH207 - absolute ones too
 
 
 def look_at(source: Source, images: int) -> list[Shard]:

@@ -150,7 +150,7 @@ class OnCluster:
             # Done again by us, who know what was lost, and not by Ray.
             options = {"num_cpus": self.needs.cpus, "num_gpus": self.needs.gpus, "max_retries": 0}
             reference = remote.options(**options).remote(
-                _installed(), task.function, *task.arguments
+                installed(), task.function, *task.arguments
             )
             self._running[reference] = task
 
@@ -208,7 +208,8 @@ class OnCluster:
         self.tell(f"waiting for a node with {self.needs}")
 
 
-_installed = functools.cache(versions.installed)
+installed = functools.cache(versions.installed)
+"""What is installed in this process: asked for by every task and every shard."""
 
 
 def _as_asked(expected: versions.Versions, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -217,7 +218,7 @@ def _as_asked(expected: versions.Versions, function: Callable[..., Any], *argume
     Raises:
         VersionsError: if this node has other versions than the machine that asks.
     """
-    check_versions(_installed(), expected, f"node {socket.gethostname()}")
+    check_versions(installed(), expected, f"node {socket.gethostname()}")
     return function(*arguments)
 
 

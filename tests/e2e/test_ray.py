@@ -1,0 +1,209 @@
+"""A Ray cluster of three nodes on this machine: what is computed there, whoever dies meanwhile."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from safetensors.numpy import load_file
+
+from rootmodels.analysis.derived import Kind
+from rootmodels.analysis.sums import Sums
+from rootmodels.distributed.analysis import Analysis, Progress, Request
+from rootmodels.distributed.tasks import Here
+from rootmodels.weights_info import weights_path
+from tests.support.ray_nodes import Nodes, ray_nodes
+
+MODEL = "nin-root-16"
+ROWS, FILES = 24, 9
+_BIN = Path(sys.executable).parent
+_LIMIT_S = 150
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    with ray_nodes(3) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory, sample_path: Path) -> Path:
+    """A folder of parquet files."""
+    folder = tmp_path_factory.mktemp("images")
+    table = pq.read_table(sample_path)
+    for number in range(FILES):
+        pq.write_table(table.slice(number * ROWS, ROWS), folder / f"{number}.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Sums:
+    """What one process makes of them."""
+    request = Request(MODEL, str(images), pairs=(("conv1c", "conv2a"),))
+    analysis = Analysis(request, tmp_path_factory.mktemp("sums"), resume=False)
+    return analysis.run(Here(), _Silent(), {Kind.SCATTER}).sums
+
+
+class _Silent:
+    def planned(self, plan: object) -> None:
+        pass
+
+    def progress(self, progress: Progress) -> None:
+        pass
+
+
+def analyse(nodes: Nodes, data: str, out: Path, *more: str) -> list[str]:
+    command = [str(_BIN / "rootserve"), "analyze", "covariance", "--model", MODEL, "--data", data]
+    command += ["--ray", nodes.address, "--out", str(out), "--pairs", "conv1c-conv2a"]
+    return [*command, "--sums", "--no-pictures", *more]
+
+
+def start(command: list[str], nodes: Nodes) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command,
+        env=nodes.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(command: list[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=_LIMIT_S, check=False
+    )
+
+
+def wait_for_partial_sums(folder: Path, count: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + _LIMIT_S
+    while len(list((folder / "partial").glob("*.sums"))) < count:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def assert_same_sums(folder: Path, expected: Sums) -> None:
+    """To the bit: the same shards, summed by a thread each and merged in the same tree."""
+    with np.load(folder / "sums.npz") as found:
+        for name, moments in expected.layers.items():
+            assert np.array_equal(found[f"scatter/{name}/"], moments.scatter)
+            assert np.array_equal(found[f"mean/{name}/"][0], moments.mean_rows)
+        for (first, second), moments in expected.pairs.items():
+            assert np.array_equal(found[f"cross_scatter/{first}/{second}"], moments.scatter)
+
+
+def test_a_node_that_dies_and_files_that_are_broken_change_nothing_of_the_rest(
+    nodes: Nodes, images: Path, expected: Sums, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for file in images.iterdir():
+        (data / file.name).symlink_to(file)
+    (data / "broken.parquet").write_bytes(b"PAR1 but no more")
+    (data / "gone.parquet").symlink_to(tmp_path / "nowhere")
+    out = tmp_path / "out"
+    process = start(analyse(nodes, str(data), out, "--json"), nodes)
+    wait_for_partial_sums(out, 1, process)
+    killed = nodes.ask("kill")
+    output, errors = process.communicate(timeout=_LIMIT_S)
+    assert killed
+    assert process.returncode == 1, errors
+    assert json.loads(output)["images"] == ROWS * FILES
+    assert_same_sums(out, expected)
+    assert "left out" in errors
+    assert "broken.parquet: cannot be read" in errors
+    assert "gone.parquet" in errors
+    left_out = json.loads((out / "left-out.json").read_text())
+    assert len(left_out) == 2
+    assert nodes.ask("nodes") == "2"
+
+
+def test_a_driver_that_is_killed_is_resumed(
+    nodes: Nodes, images: Path, expected: Sums, tmp_path: Path
+) -> None:
+    command = analyse(nodes, f"{images}/*.parquet", tmp_path)
+    process = start(command, nodes)
+    wait_for_partial_sums(tmp_path, 2, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    kept = {file: file.stat().st_mtime_ns for file in (tmp_path / "partial").glob("*.sums")}
+    again = run(command, nodes.environment)
+    assert again.returncode == 2
+    assert "expected --resume" in again.stderr
+    process = start([*command, "--resume"], nodes)
+    wait_for_partial_sums(tmp_path, len(kept) + 1, process)
+    assert all(file.stat().st_mtime_ns == then for file, then in kept.items())
+    _, errors = process.communicate(timeout=_LIMIT_S)
+    assert process.returncode == 0, errors
+    assert_same_sums(tmp_path, expected)
+    assert not (tmp_path / "partial").exists()
+
+
+def test_a_node_with_another_version_is_refused(nodes: Nodes, images: Path, tmp_path: Path) -> None:
+    about = tmp_path / "rootserve-9.9.9.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: rootserve\nVersion: 9.9.9\n")
+    nodes.ask(f"add {tmp_path}")
+    try:
+        refused = run(analyse(nodes, str(images), tmp_path / "out"), nodes.environment)
+    finally:
+        nodes.ask("remove")
+    assert refused.returncode == 2
+    assert "has rootserve 9.9.9, the machine that asks has 0.1.0" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
+def test_trainings_end_with_the_same_weights_wherever_they_are_continued(
+    nodes: Nodes, sample_path: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    table = pq.read_table(sample_path)
+    pq.write_table(table.slice(0, 64), data / "train-0.parquet")
+    pq.write_table(table.slice(64, 16), data / "test-0.parquet")
+    names = ["nin-root-16", "nin-root-8"]
+    command = [sys.executable, "-m", "rootmodels.train", *names, "--data", str(data)]
+    command += ["--epochs", "8", "--set", "batch_size=16", "--precision", "fp32"]
+    command += ["--threads", "1", "--checkpoint-s", "0"]
+
+    def folders(name: str) -> list[str]:
+        return ["--work", str(tmp_path / name / "work"), "--out", str(tmp_path / name / "out")]
+
+    process = start([*command, *folders("cluster"), "--ray", nodes.address], nodes)
+    deadline = time.monotonic() + _LIMIT_S
+    while len(list((tmp_path / "cluster" / "work").glob("*.pt"))) < 2:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert nodes.ask("kill")
+    output, errors = process.communicate(timeout=_LIMIT_S)
+    assert process.returncode == 0, errors
+    assert "a node died" in output
+    alone = run([*command, *folders("alone")], os.environ)
+    assert alone.returncode == 0, alone.stderr
+    for name in names:
+        found, wanted = (
+            load_file(weights_path(name, tmp_path / where / "out"))
+            for where in ("cluster", "alone")
+        )
+        assert found.keys() == wanted.keys()
+        assert all(np.array_equal(found[key], wanted[key]) for key in wanted)
+    assert not list((tmp_path / "cluster" / "work").glob("*.pt*"))
+
+
+def test_weights_are_verified_there(nodes: Nodes, sample_path: Path, tmp_path: Path) -> None:
+    data = tmp_path / "test-0.parquet"
+    pq.write_table(pq.read_table(sample_path).slice(0, 40), data)
+    command = [sys.executable, "-m", "rootmodels", "verify", "nin-root-16", "nin-root-8"]
+    result = run([*command, "--data", str(data), "--ray", "auto"], nodes.environment)
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert [line.split()[0] for line in lines[:2]] == ["nin-root-16", "nin-root-8"]
+    assert "recorded" in lines[0]
