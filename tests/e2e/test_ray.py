@@ -22,7 +22,7 @@ from rootmodels.weights_info import weights_path
 from tests.support.ray_nodes import Nodes, ray_nodes
 
 MODEL = "nin-root-16"
-ROWS, FILES = 24, 9
+ROWS, FILES = 16, 7
 _BIN = Path(sys.executable).parent
 _LIMIT_S = 150
 
@@ -170,7 +170,7 @@ def test_trainings_end_with_the_same_weights_wherever_they_are_continued(
     pq.write_table(table.slice(64, 16), data / "test-0.parquet")
     names = ["nin-root-16", "nin-root-8"]
     command = [sys.executable, "-m", "rootmodels.train", *names, "--data", str(data)]
-    command += ["--epochs", "8", "--set", "batch_size=16", "--precision", "fp32"]
+    command += ["--epochs", "5", "--set", "batch_size=16", "--precision", "fp32"]
     command += ["--threads", "1", "--checkpoint-s", "0"]
 
     def folders(name: str) -> list[str]:

@@ -13,7 +13,7 @@ from rootmodels.analysis.errors import AnalysisError
 from rootmodels.analysis.layers import Stage
 from rootmodels.analysis.sums import LayerShape, Plan
 from rootmodels.distributed import analysis as distributed
-from rootmodels.distributed.errors import ClusterLostError, UnreachableError
+from rootmodels.distributed.errors import ClusterError, ClusterLostError, UnreachableError
 from rootmodels.distributed.on_ray import analyse
 from rootmodels.family import FamilyError
 from rootmodels.variants import UnknownVariantError
@@ -38,6 +38,14 @@ _KINDS = {
     "mean": {Kind.MEAN},
     "sums": {Kind.MEAN, Kind.SCATTER, Kind.CROSS_SCATTER},
 }
+_REFUSED = (
+    AnalysisError,
+    ClusterError,
+    DataError,
+    FamilyError,
+    UnknownVariantError,
+    WeightsError,
+)
 _LEFT_OUT_FILE = "left-out.json"
 _NAMED = 10
 """So many shards that were left out are named on the terminal; all of them are in the file."""
@@ -94,7 +102,7 @@ def run_covariance_on_ray(place: Place, request: Request, data: Path, output: Ou
             )
     except (UnreachableError, ClusterLostError) as error:
         raise Unreachable(str(error)) from None
-    except (AnalysisError, DataError, FamilyError, UnknownVariantError, WeightsError) as error:
+    except _REFUSED as error:
         raise InputError(str(error)) from None
     except OSError as error:
         raise InputError(f"{folder}: {error.strerror or error}") from None
