@@ -198,8 +198,8 @@ def table(runs: list[Run], images: int, shards: int) -> str:
         f"`python -m benchmarks.ray_analysis --write`: {images:,} test images of CIFAR-10 through {MODEL}, "
         f"all its pairs of layers, {shards} shards; {NODES} nodes on one machine with {cpu_count()} "
         f"processors of an {cpu_name()}, which other programs wanted too (Python "
-        f"{platform.python_version()}, Ray {metadata.version('ray')}, torch {metadata.version('torch')}). Each is a command from its start to "
-        "its end, once:",
+        f"{platform.python_version()}, Ray {metadata.version('ray')}, torch {metadata.version('torch')}). "
+        "Each is a command from its start to its end, once:",
         "",
         "| what | time | against one process | sums differ by |",
         "|---|---|---|---|",
