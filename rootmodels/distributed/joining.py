@@ -204,6 +204,11 @@ def _check_nodes(cluster: Cluster, folders: Sequence[Path]) -> None:
             ) from None
         except (ray.exceptions.NodeDiedError, ray.exceptions.TaskUnschedulableError):
             continue  # it died meanwhile: others do its work
+        except ray.exceptions.RayError as error:
+            text = " ".join(str(error).split())[:300]
+            raise VersionsError(
+                f"node {node.name} cannot say what is installed on it: {text}"
+            ) from error
         check_versions(found, versions.installed(), f"node {node.name}")
         if unseen:
             raise VersionsError(

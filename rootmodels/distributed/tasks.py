@@ -14,6 +14,9 @@ from rootmodels.distributed import versions
 from rootmodels.distributed.errors import ClusterError, ClusterLostError, VersionsError
 from rootmodels.distributed.joining import Cluster, check_versions
 
+OF_A_TASK = (MemoryError, OSError, RuntimeError, ValueError)
+"""What may be wrong with one task alone: its files, its memory, a GPU's. All else ends the work."""
+
 MOST_CRASHES = 3
 """A task of which so many processes died is given up: it is the task that kills them."""
 
@@ -78,7 +81,7 @@ class Here:
             key, function, arguments = self._waiting.popleft()
             try:
                 result = function(*arguments)
-            except ValueError as error:
+            except OF_A_TASK as error:
                 result = Failure(error)
             yield key, result
 
@@ -112,6 +115,7 @@ class OnCluster:
     _waiting: deque[_Task] = field(default_factory=deque)
     _running: dict[Any, _Task] = field(default_factory=dict)
     _able_at: float = 0.0
+    _told: bool = False
 
     def add(self, key: Hashable, function: Callable[..., Any], *arguments: Any) -> None:
         """See :class:`Tasks`. ``function`` is one of a module, which each node has."""
@@ -168,7 +172,7 @@ class OnCluster:
             cause = error.cause
             if isinstance(cause, VersionsError):
                 raise cause from error
-            if isinstance(cause, ValueError):
+            if isinstance(cause, OF_A_TASK):
                 return (Failure(cause),)
             raise ClusterError(f"a task failed on a node: {_last_line(str(error))}") from error
         except (errors.WorkerCrashedError, errors.OutOfMemoryError) as error:
@@ -197,7 +201,7 @@ class OnCluster:
 
     def _check_able(self) -> None:
         if any(self._fit(node.cpus, node.gpus) for node in self.cluster.nodes()):
-            self._able_at = time.monotonic()
+            self._able_at, self._told = time.monotonic(), False
             return
         waited = time.monotonic() - self._able_at
         if waited >= self.patience_s:
@@ -205,7 +209,9 @@ class OnCluster:
                 f"the cluster at {self.cluster.address} has had no node with {self.needs} for "
                 f"{self.patience_s:g} s; what was done is kept"
             )
-        self.tell(f"waiting for a node with {self.needs}")
+        if not self._told:
+            self.tell(f"waiting for a node with {self.needs}")
+        self._told = True
 
 
 installed = functools.cache(versions.installed)

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -207,3 +208,42 @@ def test_weights_are_verified_there(nodes: Nodes, sample_path: Path, tmp_path: P
     lines = result.stdout.splitlines()
     assert [line.split()[0] for line in lines[:2]] == ["nin-root-16", "nin-root-8"]
     assert "recorded" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--ray", "auto"], "expected --data FOLDER-OR-PATTERN"),
+        (["--ray", "auto", "--data", "x", "--dataset", "y"], "neither --dataset"),
+        (["--ray", "auto", "--data", "x", "--images", "3"], "nor --skip"),
+        (["--ray", "auto", "--data", "x", "--device", "tpu"], "expected auto, cpu or cuda"),
+        (["--data", "x", "--resume"], "expected them with --ray alone"),
+        (["--ray", "auto", "--data", "x*y"], "x*y: no such images"),
+    ],
+)
+def test_what_cannot_be_done_there_is_refused_before(
+    options: list[str], told: str, tmp_path: Path
+) -> None:
+    command = [str(_BIN / "rootserve"), "analyze", "covariance", "--model", MODEL]
+    refused = run([*command, "--out", str(tmp_path), *options], os.environ)
+    assert refused.returncode == 2
+    assert told in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
+def test_an_address_without_a_cluster_is_told_by_every_command(
+    sample_path: Path, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    told = f"{address}: Connection refused; expected a Ray cluster there"
+    images = ["--data", str(sample_path), "--ray", address]
+    analyse = [str(_BIN / "rootserve"), "analyze", "covariance", "--model", MODEL]
+    refused = run([*analyse, "--out", str(tmp_path), *images], os.environ)
+    assert (refused.returncode, refused.stderr) == (3, f"rootserve: {told}\n")
+    verify = [sys.executable, "-m", "rootmodels", "verify", MODEL]
+    refused = run([*verify, *images], os.environ)
+    assert (refused.returncode, refused.stderr) == (2, f"error: {told}\n")
+    train = [sys.executable, "-m", "rootmodels.train", MODEL, "--work", str(tmp_path / "work")]
+    refused = run([*train, "--out", str(tmp_path / "out"), *images], os.environ)
+    assert (refused.returncode, refused.stderr) == (2, f"error: {told}\n")

@@ -205,6 +205,7 @@ def _as_from_the_service(result: distributed.Result, *, with_sums: bool) -> Anal
         pairs,
         result.elapsed_s,
         _sums(result, matrices) if with_sums else None,
+        "on the cluster",
     )
 
 
