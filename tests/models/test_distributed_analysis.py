@@ -59,7 +59,7 @@ def analyse(
     *,
     resume: bool = False,
     tasks: Here | None = None,
-    rows: int = 16,
+    rows: int = 8,
 ) -> Result:
     request = Request(MODEL, str(data), pairs=PAIRS, shard_images=rows)
     analysis = Analysis(request, folder, resume=resume)
@@ -68,12 +68,12 @@ def analyse(
 
 @pytest.fixture
 def images(tmp_path: Path, sample_path: Path) -> Path:
-    """A folder with two files of 40 and 24 images."""
+    """A folder with two files of 20 and 12 images."""
     folder = tmp_path / "images"
     folder.mkdir()
     table = pq.read_table(sample_path)
-    pq.write_table(table.slice(0, 40), folder / "a.parquet", row_group_size=10)
-    pq.write_table(table.slice(40, 24), folder / "b.parquet")
+    pq.write_table(table.slice(0, 20), folder / "a.parquet", row_group_size=5)
+    pq.write_table(table.slice(20, 12), folder / "b.parquet")
     return folder
 
 
@@ -82,9 +82,9 @@ def test_the_sums_are_those_of_all_images(images: Path, tmp_path: Path, sample_p
     path = weights_path(MODEL)
     module = Network.from_folded(load_network(path, open_weights(path)[0]))
     capture = Capture(module, result.sums.plan)
-    capture.add(ParquetImages(sample_path).read(0, 64))
+    capture.add(ParquetImages(sample_path).read(0, 32))
     whole = capture.sums()
-    assert result.sums.images == whole.images == 64
+    assert result.sums.images == whole.images == 32
     for name, moments in whole.layers.items():
         scale = np.abs(moments.scatter).max()
         assert np.abs(result.sums.layers[name].scatter - moments.scatter).max() < 1e-6 * scale
@@ -104,7 +104,7 @@ def test_images_that_come_twice_count_twice_and_are_computed_once(
     (images / "c.parquet").write_bytes((images / "b.parquet").read_bytes())
     tasks = Watched()
     result = analyse(images, tmp_path / "sums", tasks=tasks)
-    assert result.sums.images == 40 + 2 * 24
+    assert result.sums.images == 20 + 2 * 12
     assert tasks.asked.count("sum_shard") == 3 + 2
 
 
@@ -114,23 +114,23 @@ def test_what_is_broken_is_named_and_added_once_it_is_repaired(
     whole = analyse(images, tmp_path / "whole")
     good = (images / "b.parquet").read_bytes()
     rows = pq.read_table(images / "a.parquet").to_pylist()
-    content = rows[20]["img"]["bytes"]
-    rows[20]["img"]["bytes"] = b"no picture"
+    content = rows[10]["img"]["bytes"]
+    rows[10]["img"]["bytes"] = b"no picture"
     pq.write_table(pq.read_table(images / "a.parquet").from_pylist(rows), images / "a.parquet")
     (images / "b.parquet").write_bytes(good[:200])
     folder = tmp_path / "sums"
     part = analyse(images, folder)
-    assert part.sums.images == 16 + 8
-    assert [each.images for each in part.left_out] == [16, None]
-    assert "a.parquet: image 20 " in part.left_out[0].why
+    assert part.sums.images == 8 + 4
+    assert [each.images for each in part.left_out] == [8, None]
+    assert "a.parquet: image 10 " in part.left_out[0].why
     assert "b.parquet" in part.left_out[1].name
-    rows[20]["img"]["bytes"] = content
+    rows[10]["img"]["bytes"] = content
     pq.write_table(pq.read_table(images / "a.parquet").from_pylist(rows), images / "a.parquet")
     (images / "b.parquet").write_bytes(good)
     tasks = Watched()
     repaired = analyse(images, folder, resume=True, tasks=tasks)
     assert repaired.sums.to_bytes() == whole.sums.to_bytes()
-    assert repaired.taken_over == 16 + 8
+    assert repaired.taken_over == 8 + 4
     assert tasks.asked.count("sum_shard") == 3
 
 
@@ -142,7 +142,7 @@ def test_what_an_earlier_analysis_left_is_used_only_if_that_is_said(
     with pytest.raises(ClusterError, match=r"sums of 5 shards.*expected --resume"):
         analyse(images, folder)
     tasks = Watched()
-    assert analyse(images, folder, resume=True, tasks=tasks).taken_over == 64
+    assert analyse(images, folder, resume=True, tasks=tasks).taken_over == 32
     assert "sum_shard" not in tasks.asked
 
 
@@ -164,14 +164,14 @@ def test_sums_of_other_weights_are_not_taken(images: Path, tmp_path: Path) -> No
     folder = tmp_path / "sums"
     analyse(images, folder)
     analysis = Analysis(
-        Request("nin-root-8", str(images), pairs=PAIRS, shard_images=16), folder, resume=True
+        Request("nin-root-8", str(images), pairs=PAIRS, shard_images=8), folder, resume=True
     )
     assert analysis.run(Here(), Silent(), ()).taken_over == 0
 
 
 def test_a_tree_gives_the_same_whatever_the_order(images: Path, tmp_path: Path) -> None:
     folder = tmp_path / "sums"
-    plan = analyse(images, folder, rows=8).sums.plan
+    plan = analyse(images, folder, rows=4).sums.plan
     kept = Folder(folder, plan)
     keys = sorted(kept.keys())
     assert len(keys) == 8
@@ -197,12 +197,12 @@ def test_pictures_in_a_folder_are_shards_of_some(tmp_path: Path, sample_path: Pa
 
 
 def test_a_shard_that_changes_meanwhile_is_not_taken_for_what_it_was(images: Path) -> None:
-    shard = look_at(Source((str(images / "b.parquet"),)), 16)[1]
-    whole = list(read(shard, FRAME, 5))
-    assert [len(part) for part in whole] == [5, 3]
+    shard = look_at(Source((str(images / "b.parquet"),)), 8)[1]
+    whole = list(read(shard, FRAME, 3))
+    assert [len(part) for part in whole] == [3, 1]
     pq.write_table(pq.read_table(images / "a.parquet"), images / "b.parquet")
-    with pytest.raises(DataError, match="images 16 to 23: was changed"):
-        list(read(shard, FRAME, 5))
+    with pytest.raises(DataError, match="images 8 to 11: was changed"):
+        list(read(shard, FRAME, 3))
 
 
 def test_images_of_another_size_are_named(tmp_path: Path, images: Path) -> None:
