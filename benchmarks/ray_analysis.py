@@ -181,8 +181,8 @@ _WORDS = {
     "here": "one process, one thread, shard after shard",
     "at-once": "one process, a thread for each processor, one stream of images",
     "nodes": "three nodes with a processor each",
-    "killed": "the same; a node is killed (SIGKILL) after a third of the shards, the command after two thirds, "
-    "and given again with `--resume`",
+    "killed": "the same; a node is killed (SIGKILL) after a third of the shards, the command after two "
+    "thirds, and given again with `--resume`",
 }
 
 
