@@ -109,7 +109,7 @@ def joined(address: str, folders: Sequence[Path] = ()) -> Iterator[Cluster]:
             raise _cannot_join(address, error) from error
         try:
             cluster = Cluster(ray, ray.get_runtime_context().gcs_address)
-            _check_nodes(cluster, folders)
+            check_nodes(cluster, folders)
             yield cluster
         finally:
             ray.shutdown()
@@ -177,7 +177,7 @@ def _check_joinable(address: str) -> None:
         ) from None
 
 
-def _check_nodes(cluster: Cluster, folders: Sequence[Path]) -> None:
+def check_nodes(cluster: Cluster, folders: Sequence[Path]) -> None:
     """Ask every node what is installed on it.
 
     Raises:

@@ -145,6 +145,8 @@ _KINDS = (
     "NodeDiedError",
     "ObjectLostError",
     "LocalRayletDiedError",
+    "GetTimeoutError",
+    "TaskUnschedulableError",
 )
 _ERRORS = {name: type(name, (RayError,), {}) for name in _KINDS}
 ERRORS = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError, **_ERRORS)
@@ -155,6 +157,8 @@ class FakeRay:
 
     def __init__(self, outcomes: list[Any], cpus: float = 1.0) -> None:
         self.exceptions = ERRORS
+        self.util: Any = None
+        self.cloudpickle: Any = None
         self._outcomes = outcomes
         self._cpus = cpus
         self.begun = 0
@@ -177,7 +181,7 @@ class FakeRay:
     def wait(self, references: list[int], timeout: float) -> tuple[list[int], list[int]]:
         return (references[:1], references[1:]) if self._cpus else ([], references)
 
-    def get(self, reference: int) -> Any:
+    def get(self, reference: int, timeout: float = 0.0) -> Any:
         outcome = self._outcomes.pop(0)
         if isinstance(outcome, Exception):
             raise outcome
@@ -242,3 +246,28 @@ def test_a_cluster_without_room_is_not_waited_for_without_end() -> None:
     tasks.add("task", print)
     with pytest.raises(ClusterLostError, match=r"no node with 2 CPUs and 1 GPU for 0\.05 s"):
         list(tasks.finished())
+
+
+def asked(answers: list[Any]) -> None:
+    """Ask a cluster of one node what is installed there, which answers so."""
+    ray = FakeRay(answers)
+    strategy = SimpleNamespace(NodeAffinitySchedulingStrategy=lambda node, soft: node)
+    ray.util = SimpleNamespace(scheduling_strategies=strategy)
+    ray.cloudpickle = SimpleNamespace(register_pickle_by_value=lambda module: None)
+    joining.check_nodes(Cluster(ray, "here"), [Path("/")])
+
+
+def test_a_node_that_does_not_see_the_folder_is_refused() -> None:
+    asked([(versions.installed(), ())])
+    with pytest.raises(
+        VersionsError, match=r"node 127\.0\.0\.1 \(n\) does not see /data; expected"
+    ):
+        asked([(versions.installed(), ("/data",))])
+
+
+def test_a_node_that_cannot_say_what_it_has_is_refused_and_one_that_died_is_not_asked() -> None:
+    asked([ERRORS.NodeDiedError()])
+    with pytest.raises(VersionsError, match=r"node .* did not say within 90 s"):
+        asked([ERRORS.GetTimeoutError()])
+    with pytest.raises(VersionsError, match="cannot say what is installed on it: it crashed"):
+        asked([ERRORS.WorkerCrashedError("it crashed")])
