@@ -1,25 +1,28 @@
 """A Ray cluster of three nodes on this machine: what is computed there, whoever dies meanwhile."""
 
+import importlib.util
 import json
-import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from safetensors.numpy import load_file
 
+from rootmodels import train, verify
 from rootmodels.analysis.derived import Kind
 from rootmodels.analysis.sums import Sums
 from rootmodels.distributed.analysis import Analysis, Progress, Request
 from rootmodels.distributed.tasks import Here
 from rootmodels.weights_info import weights_path
+from rootserve.client import cli
 from tests.support.ray_nodes import Nodes, ray_nodes
 
 MODEL = "nin-root-16"
@@ -170,9 +173,9 @@ def test_trainings_end_with_the_same_weights_wherever_they_are_continued(
     pq.write_table(table.slice(0, 64), data / "train-0.parquet")
     pq.write_table(table.slice(64, 16), data / "test-0.parquet")
     names = ["nin-root-16", "nin-root-8"]
-    command = [sys.executable, "-m", "rootmodels.train", *names, "--data", str(data)]
-    command += ["--epochs", "5", "--set", "batch_size=16", "--precision", "fp32"]
-    command += ["--threads", "1", "--checkpoint-s", "0"]
+    options = [*names, "--data", str(data), "--epochs", "5", "--set", "batch_size=16"]
+    options += ["--precision", "fp32", "--threads", "1", "--checkpoint-s", "0"]
+    command = [sys.executable, "-m", "rootmodels.train", *options]
 
     def folders(name: str) -> list[str]:
         return ["--work", str(tmp_path / name / "work"), "--out", str(tmp_path / name / "out")]
@@ -187,8 +190,11 @@ def test_trainings_end_with_the_same_weights_wherever_they_are_continued(
     output, errors = process.communicate(timeout=_LIMIT_S)
     assert process.returncode == 0, errors
     assert "a node died" in output
-    alone = run([*command, *folders("alone")], os.environ)
-    assert alone.returncode == 0, alone.stderr
+    threads = torch.get_num_threads()
+    try:
+        assert train.main([*options, *folders("alone")]) == 0
+    finally:
+        torch.set_num_threads(threads)
     for name in names:
         found, wanted = (
             load_file(weights_path(name, tmp_path / where / "out"))
@@ -210,8 +216,24 @@ def test_weights_are_verified_there(nodes: Nodes, sample_path: Path, tmp_path: P
     assert "recorded" in lines[0]
 
 
+Told = Callable[[list[str]], tuple[object, str]]
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Told:
+    """The exit code of `rootserve` with some options, and what it says on standard error."""
+
+    def run_here(options: list[str]) -> tuple[object, str]:
+        monkeypatch.setattr(sys, "argv", ["rootserve", *options])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code, capsys.readouterr().err
+
+    return run_here
+
+
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "words"),
     [
         (["--ray", "auto"], "expected --data FOLDER-OR-PATTERN"),
         (["--ray", "auto", "--data", "x", "--dataset", "y"], "neither --dataset"),
@@ -222,28 +244,36 @@ def test_weights_are_verified_there(nodes: Nodes, sample_path: Path, tmp_path: P
     ],
 )
 def test_what_cannot_be_done_there_is_refused_before(
-    options: list[str], told: str, tmp_path: Path
+    options: list[str], words: str, tmp_path: Path, told: Told
 ) -> None:
-    command = [str(_BIN / "rootserve"), "analyze", "covariance", "--model", MODEL]
-    refused = run([*command, "--out", str(tmp_path), *options], os.environ)
-    assert refused.returncode == 2
-    assert told in refused.stderr
-    assert refused.stderr.count("\n") == 1
+    command = ["analyze", "covariance", "--model", MODEL, "--out", str(tmp_path)]
+    code, errors = told([*command, *options])
+    assert code == 2
+    assert words in errors
+    assert errors.count("\n") == 1
+
+
+def test_without_ray_its_extra_is_named(
+    tmp_path: Path, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    command = ["analyze", "covariance", "--model", MODEL, "--out", str(tmp_path)]
+    code, errors = told([*command, "--ray", "auto", "--data", "x"])
+    assert code == 2
+    assert errors.endswith("expected its extra, as in pip install 'rootserve[ray]'\n")
 
 
 def test_an_address_without_a_cluster_is_told_by_every_command(
-    sample_path: Path, tmp_path: Path
+    sample_path: Path, tmp_path: Path, told: Told, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
-    told = f"{address}: Connection refused; expected a Ray cluster there"
+    words = f"{address}: Connection refused; expected a Ray cluster there\n"
     images = ["--data", str(sample_path), "--ray", address]
-    analyse = [str(_BIN / "rootserve"), "analyze", "covariance", "--model", MODEL]
-    refused = run([*analyse, "--out", str(tmp_path), *images], os.environ)
-    assert (refused.returncode, refused.stderr) == (3, f"rootserve: {told}\n")
-    verify = [sys.executable, "-m", "rootmodels", "verify", MODEL]
-    refused = run([*verify, *images], os.environ)
-    assert (refused.returncode, refused.stderr) == (2, f"error: {told}\n")
-    train = [sys.executable, "-m", "rootmodels.train", MODEL, "--work", str(tmp_path / "work")]
-    refused = run([*train, "--out", str(tmp_path / "out"), *images], os.environ)
-    assert (refused.returncode, refused.stderr) == (2, f"error: {told}\n")
+    out = ["--out", str(tmp_path / "out")]
+    command = ["analyze", "covariance", "--model", MODEL, *out, *images]
+    assert told(command) == (3, f"rootserve: {words}")
+    assert verify.main([MODEL, *images]) == 2
+    assert capsys.readouterr().err == f"error: {words}"
+    assert train.main([MODEL, "--work", str(tmp_path / "work"), *out, *images]) == 2
+    assert capsys.readouterr().err == f"error: {words}"
