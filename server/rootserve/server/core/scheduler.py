@@ -233,19 +233,26 @@ class Scheduler:
         )
 
     def backlog_s(self, model: str) -> float | None:
-        """Expected seconds until what waits for ``model`` is computed; None if that is not known."""
+        """Expected seconds until what waits for ``model`` is computed; None if that is not known.
+
+        For a family, each worker takes the fastest variant that it has: more work would be refused, not wait.
+        """
         queued = self.rows_queued(model)
         if not queued:
             return 0.0
+        family = self._families.get(model)
+        names = [member.variant for member in family.members] if family else [model]
         most = self.limits.max_batch_rows
         rows_per_s = 0.0
         # A copy: metrics ask from another thread while workers come and go.
         for worker in self._workers.copy():
-            if model in worker.models:
-                full_s = self.durations.predict(model, most, worker.kind)
-                if full_s is None:
-                    return None
-                rows_per_s += most / max(full_s, 1e-9)
+            able = [name for name in names if name in worker.models]
+            told = [self.durations.predict(name, most, worker.kind) for name in able]
+            known = [seconds for seconds in told if seconds is not None]
+            if able and not known:
+                return None
+            if known:
+                rows_per_s += most / max(min(known), 1e-9)
         return queued / rows_per_s if rows_per_s else None
 
     @property
