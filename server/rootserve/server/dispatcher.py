@@ -8,6 +8,7 @@ import math
 import time
 from typing import Any
 
+from rootserve.server.core.arrangement import Streams
 from rootserve.server.core.batch_size import Latency
 from rootserve.server.core.queue import Request
 from rootserve.server.core.scheduler import Batch, Limits, Offered, Scheduler
@@ -206,17 +207,26 @@ class Dispatcher:
 
     # What the pool tells.
 
-    def model_measured(self, worker: str, model: str, latency: Latency, device_name: str) -> None:
+    def model_measured(
+        self,
+        worker: str,
+        model: str,
+        latency: Latency,
+        device_name: str,
+        streams: Streams | None = None,
+    ) -> None:
         """See :class:`rootserve.server.workers.pool.PoolEvents`."""
-        size = self._scheduler.model_measured(model, latency, device_name)
+        size = self._scheduler.model_measured(model, latency, device_name, streams)
         waits = "worth waiting for" if size.waits else "not worth waiting for"
         text = "worker %s: batches of %s have up to %d rows, more are %s"
         fields = {"worker": worker, "model": model, "batch_rows": size.rows, "waits": size.waits}
         _log.info(text, worker, model, size.rows, waits, extra=fields)
 
-    def worker_ready(self, worker: str, models: frozenset[str], device_name: str = "") -> None:
+    def worker_ready(
+        self, worker: str, models: frozenset[str], device_name: str = "", lanes: int = 1
+    ) -> None:
         """See :class:`rootserve.server.workers.pool.PoolEvents`."""
-        self._scheduler.worker_ready(worker, models, device_name)
+        self._scheduler.worker_ready(worker, models, device_name, lanes)
         self._pump()
 
     def batch_done(self, worker: str, batch_id: int, report: Report) -> None:
@@ -237,9 +247,9 @@ class Dispatcher:
             self._answer(batch, requests, logits, report)
         self._observer.batch_ended(batch, report, requests)
 
-    def batch_decoding(self, worker: str) -> None:
+    def batch_decoding(self, worker: str, batch_id: int | None = None) -> None:
         """See :class:`rootserve.server.workers.pool.PoolEvents`."""
-        self._scheduler.worker_alive(worker, time.monotonic())
+        self._scheduler.worker_alive(worker, time.monotonic(), batch_id)
 
     def batch_failed(self, worker: str, batch_id: int, error: str, report: Report) -> None:
         """See :class:`rootserve.server.workers.pool.PoolEvents`."""

@@ -6,6 +6,8 @@ Built without torch, because a worker that does not import torch is there in a t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
@@ -16,7 +18,7 @@ from rootmodels.layer import IMAGES
 from rootmodels.parameters import FoldedNetwork
 from rootmodels.processor import cpu_computes_bf16, int8_weight_bits
 from rootmodels.variants import family_of
-from rootserve.server.engines.base import Engine, EngineError, Images, LoadSpec, Precision
+from rootserve.server.engines.base import EngineError, Images, LoadSpec, Precision, SideBySide
 from rootserve.server.engines.openvino_convolution import Arithmetic, FloatArithmetic
 from rootserve.server.engines.openvino_int8 import Int8Arithmetic
 from rootserve.server.engines.openvino_layers import add_layer
@@ -28,11 +30,38 @@ _MOST_STREAMS = 16
 """Images computed at a time; with more processors than that, each image gets several."""
 
 
-class OpenVinoEngine(Engine):
+class _Room:
+    """Memory for images and their logits, and for each of them a request of ``compiled`` on that memory."""
+
+    def __init__(self, compiled: ov.CompiledModel) -> None:
+        self._compiled = compiled
+        self.images = np.empty((0, *compiled.input(0).shape[1:]), np.float32)
+        self.logits = np.empty((0, *compiled.output(0).shape[1:]), np.float32)
+        self.requests: list[ov.InferRequest] = []
+
+    def make(self, rows: int) -> None:
+        """At least for so many images."""
+        if rows > len(self.requests):
+            self.images = np.empty((rows, *self.images.shape[1:]), np.float32)
+            self.logits = np.empty((rows, *self.logits.shape[1:]), np.float32)
+            self.requests = [self.request(self._compiled, row) for row in range(rows)]
+
+    def request(self, compiled: ov.CompiledModel, row: int) -> ov.InferRequest:
+        """One that computes the image at ``row`` with ``compiled``."""
+        request = compiled.create_infer_request()
+        one = slice(row, row + 1)
+        request.set_input_tensor(ov.Tensor(self.images[one], shared_memory=True))
+        request.set_output_tensor(ov.Tensor(self.logits[one], shared_memory=True))
+        return request
+
+
+class OpenVinoEngine(SideBySide):
     """A model compiled for one image: once for all threads together, and once for some threads per image.
 
     A batch is computed image by image: the maps of one image fit into a core's own cache, those of a batch
-    do not, and threads that have an image each need not wait for one another after every layer.
+    do not, and threads that have an image each need not wait for one another after every layer. The second
+    model has as many threads as the first, and begins images in the order in which they are given to it,
+    whichever batch they are of.
     """
 
     name = "openvino"
@@ -45,44 +74,50 @@ class OpenVinoEngine(Engine):
         precision: Precision,
     ) -> None:
         self.precision = precision
+        self.streams = streams
         self._together = together
         self._apart = apart
-        self._streams = streams
-        self._images = np.empty((0, *together.input(0).shape[1:]), np.float32)
-        self._logits = np.empty((0, *together.output(0).shape[1:]), np.float32)
+        self._room = _Room(apart or together)
         self._alone: list[ov.InferRequest] = []
-        self._beside: list[ov.InferRequest] = []
+        self._rooms: list[_Room] = []
 
     @override
     def run(self, images: Images) -> NDArray[np.float32]:
-        rows = len(images)
-        if rows > len(self._images):
-            self._make_room(rows)
-        np.copyto(self._images[:rows], images)
+        rows, room = len(images), self._room
+        if rows > len(self._alone):
+            room.make(rows)
+            self._alone = room.requests
+            if self._apart:
+                self._alone = [room.request(self._together, row) for row in range(rows)]
+        np.copyto(room.images[:rows], images)
         # An image that would have the last round for itself gets all threads instead.
-        first_alone = rows - (rows % self._streams == 1) if self._apart else 0
-        for request in self._beside[:first_alone]:
-            request.start_async()
-        for request in self._beside[:first_alone]:
-            request.wait()
+        first_alone = rows - (rows % self.streams == 1) if self._apart else 0
+        _compute(room.requests[:first_alone])
         for request in self._alone[first_alone:rows]:
             request.infer()
-        return self._logits[:rows].copy()
+        return room.logits[:rows].copy()
 
-    def _make_room(self, rows: int) -> None:
-        """Requests for ``rows`` images, which read and write the engine's own arrays."""
-        self._images = np.empty((rows, *self._images.shape[1:]), np.float32)
-        self._logits = np.empty((rows, *self._logits.shape[1:]), np.float32)
-        self._alone = [self._request(self._together, row) for row in range(rows)]
-        if self._apart:
-            self._beside = [self._request(self._apart, row) for row in range(rows)]
+    @override
+    def run_beside(self, images: Images) -> NDArray[np.float32]:
+        assert self._apart, "with one stream there is nothing beside"
+        rows = len(images)
+        try:
+            room = self._rooms.pop()  # at once, whichever thread asks
+        except IndexError:
+            room = _Room(self._apart)
+        room.make(rows)
+        np.copyto(room.images[:rows], images)
+        _compute(room.requests[:rows])
+        logits: NDArray[np.float32] = room.logits[:rows].copy()
+        self._rooms.append(room)
+        return logits
 
-    def _request(self, compiled: ov.CompiledModel, row: int) -> ov.InferRequest:
-        request = compiled.create_infer_request()
-        one = slice(row, row + 1)
-        request.set_input_tensor(ov.Tensor(self._images[one], shared_memory=True))
-        request.set_output_tensor(ov.Tensor(self._logits[one], shared_memory=True))
-        return request
+
+def _compute(requests: Sequence[ov.InferRequest]) -> None:
+    for request in requests:
+        request.start_async()
+    for request in requests:
+        request.wait()
 
 
 def load(spec: LoadSpec, weight_bits: int | None = None) -> OpenVinoEngine:
