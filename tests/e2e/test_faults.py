@@ -116,10 +116,15 @@ async def test_with_a_second_worker_a_kill_is_not_noticed() -> None:
         wait_until(lambda: len(server.worker_pids()) == 2)
 
 
-async def test_a_request_that_kills_workers_is_found_and_refused_alone() -> None:
+@pytest.mark.parametrize(
+    "arrangement", [("--cpu-workers", "2"), ("--threads", "2"), ("--optimize-for", "latency")]
+)
+async def test_a_request_that_kills_workers_is_found_and_refused_alone(
+    arrangement: tuple[str, str],
+) -> None:
     # The batch is closed when all five are there, and not before.
     together = ("--max-delay-us", "5000000", "--max-batch-rows", "5")
-    with running_server(*FAKE, "--cpu-workers", "2", *together) as server:
+    with running_server(*FAKE, *arrangement, *together) as server:
         async with grpc.aio.insecure_channel(server.address) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
             images = [plain_images(1, value) for value in range(4)]
@@ -131,6 +136,42 @@ async def test_a_request_that_kills_workers_is_found_and_refused_alone() -> None
         assert poison.code() is grpc.StatusCode.INTERNAL
         assert "2 workers died while they computed this request" in poison.details()
         assert [logits(outcome)[0][0] for outcome in outcomes] == [0, 1, 2, 3]
+
+
+async def test_what_is_computed_beside_a_request_that_kills_its_worker_is_answered() -> None:
+    with running_server(*FAKE, "--threads", "4") as server:
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            naps = infer_request(MODEL, command_image(b"sleep" + bytes([10])))
+            crowd = [asyncio.ensure_future(stub.ModelInfer(naps, timeout=60)) for _ in range(6)]
+            await asyncio.sleep(0.15)
+            poison = infer_request(MODEL, command_image(b"exit"))
+            fatal = asyncio.ensure_future(stub.ModelInfer(poison, timeout=60))
+            callers = [asyncio.ensure_future(send(stub, value, 20)) for value in range(6)]
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await fatal
+            assert caught.value.code() is grpc.StatusCode.INTERNAL
+            assert "2 workers died while they computed this request" in caught.value.details()
+            assert await asyncio.gather(*callers) == [20] * 6
+            assert all(logits(answer) is not None for answer in await asyncio.gather(*crowd))
+
+
+async def test_a_request_that_hangs_is_found_while_others_are_computed_beside_it() -> None:
+    with running_server(*FAKE, "--threads", "4", "--hang-s", "1") as server:
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            naps = infer_request(MODEL, command_image(b"sleep" + bytes([10])))
+            crowd = [asyncio.ensure_future(stub.ModelInfer(naps, timeout=60)) for _ in range(6)]
+            await asyncio.sleep(0.15)
+            stuck = infer_request(MODEL, command_image(b"hang"))
+            hanging = asyncio.ensure_future(stub.ModelInfer(stuck, timeout=60))
+            callers = [asyncio.ensure_future(send(stub, value, 200, 0.01)) for value in range(6)]
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await hanging
+            assert caught.value.code() is grpc.StatusCode.INTERNAL
+            assert await asyncio.gather(*callers) == [200] * 6
+            await asyncio.gather(*crowd)
+        assert "hangs computing a batch and is killed" in server.log()
 
 
 async def test_a_model_exception_answers_its_batch_and_nothing_else() -> None:

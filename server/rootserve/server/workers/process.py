@@ -68,6 +68,8 @@ class WorkerProcess:
         self._behind: dict[str, LoadedModel] = {}
         self._turn = threading.Lock()
         """Of the lane that takes the next message."""
+        self._over = False
+        """Whether there are no more."""
 
     def serve(self) -> None:
         """Obey messages until the other end is closed.
@@ -85,9 +87,9 @@ class WorkerProcess:
     def _lane(self) -> None:
         try:
             self._obey()
-        except (BrokenPipeError, ConnectionResetError):
-            return  # the service is gone, as the first lane sees as well
-        except BaseException:  # noqa: BLE001 - the process ends, as of the first lane
+        except BaseException as error:  # noqa: BLE001 - the process ends, as of the first lane
+            if self._over or isinstance(error, BrokenPipeError | ConnectionResetError):
+                return  # the service is gone, as the first lane sees as well
             traceback.print_exc()
             os._exit(1)
 
@@ -95,8 +97,9 @@ class WorkerProcess:
         """Take messages in their order, whichever lane takes one, until there are no more."""
         while True:
             with self._turn:
-                datagram = self._link.recv(MAX_BYTES)
+                datagram = b"" if self._over else self._link.recv(MAX_BYTES)
                 if not datagram:
+                    self._over = True
                     return
                 message = messages.decode(datagram)
                 if not isinstance(message, messages.Run):
