@@ -105,6 +105,22 @@ class Dispatcher:
         if pending is not None and not pending.worker and self._scheduler.cancel(request):
             self._refuse_waiting(request, Reason.DEADLINE_EXPIRED, _EXPIRED)
 
+    def submit_at_once(self, pending: Pending) -> bool:
+        """As :meth:`submit`; False if it has to wait for its turn, for :meth:`submit_in_turn`.
+
+        Raises:
+            RefusalError: if it is not taken.
+        """
+        if not self._turns.is_free(pending.request.model):
+            return False
+        try:
+            self.submit(pending)
+        except RefusalError as refusal:
+            if refusal.reason is Reason.QUEUE_FULL and self._waiting:
+                return False
+            raise
+        return True
+
     async def submit_in_turn(self, pending: Pending) -> None:
         """As :meth:`submit`, but while the queue is full wait for room, and at most until the deadline.
 

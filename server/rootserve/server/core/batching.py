@@ -137,7 +137,7 @@ class Batching:
             max_rows = min(max_rows, max(2 * streams, -(-queue.rows // 2)))
         start_s = self._start_s(worker, now)
         rows, soonest_s = 0, math.inf
-        joins = any(one.batch.beside for one in worker.running.values())
+        joins = worker.shares
         for request in queue:
             if taken and rows + request.rows > max_rows:
                 break

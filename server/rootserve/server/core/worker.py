@@ -72,6 +72,12 @@ class Worker:
                 end_s += took_s
         return max(now, end_s, last_s)
 
+    @property
+    def shares(self) -> bool:
+        """Whether what it computes leaves room for others beside it; batches alone are one at a time."""
+        one = next(iter(self.running.values()), None)
+        return one is not None and one.batch.beside
+
     def may_join(self, streams: int, rows: int) -> bool:
         """Whether a batch of the ``rows`` that wait may begin beside those that it computes.
 
@@ -81,18 +87,14 @@ class Worker:
         ones.
         """
         batches = self.batches.values()
-        if not 0 < len(batches) < self.lanes or streams == 1:
-            return False
-        if not all(batch.beside for batch in batches):
+        if streams == 1 or not self.shares or len(batches) >= self.lanes:
             return False
         has = sum(batch.rows for batch in batches)
         return has < streams or (len(batches) < 2 and 2 * rows >= has)
 
     def may_take_ahead(self, batches_ahead: int) -> bool:
         """Whether it may be given one more batch, to be computed when it is through with what it has."""
-        return len(self.batches) <= batches_ahead and not any(
-            one.batch.beside for one in self.running.values()
-        )
+        return len(self.batches) <= batches_ahead and not self.shares
 
     def slot(self, now: float) -> Slot:
         """What a policy sees of it."""
@@ -177,13 +179,12 @@ class Workers:
 
     def _begin(self, worker: Worker, now: float) -> None:
         """What ``worker`` computes now: the first of its batches, and those beside it."""
+        running = worker.running
         for batch in worker.batches.values():
-            if worker.running and not (
-                batch.beside and all(one.batch.beside for one in worker.running.values())
-            ):
-                break
-            if batch.id not in worker.running:
-                worker.running[batch.id] = self._heard(worker, UnderWay(batch, now, now), now)
+            if batch.id not in running:
+                if running and not (batch.beside and worker.shares):
+                    break
+                running[batch.id] = self._heard(worker, UnderWay(batch, now, now), now)
 
     def heard(self, worker: Worker, now: float, batch_id: int | None = None) -> None:
         """``worker`` was heard of: at one of its batches, or at all that it computes."""

@@ -169,8 +169,9 @@ class InferService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: igno
             RefusalError: if it will not be answered, which has been told.
         """
         try:
-            async with self._rooms.memory.sending():
-                await self._dispatcher.submit_in_turn(pending)
+            if not self._dispatcher.submit_at_once(pending):
+                async with self._rooms.memory.sending():
+                    await self._dispatcher.submit_in_turn(pending)
         except (RefusalError, asyncio.CancelledError) as error:
             self._tell(pending, error, context)
             raise
