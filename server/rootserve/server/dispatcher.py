@@ -237,6 +237,11 @@ class Dispatcher:
         text = "worker %s: batches of %s have up to %d rows, more are %s"
         fields = {"worker": worker, "model": model, "batch_rows": size.rows, "waits": size.waits}
         _log.info(text, worker, model, size.rows, waits, extra=fields)
+        if streams is not None and streams.images > 1:
+            images, speed_up = streams
+            text = "worker %s: side by side, %d images of %s at a time take %.2f times as long as one alone"
+            fields = {"worker": worker, "model": model, "images": images, "times": speed_up}
+            _log.info(text, worker, images, model, speed_up, extra=fields)
 
     def worker_ready(
         self, worker: str, models: frozenset[str], device_name: str = "", lanes: int = 1
