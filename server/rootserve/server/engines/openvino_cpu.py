@@ -6,6 +6,7 @@ Built without torch, because a worker that does not import torch is there in a t
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,12 +23,13 @@ from rootserve.server.engines.base import EngineError, Images, LoadSpec, Precisi
 from rootserve.server.engines.openvino_convolution import Arithmetic, FloatArithmetic
 from rootserve.server.engines.openvino_int8 import Int8Arithmetic
 from rootserve.server.engines.openvino_layers import add_layer
+from rootserve.server.engines.streams import best_streams
 
 PRECISIONS: dict[Precision, str] = {"fp32": "FP32", "bf16": "BF16", "int8": "INT8"}
 """What it computes in, and what OpenVINO calls it."""
 
-_MOST_STREAMS = 16
-"""Images computed at a time; with more processors than that, each image gets several."""
+_TIMED_ROUNDS = 3
+"""Of images, to compare numbers of streams."""
 
 
 class _Room:
@@ -133,12 +135,32 @@ def load(spec: LoadSpec, weight_bits: int | None = None) -> OpenVinoEngine:
     core = ov.Core()
     options = compile_options(core, spec)
     model = network_graph(spec, weight_bits)
-    streams = min(spec.threads, _MOST_STREAMS)
     together = core.compile_model(model, "CPU", options | {"NUM_STREAMS": 1})
-    apart = None
-    if streams > 1:
-        apart = core.compile_model(model, "CPU", options | {"NUM_STREAMS": streams})
+    compiled: dict[int, ov.CompiledModel] = {1: together}
+
+    def rate(streams: int) -> float:
+        compiled[streams] = core.compile_model(model, "CPU", options | {"NUM_STREAMS": streams})
+        return _images_per_second(compiled[streams], streams)
+
+    streams = best_streams(spec.threads, rate)
+    if streams not in compiled:
+        compiled[streams] = core.compile_model(model, "CPU", options | {"NUM_STREAMS": streams})
+    apart = compiled[streams] if streams > 1 else None
     return OpenVinoEngine(together, apart, streams, spec.precision)
+
+
+def _images_per_second(compiled: ov.CompiledModel, streams: int) -> float:
+    """Of so many images at a time, in the best of a few rounds."""
+    room = _Room(compiled)
+    room.make(2 * streams)
+    room.images[:] = 0.0
+    _compute(room.requests)  # the first time allocates
+    times = []
+    for _ in range(_TIMED_ROUNDS):
+        began = time.perf_counter()
+        _compute(room.requests)
+        times.append(time.perf_counter() - began)
+    return len(room.requests) / max(min(times), 1e-9)
 
 
 def compile_options(core: ov.Core, spec: LoadSpec) -> dict[str, object]:
