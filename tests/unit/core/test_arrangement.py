@@ -87,17 +87,27 @@ def test_side_by_side_two_batches_are_under_way_and_then_as_many_as_fill_the_str
         assert len(callers.held) == expected
 
 
-def test_what_waits_is_halved_and_small_batches_do_not_line_up_behind_large_ones() -> None:
+def test_no_batch_is_most_of_what_there_is() -> None:
+    made = Scheduler(Limits(max_batch_rows=32, lead_s=None))
+    made.model_measured("m", [(1, 0.001), (32, 0.02)], "", Streams(2, SPEED_UP))
+    made.worker_ready("w", ["m"], lanes=2)
+    callers = Callers(made)
+    callers.crowded()
+    callers.ask(64)
+    assert [batch.rows for batch in callers.held] == [16, 16]
+    callers.answer()
+    assert [batch.rows for batch in callers.held] == [16, 12]
+
+
+def test_small_batches_do_not_line_up_behind_large_ones() -> None:
     callers = Callers(scheduler())
     callers.crowded()
     callers.ask(8)
-    assert [batch.rows for batch in callers.held] == [4, 4]
-    callers.answer()
-    for rows in ([4], [4, 2], [4, 2], [4, 2]):
+    for rows in ([8], [8], [8], [8, 4], [8, 4], [8, 4]):
         callers.ask()
         assert [batch.rows for batch in callers.held] == rows
     callers.answer()
-    assert [batch.rows for batch in callers.held] == [2, 2]
+    assert [batch.rows for batch in callers.held] == [4, 2]
 
 
 def test_a_batch_that_fills_the_streams_leaves_room_for_others() -> None:
@@ -160,6 +170,39 @@ def test_all_that_was_under_way_when_a_worker_died_is_computed_again_alone() -> 
     assert not callers.held[0].beside
     callers.answer()
     assert callers.held[-1].beside
+
+
+def lost_beside_another() -> tuple[Scheduler, Batch, Batch]:
+    """Two workers compute side by side, and one dies: what the other has, and what is under suspicion."""
+    made = scheduler()
+    made.worker_ready("v", ["m"], lanes=2)
+    Callers(made).crowded()
+    for number in (1, 2):
+        made.offer(Request(number, "m", 1, 0.001 * number, priority=2), 0.001 * number)
+        made.poll(0.001 * number)
+    (one,), (other,) = (tuple(worker.batches.values()) for worker in made._workers)
+    assert one.beside
+    assert other.beside
+    assert made.worker_lost(other.worker) == ()
+    return made, one, other
+
+
+def test_what_a_worker_may_have_died_of_does_not_join_others() -> None:
+    made, one, other = lost_beside_another()
+    assert made.poll(0.003).dispatches == ()
+    made.batch_done(one.worker, one.id, 0.004, 0.001)
+    (again,) = made.poll(0.004).dispatches
+    assert again.requests[0].id == other.requests[0].id
+    assert not again.beside
+
+
+def test_nor_does_it_in_the_place_of_one_that_would_be_late() -> None:
+    made, one, other = lost_beside_another()
+    made.offer(Request(3, "m", 1, 0.003, deadline_s=0.0031, priority=1), 0.003)
+    for batch in made.poll(0.003).dispatches:
+        assert [request.id for request in batch.requests] == [3]
+    assert made.rows_queued("m") == 1
+    assert one.worker != other.worker
 
 
 def test_a_batch_hangs_whatever_goes_on_beside_it() -> None:

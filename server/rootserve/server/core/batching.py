@@ -60,13 +60,6 @@ class Batching:
                 return False
         return True
 
-    def may_be_given(self, queue: Queue, worker: Worker) -> bool:
-        """Whether a batch of ``queue`` may go to ``worker``, to which one of another model may."""
-        if not worker.batches or worker.may_take_ahead(self._limits.batches_ahead):
-            return True
-        streams = self.arrangement.streams(queue.head.model, worker.kind)
-        return not queue.head.attempts and worker.may_join(streams, queue.rows)
-
     def goes_beside(self, request: Request, rows: int, worker: Worker) -> bool:
         """Whether a batch of ``rows`` whose first is ``request`` is computed beside others on ``worker``.
 
@@ -131,10 +124,11 @@ class Batching:
         taken: list[Request] = []
         beside = self.goes_beside(queue.head, min(max_rows, queue.rows), worker)
         kind = kind_beside(worker.kind) if beside else worker.kind
-        if beside and not worker.batches:
-            # The other half goes beside it: there is something to compute while these are answered.
+        if beside:
+            # What is answered early comes again while the rest is computed: none is most of what there is.
             streams = self.arrangement.streams(queue.head.model, worker.kind)
-            max_rows = min(max_rows, max(2 * streams, -(-queue.rows // 2)))
+            has = sum(batch.rows for batch in worker.batches.values())
+            max_rows = min(max_rows, max(4 * streams, -(-(queue.rows + has) // 4)))
         start_s = self._start_s(worker, now)
         rows, soonest_s = 0, math.inf
         joins = worker.shares

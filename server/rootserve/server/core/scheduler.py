@@ -358,7 +358,6 @@ class Scheduler:
                     older is not queue
                     and kind == worker.kind
                     and older.head.model in worker.models
-                    and self._batching.may_be_given(older, worker)
                     and self._spare(older, worker, older_rows, now)
                 ):
                     return self._close(older, older_rows, worker, now), now
