@@ -29,6 +29,7 @@ from tests.support.server_process import (
 
 MODEL = "nin-root-16"
 FAKE = ("--models", MODEL, "--engine", "fake", "--device", "cpu")
+SIDE_BY_SIDE = (*FAKE, "--optimize-for", "adaptive", "--threads", "4")
 
 
 async def send(
@@ -42,8 +43,12 @@ async def send(
     return requests
 
 
-async def test_what_a_killed_worker_had_is_answered_by_its_replacement() -> None:
-    with running_server(*FAKE) as server:
+arranged = pytest.mark.parametrize("optimize_for", ["latency", "adaptive"])
+
+
+@arranged
+async def test_what_a_killed_worker_had_is_answered_by_its_replacement(optimize_for: str) -> None:
+    with running_server(*FAKE, "--optimize-for", optimize_for) as server:
         (before,) = server.worker_pids()
         async with grpc.aio.insecure_channel(server.address) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
@@ -117,7 +122,8 @@ async def test_with_a_second_worker_a_kill_is_not_noticed() -> None:
 
 
 @pytest.mark.parametrize(
-    "arrangement", [("--cpu-workers", "2"), ("--threads", "2"), ("--optimize-for", "latency")]
+    "arrangement",
+    [("--cpu-workers", "2"), ("--optimize-for", "adaptive"), ("--optimize-for", "latency")],
 )
 async def test_a_request_that_kills_workers_is_found_and_refused_alone(
     arrangement: tuple[str, str],
@@ -139,7 +145,7 @@ async def test_a_request_that_kills_workers_is_found_and_refused_alone(
 
 
 async def test_what_is_computed_beside_a_request_that_kills_its_worker_is_answered() -> None:
-    with running_server(*FAKE, "--threads", "4") as server:
+    with running_server(*SIDE_BY_SIDE) as server:
         async with grpc.aio.insecure_channel(server.address) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
             naps = infer_request(MODEL, command_image(b"sleep" + bytes([10])))
@@ -157,7 +163,7 @@ async def test_what_is_computed_beside_a_request_that_kills_its_worker_is_answer
 
 
 async def test_a_request_that_hangs_is_found_while_others_are_computed_beside_it() -> None:
-    with running_server(*FAKE, "--threads", "4", "--hang-s", "1") as server:
+    with running_server(*SIDE_BY_SIDE, "--hang-s", "1") as server:
         async with grpc.aio.insecure_channel(server.address) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
             naps = infer_request(MODEL, command_image(b"sleep" + bytes([10])))
@@ -183,8 +189,9 @@ async def test_a_model_exception_answers_its_batch_and_nothing_else() -> None:
         assert server.infer(MODEL, plain_images(2, 9))[1][0] == 9.0
 
 
-async def test_sigterm_under_load_loses_nothing_that_was_admitted() -> None:
-    with running_server(*FAKE) as server:
+@arranged
+async def test_sigterm_under_load_loses_nothing_that_was_admitted(optimize_for: str) -> None:
+    with running_server(*FAKE, "--optimize-for", optimize_for) as server:
         async with grpc.aio.insecure_channel(server.address) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
             slow = infer_request(MODEL, command_image(b"sleep" + bytes([20])))
@@ -258,8 +265,11 @@ def names(folder: str) -> set[str]:
     return {path.name for path in Path(folder).iterdir()}
 
 
-async def test_callers_notice_nothing_when_the_only_worker_is_killed_again_and_again() -> None:
-    with running_server(*FAKE) as server:
+@arranged
+async def test_callers_notice_nothing_when_the_only_worker_is_killed_again_and_again(
+    optimize_for: str,
+) -> None:
+    with running_server(*FAKE, "--optimize-for", optimize_for) as server:
         async with grpc.aio.insecure_channel(server.address) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
             callers = [asyncio.ensure_future(send(stub, value, 150, 0.05)) for value in range(8)]

@@ -80,6 +80,21 @@ def unload(server: ServerProcess, name: str = MODEL) -> None:
 async def test_new_weights_are_swapped_in_under_load_and_no_request_fails(
     server: ServerProcess, weights: Path
 ) -> None:
+    await swap_under_load(server, weights, callers=4)
+
+
+async def test_new_weights_are_swapped_in_while_batches_are_computed_side_by_side(
+    weights: Path,
+) -> None:
+    arguments = ("--device", "cpu", "--engine", "openvino", "--precision", "fp32", "--threads", "2")
+    control = ("--model-control", "explicit", "--weights", str(weights))
+    with running_server(*arguments, *control, "--optimize-for", "adaptive") as server:
+        await swap_under_load(server, weights, callers=12)
+        beside = server.metrics()["rootserve_batches_beside_total", MODEL]
+        assert beside > 0
+
+
+async def swap_under_load(server: ServerProcess, weights: Path, callers: int) -> None:
     old = expected(weights)
     write_new_weights(weights)
     new = expected(weights)
@@ -96,14 +111,14 @@ async def test_new_weights_are_swapped_in_under_load_and_no_request_fails(
                 assert is_old or np.allclose(answer, new, atol=1e-3)
                 seen["old" if is_old else "new"] += 1
 
-        callers = [asyncio.ensure_future(caller()) for _ in range(4)]
+        calls = [asyncio.ensure_future(caller()) for _ in range(callers)]
         await asyncio.sleep(0.3)
         await asyncio.to_thread(load, server)
         after = logits(await stub.ModelInfer(infer_request(MODEL, IMAGES), timeout=30))
         np.testing.assert_allclose(after, new, atol=1e-4)
         await asyncio.sleep(0.3)
         done.set()
-        await asyncio.gather(*callers)
+        await asyncio.gather(*calls)
     assert seen["old"] > 0
     assert seen["new"] > 0
 

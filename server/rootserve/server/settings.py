@@ -147,10 +147,10 @@ class Settings(BaseModel):
     )
     optimize_for: OptimizeFor = _option(
         "workers",
-        "on the CPU, adaptive computes one batch at a time on all processors as long as few requests come, "
-        "and several side by side when many do; latency always does the former; throughput has a worker for "
-        "each processor",
-        "adaptive",
+        "on the CPU, latency computes one batch at a time on all processors; throughput computes batches "
+        "side by side, each on processors of its own; adaptive has one worker that does the former while few "
+        "requests come, and computes several side by side when many do",
+        "latency",
     )
     cpu_workers: int = _option(
         "workers", "worker processes on the CPU; 0 chooses by optimize_for", 0, ge=0, le=256
