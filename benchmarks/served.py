@@ -6,8 +6,8 @@ ratios within a round.
 
 ``--servers`` names them, separated by commas; the first is what the others are compared with:
 
-rootserve PRECISION [MODEL]   the OpenVINO engine in this service, arranged for latency
-throughput PRECISION [MODEL]  the same, with --optimize-for throughput
+rootserve PRECISION [MODEL]   the OpenVINO engine in this service, as it comes
+adaptive PRECISION [MODEL]    the same with --optimize-for adaptive; so latency and throughput
 other PRECISION [MODEL]       another version of this service, needs --other PROGRAM, its rootserve-server
 KIND/ROWS PRECISION [MODEL]   one of these, with --max-batch-rows ROWS
 raw PRECISION                 the engine in a loop, without a server
@@ -48,9 +48,10 @@ LOADS = (Load(1, 1), Load(8, 1), Load(32, 1), Load(64, 1), Load(4, 16))
 RAW_LOADS = (Load(1, 1), Load(4, 16))
 """Without a server there are no callers: an image at a time, or 16."""
 
-SERVICES = ("rootserve", "throughput", "other")
+ARRANGEMENTS = ("adaptive", "latency", "throughput")
+SERVICES = ("rootserve", *ARRANGEMENTS, "other")
 OTHERS = ("PyTriton", "Ray", "LitServe")
-DEFAULT = "rootserve bf16,throughput bf16,rootserve int8,raw bf16,bare bf16,naive"
+DEFAULT = "adaptive bf16,latency bf16,throughput bf16,rootserve int8,raw bf16,bare bf16,naive"
 REFERENCE = Path(__file__).parent / "reference"
 
 Round = dict[str, float]
@@ -122,7 +123,7 @@ class Contender:
         start += ["--models", self.model, "--device", "cpu", "--engine", "openvino"]
         start += ["--precision", self.precision]
         start += ["--max-batch-rows", self.max_rows] if self.max_rows else []
-        return [*start, *(["--optimize-for", "throughput"] if self.kind == "throughput" else [])]
+        return [*start, *(["--optimize-for", self.kind] if self.kind in ARRANGEMENTS else [])]
 
     def runs(self, load: Load) -> bool:
         """Whether it can be loaded so."""

@@ -7,10 +7,9 @@ one in a hundred; promises are made of it.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from statistics import median
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 PIXELS, FILES = "pixels", "files"
@@ -50,6 +49,8 @@ class _Series:
     def __init__(self) -> None:
         self.sizes: list[int] = []
         self.recent: dict[int, deque[float]] = {}
+        self._ordered: dict[int, list[float]] = {}
+        """The same, shortest first."""
         self.counts: dict[int, int] = {}
         self.base: dict[int, float] = {}
         """What was learned first of each size: what the worker's level refers to."""
@@ -80,33 +81,46 @@ class _Series:
     def learn(self, rows: int, seconds: float) -> None:
         size = self.size_of(rows)
         if size not in self.recent:
-            self.recent[size] = deque(maxlen=_WINDOW)
-            self.counts[size] = 0
-            self.base[size] = seconds
-            self.sizes = sorted(self.recent)
+            self.restore(size, (), 0, seconds)
         elif size != rows:
             seconds *= self.between(self.base, size) / max(self.between(self.base, rows), 1e-9)
-        self.recent[size].append(seconds)
+        recent, ordered = self.recent[size], self._ordered[size]
+        if len(recent) == _WINDOW:
+            del ordered[bisect_left(ordered, recent[0])]
+        recent.append(seconds)
+        insort(ordered, seconds)
         self.counts[size] += 1
         self._bounds.clear()
         self._middles.clear()
 
+    def restore(self, size: int, recent: Iterable[float], count: int, base: float) -> None:
+        """Batches of ``size`` rows that were learned before, all that is known of them."""
+        self.recent[size] = deque(recent, maxlen=_WINDOW)
+        self._ordered[size] = sorted(self.recent[size])
+        self.counts[size], self.base[size] = count, base
+        self.sizes = sorted(self.recent)
+
     def bound(self, rows: int) -> float:
-        return self._of(self._bounds, _bound, rows)
+        return self._of(self._bounds, self._bound_of, rows)
+
+    def _bound_of(self, size: int) -> float:
+        return _bound(self._ordered[size], self.recent[size])
 
     def middle(self, rows: int) -> float:
-        return self._of(self._middles, median, rows)
+        return self._of(self._middles, self.median_of, rows)
 
-    def _of(
-        self, known: dict[int, float], figure: Callable[[Sequence[float]], float], rows: int
-    ) -> float:
+    def median_of(self, size: int) -> float:
+        ordered = self._ordered[size]
+        return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+
+    def _of(self, known: dict[int, float], figure: Callable[[int], float], rows: int) -> float:
         """The ``figure`` of the last batches of ``rows``, of which those in ``known`` are known."""
         seconds = known.get(rows)
         if seconds is None:
             at = bisect_left(self.sizes, rows)
             for size in self.sizes[max(0, at - 1) : at + 1]:
                 if size not in known:
-                    known[size] = figure(self.recent[size])
+                    known[size] = figure(size)
             seconds = known[rows] = self.between(known, rows)
         return seconds
 
@@ -241,7 +255,7 @@ class LatencyTable:
                 "form": key.form,
                 "rows": size,
                 "count": series.counts[size],
-                "p50_s": median(series.recent[size]),
+                "p50_s": series.median_of(size),
                 "p99_s": self._scaled(series, self._levels[key.kind], size),
                 "base_s": series.base[size],
                 "level": series.level,
@@ -288,11 +302,9 @@ class LatencyTable:
                 )
             series = table._series.setdefault(key, _Series())
             recent = row.get("recent_s") or [p99_s] * 2 + [p50_s] * (_WINDOW - 2)
-            series.recent[size] = deque((float(seconds) for seconds in recent), maxlen=_WINDOW)
-            series.counts[size] = int(row.get("count", 0))
-            series.base[size] = float(row.get("base_s", p50_s))
+            count, base_s = int(row.get("count", 0)), float(row.get("base_s", p50_s))
+            series.restore(size, map(float, recent), count, base_s)
             series.level = float(row.get("level", 1.0))
-            series.sizes = sorted(series.recent)
             averages = table._averages.setdefault((key.kind, key.model), {})
             averages.setdefault(_size_class(size), p50_s)
             table._levels.setdefault(key.kind, _Level())
@@ -305,9 +317,11 @@ class LatencyTable:
         return table
 
 
-def _bound(recent: Sequence[float]) -> float:
-    """The 99th percentile of ``recent``, no less than the last few, with a margin where there are few."""
-    ordered = sorted(recent)
+def _bound(ordered: Sequence[float], recent: Sequence[float]) -> float:
+    """The 99th percentile of ``recent``, no less than the last few, with a margin where there are few.
+
+    ``ordered`` are the same.
+    """
     at = 0.99 * (len(ordered) - 1)
     below = int(at)
     high = ordered[below]
