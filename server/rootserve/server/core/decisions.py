@@ -6,6 +6,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from rootserve.server.core.queue import Request
+from rootserve.server.core.speeds import Cost
 
 
 class Candidate(NamedTuple):
@@ -51,6 +52,8 @@ class Batch(NamedTuple):
     """How long its computation takes at most, but for one in a hundred; None while nothing is known."""
     choice: Choice | None = None
     """What a family's batch was chosen from, where :attr:`Limits.explain` is on."""
+    cost: Cost = Cost(0.0, 0.0, 0.0)
+    """What such ones take in the mean, and how much longer; nothing while nothing is known."""
 
 
 class Declined(Enum):

@@ -395,8 +395,12 @@ class Scheduler:
     ) -> Batch:
         """Hand ``requests``, which wait no more, to ``worker``."""
         rows = sum(request.rows for request in requests)
-        bound_s = self.durations.bound(variant, rows, worker.kind, form_of(requests))
-        batch = Batch(self._next_batch, variant, worker.name, requests, rows, now, bound_s, choice)
+        form = form_of(requests)
+        most_s = self.durations.bound(variant, rows, worker.kind, form)
+        cost = self._families.speeds.of(variant, worker.kind, form).cost(rows)
+        batch = Batch(
+            self._next_batch, variant, worker.name, requests, rows, now, most_s, choice, cost
+        )
         self._next_batch += 1
         self._workers.give(worker, batch, now)
         return batch

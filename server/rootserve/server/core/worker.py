@@ -9,15 +9,20 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from rootserve.server.core.decisions import Batch
-from rootserve.server.core.latency import LatencyTable
+from rootserve.server.core.latency import PIXELS, LatencyTable
 from rootserve.server.core.limits import Limits
 from rootserve.server.core.queue import form_of
+from rootserve.server.core.speeds import Cost, beyond_s
+
+_OPEN = 0.3
+"""Of what one batch in a hundred takes beyond the mean: so much longer one takes that is not done by then."""
 
 
 class Slot(NamedTuple):
     """A worker as policies see it, and when it is expected to be through with its batches.
 
-    ``idle``: it has none. ``last``: the variant that it was given last, or nothing.
+    ``idle``: it has none. ``last``: the variant that it was given last, or nothing. ``variance`` and
+    ``tail``: of ``free_s``, as of a :class:`rootserve.server.core.speeds.Cost`.
     """
 
     worker: str
@@ -26,6 +31,20 @@ class Slot(NamedTuple):
     free_s: float
     idle: bool
     last: str = ""
+    variance: float = 0.0
+    tail: float = 0.0
+
+    def within_s(self, caution: float = 1.0) -> float:
+        """When it is through with its batches at the latest, as :meth:`Cost.within_s` has it."""
+        return self.free_s + caution * beyond_s(self.variance, self.tail)
+
+    def after(self, cost: Cost) -> Slot:
+        """The same once it is also through with a batch of this ``cost``."""
+        return self._replace(
+            free_s=self.free_s + cost.mean_s,
+            variance=self.variance + cost.variance,
+            tail=self.tail + cost.tail,
+        )
 
 
 @dataclass(slots=True)
@@ -33,7 +52,8 @@ class Worker:
     """A worker that can take batches. Those of one ``kind`` are equally fast.
 
     ``began_s``: since when it computes its first batch, or was last heard of at it; ``started_s``: since
-    when it has that batch; ``hangs_s``: when that one counts as hanging.
+    when it has that batch, which it was given while it was ``idle``; ``hangs_s``: when that one counts as
+    hanging.
     """
 
     name: str
@@ -46,23 +66,33 @@ class Worker:
     last_given_s: float = -math.inf
     last_variant: str = ""
     hung: bool = False
+    idle: bool = True
 
-    def free_s(self, now: float) -> float:
-        """When it is through with its batches, at most, as far as that is known."""
-        end_s = self.started_s
+    def slot(self, now: float, hand_over_s: float) -> Slot:
+        """What a policy sees of it, if an idle one needs so long until it begins."""
+        free_s = self.started_s if self.batches else now
+        if self.idle:
+            free_s += hand_over_s
+        variance = tail = 0.0
         for batch in self.batches.values():
-            end_s += batch.predicted_s or 0.0
-        return end_s if self.batches and end_s > now else now
-
-    def slot(self, now: float) -> Slot:
-        """What a policy sees of it."""
+            mean_s, own_variance, own_tail = batch.cost
+            free_s += mean_s
+            if free_s < now:  # it takes longer than the mean; how much longer is open
+                beyond = beyond_s(own_variance, own_tail)
+                left = max(1.0 - (now - free_s) / beyond, _OPEN) if beyond else 0.0
+                free_s = now + _OPEN * left * beyond
+                own_variance, own_tail = own_variance * left**2, own_tail * left**3
+            variance += own_variance
+            tail += own_tail
         return Slot(
             self.name,
             self.kind,
             self.models,
-            self.free_s(now),
+            free_s,
             not self.batches,
             self.last_variant,
+            variance,
+            tail,
         )
 
 
@@ -111,6 +141,7 @@ class Workers:
         """``worker`` computes ``batch`` once it is through with what it has."""
         worker.batches[batch.id] = batch
         if len(worker.batches) == 1:
+            worker.idle = True
             worker.started_s = now
             self.begin(worker, now)
         worker.last_given_s = now
@@ -121,11 +152,16 @@ class Workers:
         worker = self._workers[name]
         batch = worker.batches.pop(batch_id)
         if compute_s is not None:
-            # Promises are kept or broken when the answer is there: hand-over and reading files count.
+            # Promises are kept or broken when the answer is there: reading files counts.
             elapsed_s = max(compute_s, now - worker.started_s)
             form = form_of(batch.requests)
+            if worker.idle:
+                if form == PIXELS:
+                    self._table.handed_over(elapsed_s - compute_s, worker.kind)
+                elapsed_s = max(compute_s, elapsed_s - self._table.hand_over_s(worker.kind))
             self._table.learn(batch.model, batch.rows, compute_s, worker.kind, form, elapsed_s)
         worker.started_s = now
+        worker.idle = not worker.batches
         self.begin(worker, now)
         return batch
 
@@ -187,4 +223,7 @@ class Workers:
             (takers if may_take else others).append(worker)
         if len(takers) > 1:
             takers.sort(key=lambda worker: (len(worker.batches), worker.last_given_s))
-        return [worker.slot(now) for worker in (*takers, *others)], len(takers)
+        slots = [
+            worker.slot(now, self._table.hand_over_s(worker.kind)) for worker in (*takers, *others)
+        ]
+        return slots, len(takers)
