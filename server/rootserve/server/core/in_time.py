@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from rootserve.server.core.decisions import Candidate, Choice
 from rootserve.server.core.family import Member, may_compute
-from rootserve.server.core.layout import LIKELY, Part
+from rootserve.server.core.layout import Part
 from rootserve.server.core.policy import Pick, View, Wait
 from rootserve.server.core.promises import Rest
 from rootserve.server.core.queue import Request, form_of
@@ -61,13 +61,13 @@ class MostAccurateInTime:
         """The batch that begins with ``head``."""
         rests: dict[tuple[Request, ...], Rest] = {}
         too_slow_s = math.inf
-        own_s = view.speeds.of(fastest.variant, slot.kind).cost(head.rows).within_s(LIKELY)
+        own_s = view.speeds.of(fastest.variant, slot.kind).cost(head.rows).within_s()
         next_s = view.now + view.demand.tight_s - own_s
         for member in _by_worth(view, slot, head, fastest):
             option = _fill(view, slot, head, member)
             if option is None or option.cost.mean_s >= too_slow_s:
                 continue
-            if member is not fastest and slot.after(option.cost).within_s(LIKELY) > next_s:
+            if member is not fastest and slot.after(option.cost).within_s() > next_s:
                 _tell(view, told, option, "who comes next would be late")
                 continue
             rest = rests.get(option.requests)
@@ -135,22 +135,25 @@ def _heads(view: View, slot: Slot) -> Iterator[tuple[Request, Member]]:
 
 
 def _by_worth(view: View, slot: Slot, head: Request, fastest: Member) -> list[Member]:
-    """The variants that may compute ``head``, by the worth of their accuracy less that of their time."""
+    """The variants that may compute ``head``, by the worth of their accuracy less that of their time.
+
+    Those that take longer than a more accurate one are not among them.
+    """
     speed = view.speeds.of(fastest.variant, slot.kind)
     rows = min(view.rows, speed.best)
     price = view.demand.price(view.rows, speed, len(view.slots), view.now)
-    second = price * fastest.accuracy / max(speed.row_s, 1e-9)
-
-    def worth(member: Member) -> float:
-        cost = view.speeds.of(member.variant, slot.kind).cost(rows)
-        return member.accuracy - second * cost.mean_s / rows
-
-    able = [
-        member
-        for member in view.members
-        if member.variant in slot.models and may_compute(head, member)
-    ]
-    return sorted(able, key=worth, reverse=True)
+    second = price * fastest.accuracy / max(speed.row_s, 1e-9) / rows
+    worth: list[tuple[float, Member]] = []
+    least_s = math.inf
+    for member in view.members:
+        if member.variant not in slot.models or not may_compute(head, member):
+            continue
+        mean_s = view.speeds.of(member.variant, slot.kind).cost(rows).mean_s
+        if mean_s < least_s or member is fastest:
+            least_s = min(least_s, mean_s)
+            worth.append((member.accuracy - second * mean_s, member))
+    worth.sort(key=lambda each: each[0], reverse=True)
+    return [member for _, member in worth]
 
 
 def _fill(view: View, slot: Slot, head: Request, member: Member) -> _Option | None:

@@ -35,16 +35,16 @@ What was measured first counts as so many in a mean."""
 _LONG = 512
 """Over so many batches a mean goes: variants differ by less than a few batches do by chance."""
 
-_CLEAR = 0.25
+_CLEAR = 0.3
 """What the last few batches say of a worker's pace varies by up to this by chance (as a logarithm)."""
 
-_PACE = 0.1
+_PACE = 0.07
 """How much of a worker's pace the last batch makes up."""
 
 _LONGEST_S = 0.01
 """Of what passes until an idle worker begins, more is chance."""
 
-_FOLLOWED = 20.0
+_FOLLOWED = 30.0
 """So many batches make up a worker's pace."""
 
 _DECAY = 0.97
@@ -102,7 +102,7 @@ class _Series:
         self.recent[size].append(seconds)
         self.counts[size] += 1
         self.means[size] += weight * (seconds - self.means[size])
-        weight = 1.0 / min(_LONG, _WINDOW + self.counts[size])
+        weight = 1.0 / min(_LONG, 2 * _WINDOW + self.counts[size])
         self.typical[size] *= (max(seconds, 1e-9) / self.typical[size]) ** weight
         self._bounds.clear()
 
