@@ -68,24 +68,29 @@ class _Lane:
         self._sums = None
 
     def sums(self) -> list[int]:
-        """Rows of all requests before each, and of all."""
+        """Rows up to each request and up to the end; only their differences count."""
         if self._sums is None:
             rows = [request.rows for request in self.requests]
             self._sums = list(accumulate(rows, initial=0))
         return self._sums
 
+    def rows_before(self, end: int) -> int:
+        """Rows of the first so many requests."""
+        sums = self.sums()
+        return sums[end] - sums[0]
+
     def without(self, taken: Collection[int]) -> _Lane:
-        """The same without those ``taken``."""
+        """The same without those ``taken``, to be laid out."""
         rest = _Lane(self.variant, self.form)
         first, requests = 0, self.requests
         while first < len(requests) and requests[first].id in taken:
             first += 1
         if first == len(taken):  # those due first, as mostly
-            rest.order, rest.requests = self.order[first:], requests[first:]
+            rest.due, rest.requests = self.due[first:], requests[first:]
+            rest._sums = self.sums()[first:]
         else:
             rest.requests = [request for request in requests[first:] if request.id not in taken]
-            rest.order = [(request.deadline_s, request.id) for request in rest.requests]
-        rest.due = [due_s for due_s, _ in rest.order]
+            rest.due = [request.deadline_s for request in rest.requests]
         return rest
 
 
@@ -266,7 +271,7 @@ class Promises:
         for lane in self._lanes.values():
             if lane.variant != variant:
                 continue  # who computes it may not be who computes the request
-            rows = lane.sums()[bisect_left(lane.due, due_s)]
+            rows = lane.rows_before(bisect_left(lane.due, due_s))
             needed_s += rows * min(
                 self._speeds.of(variant, slot.kind, lane.form).row_s for slot in slots
             )
@@ -286,7 +291,7 @@ class Promises:
             able = [speed for speed, _ in _able(self._speeds, lane, slots)]
             if not able:
                 return math.inf
-            rows = lane.sums()[-1]
+            rows = lane.rows_before(len(lane.due))
             work_s += max(
                 math.ceil(rows / speed.best) * speed.cost(speed.best).within_s(SURE)
                 for speed in able
@@ -333,32 +338,32 @@ def _lay_out(lanes: Sequence[_Due], workers: int, parts: int) -> Layout:
     """
     starts = [math.inf] * workers
     layout: Layout = [[] for _ in range(workers)]
-    open_lanes = list(lanes)
     ends = [len(each.lane.due) for each in lanes]
-    while open_lanes:
-        number = 0
-        for other in range(1, len(open_lanes)):
-            due_s = open_lanes[other].lane.due[ends[other] - 1]
-            if due_s > open_lanes[number].lane.due[ends[number] - 1]:
-                number = other
-        lane, able = open_lanes[number]
+    left = [number for number, end in enumerate(ends) if end]
+    while left:
+        number = left[0]
+        if len(left) > 1:
+            number = max(left, key=lambda one: lanes[one].lane.due[ends[one] - 1])
+        lane, able = lanes[number]
         if not able:
             return [[_NEVER] for _ in range(workers)]
         end = ends[number]
         speed, alike = able[0]
         if len(able) > 1:
             speed, alike = _latest(able, starts, lane.due[end - 1])
-        machine = alike[0] if len(alike) == 1 else max(alike, key=starts.__getitem__)
+        machine = alike[0]
+        for other in alike:
+            if starts[other] > starts[machine]:
+                machine = other
         start_s = starts[machine]
         begin, rows = _batch(lane, end, start_s, speed, parts)
         due_s, cost = lane.due[begin], speed.cost(rows)
-        starts[machine] = (min(start_s, due_s)) - cost[0]
+        starts[machine] = min(start_s, due_s) - cost[0]
         part = Part(lane.variant, lane.form, lane.requests[begin:end])
         layout[machine].append(Step(due_s, cost, part))
-        if begin:
-            ends[number] = begin
-        else:
-            del open_lanes[number], ends[number]
+        ends[number] = begin
+        if not begin:
+            left.remove(number)
     return layout
 
 
@@ -381,12 +386,13 @@ def _batch(lane: _Lane, end: int, start_s: float, speed: Speed, parts: int) -> t
     One that is due so much earlier than the others that it costs more time than a batch of its own is not
     among them, if there is a part of the rows without it.
     """
-    due, sums = lane.due, lane.sums()
-    best = speed.best
-    begin = bisect_left(sums, sums[end] - best, 0, end - 1)
-    early_s = min(due[end - 1], start_s) - speed.spare_s
+    due, sums, best = lane.due, lane.sums(), speed.best
+    last_s, all_rows = due[end - 1], sums[end]
+    begin = bisect_left(sums, all_rows - best, 0, end - 1)
+    early_s = min(start_s, last_s) - speed.spare_s
     if due[begin] < early_s:
         enough = max(1, best // parts)
-        latest = bisect_left(sums, sums[end] - enough + 1, begin, end) - 1
-        begin = max(begin, min(bisect_left(due, early_s, begin, end - 1), latest))
-    return begin, sums[end] - sums[begin]
+        latest = bisect_left(sums, all_rows - enough + 1, begin, end) - 1
+        later = bisect_left(due, early_s, begin, end - 1)
+        begin = max(begin, min(later, latest))
+    return begin, all_rows - sums[begin]

@@ -196,6 +196,9 @@ class Workers:
     def end_s(self, worker: Worker) -> float | None:
         """When the batch that ``worker`` computes is expected to be done; None if that is not known."""
         running = next(iter(worker.batches.values()))
+        if running.model != running.requests[0].model:  # of a family, whose sizes vary much
+            hand_over_s = self._table.hand_over_s(worker.kind) if worker.idle else 0.0
+            return worker.began_s + hand_over_s + running.cost.mean_s
         expected_s = self._table.predict(running.model, running.rows, worker.kind)
         return None if expected_s is None else worker.began_s + expected_s
 
