@@ -216,7 +216,7 @@ class Families:
             for request_id in taken:
                 self._shares.release(request_id)
             self.promises.take(taken, answer.rest)
-            family.take(taken)
+            family.take(answer.requests)
         return answer
 
     def spare(self, slots: Sequence[Slot], worker: str, seconds: float) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from rootserve.server.core.demand import Demand
@@ -111,13 +111,17 @@ class Family:
         self._rows_at[request.priority] -= request.rows
         return request
 
-    def take(self, taken: Collection[int]) -> None:
+    def take(self, taken: Sequence[Request]) -> None:
         """Those go to a worker, and wait no more."""
-        for request in self.requests:
-            if request.id in taken:
-                self.rows -= request.rows
-                self._rows_at[request.priority] -= request.rows
-                del self._due_s[request.id]
-        self._order = [entry for entry in self._order if entry[1] not in taken]
-        self.requests = [request for request in self.requests if request.id not in taken]
+        ids = {request.id for request in taken}
+        for request in taken:
+            self.rows -= request.rows
+            self._rows_at[request.priority] -= request.rows
+            del self._due_s[request.id]
+        if all(request.id in ids for request in self.requests[: len(ids)]):  # as mostly
+            count = len(ids)
+            del self._order[:count], self.requests[:count], self.due[:count]
+            return
+        self._order = [entry for entry in self._order if entry[1] not in ids]
+        self.requests = [request for request in self.requests if request.id not in ids]
         self.due = [due_s for due_s, _ in self._order]

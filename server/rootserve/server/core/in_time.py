@@ -160,26 +160,47 @@ def _fill(view: View, slot: Slot, head: Request, member: Member) -> _Option | No
     """The batch of ``head`` and those due next that ``member`` may compute, all in time."""
     speed = view.speeds.of(member.variant, slot.kind, form_of((head,)))
     most = max(head.rows, min(speed.best, view.max_rows))
-    rows, cost = head.rows, speed.cost(head.rows)
-    free_s, variance, tail = slot.free_s, slot.variance, slot.tail
-    soonest_s = head.deadline_s
-    if slot.after(cost).within_s() > soonest_s:
+    cost = speed.cost(head.rows)
+    if slot.after(cost).within_s() > head.deadline_s:
         return None
-    taken = [head]
     if head.attempts:
-        return _Option(member, (head,), rows, cost)
-    files = head.files
+        return _Option(member, (head,), head.rows, cost)
+    able = list(_able(view, head, member, most))
+    # Mostly there is time for all of them.
+    rows = sum(request.rows for request in able)
+    cost = view.speeds.of(member.variant, slot.kind, form_of(able)).cost(rows)
+    if slot.after(cost).within_s() <= min(request.deadline_s for request in able):
+        return _Option(member, tuple(able), rows, cost)
+    return _fill_in_time(view, slot, member, able)
+
+
+def _able(view: View, head: Request, member: Member, most: int) -> Iterator[Request]:
+    """``head`` and those due next that ``member`` may compute, up to ``most`` rows."""
+    yield head
+    rows = head.rows
     for request in view.requests:
-        if request is head or request.attempts:
+        if request.attempts or request is head:
             continue
+        if rows + request.rows > most:
+            return
+        if (request.floor or request.allowed) and not may_compute(request, member):
+            continue
+        rows += request.rows
+        yield request
+
+
+def _fill_in_time(view: View, slot: Slot, member: Member, able: Sequence[Request]) -> _Option:
+    """The first of ``able``, which alone is in time, and as many others as are in time with it."""
+    taken = [able[0]]
+    files, soonest_s = able[0].files, able[0].deadline_s
+    speed = view.speeds.of(member.variant, slot.kind, form_of(taken))
+    rows, cost = able[0].rows, speed.cost(able[0].rows)
+    free_s, variance, tail = slot.free_s, slot.variance, slot.tail
+    for request in able[1:]:
         if request.files and not files:
             files = True
             speed = view.speeds.of(member.variant, slot.kind, form_of((request,)))
         more = rows + request.rows
-        if more > most:
-            break
-        if not may_compute(request, member):
-            continue
         larger = speed.cost(more)
         end_s = free_s + larger.mean_s + beyond_s(variance + larger.variance, tail + larger.tail)
         if end_s > soonest_s:

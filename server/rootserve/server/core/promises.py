@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from itertools import accumulate
 from typing import NamedTuple
@@ -67,6 +68,13 @@ class _Lane:
         del self.order[at], self.due[at], self.requests[at]
         self._sums = None
 
+    def take(self, taken: Collection[int], count: int) -> bool:
+        """Those are no longer in it, of which it has so many; whether it is empty then."""
+        rest = self.without(taken, count)
+        self.order, self.due, self.requests = rest.order, rest.due, rest.requests
+        self._sums = rest.sums()
+        return not self.requests
+
     def sums(self) -> list[int]:
         """Rows up to each request and up to the end; only their differences count."""
         if self._sums is None:
@@ -79,18 +87,22 @@ class _Lane:
         sums = self.sums()
         return sums[end] - sums[0]
 
-    def without(self, taken: Collection[int]) -> _Lane:
-        """The same without those ``taken``, to be laid out."""
+    def without(self, taken: Collection[int], count: int) -> _Lane:
+        """The same without those ``taken``, of which it has so many, to be laid out."""
+        if not count:
+            return self
         rest = _Lane(self.variant, self.form)
         first, requests = 0, self.requests
         while first < len(requests) and requests[first].id in taken:
             first += 1
-        if first == len(taken):  # those due first, as mostly
-            rest.due, rest.requests = self.due[first:], requests[first:]
+        if first == count:  # those due first, as mostly
+            rest.order, rest.due = self.order[first:], self.due[first:]
+            rest.requests = requests[first:]
             rest._sums = self.sums()[first:]
         else:
             rest.requests = [request for request in requests[first:] if request.id not in taken]
             rest.due = [request.deadline_s for request in rest.requests]
+            rest.order = [(request.deadline_s, request.id) for request in rest.requests]
         return rest
 
 
@@ -196,8 +208,14 @@ class Promises:
         """Those go to a worker, and wait no more; ``rest`` showed that the others can be kept."""
         if rest is not None and rest.kept is not None:
             self._kept.replace(rest.slots, rest.kept)
+        counts = Counter(id(self._of[each][1]) for each in taken if each in self._of)
+        for lane in tuple(self._lanes.values()):
+            count = counts[id(lane)]
+            if count and lane.take(taken, count):
+                del self._lanes[lane.variant, lane.form]
         for request_id in taken:
-            self.remove(request_id)
+            self._of.pop(request_id, None)
+        self.changes += 1
 
     def drop_broken(self, slots: Sequence[Slot], now: float) -> None:
         """Drop what nobody can keep any more, even who begins at ``now``: it must not cost the others."""
@@ -215,8 +233,9 @@ class Promises:
     def due(self, slots: Sequence[Slot], taken: Collection[int]) -> list[_Due]:
         """What is to be laid out but for those ``taken``."""
         found = []
+        counts = Counter(id(self._of[each][1]) for each in taken if each in self._of)
         for lane in self._lanes.values():
-            rest = lane.without(taken) if taken else lane
+            rest = lane.without(taken, counts[id(lane)])
             if rest.requests:
                 found.append(_Due(rest, _able(self._speeds, lane, slots)))
         return found
