@@ -24,6 +24,9 @@ from rootserve.server.core.queue import Request, form_of
 from rootserve.server.core.speeds import Cost, beyond_s
 from rootserve.server.core.worker import Slot
 
+_NEXT = 0.6
+"""With so much caution somebody who comes while a batch is computed is in time behind it."""
+
 
 class _Option(NamedTuple):
     """A variant for a batch on one worker, and what that batch costs."""
@@ -61,13 +64,13 @@ class MostAccurateInTime:
         """The batch that begins with ``head``."""
         rests: dict[tuple[Request, ...], Rest] = {}
         too_slow_s = math.inf
-        own_s = view.speeds.of(fastest.variant, slot.kind).cost(head.rows).within_s()
+        own_s = view.speeds.of(fastest.variant, slot.kind).cost(head.rows).within_s(_NEXT)
         next_s = view.now + view.demand.tight_s - own_s
         for member in _by_worth(view, slot, head, fastest):
             option = _fill(view, slot, head, member)
             if option is None or option.cost.mean_s >= too_slow_s:
                 continue
-            if member is not fastest and slot.after(option.cost).within_s() > next_s:
+            if member is not fastest and slot.after(option.cost).within_s(_NEXT) > next_s:
                 _tell(view, told, option, "who comes next would be late")
                 continue
             rest = rests.get(option.requests)

@@ -19,7 +19,7 @@ from rootserve.server.core.worker import Slot
 EXACT_S = 1e-9
 """Sums of times are no more exact than this."""
 
-LIKELY, SURE = 0.6, 1.5
+LIKELY, SURE = 0.25, 1.5
 """How much caution there may be: of what one in a hundred takes beyond the mean, so much is kept free."""
 
 
