@@ -71,10 +71,10 @@ def test_what_always_takes_as_long_is_known_to_the_second() -> None:
 def test_lateness_counts_from_when_a_worker_is_free_and_grows_with_caution() -> None:
     steps = line(4, due_s=0.06)
     assert lateness(slot(), steps, LIKELY) == 0.0
-    late = lateness(slot(0.02), steps, LIKELY)
-    assert 0.0 < late < lateness(slot(0.02), steps, SURE)
-    assert lateness(slot(0.03), steps, LIKELY) == pytest.approx(late + 0.01)
-    assert lateness(slot(0.03), steps, LIKELY, since_s=0.07) == 0.0  # none is due so late
+    late = lateness(slot(0.025), steps, LIKELY)
+    assert 0.0 < late < lateness(slot(0.025), steps, SURE)
+    assert lateness(slot(0.035), steps, LIKELY) == pytest.approx(late + 0.01)
+    assert lateness(slot(0.035), steps, LIKELY, since_s=0.07) == 0.0  # none is due so late
 
 
 def test_who_begins_at_the_latest_time_is_just_in_time_with_all_caution() -> None:
