@@ -6,6 +6,8 @@
 PYTHON ?= python3
 PIP_ARGS ?=
 TEST_PROCESSES ?= 2
+# All tests of a file in one process; one that ends the interpreter ends the run.
+IN_PROCESSES := --numprocesses $(TEST_PROCESSES) --dist loadfile --max-worker-restart 0
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -16,10 +18,10 @@ demo: $(INSTALLED)  ## serve, classify and load-test real images; about a minute
 	$(BIN)/python examples/demo.py
 
 test: $(INSTALLED)  ## every test that needs no GPU
-	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
+	$(BIN)/python -m pytest $(IN_PROCESSES)
 
 test-avx2: $(INSTALLED)  ## the tests of the networks, held to the instruction set of an older processor
-	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile tests/models
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/python -m pytest $(IN_PROCESSES) tests/models
 
 test-gpu: $(INSTALLED)  ## the tests that need a CUDA device
 	$(BIN)/python -m pytest --gpu tests/gpu

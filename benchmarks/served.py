@@ -6,9 +6,10 @@ ratios within a round.
 
 ``--servers`` names them, separated by commas; the first is what the others are compared with:
 
-rootserve PRECISION [MODEL]   the OpenVINO engine in this service, arranged for latency
-throughput PRECISION [MODEL]  the same, with --optimize-for throughput
-KIND/ROWS PRECISION [MODEL]   one of these two, with --max-batch-rows ROWS
+rootserve PRECISION [MODEL]   the OpenVINO engine in this service, as it comes
+adaptive PRECISION [MODEL]    the same with --optimize-for adaptive; so latency and throughput
+other PRECISION [MODEL]       another version of this service, needs --other PROGRAM, its rootserve-server
+KIND/ROWS PRECISION [MODEL]   one of these, with --max-batch-rows ROWS
 raw PRECISION                 the engine in a loop, without a server
 bare PRECISION                the engine behind grpc.aio alone (benchmarks/reference/bare_server.py)
 naive                         grpcio and PyTorch as they come (benchmarks/reference/naive_server.py)
@@ -37,7 +38,7 @@ from typing import get_args
 from benchmarks import perf_analyzer
 from benchmarks.closed_loop import Load, random_images
 from benchmarks.rounds import machine, spread
-from benchmarks.server_process import SERVER_COMMAND, Server, serving
+from benchmarks.server_process import SERVER_COMMAND, SERVER_OPTIONS, Server, serving
 from rootmodels.weights_info import weights_path
 from rootserve.server.engines.base import LoadSpec, Precision
 from rootserve.server.engines.registry import get_loader
@@ -47,9 +48,10 @@ LOADS = (Load(1, 1), Load(8, 1), Load(32, 1), Load(64, 1), Load(4, 16))
 RAW_LOADS = (Load(1, 1), Load(4, 16))
 """Without a server there are no callers: an image at a time, or 16."""
 
-SERVICES = ("rootserve", "throughput")
+ARRANGEMENTS = ("adaptive", "latency", "throughput")
+SERVICES = ("rootserve", *ARRANGEMENTS, "other")
 OTHERS = ("PyTriton", "Ray", "LitServe")
-DEFAULT = "rootserve bf16,throughput bf16,rootserve int8,raw bf16,bare bf16,naive"
+DEFAULT = "adaptive bf16,latency bf16,throughput bf16,rootserve int8,raw bf16,bare bf16,naive"
 REFERENCE = Path(__file__).parent / "reference"
 
 Round = dict[str, float]
@@ -97,6 +99,8 @@ class Contender:
             raise ValueError(f"--servers: {name!r} came; naive computes in fp32")
         if self.kind in OTHERS and not self._python():
             raise ValueError(f"--servers: {name!r} needs --{self.kind.lower()} PYTHON")
+        if self.kind == "other" and not args.other:
+            raise ValueError(f"--servers: {name!r} needs --other PROGRAM")
 
     def _python(self) -> str | None:
         found: str | None = getattr(self._args, self.kind.lower())
@@ -113,11 +117,13 @@ class Contender:
         if self.kind in OTHERS:
             script = REFERENCE / f"{self.kind.lower()}_server.py"
             return [str(self._python()), str(script), *model, "--precision", self.precision]
-        start = [*SERVER_COMMAND]
+        start = list(SERVER_COMMAND)
+        if self.kind == "other":
+            start = [self._args.other, *SERVER_OPTIONS]
         start += ["--models", self.model, "--device", "cpu", "--engine", "openvino"]
         start += ["--precision", self.precision]
         start += ["--max-batch-rows", self.max_rows] if self.max_rows else []
-        return [*start, *(["--optimize-for", "throughput"] if self.kind == "throughput" else [])]
+        return [*start, *(["--optimize-for", self.kind] if self.kind in ARRANGEMENTS else [])]
 
     def runs(self, load: Load) -> bool:
         """Whether it can be loaded so."""
@@ -214,6 +220,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=1.5, help="per load and server")
     parser.add_argument("--perf-analyzer", metavar="PROGRAM")
+    parser.add_argument("--other", metavar="PROGRAM", help="rootserve-server of another version")
     for name in OTHERS:
         parser.add_argument(f"--{name.lower()}", metavar="PYTHON", help="interpreter that has it")
     parser.add_argument("--json", type=Path)

@@ -23,7 +23,8 @@ from rootserve.server.observers.metrics_state import process_usage
 
 _PATIENCE_S = 60.0
 
-SERVER_COMMAND = (sys.executable, "-m", "rootserve.server", "--port", "0", "--metrics-port", "0")
+SERVER_OPTIONS = ("--port", "0", "--metrics-port", "0")
+SERVER_COMMAND = (sys.executable, "-m", "rootserve.server", *SERVER_OPTIONS)
 """What starts a service of ours on free ports; its options follow."""
 
 

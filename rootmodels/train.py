@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from rootmodels import cifar10_facts as cifar10
@@ -53,7 +54,7 @@ def train(
         OutOfTimeError: if ``options.stop_at`` comes first.
     """
     trainees = list(jobs)
-    with _progress() as progress:
+    with training_progress() as progress:
         tasks = {
             (one.name, seed): progress.add_task(f"{one.name} seed {seed}", total=None, status="")
             for one, seeds in jobs.items()
@@ -74,7 +75,7 @@ def train(
                     training.finish(data[1])
                 for name in (one.name for one in together):
                     trained[name].append(training.weights[name])
-                    _publish(trained[name], weights_path(name, options.out), progress)
+                    publish_trained(trained[name], weights_path(name, options.out), progress)
 
 
 def _to_the_end(
@@ -112,7 +113,7 @@ def _filling(
     return replace(recipe, epochs=fleet.epochs), fleet
 
 
-def _publish(trained: Sequence[Path], path: Path, progress: Progress) -> None:
+def publish_trained(trained: Sequence[Path], path: Path, progress: Progress) -> None:
     """Write the first of the ``trained`` weights to ``path``, with the accuracies of all."""
     model, info = load_weights(trained[0])
     accuracies = {str(other.seed): other.accuracy or 0.0 for _, other in map(open_weights, trained)}
@@ -121,13 +122,15 @@ def _publish(trained: Sequence[Path], path: Path, progress: Progress) -> None:
     say(progress, f"{info.variant}: accuracy {told} -> {path}")
 
 
-def _progress() -> Progress:
+def training_progress(console: Console | None = None) -> Progress:
+    """Bars with steps, time left and a status that is told with each update."""
     return Progress(
         TextColumn("{task.description:18}"),
         BarColumn(),
         TextColumn("{task.completed}/{task.total}"),
         TimeRemainingColumn(),
         TextColumn("{task.fields[status]}"),
+        console=console,
     )
 
 
@@ -216,6 +219,12 @@ def parser() -> argparse.ArgumentParser:
     add("--out", type=Path, help="folder for the weights (default: the shipped ones)")
     add("--work", type=Path, default=Path(".train"), help="folder for checkpoints and logs")
     add("--checkpoint-s", type=float, default=20.0, help="seconds between checkpoints")
+    add(
+        "--ray",
+        metavar="auto|HOST:PORT",
+        help="train on the machines of this Ray cluster (extra ray), each network with each seed by itself, "
+        "with --threads processors (default: 1); all see --data, --work and what is read",
+    )
     return result
 
 
@@ -234,6 +243,10 @@ def _chosen_recipe(args: argparse.Namespace) -> Recipe:
         parser().error(f"teacher_share is {recipe.teacher_share}, expected --teacher FILE")
     if args.teacher and not recipe.teacher_share:
         parser().error("--teacher came, expected --recipe taught, or --set teacher_share=SHARE")
+    if args.ray and (args.minutes or args.fill_minutes or args.side_by_side):
+        parser().error(
+            "--minutes, --fill-minutes and --side-by-side: expected none of them with --ray"
+        )
     if bool(args.networks) == args.short_of_paper:
         parser().error("expected networks or --short-of-paper, one of the two")
     return recipe
@@ -291,6 +304,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             tested_on=data.tested_on,
             stop_at=float("inf") if args.minutes is None else began + args.minutes * 60,
         )
+        if args.ray:
+            # Imported here: nobody else needs what knows of clusters.
+            from rootmodels.distributed.training import train_on_cluster  # noqa: PLC0415
+
+            return train_on_cluster(args, names, jobs, recipe, data, options)
         train(jobs, recipe, (data.train, data.test), options)
     except (DataError, UnknownVariantError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -28,7 +28,13 @@ from rootmodels.train_recipe import Recipe
 from rootmodels.train_run import Run, accuracy
 from rootmodels.variants import family_of
 from rootmodels.weights import load_weights, save_weights
-from rootmodels.weights_info import WeightsInfo, file_sha256, image_size, weights_path
+from rootmodels.weights_info import (
+    WeightsInfo,
+    being_written,
+    file_sha256,
+    image_size,
+    weights_path,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +121,7 @@ class Training:
     def save(self) -> None:
         """Write the checkpoint, all or nothing."""
         state = {"states": self.fleet.state(), "step": self.fleet.step, "seconds": self.seconds}
-        partial = self.checkpoint.with_suffix(".partial")
+        partial = being_written(self.checkpoint)
         torch.save(state, partial)
         partial.replace(self.checkpoint)
 
@@ -184,6 +190,8 @@ class Training:
             info = replace(self.infos[name], seconds=round(self.seconds / len(self.pending), 1))
             write_measured(self.weights[name], run.model, info, test_data, self.options.computing)
         self.checkpoint.unlink(missing_ok=True)
+        for unfinished in self.options.work.glob(f"{self.checkpoint.stem}.*.partial"):
+            unfinished.unlink(missing_ok=True)
 
 
 def new_fleet(
@@ -222,7 +230,7 @@ def write_measured(
     computing: Computing,
 ) -> None:
     """Write weights with the accuracy of what is written: rounded to the file's precision."""
-    staged = path.with_suffix(".staged")
+    staged = being_written(path)
     save_weights(staged, model, info, served=False)
     rounded, _ = load_weights(staged)
     side = image_size(model.variant, info)
@@ -230,6 +238,20 @@ def write_measured(
     measured_info = replace(info, accuracy=measured, test_images=len(test_data))
     save_weights(path, model, measured_info, served=False)
     staged.unlink()
+
+
+def trained_file(
+    trainee: Trainee, recipe: Recipe, seed: int, data_sha256: str, options: Options
+) -> Path:
+    """Where the weights of that training are in the work folder, once it has ended; it trains alone.
+
+    Its log has the same name with the suffix ``.jsonl``.
+
+    Raises:
+        FamilyError, WeightsError: as :class:`Training`.
+    """
+    info = _info(trainee, recipe, seed, data_sha256, options)
+    return options.work / f"{_stem([info])}.safetensors"
 
 
 def _info(
@@ -298,6 +320,6 @@ def hardware(device: torch.device) -> str:
 
 
 def _replace(path: Path, content: str) -> None:
-    partial = path.with_suffix(".partial-log")
+    partial = being_written(path)
     partial.write_text(content)
     partial.replace(path)

@@ -13,7 +13,7 @@ from rootmodels.train_fleet import Computing
 def add_computing(parser: argparse.ArgumentParser) -> None:
     """Give ``parser`` the arguments that :func:`chosen_computing` reads."""
     add = parser.add_argument
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--device", help="cpu or cuda (default: a GPU where there is one)")
     add("--threads", type=int, help="CPU threads (default: torch's choice)")
     add(
         "--precision",
@@ -34,7 +34,7 @@ def add_computing(parser: argparse.ArgumentParser) -> None:
 
 def chosen_computing(args: argparse.Namespace) -> Computing:
     """What was asked for, and where nothing was, what the device is good at."""
-    device = torch.device(args.device)
+    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     gpu = device.type == "cuda"
     if args.threads:
         torch.set_num_threads(args.threads)

@@ -13,12 +13,14 @@ import argparse
 import functools
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from rootmodels.cifar10 import LabelledImages
+from rootmodels.distributed.errors import ClusterError
 from rootmodels.family import FamilyError
 from rootmodels.model_file import names_with_weights, open_weights
 from rootmodels.train_data import check_classes, label_names, read_test_data
@@ -40,8 +42,16 @@ _Z = 2.5758
 """Of the normal distribution, 99 % lie within so many standard deviations."""
 
 
-def verify(path: Path, data: LabelledImages, device: torch.device, tolerance: float) -> bool:
-    """Measure the weights at ``path``, print how that compares with their metadata, and say if it agrees.
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether weights are as accurate as they say, and how that came out, in a line."""
+
+    agrees: bool
+    line: str
+
+
+def verify(path: Path, data: LabelledImages, device: torch.device, tolerance: float) -> Verdict:
+    """Measure the weights at ``path``, and say how that compares with their metadata.
 
     Raises:
         WeightsError: The file cannot be used, or it is of another variant than its name says.
@@ -64,12 +74,26 @@ def verify(path: Path, data: LabelledImages, device: torch.device, tolerance: fl
         agrees = low - tolerance <= info.accuracy <= high + tolerance
         found = f"{measured:.4f} (99 % interval {low:.4f} to {high:.4f}, {len(data):,} images)"
         verdict = "consistent" if agrees else "NOT CONSISTENT"
-    print(
+    return Verdict(
+        agrees,
         f"{info.variant:12} recorded {info.accuracy:.4f} ({info.test_images or 0:,} images)  "
         f"measured {found}  {verdict}",
-        flush=True,
     )
-    return agrees
+
+
+def verify_on(path: Path, data: Path, device: torch.device, tolerance: float) -> Verdict:
+    """As :func:`verify`, on the test set of the data at ``data``, which is read once.
+
+    Raises:
+        DataError: it cannot be read.
+        FamilyError, UnknownVariantError, WeightsError: the file cannot be used, or is for other data.
+    """
+    variant, info = open_weights(path)
+    check_classes(path, class_names(variant, info), data, label_names(data))
+    return verify(path, _test_data(data, image_size(variant, info)), device, tolerance)
+
+
+_test_data = functools.cache(read_test_data)
 
 
 def interval(share: float, count: int) -> tuple[float, float]:
@@ -80,6 +104,18 @@ def interval(share: float, count: int) -> tuple[float, float]:
     return middle - half, middle + half
 
 
+def _verdicts(paths: Sequence[Path], args: argparse.Namespace) -> Iterator[Verdict]:
+    if args.ray:
+        # Imported here: nobody else needs what knows of clusters.
+        from rootmodels.distributed.verifying import verdicts_on_cluster  # noqa: PLC0415
+
+        yield from verdicts_on_cluster(args.ray, paths, args.data, args.device, args.tolerance)
+        return
+    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    for path in paths:
+        yield verify_on(path, args.data, device, args.tolerance)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m rootmodels verify", description=__doc__)
@@ -88,20 +124,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--data", type=Path, required=True, help="what they were trained on")
     add("--weights", type=Path, default=PRETRAINED_DIR, metavar="DIR", help="default: the shipped")
     add("--tolerance", type=float, default=TOLERANCE, help=f"default: {TOLERANCE:g}")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--device", help="cpu or cuda (default: a GPU where there is one)")
+    add(
+        "--ray",
+        metavar="auto|HOST:PORT",
+        help="on the machines of this Ray cluster (extra ray), which all see --data and --weights",
+    )
     args = parser.parse_args(arguments)
     try:
         names = names_with_weights(args.weights, args.variants)
-        data = functools.cache(functools.partial(read_test_data, args.data))
-        device = torch.device(args.device)
+        paths = [weights_path(name, args.weights) for name in names]
         agreed = []
-        for name in names:
-            path = weights_path(name, args.weights)
-            variant, info = open_weights(path)
-            check_classes(path, class_names(variant, info), args.data, label_names(args.data))
-            images = data(image_size(variant, info))
-            agreed.append(verify(path, images, device, args.tolerance))
-    except (DataError, FamilyError, UnknownVariantError, WeightsError) as error:
+        for verdict in _verdicts(paths, args):
+            print(verdict.line, flush=True)
+            agreed.append(verdict.agrees)
+    except (DataError, FamilyError, UnknownVariantError, WeightsError, ClusterError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     wrong = agreed.count(False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -150,10 +151,15 @@ def file_sha256(path: Path) -> str:
         raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
 
 
+def being_written(path: Path) -> Path:
+    """A name beside ``path`` for what will be there: another for each process, on whichever machine it is."""
+    return path.with_suffix(f".{secrets.token_hex(4)}.partial")
+
+
 def publish(path: Path, write: Callable[[Path], object]) -> None:
     """Have ``write`` make the file at ``path``, all or nothing, for everybody to read."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
+    partial = being_written(path)
     write(partial)
     # safetensors lets the owner alone read it; a service often runs as somebody else.
     partial.chmod(0o644)

@@ -117,7 +117,7 @@ def test_load_writes_its_report(
 
 
 def test_a_missed_objective_gives_exit_code_1(server: ServerProcess) -> None:
-    arguments = ["--model", MODEL, "--concurrency", "2", "--duration", "1", "--warmup", "0"]
+    arguments = ["--model", MODEL, "--concurrency", "2", "--duration", "5", "--warmup", "0"]
     missed = rootserve(server, "load", *arguments, "--slo-p99-ms", "0.001")
     assert missed.returncode == 1
     kept = rootserve(server, "load", *arguments, "--slo-p99-ms", "60000")

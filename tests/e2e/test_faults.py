@@ -29,6 +29,7 @@ from tests.support.server_process import (
 
 MODEL = "nin-root-16"
 FAKE = ("--models", MODEL, "--engine", "fake", "--device", "cpu")
+SIDE_BY_SIDE = (*FAKE, "--optimize-for", "adaptive", "--threads", "4")
 
 
 async def send(
@@ -42,8 +43,12 @@ async def send(
     return requests
 
 
-async def test_what_a_killed_worker_had_is_answered_by_its_replacement() -> None:
-    with running_server(*FAKE) as server:
+arranged = pytest.mark.parametrize("optimize_for", ["latency", "adaptive"])
+
+
+@arranged
+async def test_what_a_killed_worker_had_is_answered_by_its_replacement(optimize_for: str) -> None:
+    with running_server(*FAKE, "--optimize-for", optimize_for) as server:
         (before,) = server.worker_pids()
         async with grpc.aio.insecure_channel(server.address) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
@@ -116,10 +121,16 @@ async def test_with_a_second_worker_a_kill_is_not_noticed() -> None:
         wait_until(lambda: len(server.worker_pids()) == 2)
 
 
-async def test_a_request_that_kills_workers_is_found_and_refused_alone() -> None:
+@pytest.mark.parametrize(
+    "arrangement",
+    [("--cpu-workers", "2"), ("--optimize-for", "adaptive"), ("--optimize-for", "latency")],
+)
+async def test_a_request_that_kills_workers_is_found_and_refused_alone(
+    arrangement: tuple[str, str],
+) -> None:
     # The batch is closed when all five are there, and not before.
     together = ("--max-delay-us", "5000000", "--max-batch-rows", "5")
-    with running_server(*FAKE, "--cpu-workers", "2", *together) as server:
+    with running_server(*FAKE, *arrangement, *together) as server:
         async with grpc.aio.insecure_channel(server.address) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
             images = [plain_images(1, value) for value in range(4)]
@@ -133,6 +144,42 @@ async def test_a_request_that_kills_workers_is_found_and_refused_alone() -> None
         assert [logits(outcome)[0][0] for outcome in outcomes] == [0, 1, 2, 3]
 
 
+async def test_what_is_computed_beside_a_request_that_kills_its_worker_is_answered() -> None:
+    with running_server(*SIDE_BY_SIDE) as server:
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            naps = infer_request(MODEL, command_image(b"sleep" + bytes([10])))
+            crowd = [asyncio.ensure_future(stub.ModelInfer(naps, timeout=60)) for _ in range(6)]
+            await asyncio.sleep(0.15)
+            poison = infer_request(MODEL, command_image(b"exit"))
+            fatal = asyncio.ensure_future(stub.ModelInfer(poison, timeout=60))
+            callers = [asyncio.ensure_future(send(stub, value, 20)) for value in range(6)]
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await fatal
+            assert caught.value.code() is grpc.StatusCode.INTERNAL
+            assert "2 workers died while they computed this request" in caught.value.details()
+            assert await asyncio.gather(*callers) == [20] * 6
+            assert all(logits(answer) is not None for answer in await asyncio.gather(*crowd))
+
+
+async def test_a_request_that_hangs_is_found_while_others_are_computed_beside_it() -> None:
+    with running_server(*SIDE_BY_SIDE, "--hang-s", "1") as server:
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            naps = infer_request(MODEL, command_image(b"sleep" + bytes([10])))
+            crowd = [asyncio.ensure_future(stub.ModelInfer(naps, timeout=60)) for _ in range(6)]
+            await asyncio.sleep(0.15)
+            stuck = infer_request(MODEL, command_image(b"hang"))
+            hanging = asyncio.ensure_future(stub.ModelInfer(stuck, timeout=60))
+            callers = [asyncio.ensure_future(send(stub, value, 200, 0.01)) for value in range(6)]
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await hanging
+            assert caught.value.code() is grpc.StatusCode.INTERNAL
+            assert await asyncio.gather(*callers) == [200] * 6
+            await asyncio.gather(*crowd)
+        assert "hangs computing a batch and is killed" in server.log()
+
+
 async def test_a_model_exception_answers_its_batch_and_nothing_else() -> None:
     with running_server(*FAKE) as server:
         with pytest.raises(grpc.RpcError) as caught:
@@ -142,8 +189,9 @@ async def test_a_model_exception_answers_its_batch_and_nothing_else() -> None:
         assert server.infer(MODEL, plain_images(2, 9))[1][0] == 9.0
 
 
-async def test_sigterm_under_load_loses_nothing_that_was_admitted() -> None:
-    with running_server(*FAKE) as server:
+@arranged
+async def test_sigterm_under_load_loses_nothing_that_was_admitted(optimize_for: str) -> None:
+    with running_server(*FAKE, "--optimize-for", optimize_for) as server:
         async with grpc.aio.insecure_channel(server.address) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
             slow = infer_request(MODEL, command_image(b"sleep" + bytes([20])))
@@ -217,8 +265,11 @@ def names(folder: str) -> set[str]:
     return {path.name for path in Path(folder).iterdir()}
 
 
-async def test_callers_notice_nothing_when_the_only_worker_is_killed_again_and_again() -> None:
-    with running_server(*FAKE) as server:
+@arranged
+async def test_callers_notice_nothing_when_the_only_worker_is_killed_again_and_again(
+    optimize_for: str,
+) -> None:
+    with running_server(*FAKE, "--optimize-for", optimize_for) as server:
         async with grpc.aio.insecure_channel(server.address) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
             callers = [asyncio.ensure_future(send(stub, value, 150, 0.05)) for value in range(8)]

@@ -1,6 +1,5 @@
 """Load runs of real processes against a real server whose engine is told how long to take."""
 
-import asyncio
 import json
 import os
 import signal
@@ -10,14 +9,14 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rootserve.client.errors import ServerError
-from rootserve.client.load import LoadOptions, run_load
+from rootserve.client.load import LoadOptions, Snapshot, run_load
 from tests.support.server_process import (
     ServerProcess,
     command_image,
@@ -64,14 +63,24 @@ async def test_a_stall_shows_in_the_response_time_and_not_in_what_is_timed_from_
     def stall() -> None:
         server.stub.ModelInfer(infer_request(MODEL, STALL), timeout=30)
 
+    def stall_midway() -> Callable[[Snapshot], None]:
+        thread = threading.Thread(target=stall)
+
+        def watch(snapshot: Snapshot) -> None:
+            if snapshot.elapsed_s > 2.0 and thread.ident is None:
+                thread.start()
+
+        return watch
+
     options = {
         "model": MODEL, "server": server.address, "warmup_s": 0.5, "duration_s": 5.0,
     }  # fmt: skip
-    asyncio.get_running_loop().call_later(2.5, threading.Thread(target=stall).start)
     # One at a time, as a client does that waits for each answer before it sends again. A quarter of
     # what the server can do, so that it catches up after the stall on a busy machine as well.
     opened = await run_load(
-        LoadOptions(**options, rate=25.0, distribution="constant", max_in_flight=1), SERVICE
+        LoadOptions(**options, rate=25.0, distribution="constant", max_in_flight=1),
+        SERVICE,
+        watch=stall_midway(),
     )
     assert opened.errors == {}
     p99_s = opened.response_time_s.p99
@@ -87,8 +96,7 @@ async def test_a_stall_shows_in_the_response_time_and_not_in_what_is_timed_from_
     assert mean["client_wait"] > mean["compute"]
     assert max(step.max_s or 0 for step in opened.time_series) > 0.5 * STALL_S
 
-    asyncio.get_running_loop().call_later(2.5, threading.Thread(target=stall).start)
-    closed = await run_load(LoadOptions(**options, concurrency=1), SERVICE)
+    closed = await run_load(LoadOptions(**options, concurrency=1), SERVICE, watch=stall_midway())
     # The one caller waited once; its percentiles do not know how many others would have.
     assert closed.response_time_s.max > 0.5 * STALL_S
     assert closed.response_time_s.p99 < 0.5 * STALL_S

@@ -88,7 +88,11 @@ async def test_callers_who_share_a_batch_get_their_own_rows(
     has_shared = []
     async with grpc.aio.insecure_channel(server.address) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        for name in NAMES:
+        # Of one model or the other: where batches do not pay, none is made. And they come together only
+        # while the machine has time for their callers.
+        for name in NAMES * 5:
+            if any(has_shared) and name == NAMES[0]:
+                break
             expected = module_logits(name, images[:31])
 
             async def ask(
@@ -104,7 +108,6 @@ async def test_callers_who_share_a_batch_get_their_own_rows(
             busy = asyncio.ensure_future(stub.ModelInfer(infer_request(name, images[:32])))
             await asyncio.gather(*(ask(*share) for share in shares))
             await busy
-    # Of one model or the other: where batches do not pay, none is made.
     assert any(has_shared)
 
 

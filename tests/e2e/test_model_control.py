@@ -66,6 +66,11 @@ def expected(weights: Path) -> NDArray[np.float32]:
         return model.fold()(torch.from_numpy(IMAGES)).numpy()
 
 
+def metrics_page(server: ServerProcess) -> str:
+    page: bytes = urllib.request.urlopen(f"http://{server.metrics_address}/metrics").read()
+    return page.decode()
+
+
 def load(server: ServerProcess, name: str = MODEL, **parameters: bool) -> None:
     request = oip.RepositoryModelLoadRequest(model_name=name)
     for key, value in parameters.items():
@@ -80,6 +85,21 @@ def unload(server: ServerProcess, name: str = MODEL) -> None:
 async def test_new_weights_are_swapped_in_under_load_and_no_request_fails(
     server: ServerProcess, weights: Path
 ) -> None:
+    await swap_under_load(server, weights, callers=4)
+
+
+async def test_new_weights_are_swapped_in_while_batches_are_computed_side_by_side(
+    weights: Path,
+) -> None:
+    arguments = ("--device", "cpu", "--engine", "openvino", "--precision", "fp32", "--threads", "2")
+    control = ("--model-control", "explicit", "--weights", str(weights))
+    with running_server(*arguments, *control, "--optimize-for", "adaptive") as server:
+        await swap_under_load(server, weights, callers=12)
+        (beside,) = re.findall(r"rootserve_batches_beside_total\{.*\} (\S+)", metrics_page(server))
+        assert float(beside) > 0
+
+
+async def swap_under_load(server: ServerProcess, weights: Path, callers: int) -> None:
     old = expected(weights)
     write_new_weights(weights)
     new = expected(weights)
@@ -96,14 +116,14 @@ async def test_new_weights_are_swapped_in_under_load_and_no_request_fails(
                 assert is_old or np.allclose(answer, new, atol=1e-3)
                 seen["old" if is_old else "new"] += 1
 
-        callers = [asyncio.ensure_future(caller()) for _ in range(4)]
+        calls = [asyncio.ensure_future(caller()) for _ in range(callers)]
         await asyncio.sleep(0.3)
         await asyncio.to_thread(load, server)
         after = logits(await stub.ModelInfer(infer_request(MODEL, IMAGES), timeout=30))
         np.testing.assert_allclose(after, new, atol=1e-4)
         await asyncio.sleep(0.3)
         done.set()
-        await asyncio.gather(*callers)
+        await asyncio.gather(*calls)
     assert seen["old"] > 0
     assert seen["new"] > 0
 
@@ -129,7 +149,7 @@ def told_weights(server: ServerProcess) -> set[tuple[str, int]]:
     request = oip.ModelConfigRequest(name=MODEL)
     config = server.stub.ModelConfig(request, timeout=30).config.parameters
     answer = server.stub.ModelInfer(infer_request(MODEL, IMAGES), timeout=30).parameters
-    page = urllib.request.urlopen(f"http://{server.metrics_address}/metrics").read().decode()
+    page = metrics_page(server)
     (weights,) = re.findall(rf'model_weights_info\{{model="{MODEL}".*?weights="(\w+)"', page)
     (generation,) = re.findall(rf'rootserve_model_generation\{{model="{MODEL}"\}} ([\d.]+)', page)
     sha256 = model.weights_sha256
@@ -179,7 +199,7 @@ def test_a_model_whose_file_is_gone_is_not_loaded_and_the_old_weights_stay(
     (line,) = [line for line in server.log().splitlines() if "was not loaded" in line]
     assert "WARNING" in line
     assert re.search(r"caller=\"?ipv[46]", line)
-    page = urllib.request.urlopen(f"http://{server.metrics_address}/metrics").read().decode()
+    page = metrics_page(server)
     assert f'rootserve_model_loads_total{{model="{MODEL}",outcome="failed"}} 1.0' in page
 
 

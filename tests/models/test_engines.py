@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,6 +78,21 @@ def test_logits_of_a_residual_network_are_those_of_the_module(engine: str) -> No
     reduced = get_loader(engine)(reduced_spec).run(images)
     error = np.abs(reduced - expected).max() / np.abs(expected).max()
     assert 1e-5 < error < 0.05
+
+
+@pytest.mark.parametrize("threads", [2, 4])
+def test_batches_side_by_side_have_the_logits_of_batches_alone(threads: int) -> None:
+    engine = openvino_cpu.load(replace(SPEC, threads=threads))
+    assert engine.streams in {2, threads}
+    rng = np.random.default_rng(0)
+    batches = [
+        rng.integers(0, 256, (rows, 3, 32, 32), dtype=np.uint8) for rows in (1, 5, 2, 9, 1, 3)
+    ]
+    expected = [engine.run(images) for images in batches]
+    with ThreadPoolExecutor(len(batches)) as lanes:
+        for _ in range(5):
+            for found, alone in zip(lanes.map(engine.run_beside, batches), expected, strict=True):
+                np.testing.assert_allclose(found, alone, atol=1e-4)
 
 
 def test_nodes_have_the_names_of_the_layers() -> None:

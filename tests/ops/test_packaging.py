@@ -32,6 +32,12 @@ def test_the_client_and_serving_on_a_cpu_are_installed_without_torch() -> None:
     assert requirements("server") == serve | {"torch"}
 
 
+def test_ray_comes_with_its_own_extra_alone() -> None:
+    assert {"ray", "torch", "typer", "pyarrow"} <= requirements("ray")
+    for extra in ("client", "serve", "server", "train", "cluster"):
+        assert "ray" not in requirements(extra)
+
+
 def test_the_programs_have_their_names() -> None:
     programs = {entry.name: entry.value for entry in metadata.entry_points(group="console_scripts")}
     assert programs["rootserve"] == "rootserve.client.cli:main"

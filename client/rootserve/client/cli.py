@@ -49,7 +49,8 @@ _USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 _EPILOG = """\b
 Exit codes:
   0    done
-  1    objective missed, not judged or held by none; or not serving (health)
+  1    objective missed, not judged or held by none; not serving (health);
+       or files left out (analyze --ray)
   2    wrong usage or input, or output that cannot be written
   3    server unreachable, or it refused or failed
   70   a fault of rootserve itself

@@ -1,5 +1,6 @@
 """The arguments of `rootserve analyze`; what its commands do is in `rootserve.client.commands.analyze`."""
 
+import importlib.util
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from rootserve.client.errors import InputError
 from rootserve.client.help import CommandGroup
 
 _USAGE = 2
+_MISSED = 1
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -64,6 +66,29 @@ Tolerance = Annotated[
 ]
 Sums = Annotated[bool, typer.Option("--sums", help="Also write sums.npz, which 'merge' takes.")]
 Pictures = Annotated[bool, typer.Option(help="Whether to draw pictures.")]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|HOST:PORT",
+        help="Compute on the machines of this Ray cluster, without a server (extra 'ray'): "
+        "--data is a folder or a pattern of files that all of them see.",
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="With --ray: folder of MODEL.safetensors [default: shipped]."),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|cpu|cuda",
+        help="With --ray: what computes; auto takes GPUs where the cluster has any.",
+    ),
+]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="With --ray: go on from what an earlier command left in DIR."),
+]
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the results.")]
 
 
@@ -91,13 +116,18 @@ def covariance(  # noqa: PLR0913, PLR0917 - one per option of the command
     sums: Sums = False,
     pictures: Pictures = True,
     as_json: AsJson = False,
+    ray: Ray = None,
+    weights: Weights = None,
+    device: Device = "auto",
+    resume: Resume = False,
     *,
     style: Style,
     connection: Connection,
 ) -> None:
     """Covariance between layers, and its block structure.
 
-    Writes DIR/covariance.npz, DIR/scores.json and pictures. Ctrl-C cancels the analysis.
+    Writes DIR/covariance.npz, DIR/scores.json and pictures. Ctrl-C cancels the analysis. With --ray, exit
+    code 1 means that files could not be read and were left out.
     """
     from rootserve.client.analysis.service import COVARIANCE_RESULTS, Request  # noqa: PLC0415
     from rootserve.client.commands.analyze import run_covariance  # noqa: PLC0415
@@ -109,8 +139,22 @@ def covariance(  # noqa: PLR0913, PLR0917 - one per option of the command
         results=(*COVARIANCE_RESULTS, "sums") if sums else COVARIANCE_RESULTS,
         tolerance=tolerance,
     )
-    chosen = Images(data, dataset, images, skip)
-    run_covariance(connection, request, chosen, Output(out, pictures, groups, as_json, style))
+    output = Output(out, pictures, groups, as_json, style)
+    if ray is not None:
+        _check_for_ray(data, dataset, images, skip, device)
+        from rootserve.client.commands.analyze_ray import (  # noqa: PLC0415
+            Place,
+            run_covariance_on_ray,
+        )
+
+        assert data is not None
+        place = Place(ray, weights, device, resume)
+        if not run_covariance_on_ray(place, request, data, output):
+            raise typer.Exit(_MISSED)
+        return
+    if weights is not None or resume or device != "auto":
+        raise InputError("--weights, --resume and --device: expected them with --ray alone")
+    run_covariance(connection, request, Images(data, dataset, images, skip), output)
 
 
 @app.command()
@@ -294,6 +338,27 @@ def datasets(as_json: AsJson = False, *, connection: Connection) -> None:
     from rootserve.client.commands.analyze import run_datasets  # noqa: PLC0415
 
     run_datasets(connection, as_json=as_json)
+
+
+def _check_for_ray(
+    data: Path | None, dataset: str | None, images: int | None, skip: int, device: str
+) -> None:
+    """Refuse what a cluster cannot do, before anything is imported that may be missing.
+
+    Raises:
+        InputError: saying what was expected.
+    """
+    if data is None or dataset is not None or images is not None or skip:
+        raise InputError(
+            "--ray: expected --data FOLDER-OR-PATTERN, and neither --dataset, --images nor --skip: all "
+            "images of the files are taken"
+        )
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"--device '{device}': expected auto, cpu or cuda")
+    if importlib.util.find_spec("ray") is None:
+        raise InputError(
+            "--ray: Ray is not installed; expected its extra, as in pip install 'rootserve[ray]'"
+        )
 
 
 def _parse_pairs(text: str) -> list[tuple[str, str]]:

@@ -48,6 +48,7 @@ class ExplainedBatch:
     compute_s: float
     predicted_s: float | None
     choice: Choice | None
+    beside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +162,7 @@ def _batch(batch: explain_pb2.ExplainedBatch) -> ExplainedBatch:
         compute_s=batch.compute_ns * _NS,
         predicted_s=batch.predicted_ns * _NS if batch.HasField("predicted_ns") else None,
         choice=_choice(batch.choice) if batch.HasField("choice") else None,
+        beside=batch.beside,
     )
 
 

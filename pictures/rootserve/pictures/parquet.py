@@ -87,15 +87,17 @@ def row_count(file: Path, *, labels: bool = False) -> int:
     return count
 
 
-def iterate_rows(file: Path, *, labels: bool = False) -> Iterator[Row]:
-    """The rows of a file, a few in memory at a time.
+def iterate_rows(file: Path, *, labels: bool = False, start: int = 0) -> Iterator[Row]:
+    """The rows of a file, a few in memory at a time, from row ``start`` on.
+
+    Row groups that end before ``start`` are not read.
 
     Raises:
         DataError: as :func:`row_count`, or if a row lacks its image or label; then it names the row too.
     """
     with _opened(file, labels=labels) as parquet:
-        number = 0
-        for batch in _batches(file, parquet, labels=labels):
+        groups, number = _groups_from(parquet, start)
+        for batch in _batches(file, parquet, labels=labels, groups=groups, number=number):
             cells = batch.column("img").to_pylist()
             marks = batch.column("label").to_pylist() if labels else [-1] * len(cells)
             for cell, label in zip(cells, marks, strict=True):
@@ -106,21 +108,32 @@ def iterate_rows(file: Path, *, labels: bool = False) -> Iterator[Row]:
                     raise DataError(f"{name} has no bytes{only}; {_EXPECTED[labels]}")
                 if label is None:
                     raise DataError(f"{name} has no label; {_EXPECTED[labels]}")
-                yield Row(name, content, label)
+                if number >= start:
+                    yield Row(name, content, label)
                 number += 1
         if number != parquet.metadata.num_rows:
             said = parquet.metadata.num_rows
             raise DataError(f"{file}: holds {number} images, expected the {said} it says it has")
 
 
-def _batches(file: Path, parquet: pq.ParquetFile, *, labels: bool) -> Iterator[pa.RecordBatch]:
-    """What is in ``parquet``, a few rows at a time.
+def _groups_from(parquet: pq.ParquetFile, start: int) -> tuple[list[int], int]:
+    """The row groups that hold row ``start`` or come after it, and the number of their first row."""
+    number, groups = 0, list(range(parquet.metadata.num_row_groups))
+    while groups and number + parquet.metadata.row_group(groups[0]).num_rows <= start:
+        number += parquet.metadata.row_group(groups.pop(0)).num_rows
+    return groups, number
+
+
+def _batches(
+    file: Path, parquet: pq.ParquetFile, *, labels: bool, groups: list[int], number: int
+) -> Iterator[pa.RecordBatch]:
+    """What the row ``groups`` of ``parquet`` hold, a few rows at a time, the first one number ``number``.
 
     Raises:
         DataError: if a batch is damaged; names its first row.
     """
-    batches = parquet.iter_batches(_BATCH_ROWS, columns=["img", "label"] if labels else ["img"])
-    number = 0
+    columns = ["img", "label"] if labels else ["img"]
+    batches = parquet.iter_batches(_BATCH_ROWS, row_groups=groups, columns=columns)
     while True:
         try:
             batch = next(batches, None)

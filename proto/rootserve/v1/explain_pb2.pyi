@@ -227,6 +227,7 @@ class ExplainedBatch(_message.Message):
     COMPUTE_NS_FIELD_NUMBER: _builtins.int
     PREDICTED_NS_FIELD_NUMBER: _builtins.int
     CHOICE_FIELD_NUMBER: _builtins.int
+    BESIDE_FIELD_NUMBER: _builtins.int
     variant: _builtins.str
     """The variant that computed it."""
     accuracy: _builtins.float
@@ -245,6 +246,8 @@ class ExplainedBatch(_message.Message):
     """How long the computation took."""
     predicted_ns: _builtins.int
     """How long it was expected to take at most, but for one in a hundred; absent if that was not known."""
+    beside: _builtins.bool
+    """Whether it shared the worker's processors with others beside it, rather than have all of them."""
     @_builtins.property
     def shared_with(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Ids of the other requests in it, as far as they have some."""
@@ -267,10 +270,11 @@ class ExplainedBatch(_message.Message):
         compute_ns: _builtins.int = ...,
         predicted_ns: _builtins.int | None = ...,
         choice: Global___Choice | None = ...,
+        beside: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_predicted_ns", b"_predicted_ns", "accuracy", b"accuracy", "choice", b"choice", "predicted_ns", b"predicted_ns"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_predicted_ns", b"_predicted_ns", "accuracy", b"accuracy", "batch_wait_ns", b"batch_wait_ns", "choice", b"choice", "compute_ns", b"compute_ns", "predicted_ns", b"predicted_ns", "queue_ns", b"queue_ns", "requests", b"requests", "rows", b"rows", "shared_with", b"shared_with", "variant", b"variant", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_predicted_ns", b"_predicted_ns", "accuracy", b"accuracy", "batch_wait_ns", b"batch_wait_ns", "beside", b"beside", "choice", b"choice", "compute_ns", b"compute_ns", "predicted_ns", b"predicted_ns", "queue_ns", b"queue_ns", "requests", b"requests", "rows", b"rows", "shared_with", b"shared_with", "variant", b"variant", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__accuracy: _TypeAlias = _typing.Literal["accuracy"]  # noqa: Y015
     _WhichOneofArgType__accuracy: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy"]  # noqa: Y015

@@ -8,6 +8,7 @@ import math
 import time
 from typing import Any
 
+from rootserve.server.core.arrangement import Streams
 from rootserve.server.core.batch_size import Latency
 from rootserve.server.core.queue import Request
 from rootserve.server.core.scheduler import Batch, Limits, Offered, Scheduler
@@ -103,6 +104,22 @@ class Dispatcher:
         pending = self._waiting.get(request.id)
         if pending is not None and not pending.worker and self._scheduler.cancel(request):
             self._refuse_waiting(request, Reason.DEADLINE_EXPIRED, _EXPIRED)
+
+    def submit_at_once(self, pending: Pending) -> bool:
+        """As :meth:`submit`; False if it has to wait for its turn, for :meth:`submit_in_turn`.
+
+        Raises:
+            RefusalError: if it is not taken.
+        """
+        if not self._turns.is_free(pending.request.model):
+            return False
+        try:
+            self.submit(pending)
+        except RefusalError as refusal:
+            if refusal.reason is Reason.QUEUE_FULL and self._waiting:
+                return False
+            raise
+        return True
 
     async def submit_in_turn(self, pending: Pending) -> None:
         """As :meth:`submit`, but while the queue is full wait for room, and at most until the deadline.
@@ -206,17 +223,31 @@ class Dispatcher:
 
     # What the pool tells.
 
-    def model_measured(self, worker: str, model: str, latency: Latency, device_name: str) -> None:
+    def model_measured(
+        self,
+        worker: str,
+        model: str,
+        latency: Latency,
+        device_name: str,
+        streams: Streams | None = None,
+    ) -> None:
         """See :class:`rootserve.server.workers.pool.PoolEvents`."""
-        size = self._scheduler.model_measured(model, latency, device_name)
+        size = self._scheduler.model_measured(model, latency, device_name, streams)
         waits = "worth waiting for" if size.waits else "not worth waiting for"
         text = "worker %s: batches of %s have up to %d rows, more are %s"
         fields = {"worker": worker, "model": model, "batch_rows": size.rows, "waits": size.waits}
         _log.info(text, worker, model, size.rows, waits, extra=fields)
+        if streams is not None and streams.images > 1:
+            images, speed_up = streams
+            text = "worker %s: side by side, %d images of %s at a time take %.2f times as long as one alone"
+            fields = {"worker": worker, "model": model, "images": images, "times": speed_up}
+            _log.info(text, worker, images, model, speed_up, extra=fields)
 
-    def worker_ready(self, worker: str, models: frozenset[str], device_name: str = "") -> None:
+    def worker_ready(
+        self, worker: str, models: frozenset[str], device_name: str = "", lanes: int = 1
+    ) -> None:
         """See :class:`rootserve.server.workers.pool.PoolEvents`."""
-        self._scheduler.worker_ready(worker, models, device_name)
+        self._scheduler.worker_ready(worker, models, device_name, lanes)
         self._pump()
 
     def batch_done(self, worker: str, batch_id: int, report: Report) -> None:
@@ -237,9 +268,9 @@ class Dispatcher:
             self._answer(batch, requests, logits, report)
         self._observer.batch_ended(batch, report, requests)
 
-    def batch_decoding(self, worker: str) -> None:
+    def batch_decoding(self, worker: str, batch_id: int | None = None) -> None:
         """See :class:`rootserve.server.workers.pool.PoolEvents`."""
-        self._scheduler.worker_alive(worker, time.monotonic())
+        self._scheduler.worker_alive(worker, time.monotonic(), batch_id)
 
     def batch_failed(self, worker: str, batch_id: int, error: str, report: Report) -> None:
         """See :class:`rootserve.server.workers.pool.PoolEvents`."""

@@ -140,7 +140,7 @@ class Pending:
     request: Request
     asked: Asked
     datatype: Datatype
-    content: bytes
+    content: bytes | memoryview
     """As it is laid into a worker's memory."""
     outputs: tuple[Output, ...]
     classes: tuple[str, ...]

@@ -5,17 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-OptimizeFor = Literal["latency", "throughput"]
+OptimizeFor = Literal["adaptive", "latency", "throughput"]
+
+MOST_LANES = 16
+"""Batches that a worker computes side by side at most; its threads are shared by them, however many."""
 
 MOST_WORKERS = 8
 """So many are chosen at most: each holds every model once more, and few are enough to fill a machine."""
 
 
 class Placement(NamedTuple):
-    """A worker's share of the machine; no ``processors`` lets the kernel move its threads."""
+    """A worker's share of the machine; no ``processors`` lets the kernel move its threads.
+
+    It computes ``lanes`` batches side by side at most.
+    """
 
     threads: int
     processors: tuple[int, ...] = ()
+    lanes: int = 1
 
 
 def place(
@@ -27,7 +34,8 @@ def place(
 ) -> list[Placement]:
     """Share ``available`` processors among CPU workers.
 
-    For latency, one worker computes a batch on all of them. For throughput, there is a worker for each
+    For latency, one worker computes a batch on all of them. Adaptive is that as well, but the worker also
+    takes batches side by side, an image and a thread each. For throughput, there is a worker for each
     processor, up to `MOST_WORKERS`: batches are computed side by side, and no thread waits for another
     at the end of a layer. There, workers stay on processors of their own, if there are any, so that none
     moves to where another computes.
@@ -45,9 +53,11 @@ def place(
     """
     if not workers:
         most = available // threads if threads else min(available, MOST_WORKERS)
-        workers = 1 if optimize_for == "latency" else max(1, most)
+        workers = max(1, most) if optimize_for == "throughput" else 1
     each = threads or max(1, available // workers)
-    if optimize_for == "latency" or workers * each > len(own):
+    if optimize_for == "adaptive" and each > 1:
+        return [Placement(each, lanes=min(each, MOST_LANES))] * workers
+    if optimize_for != "throughput" or workers * each > len(own):
         return [Placement(each)] * workers
     return [
         Placement(each, tuple(own[index * each : (index + 1) * each])) for index in range(workers)

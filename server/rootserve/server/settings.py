@@ -148,7 +148,8 @@ class Settings(BaseModel):
     optimize_for: OptimizeFor = _option(
         "workers",
         "on the CPU, latency computes one batch at a time on all processors; throughput computes batches "
-        "side by side, each on processors of its own",
+        "side by side, each on processors of its own; adaptive has one worker that does the former while few "
+        "requests come, and computes several side by side when many do",
         "latency",
     )
     cpu_workers: int = _option(

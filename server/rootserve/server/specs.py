@@ -45,7 +45,9 @@ def worker_specs(settings: Settings, models: Models, cuda_devices: int) -> list[
     max_pixels = max(card.pixels for card in cards)
     max_classes = max(len(card.classes) for card in cards)
 
-    def spec(name: str, device: str, threads: int, processors: tuple[int, ...] = ()) -> WorkerSpec:
+    def spec(
+        name: str, device: str, threads: int, processors: tuple[int, ...] = (), lanes: int = 1
+    ) -> WorkerSpec:
         return WorkerSpec(
             name=name,
             device=device,
@@ -56,7 +58,8 @@ def worker_specs(settings: Settings, models: Models, cuda_devices: int) -> list[
             max_batch_rows=limits.max_batch_rows,
             max_pixels=max_pixels,
             max_classes=max_classes,
-            slots=1 + limits.batches_ahead,
+            lanes=lanes,
+            slots=max(lanes, 1 + limits.batches_ahead),
             max_picture_bytes=settings.max_image_mb * 2**20,
             max_picture_pixels=settings.max_image_megapixels * 1_000_000,
             cache=settings.cache or cache_folder(),

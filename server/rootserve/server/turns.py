@@ -52,6 +52,10 @@ class Turns:
             text = "the deadline passed while the request waited for room in the queue"
             raise RefusalError(Reason.DEADLINE_EXPIRED, text) from None
 
+    def is_free(self, model: str) -> bool:
+        """Whether nobody waits for ``model``."""
+        return model not in self._waiting
+
     async def _wait(self, model: str, *, first: bool) -> None:
         """Wait for a turn; ``first`` for one who had a turn and found no room."""
         turn = asyncio.get_running_loop().create_future()

@@ -141,7 +141,13 @@ async def test_an_unavailable_server_does_not_end_the_run(fake: FakeRootserve) -
 @pytest.mark.parametrize("loop", [{"concurrency": 4}, {"rate": 50.0}])
 async def test_a_stop_ends_the_run_early(fake: FakeRootserve, loop: dict[str, float]) -> None:
     stop = asyncio.Event()
-    asyncio.get_running_loop().call_later(0.5, stop.set)
+    here = asyncio.get_running_loop()
+
+    def enough(number: int) -> None:
+        if number == 20:
+            here.call_soon_threadsafe(stop.set)
+
+    fake.fail = enough
     result = await run_load(options(fake, duration_s=60.0, warmup_s=0.0, **loop), stop=stop)
     assert result.interrupted
     assert 0 < result.window_s < 30
@@ -149,13 +155,16 @@ async def test_a_stop_ends_the_run_early(fake: FakeRootserve, loop: dict[str, fl
 
 
 async def test_a_stop_cuts_off_what_hangs(fake: FakeRootserve) -> None:
-    fake.fail = lambda number: fake_sleep() if number else None
     stop = asyncio.Event()
+    here = asyncio.get_running_loop()
 
-    def fake_sleep() -> None:
-        fake.delay_s = 3.0
+    def hang(number: int) -> None:
+        if number > 0:
+            fake.delay_s = 8.0
+        if number == 2:
+            here.call_soon_threadsafe(here.call_later, 0.2, stop.set)
 
-    asyncio.get_running_loop().call_later(0.5, stop.set)
+    fake.fail = hang
     result = await run_load(
         options(fake, concurrency=2, duration_s=60.0, warmup_s=0.0, timeout_s=60.0), stop=stop
     )

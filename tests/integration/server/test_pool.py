@@ -10,6 +10,7 @@ import pytest
 
 from rootmodels.cost import network_cost
 from rootmodels.variants import get_variant
+from rootserve.server.core.arrangement import Streams
 from rootserve.server.core.batch_size import Latency
 from rootserve.server.core.scheduler import Batch
 from rootserve.server.models import ModelCard, Models
@@ -97,10 +98,14 @@ class Events:
     failed: list[str] = field(default_factory=list)
     reports: list[Report] = field(default_factory=list)
 
-    def model_measured(self, worker: str, model: str, latency: Latency, device_name: str) -> None:
+    def model_measured(
+        self, worker: str, model: str, latency: Latency, device_name: str, streams: Streams
+    ) -> None:
         pass
 
-    def worker_ready(self, worker: str, models: frozenset[str], device_name: str) -> None:
+    def worker_ready(
+        self, worker: str, models: frozenset[str], device_name: str, lanes: int
+    ) -> None:
         self.models[worker] = models
 
     def batch_done(self, worker: str, batch: int, report: Report) -> None:

@@ -29,6 +29,7 @@ from rootserve.client.simulation.service import Service
 from rootserve.client.simulation.summary import Summary
 from rootserve.client.simulation.table_file import parse_table, read_table
 from rootserve.client.simulation.world import Fault, Outcome, Run, Setting, World
+from rootserve.server.core.arrangement import kind_beside
 from rootserve.server.core.scheduler import Scheduler
 from tests.support.simulated import KIND, MEMBERS, cells, document, latencies, service
 
@@ -232,6 +233,15 @@ def test_a_latency_file_is_read_with_accuracies(tmp_path: Path) -> None:
     assert [member.variant for member in table.members] == NAMES
     assert table.latencies.kinds == (KIND,)
     assert list(table.latencies.cells[KIND, "slow"]) == cells(0.004, 1.2)
+
+
+def test_batches_beside_others_are_no_kind_of_workers_to_plan_with() -> None:
+    told = document()
+    rows = told["latency"]
+    assert isinstance(rows, list)
+    beside = [{**row, "kind": kind_beside(row["kind"])} for row in rows]
+    table = parse_table({**told, "latency": [*rows, *beside]})
+    assert table.latencies.kinds == (KIND,)
 
 
 @pytest.mark.parametrize(

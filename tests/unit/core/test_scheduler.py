@@ -2,6 +2,7 @@ import math
 
 import pytest
 
+from rootserve.server.core.family import Member
 from rootserve.server.core.queue import Request
 from rootserve.server.core.scheduler import Batch, Declined, Limits, Scheduler
 
@@ -433,3 +434,18 @@ def test_the_backlog_is_nothing_unknown_or_what_the_workers_take_for_it() -> Non
     assert s.rows_queued("m") == 16
     assert s.backlog_s("m") == pytest.approx(16 / (2 * 8 / 0.4))
     assert s.backlog_s("never heard of") == 0.0
+
+
+def test_the_backlog_of_a_family_is_what_its_fastest_variants_take() -> None:
+    s = Scheduler(Limits(max_batch_rows=8, max_queue_rows=64, batches_ahead=0))
+    s.family_served("auto", [Member("slow", 0.9), Member("fast", 0.8), Member("other", 0.7)])
+    assert s.backlog_s("auto") == 0.0
+    s.worker_ready("a", ["slow", "fast"])
+    s.worker_ready("b", ["slow"])
+    for number in range(3):
+        s.offer(request(number, rows=8, model="auto"), 0.0)
+    assert s.backlog_s("auto") is None, "no batch was timed yet"
+    s.model_measured("slow", ((1, 0.1), (8, 0.4)))
+    s.model_measured("fast", ((1, 0.05), (8, 0.1)))
+    assert s.rows_queued("auto") == 24
+    assert s.backlog_s("auto") == pytest.approx(24 / (8 / 0.1 + 8 / 0.4))

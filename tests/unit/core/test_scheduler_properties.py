@@ -1,4 +1,8 @@
-"""Random arrivals, sizes, cancels, deadlines and worker losses, checked against a ledger."""
+"""Random arrivals, sizes, cancels, deadlines and worker losses, checked against a ledger.
+
+Workers have one lane or several. What a worker is told to compute alone shares its processors with nothing;
+what it is told to compute side by side has the threads of its streams, however many batches there are.
+"""
 
 import copy
 import math
@@ -7,6 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from rootserve.server.core.arrangement import Streams
 from rootserve.server.core.queue import Request
 from rootserve.server.core.scheduler import Batch, Limits, Scheduler
 
@@ -20,15 +25,24 @@ class SchedulerMachine(RuleBasedStateMachine):
         ahead=st.integers(0, 2),
         lead_s=st.sampled_from([None, None, 0.002]),
         priority_age_s=st.sampled_from([math.inf, math.inf, 0.0137, 0.0]),
+        lanes=st.sampled_from([1, 1, 2, 4]),
+        streams=st.tuples(st.sampled_from([1, 2, 4]), st.sampled_from([1, 2, 4])),
+        speed_up=st.sampled_from([1.0, 1.7, 5.0]),
     )
-    def set_up(
+    def set_up(  # noqa: PLR0917 - each is drawn
         self,
         max_delay_s: float,
         workers: int,
         ahead: int,
         lead_s: float | None,
         priority_age_s: float,
+        lanes: int,
+        streams: tuple[int, int],
+        speed_up: float,
     ) -> None:
+        self.lanes = lanes
+        if lanes > 1:
+            lead_s = None  # workers with lanes are processors', which are not given batches early
         self.limits = Limits(
             max_batch_rows=6,
             max_delay_s=max_delay_s,
@@ -39,6 +53,9 @@ class SchedulerMachine(RuleBasedStateMachine):
             hang_s=1e9,
         )
         self.scheduler = Scheduler(self.limits)
+        for model, images in zip(MODELS if lanes > 1 else (), streams, strict=False):
+            latency = [(1, 0.001), (6, 0.003)]
+            self.scheduler.model_measured(model, latency, "", Streams(images, speed_up))
         self.now = 100.0
         self.next_id = 1
         self.waiting: dict[int, Request] = {}
@@ -54,7 +71,14 @@ class SchedulerMachine(RuleBasedStateMachine):
     def start_worker(self, index: int) -> None:
         self.settled = False
         self.running[f"w{index}"] = []
-        self.scheduler.worker_ready(f"w{index}", MODELS)
+        self.scheduler.worker_ready(f"w{index}", MODELS, lanes=self.lanes)
+
+    @staticmethod
+    def under_way(held: list[Batch]) -> list[Batch]:
+        """What a worker computes at a time: the first batch that it has, with those beside it."""
+        if not held or not held[0].beside:
+            return held[:1]
+        return [batch for batch in held if batch.beside]
 
     def rank(self, request: Request) -> tuple[float, float]:
         """A priority is worth so much time; infinitely much, it goes before all else."""
@@ -113,13 +137,18 @@ class SchedulerMachine(RuleBasedStateMachine):
                 assert ids == sorted(ids), "in order of arrival"
             if any(request.attempts for request in batch.requests):
                 assert len(batch.requests) == 1, "computed again alone"
+                assert not batch.beside, "computed again alone"
             for request in batch.requests:
                 assert request.deadline_s > self.now, "started after its deadline"
                 assert request.id not in self.cancelled, "computed for nobody"
                 del self.waiting[request.id]
             held = self.running[batch.worker]
+            assert batch.beside or not any(other.beside for other in held), (
+                "alone, while others are computed"
+            )
+            assert not (batch.beside and self.lanes == 1)
             held.append(batch)
-            assert len(held) <= 1 + self.limits.batches_ahead
+            assert len(held) <= max(self.lanes, 1 + self.limits.batches_ahead)
         for batch in decisions.dispatches:
             first = min(map(self.rank, batch.requests))
             for request in batch.requests:
@@ -154,7 +183,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.settled = False
         workers = sorted(worker for worker, batches in self.running.items() if batches)
         worker = data.draw(st.sampled_from(workers))
-        batch = self.running[worker].pop(0)
+        batch = data.draw(st.sampled_from(self.under_way(self.running[worker])))
+        self.running[worker].remove(batch)
         self.now += 0.001
         compute_s = None if failed else 0.001 * batch.rows
         assert self.scheduler.batch_done(worker, batch.id, self.now, compute_s) == batch
@@ -189,9 +219,10 @@ class SchedulerMachine(RuleBasedStateMachine):
         worker = data.draw(st.sampled_from(sorted(self.running)))
         had = self.running.pop(worker)
         lost = {request.id for request in self.scheduler.worker_lost(worker)}
-        for position, batch in enumerate(had):
+        blamed = {batch.id for batch in self.under_way(had)}
+        for batch in had:
             for request in batch.requests:
-                attempts = request.attempts + (1 if position == 0 else 0)
+                attempts = request.attempts + (1 if batch.id in blamed else 0)
                 if request.id in self.cancelled:
                     assert request.id not in lost
                 elif attempts >= self.limits.max_attempts:

@@ -1,6 +1,7 @@
 """Families as one model: who is a member, who may be chosen from, and what the scheduler is told of it."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from rootmodels.cost import network_cost
 from rootmodels.model import Model as ModelContent
 from rootmodels.variants import get_variant
 from rootmodels.weights_info import WeightsInfo
+from rootserve.server.core.family import Member
 from rootserve.server.core.queue import Request
 from rootserve.server.core.scheduler import Limits, Scheduler
 from rootserve.server.families import (
@@ -22,6 +24,7 @@ from rootserve.server.families import (
 )
 from rootserve.server.members import Members
 from rootserve.server.models import Model, ModelCard, Models, State, WorkerState
+from rootserve.server.observers.metrics_state import ServerView, StateCollector
 from rootserve.server.repository import Repository
 from tests.support.held import hold
 from tests.support.model_files import model_of, write_small
@@ -207,3 +210,20 @@ def test_a_single_variant_is_computed_as_long_as_it_is_known(
     change(models["nin-orig"])
     known = Members(models, FakeScheduler())
     assert known.may_compute(Request(1, "nin-orig", 1, 0.0))
+
+
+def test_metrics_tell_the_backlog_of_a_family_beside_those_of_its_variants(models: Models) -> None:
+    scheduler = Scheduler(Limits(max_batch_rows=8, max_queue_rows=64))
+    scheduler.family_served("nin-auto", [Member(name, ACCURACIES[name]) for name in NAMES])
+    scheduler.worker_ready("w", NAMES)
+    for name in NAMES:
+        scheduler.model_measured(name, ((1, 0.1), (8, 0.8)))
+    scheduler.offer(Request(1, "nin-auto", 4, 0.0, math.inf, 1), 0.0)
+    collector = StateCollector(ServerView("1", models, scheduler, list))
+    told = {
+        sample.labels["model"]: sample.value
+        for family in collector.collect()
+        for sample in family.samples
+        if sample.name == "rootserve_backlog_seconds"
+    }
+    assert told == {**dict.fromkeys(NAMES, 0.0), "nin-auto": pytest.approx(0.4)}

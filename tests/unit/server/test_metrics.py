@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from rootserve.server.core.queue import Request
 from rootserve.server.core.scheduler import Batch
 from rootserve.server.observers.events import Refusal
 from rootserve.server.observers.metrics import Metrics
@@ -81,6 +82,21 @@ def test_events_become_figures() -> None:
     assert found["rootserve_received_bytes_total", "ModelInfer"] == 100
     assert found["rootserve_sent_bytes_total", "ModelInfer"] == 40
     assert not [key for key in found if key[0].endswith("_created")]
+
+
+def test_a_worker_that_computes_batches_side_by_side_is_busy_once() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    second = 10**9
+    for number, (began, ended) in enumerate([(1, 3), (2, 4), (6, 7), (5, 9), (9, 10)]):
+        request = Request(number, MODEL, 1, 0.0)
+        batch = Batch(number, MODEL, "cpu-0", (request,), 1, 0.0, beside=number < 4)
+        metrics.batch_ended(batch, Report(began * second, ended * second), [None])
+    found = samples(registry)
+    assert found["rootserve_worker_busy_seconds_total", "cpu-0"] == pytest.approx(8)
+    assert found["rootserve_compute_seconds_sum", MODEL] == pytest.approx(10)
+    assert found["rootserve_batches_beside_total", MODEL] == 4
+    assert found["rootserve_batch_rows_count", MODEL] == 5
 
 
 def test_a_distribution_is_what_prometheus_client_would_make_of_it() -> None:

@@ -6,14 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rootserve.server.placement import MOST_WORKERS, OptimizeFor, Placement, place
+from rootserve.server.placement import MOST_LANES, MOST_WORKERS, OptimizeFor, Placement, place
 
-OPTIMIZE_FOR: tuple[OptimizeFor, ...] = ("latency", "throughput")
+OPTIMIZE_FOR: tuple[OptimizeFor, ...] = ("adaptive", "latency", "throughput")
 
 
 @pytest.mark.parametrize(
     ("processors", "optimize_for", "workers", "threads", "expected"),
     [
+        ((0, 1), "adaptive", 0, 0, [Placement(2, lanes=2)]),
+        ((0,), "adaptive", 0, 0, [Placement(1)]),
+        ((0, 1), "adaptive", 2, 0, [Placement(1), Placement(1)]),
+        (tuple(range(64)), "adaptive", 0, 0, [Placement(64, lanes=MOST_LANES)]),
+        (tuple(range(8)), "adaptive", 2, 0, [Placement(4, lanes=4)] * 2),
         ((0, 1), "latency", 0, 0, [Placement(2)]),
         ((0, 1), "latency", 2, 0, [Placement(1), Placement(1)]),
         ((0, 1), "throughput", 0, 0, [Placement(1, (0,)), Placement(1, (1,))]),
@@ -35,7 +40,7 @@ def test_shares(
     available = len(processors)
     assert place(available, processors, optimize_for, workers, threads) == expected
     # As many, but of a larger machine: the same shares, and nothing is pinned.
-    shared = [Placement(placement.threads) for placement in expected]
+    shared = [placement._replace(processors=()) for placement in expected]
     assert place(available, (), optimize_for, workers, threads) == shared
 
 
@@ -51,4 +56,4 @@ def test_what_is_chosen_fits_the_machine(processors: list[int], optimize_for: Op
     assert len(pinned) == len(set(pinned))
     assert set(pinned) <= set(processors)
     if optimize_for == "throughput":
-        assert all(len(processors) == threads for threads, processors in placements)
+        assert all(len(processors) == threads for threads, processors, _ in placements)

@@ -1,11 +1,20 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tritonclient.grpc import service_pb2 as oip
 from tritonclient.utils import deserialize_bytes_tensor
 
 from rootserve.server.pending import Answer, Asked, Output, Timeline
 from rootserve.server.refusals import Reason, RefusalError
 from rootserve.server.wire.refuse import STATUS_CODES
-from rootserve.server.wire.reply import build_response, error_in_stream, softmax
+from rootserve.server.wire.reply import (
+    FINAL_RESPONSE,
+    build_response,
+    error_in_stream,
+    softmax,
+    write_response,
+)
 from tests.support.pending import pending
 
 TIMELINE = Timeline(1, 2, 3, 10, 4, "cpu-0", "torch", "fp32", 0, "7", "3fa8b2c41d0e", 5)
@@ -33,6 +42,46 @@ def test_the_response_is_raw_and_tells_its_timeline() -> None:
     assert response.parameters["worker"].string_param == "cpu-0"
     assert response.parameters["weights"].string_param == "3fa8b2c41d0e"
     assert response.parameters["generation"].int64_param == 5
+
+
+NANOSECONDS = st.one_of(st.integers(0, 300), st.integers(0, 2**63 - 1))
+
+
+@given(
+    st.fixed_dictionaries(
+        {
+            "queue_ns": NANOSECONDS,
+            "batch_wait_ns": NANOSECONDS,
+            "compute_ns": NANOSECONDS,
+            "total_ns": NANOSECONDS,
+            "batch_rows": st.integers(1, 1024),
+            "decode_ns": NANOSECONDS,
+            "variant": st.sampled_from(["", "", "m-root-2"]),
+        }
+    ).map(lambda fields: TIMELINE._replace(**fields)),
+    st.lists(
+        st.tuples(st.sampled_from(["logits", "probabilities"]), st.integers(0, 20)),
+        max_size=2,
+    ),
+    st.text(max_size=300),
+    st.booleans(),
+)
+def test_what_is_written_is_the_response(
+    timeline: Timeline, wanted: list[tuple[str, int]], request_id: str, streamed: bool
+) -> None:
+    logits = np.arange(20, dtype=np.float32).tobytes()
+    outputs = tuple(Output(name, classes) for name, classes in wanted)
+    asked = pending(2, model="m", outputs=outputs, request_id=request_id)
+    answer = Answer(logits, timeline)
+    expected = build_response(asked, answer)
+    written = write_response(asked, answer, streamed=streamed)
+    if streamed:
+        expected.parameters[FINAL_RESPONSE].bool_param = True
+        assert oip.ModelStreamInferResponse.FromString(written) == oip.ModelStreamInferResponse(
+            infer_response=expected
+        )
+    else:
+        assert oip.ModelInferResponse.FromString(written) == expected
 
 
 def test_an_answer_of_other_weights_has_nothing_of_the_one_before() -> None:

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from rootserve.server.core.batch_size import Latency, choose
 from rootserve.server.engines.base import Images
-from rootserve.server.workers import process
+from rootserve.server.workers import loaded
+from rootserve.server.workers.loaded import LoadedModel, Warm
 
 
 class Computer:
@@ -29,10 +30,24 @@ class Computer:
         return np.zeros((len(images), 10), np.float32)
 
 
-def warm_up(computer: Computer, monkeypatch: pytest.MonkeyPatch, max_rows: int = 32) -> Latency:
+class Streaming(Computer):
+    """A row beside others takes twice as long as one alone."""
+
+    streams = 2
+
+    def run_beside(self, images: Images) -> NDArray[np.float32]:
+        self.run(images)
+        return self.run(images)
+
+
+def warmed(computer: Computer, monkeypatch: pytest.MonkeyPatch, max_rows: int = 32) -> Warm:
     clock = SimpleNamespace(monotonic=lambda: computer.now_s, perf_counter=lambda: computer.now_s)
-    monkeypatch.setattr(process, "time", clock)
-    return process._LoadedModel(computer, (3, 8, 8), 10, 8).warm_up(max_rows)  # type: ignore[arg-type]
+    monkeypatch.setattr(loaded, "time", clock)
+    return LoadedModel(computer, (3, 8, 8), 10, 8).warm_up(max_rows)  # type: ignore[arg-type]
+
+
+def warm_up(computer: Computer, monkeypatch: pytest.MonkeyPatch, max_rows: int = 32) -> Latency:
+    return warmed(computer, monkeypatch, max_rows).latency
 
 
 def test_each_size_is_run_before_it_is_timed_and_then_in_five_turns(
@@ -66,3 +81,12 @@ def test_the_limit_is_the_same_while_others_compute(
 ) -> None:
     latency = warm_up(Computer(0.0005, period_s), monkeypatch)
     assert choose(latency).rows >= 16
+
+
+def test_what_an_image_takes_beside_others_is_timed_against_one_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert warmed(Streaming(0.005), monkeypatch, 4).speed_up == pytest.approx(2.0)
+    disturbed = warmed(Streaming(0.0005, 0.05), monkeypatch)
+    assert 1.0 < disturbed.speed_up < 4.0
+    assert warmed(Computer(0.005), monkeypatch, 4).speed_up == 1.0

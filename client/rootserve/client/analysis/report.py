@@ -111,7 +111,7 @@ def _cells(pair: Pair, groups: int) -> tuple[str, str]:
 
 def _print_heading(screen: Console, analysis: Analysis) -> None:
     stage = "before" if analysis.before_relu else "after"
-    took = f", {duration(analysis.elapsed_s)} in the server" if analysis.elapsed_s else ""
+    took = f", {duration(analysis.elapsed_s)} {analysis.where}" if analysis.elapsed_s else ""
     screen.print(
         f"[bold]{escape(analysis.model)}[/], {count(analysis.images)} images, "
         f"responses {stage} ReLU{took}"

@@ -101,8 +101,9 @@ class Analysis:
         tolerance: Share of the largest eigenvalue up to which one counted as zero.
         layers: By name, in the order they run.
         pairs: In the order of the request.
-        elapsed_s: Time the server took.
+        elapsed_s: Time it took.
         sums: None if not asked for.
+        where: Who took that time, in words.
     """
 
     model: str
@@ -114,6 +115,7 @@ class Analysis:
     pairs: Sequence[Pair]
     elapsed_s: float = 0.0
     sums: Sums | None = field(default=None, repr=False)
+    where: str = "in the server"
 
     def own_groups(self, pair: Pair) -> int:
         """Groups by which the pair's second layer reads its input; 1 if there are none to see."""

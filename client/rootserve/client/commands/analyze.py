@@ -26,8 +26,8 @@ def run_covariance(
     """Analyse pairs of layers; write matrices, scores and pictures; print the scores."""
     files.prepare_folder(output.folder)
     analysis = _ask(connection, request, images, output.groups)
-    _write_covariance(analysis, output)
-    _print_covariance([analysis], output)
+    write_covariance(analysis, output)
+    print_covariance([analysis], output)
 
 
 def run_correlation(
@@ -58,10 +58,10 @@ def run_figures(
     for request in requests:
         analysis = _ask(connection, request, images, output.groups)
         # Written at once: what is done is kept if a later one fails.
-        _write_covariance(analysis, _below(output, request.model))
+        write_covariance(analysis, _below(output, request.model))
         analyses.append(analysis)
     _draw_together(analyses, output)
-    _print_covariance(analyses, output)
+    print_covariance(analyses, output)
 
 
 def redraw_figures(models: Sequence[str], output: Output) -> None:
@@ -71,7 +71,7 @@ def redraw_figures(models: Sequence[str], output: Output) -> None:
         with files.writing(output.folder):
             _draw(analysis, _below(output, model))
     _draw_together(analyses, output)
-    _print_covariance(analyses, output)
+    print_covariance(analyses, output)
 
 
 def run_merge(
@@ -86,8 +86,8 @@ def run_merge(
             return await derive(client, sums, results=results)
 
     analysis = asyncio.run(call())
-    _write_covariance(analysis, output)
-    _print_covariance([analysis], output)
+    write_covariance(analysis, output)
+    print_covariance([analysis], output)
 
 
 def run_datasets(connection: Connection, *, as_json: bool) -> None:
@@ -139,7 +139,12 @@ def _below(output: Output, folder: str) -> Output:
     return replace(output, folder=output.folder / folder)
 
 
-def _write_covariance(analysis: Analysis, output: Output) -> None:
+def write_covariance(analysis: Analysis, output: Output) -> None:
+    """Write matrices, scores, sums if there are any, and pictures into the folder of `output`.
+
+    Raises:
+        InputError: Something cannot be written there.
+    """
     with files.writing(output.folder):
         files.write_matrices(analysis, output.folder / files.COVARIANCE_FILE)
         files.write_scores(analysis, output.folder / files.SCORES_FILE)
@@ -200,7 +205,8 @@ def _drawing(words: str) -> Iterator[None]:
         yield
 
 
-def _print_covariance(analyses: Sequence[Analysis], output: Output) -> None:
+def print_covariance(analyses: Sequence[Analysis], output: Output) -> None:
+    """Print the scores as tables or JSON, and where the results are."""
     if output.as_json:
         content = [to_json(analysis) for analysis in analyses]
         print(json.dumps(content[0] if len(content) == 1 else content, indent=2))

@@ -102,7 +102,8 @@ def _ended(one: Explanation) -> Iterator[tuple[str, str]]:
 
 def _computed(batch: ExplainedBatch) -> Iterator[tuple[str, str]]:
     accuracy = "" if batch.accuracy is None else f", accuracy {percent(batch.accuracy)}"
-    yield "by", f"{batch.variant}{accuracy}, on {batch.worker}"
+    beside = ", beside others" if batch.beside else ""
+    yield "by", f"{batch.variant}{accuracy}, on {batch.worker}{beside}"
     yield "batch", f"{count(batch.rows)} images of {count(batch.requests)} requests{_others(batch)}"
     expected = "nothing predicted"
     if batch.predicted_s is not None:

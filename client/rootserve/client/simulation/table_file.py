@@ -8,6 +8,7 @@ from typing import Any
 from rootserve.client.errors import InputError
 from rootserve.client.files import read_document
 from rootserve.client.simulation.latencies import Cell, Latencies
+from rootserve.server.core.arrangement import kind_beside
 from rootserve.server.core.family import Member
 
 _PIXELS = "pixels"
@@ -51,6 +52,8 @@ def parse_table(document: object, family: str | None = None) -> TableFile:
     rows = [_cell(number, row) for number, row in enumerate(_rows_of(document, "latency"))]
     if any(form == _PIXELS for _, _, form, _ in rows):
         rows = [row for row in rows if row[2] == _PIXELS]
+    # Batches beside others are of the same workers; families are computed alone.
+    rows = [row for row in rows if not row[0].endswith(kind_beside(""))]
     wanted = {member.variant for member in members}
     cells: dict[tuple[str, str], list[Cell]] = {}
     for kind, model, _, cell in rows:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from rootserve.server.core.arrangement import Arrangement, Streams, kind_beside
 from rootserve.server.core.batch_size import BatchSize, Latency, choose
 from rootserve.server.core.latency import LatencyTable
 from rootserve.server.core.limits import Limits
@@ -19,11 +20,23 @@ class Batching:
         self._table = table
         self._workers = workers
         self._sizes: dict[tuple[str, str], BatchSize] = {}
+        self.arrangement = Arrangement()
 
-    def measured(self, model: str, latency: Latency, kind: str) -> BatchSize:
-        """Batches of ``model`` take so long on workers of ``kind``; gives how large they will be there."""
+    def measured(
+        self, model: str, latency: Latency, kind: str, streams: Streams | None = None
+    ) -> BatchSize:
+        """Batches of ``model`` take so long on workers of ``kind``; gives how large they will be there.
+
+        ``latency`` is of batches alone; ``streams``, how such workers compute them side by side, if they do.
+        """
         for rows, seconds in latency:
             self._table.learn(model, rows, seconds, kind)
+        streams = streams or Streams()
+        self.arrangement.measured(model, kind, streams)
+        if streams.images > 1 and latency:
+            one_s = latency[0][1] * streams.speed_up
+            for rows, seconds in latency:
+                self._table.learn(model, rows, max(one_s, seconds), kind_beside(kind))
         size = choose(latency)
         self._sizes[model, kind] = size
         return size
@@ -40,10 +53,23 @@ class Batching:
             return False
         for worker in self._workers:
             if model in worker.models and (
-                not worker.batches or rows >= self.full_rows(model, worker.kind)
+                not worker.batches
+                or rows >= self.full_rows(model, worker.kind)
+                or worker.may_join(self.arrangement.streams(model, worker.kind), rows)
             ):
                 return False
         return True
+
+    def goes_beside(self, request: Request, rows: int, worker: Worker) -> bool:
+        """Whether a batch of ``rows`` whose first is ``request`` is computed beside others on ``worker``.
+
+        What a worker may have died of is computed alone.
+        """
+        if worker.lanes == 1 or request.attempts > 0:
+            return False
+        if worker.batches:
+            return self.arrangement.streams(request.model, worker.kind) > 1
+        return self.arrangement.goes_beside(request.model, worker.kind, rows)
 
     def closable(self, queue: Queue, kind: str, now: float) -> tuple[int, float]:
         """The most rows of a batch closed now for a worker of ``kind``, or 0 and when one may be closed."""
@@ -59,23 +85,33 @@ class Batching:
         return 0, due_s
 
     def worker_for(
-        self, model: str, kind: str, full: bool, now: float
+        self, queue: Queue, kind: str, full: bool, now: float, may_join: bool = True
     ) -> tuple[Worker | None, float]:
-        """A worker of ``kind`` that may be given a batch now, or None and when one may be given it."""
+        """A worker of ``kind`` for a batch of ``queue`` now, or None and when one may be given it.
+
+        ``may_join``: whether it may be computed beside others.
+        """
+        head = queue.head
         idle: Worker | None = None
+        beside: Worker | None = None
         soonest, free_s = None, math.inf
+        may_join = may_join and not head.attempts
+        streams = self.arrangement.streams(head.model, kind) if may_join else 1
         for worker in self._workers:
-            if model not in worker.models or worker.hung or worker.kind != kind:
+            if head.model not in worker.models or worker.hung or worker.kind != kind:
                 continue
             if not worker.batches:
                 if idle is None or worker.last_given_s < idle.last_given_s:
                     idle = worker
-            elif idle is None and len(worker.batches) <= self._limits.batches_ahead:
+            elif worker.may_join(streams, queue.rows):
+                if beside is None or len(worker.batches) < len(beside.batches):
+                    beside = worker
+            elif worker.may_take_ahead(self._limits.batches_ahead):
                 at_s = now if full else self._workers.ahead_s(worker, now)
                 if at_s < free_s:
                     soonest, free_s = worker, at_s
-        if idle is not None:
-            return idle, now
+        if idle is not None or beside is not None:
+            return idle or beside, now
         return (soonest if free_s <= now else None), free_s
 
     def in_time(self, queue: Queue, max_rows: int, worker: Worker, now: float) -> list[Request]:
@@ -86,16 +122,24 @@ class Batching:
         expires where it waits.
         """
         taken: list[Request] = []
+        beside = self.goes_beside(queue.head, min(max_rows, queue.rows), worker)
+        kind = kind_beside(worker.kind) if beside else worker.kind
+        if beside:
+            # What is answered early comes again while the rest is computed: none is most of what there is.
+            streams = self.arrangement.streams(queue.head.model, worker.kind)
+            has = sum(batch.rows for batch in worker.batches.values())
+            max_rows = min(max_rows, max(4 * streams, -(-(queue.rows + has) // 4)))
         start_s = self._start_s(worker, now)
         rows, soonest_s = 0, math.inf
+        joins = worker.shares
         for request in queue:
-            if taken and (rows + request.rows > max_rows or request.attempts > 0):
+            if taken and rows + request.rows > max_rows:
+                break
+            if request.attempts > 0 and (taken or joins):
                 break
             limit_s = min(soonest_s, request.deadline_s)
             if limit_s < math.inf:
-                expected_s = (
-                    self._table.predict(request.model, rows + request.rows, worker.kind) or 0.0
-                )
+                expected_s = self._table.predict(request.model, rows + request.rows, kind) or 0.0
                 if start_s + expected_s > limit_s:
                     if taken:
                         break
@@ -108,5 +152,10 @@ class Batching:
         return taken
 
     def _start_s(self, worker: Worker, now: float) -> float:
-        """When ``worker`` is expected to begin what it is given now."""
-        return max(now, self._workers.end_s(worker) or now) if worker.batches else now
+        """When ``worker`` is expected to begin what it is given now.
+
+        At once beside others: what that takes is what such batches took, and they were as busy.
+        """
+        if not worker.may_take_ahead(1) or not worker.batches:
+            return now
+        return max(now, self._workers.end_s(worker) or now)

@@ -52,6 +52,8 @@ class Batch(NamedTuple):
     """How long its computation takes at most, but for one in a hundred; None while nothing is known."""
     choice: Choice | None = None
     """What a family's batch was chosen from, where :attr:`Limits.explain` is on."""
+    beside: bool = False
+    """Whether it shares its worker with others that are computed side by side with it."""
     cost: Cost = Cost(0.0, 0.0, 0.0)
     """What such ones take in the mean, and how much longer; nothing while nothing is known."""
 

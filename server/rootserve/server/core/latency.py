@@ -9,11 +9,10 @@ becomes slower makes no variant look slower than those that were not used lately
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Mapping, Sequence
 from math import exp, log
-from statistics import median
 from typing import Any, NamedTuple
 
 from rootserve.server.core.batch_size import HAND_OVER_S
@@ -66,6 +65,8 @@ class _Series:
     def __init__(self) -> None:
         self.sizes: list[int] = []
         self.recent: dict[int, deque[float]] = {}
+        self._ordered: dict[int, list[float]] = {}
+        """The same, shortest first."""
         self.counts: dict[int, int] = {}
         self.means: dict[int, float] = {}
         self.typical: dict[int, float] = {}
@@ -99,7 +100,11 @@ class _Series:
         if size != rows:
             seconds *= self.between(self.means, size) / max(self.between(self.means, rows), 1e-9)
         weight = 1.0 / min(_LONG, _FEW + self.counts[size])
-        self.recent[size].append(seconds)
+        recent, ordered = self.recent[size], self._ordered[size]
+        if len(recent) == _WINDOW:
+            del ordered[bisect_left(ordered, recent[0])]
+        recent.append(seconds)
+        insort(ordered, seconds)
         self.counts[size] += 1
         self.means[size] += weight * (seconds - self.means[size])
         weight = 1.0 / min(_LONG, 2 * _WINDOW + self.counts[size])
@@ -111,6 +116,7 @@ class _Series:
     ) -> None:
         """All that there is to know of batches of ``size`` rows."""
         self.recent[size] = deque(recent, maxlen=_WINDOW)
+        self._ordered[size] = sorted(self.recent[size])
         self.counts[size] = count
         self.means[size] = mean_s
         self.typical[size] = max(typical_s, 1e-9)
@@ -120,6 +126,10 @@ class _Series:
     def mean(self, rows: int) -> float:
         return self.between(self.means, rows)
 
+    def median_of(self, size: int) -> float:
+        ordered = self._ordered[size]
+        return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+
     def bound(self, rows: int) -> float:
         """What ``rows`` take at most."""
         seconds = self._bounds.get(rows)
@@ -127,7 +137,7 @@ class _Series:
             at = bisect_left(self.sizes, rows)
             for size in self.sizes[max(0, at - 1) : at + 1]:
                 if size not in self._bounds:
-                    self._bounds[size] = _bound(self.recent[size])
+                    self._bounds[size] = _bound(self._ordered[size], self.recent[size])
             seconds = self._bounds[rows] = self.between(self._bounds, rows)
         return seconds
 
@@ -294,7 +304,7 @@ class LatencyTable:
                 "form": key.form,
                 "rows": size,
                 "count": series.counts[size],
-                "p50_s": median(series.recent[size]) * self._paces[key.kind].factor,
+                "p50_s": series.median_of(size) * self._paces[key.kind].factor,
                 "p99_s": self.bound(key.model, size, key.kind, key.form),
                 "mean_s": series.means[size],
                 "typical_s": series.typical[size],
@@ -367,9 +377,11 @@ class LatencyTable:
                 setattr(pace, name, float(row[name]))
 
 
-def _bound(recent: Sequence[float]) -> float:
-    """The 99th percentile of ``recent``, no less than the last few, with a margin where there are few."""
-    ordered = sorted(recent)
+def _bound(ordered: Sequence[float], recent: Sequence[float]) -> float:
+    """The 99th percentile of ``recent``, no less than the last few, with a margin where there are few.
+
+    ``ordered`` are the same.
+    """
     at = 0.99 * (len(ordered) - 1)
     below = int(at)
     high = ordered[below]

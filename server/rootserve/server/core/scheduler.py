@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from rootserve.server.core.arrangement import Streams, kind_beside
 from rootserve.server.core.batch_size import BatchSize, Latency
 from rootserve.server.core.batching import Batching
 from rootserve.server.core.deadlines import Deadlines
@@ -80,9 +81,14 @@ class Scheduler:
 
     # What there is to compute, and by whom.
 
-    def model_measured(self, model: str, latency: Latency, kind: str = "") -> BatchSize:
-        """Batches of ``model`` take so long on workers of ``kind``; gives how large they will be there."""
-        return self._batching.measured(model, latency, kind)
+    def model_measured(
+        self, model: str, latency: Latency, kind: str = "", streams: Streams | None = None
+    ) -> BatchSize:
+        """Batches of ``model`` take so long on workers of ``kind``; gives how large they will be there.
+
+        ``streams``: how such workers compute them side by side, if they do.
+        """
+        return self._batching.measured(model, latency, kind, streams)
 
     def family_served(self, name: str, members: Iterable[Member]) -> None:
         """Requests for ``name`` may be computed by any of ``members``; replaces what was told before."""
@@ -110,6 +116,7 @@ class Scheduler:
         if request.deadline_s <= now:
             return _DECLINED[Declined.TOO_LATE]
         family = self._families.get(request.model)
+        self._batching.arrangement.crowd.came(self._others(), now)
         if family is not None:
             return self._offer_to_family(family, request, now)
         queue = self._queues.get(request.model)
@@ -123,6 +130,17 @@ class Scheduler:
             request.deadline_s >= self._wake_s
             and self._batching.must_wait(request.model, queue.rows),
         )
+
+    def _others(self) -> float:
+        """Rows that wait for single variants or are computed, for each worker."""
+        rows, workers = 0, 0
+        for queue in self._queues.values():
+            rows += queue.rows
+        for worker in self._workers:
+            workers += 1
+            for batch in worker.batches.values():
+                rows += batch.rows
+        return rows / max(1, workers)
 
     def _offer_to_family(self, family: Family, request: Request, now: float) -> Offered:
         slots, takers = self._workers.slots(now)
@@ -162,9 +180,14 @@ class Scheduler:
 
     # Workers.
 
-    def worker_ready(self, name: str, models: Iterable[str], kind: str = "") -> None:
-        """``name`` can take batches of ``models``; told again when it can take those of others."""
-        self._workers.ready(name, models, kind)
+    def worker_ready(
+        self, name: str, models: Iterable[str], kind: str = "", lanes: int = 1
+    ) -> None:
+        """``name`` can take batches of ``models``; told again when it can take those of others.
+
+        ``lanes``: how many it computes side by side at most.
+        """
+        self._workers.ready(name, models, kind, lanes)
 
     def batch_done(self, worker: str, batch_id: int, now: float, compute_s: float | None) -> Batch:
         """``worker`` is through with a batch, which took ``compute_s``; None when it failed.
@@ -177,14 +200,14 @@ class Scheduler:
             self._abandoned.difference_update(request.id for request in batch.requests)
         return batch
 
-    def worker_alive(self, worker: str, now: float) -> None:
-        """``worker`` is at work on its batch: if it hangs, then from now on."""
-        self._workers.begin(self._workers[worker], now)
+    def worker_alive(self, worker: str, now: float, batch_id: int | None = None) -> None:
+        """``worker`` is at work on a batch, or on all of them: if it hangs, then from now on."""
+        self._workers.heard(self._workers[worker], now, batch_id)
 
     def worker_lost(self, name: str) -> tuple[Request, ...]:
         """``name`` is dead. What it had goes back to the head of its queue.
 
-        The batch it was computing may be why: each of its requests is computed alone from now on, and
+        What it was computing may be why: each of those requests is computed alone from now on, and
         those that were tried often enough are returned, to be refused. A batch that was ahead is not
         to blame.
         """
@@ -192,13 +215,12 @@ class Scheduler:
         if worker is None:
             return ()
         lost = []
-        computing = next(iter(worker.batches), None)
         for batch in reversed(worker.batches.values()):
             for request in reversed(batch.requests):
                 if request.id in self._abandoned:
                     self._abandoned.discard(request.id)
                     continue
-                blame = 1 if batch.id == computing else 0
+                blame = 1 if batch.id in worker.running else 0
                 again = request._replace(attempts=request.attempts + blame)
                 if again.attempts >= self.limits.max_attempts:
                     lost.append(request)
@@ -233,19 +255,26 @@ class Scheduler:
         )
 
     def backlog_s(self, model: str) -> float | None:
-        """Expected seconds until what waits for ``model`` is computed; None if that is not known."""
+        """Expected seconds until what waits for ``model`` is computed; None if that is not known.
+
+        For a family, each worker takes the fastest variant that it has: more work would be refused, not wait.
+        """
         queued = self.rows_queued(model)
         if not queued:
             return 0.0
+        family = self._families.get(model)
+        names = [member.variant for member in family.members] if family else [model]
         most = self.limits.max_batch_rows
         rows_per_s = 0.0
         # A copy: metrics ask from another thread while workers come and go.
         for worker in self._workers.copy():
-            if model in worker.models:
-                full_s = self.durations.predict(model, most, worker.kind)
-                if full_s is None:
-                    return None
-                rows_per_s += most / max(full_s, 1e-9)
+            able = [name for name in names if name in worker.models]
+            told = [self.durations.predict(name, most, worker.kind) for name in able]
+            known = [seconds for seconds in told if seconds is not None]
+            if able and not known:
+                return None
+            if known:
+                rows_per_s += most / max(min(known), 1e-9)
         return queued / rows_per_s if rows_per_s else None
 
     @property
@@ -297,6 +326,8 @@ class Scheduler:
         """
         wake_s = math.inf
         passed: list[tuple[Queue, str, int]] = []
+        # Who finds none to join, or needs one alone, would wait for ever if others kept joining each other.
+        may_join = True
         waiting: list[Queue | Family] = [queue for queue in self._queues.values() if queue]
         if self._families:
             waiting.extend(family for family in self._families if len(family))
@@ -308,13 +339,16 @@ class Scheduler:
                 batch, ready_s = self._of_family(queue, now)
                 if batch is not None:
                     return batch, now
+                may_join = may_join and self._workers.any_idle()
                 wake_s = min(wake_s, ready_s)
                 continue
             found: tuple[Worker, int] | None = None
+            may_close = False
             for kind in self._workers.kinds:
                 max_rows, ready_s = self._batching.closable(queue, kind, now)
                 full = 0 < max_rows <= queue.rows
-                worker, free_s = self._batching.worker_for(queue.head.model, kind, full, now)
+                may_close = may_close or max_rows > 0
+                worker, free_s = self._batching.worker_for(queue, kind, full, now, may_join)
                 if worker is not None and max_rows > 0:
                     # Rather one that is idle than one that would be given a batch ahead.
                     if found is None or (found[0].batches and not worker.batches):
@@ -323,6 +357,7 @@ class Scheduler:
                     passed.append((queue, kind, max_rows))
                 wake_s = min(wake_s, max(ready_s, free_s))
             if found is None or not self._spare(queue, *found, now):
+                may_join = may_join and not may_close
                 continue
             worker, max_rows = found
             for older, kind, older_rows in passed:
@@ -383,7 +418,9 @@ class Scheduler:
         taken = self._batching.in_time(queue, max_rows, worker, now) or [queue.head]
         for request in taken:
             queue.remove(request.id)
-        return self._give(worker, taken[0].model, tuple(taken), now)
+        rows = sum(request.rows for request in taken)
+        beside = self._batching.goes_beside(taken[0], rows, worker)
+        return self._give(worker, taken[0].model, tuple(taken), now, beside=beside)
 
     def _give(
         self,
@@ -392,14 +429,22 @@ class Scheduler:
         requests: tuple[Request, ...],
         now: float,
         choice: Choice | None = None,
+        beside: bool = False,
     ) -> Batch:
-        """Hand ``requests``, which wait no more, to ``worker``."""
+        """Hand ``requests``, which wait no more, to ``worker``; ``beside`` others that it has or gets."""
         rows = sum(request.rows for request in requests)
-        form = form_of(requests)
-        most_s = self.durations.bound(variant, rows, worker.kind, form)
-        cost = self._families.speeds.of(variant, worker.kind, form).cost(rows)
+        kind, form = kind_beside(worker.kind) if beside else worker.kind, form_of(requests)
         batch = Batch(
-            self._next_batch, variant, worker.name, requests, rows, now, most_s, choice, cost
+            self._next_batch,
+            variant,
+            worker.name,
+            requests,
+            rows,
+            now,
+            self.durations.bound(variant, rows, kind, form),
+            choice,
+            beside,
+            self._families.speeds.of(variant, kind, form).cost(rows),
         )
         self._next_batch += 1
         self._workers.give(worker, batch, now)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from rootserve.server.core.arrangement import kind_beside
 from rootserve.server.core.decisions import Batch
 from rootserve.server.core.latency import PIXELS, LatencyTable
 from rootserve.server.core.limits import Limits
@@ -48,33 +49,49 @@ class Slot(NamedTuple):
 
 
 @dataclass(slots=True)
+class UnderWay:
+    """A batch that is computed: since when, when it was last heard of, and when it counts as hanging.
+
+    ``idle``: whether its worker had nothing to compute when it was given it.
+    """
+
+    batch: Batch
+    started_s: float
+    heard_s: float
+    hangs_s: float = math.inf
+    idle: bool = False
+
+
+@dataclass(slots=True)
 class Worker:
     """A worker that can take batches. Those of one ``kind`` are equally fast.
 
-    ``began_s``: since when it computes its first batch, or was last heard of at it; ``started_s``: since
-    when it has that batch, which it was given while it was ``idle``; ``hangs_s``: when that one counts as
-    hanging.
+    ``lanes``: how many batches it computes side by side at most; with 1, one after the other. ``batches``
+    are all it has, in the order in which it was given them; of those ``running`` are being computed.
     """
 
     name: str
     models: frozenset[str]
     kind: str
+    lanes: int = 1
     batches: OrderedDict[int, Batch] = field(default_factory=OrderedDict)
-    began_s: float = 0.0
-    started_s: float = 0.0
-    hangs_s: float = math.inf
+    running: dict[int, UnderWay] = field(default_factory=dict)
     last_given_s: float = -math.inf
     last_variant: str = ""
     hung: bool = False
-    idle: bool = True
 
     def slot(self, now: float, hand_over_s: float) -> Slot:
         """What a policy sees of it, if an idle one needs so long until it begins."""
-        free_s = self.started_s if self.batches else now
-        if self.idle:
+        first = next(iter(self.running.values()), None)
+        free_s = first.started_s if first else now
+        if first is None or first.idle:
             free_s += hand_over_s
-        variance = tail = 0.0
+        variance = tail = last_s = 0.0
         for batch in self.batches.values():
+            if batch.beside:
+                # What it is predicted to take allows for those beside it.
+                last_s = max(last_s, max(free_s, batch.formed_s) + (batch.predicted_s or 0.0))
+                continue
             mean_s, own_variance, own_tail = batch.cost
             free_s += mean_s
             if free_s < now:  # it takes longer than the mean; how much longer is open
@@ -88,12 +105,36 @@ class Worker:
             self.name,
             self.kind,
             self.models,
-            free_s,
+            max(free_s, last_s),
             not self.batches,
             self.last_variant,
             variance,
             tail,
         )
+
+    @property
+    def shares(self) -> bool:
+        """Whether what it computes leaves room for others beside it; batches alone are one at a time."""
+        one = next(iter(self.running.values()), None)
+        return one is not None and one.batch.beside
+
+    def may_join(self, streams: int, rows: int) -> bool:
+        """Whether a batch of the ``rows`` that wait may begin beside those that it computes.
+
+        It may as long as not all ``streams`` have an image. Then images wait for their turn, and one more
+        batch is there only so that there is something to compute while the answers of the first are on
+        their way: it may come as soon as it is half as large, or small ones would line up behind large
+        ones.
+        """
+        batches = self.batches.values()
+        if streams == 1 or not self.shares or len(batches) >= self.lanes:
+            return False
+        has = sum(batch.rows for batch in batches)
+        return has < streams or (len(batches) < 2 and 2 * rows >= has)
+
+    def may_take_ahead(self, batches_ahead: int) -> bool:
+        """Whether it may be given one more batch, to be computed when it is through with what it has."""
+        return len(self.batches) <= batches_ahead and not self.shares
 
 
 class Workers:
@@ -115,11 +156,11 @@ class Workers:
         """Those that there are now, for other threads."""
         return tuple(self._workers.values())
 
-    def ready(self, name: str, models: Iterable[str], kind: str) -> None:
+    def ready(self, name: str, models: Iterable[str], kind: str, lanes: int = 1) -> None:
         """``name`` can take batches of ``models``; told again when it can take those of others."""
         known = self._workers.get(name)
         if known is None:
-            self._workers[name] = Worker(name, frozenset(models), kind)
+            self._workers[name] = Worker(name, frozenset(models), kind, lanes)
             self.kinds = tuple(dict.fromkeys(worker.kind for worker in self))
         else:
             known.models = frozenset(models)
@@ -127,6 +168,10 @@ class Workers:
     def lost(self, name: str) -> Worker | None:
         """``name`` is dead; gives what it was, if it was known."""
         return self._workers.pop(name, None)
+
+    def any_idle(self) -> bool:
+        """Whether one of them has nothing to compute."""
+        return any(not worker.batches for worker in self)
 
     def holds(self, request_id: int) -> bool:
         """Whether one of them has a request."""
@@ -138,12 +183,9 @@ class Workers:
         )
 
     def give(self, worker: Worker, batch: Batch, now: float) -> None:
-        """``worker`` computes ``batch`` once it is through with what it has."""
+        """``worker`` computes ``batch``: beside those of its kind, or once it is through with what it has."""
         worker.batches[batch.id] = batch
-        if len(worker.batches) == 1:
-            worker.idle = True
-            worker.started_s = now
-            self.begin(worker, now)
+        self._begin(worker, now, idle=not worker.running)
         worker.last_given_s = now
         worker.last_variant = batch.model
 
@@ -151,39 +193,59 @@ class Workers:
         """``name`` is through with a batch; see :meth:`Scheduler.batch_done`."""
         worker = self._workers[name]
         batch = worker.batches.pop(batch_id)
+        was = worker.running.pop(batch_id, None)
         if compute_s is not None:
             # Promises are kept or broken when the answer is there: reading files counts.
-            elapsed_s = max(compute_s, now - worker.started_s)
-            form = form_of(batch.requests)
-            if worker.idle:
+            elapsed_s = max(compute_s, now - was.started_s) if was else compute_s
+            form, kind = form_of(batch.requests), self._kind(worker, batch)
+            if was and was.idle and not batch.beside:
                 if form == PIXELS:
                     self._table.handed_over(elapsed_s - compute_s, worker.kind)
                 elapsed_s = max(compute_s, elapsed_s - self._table.hand_over_s(worker.kind))
-            self._table.learn(batch.model, batch.rows, compute_s, worker.kind, form, elapsed_s)
-        worker.started_s = now
-        worker.idle = not worker.batches
-        self.begin(worker, now)
+            self._table.learn(batch.model, batch.rows, compute_s, kind, form, elapsed_s)
+        self._begin(worker, now)
         return batch
 
-    def begin(self, worker: Worker, now: float) -> None:
-        """From ``now`` on, ``worker`` computes the first of its batches, if it has one."""
-        worker.began_s, worker.hangs_s = now, math.inf
-        running = next(iter(worker.batches.values()), None)
-        if running is not None and not worker.hung:
-            expected_s = self._table.predict(running.model, running.rows, worker.kind) or 0.0
-            limits = self._limits
-            worker.hangs_s = now + max(limits.hang_s, limits.hang_factor * expected_s)
+    @staticmethod
+    def _kind(worker: Worker, batch: Batch) -> str:
+        return kind_beside(worker.kind) if batch.beside else worker.kind
+
+    def _begin(self, worker: Worker, now: float, *, idle: bool = False) -> None:
+        """What ``worker`` computes now: the first of its batches, and those beside it."""
+        running = worker.running
+        for batch in worker.batches.values():
+            if batch.id not in running:
+                if running and not (batch.beside and worker.shares):
+                    break
+                running[batch.id] = self._heard(worker, UnderWay(batch, now, now, idle=idle), now)
+
+    def heard(self, worker: Worker, now: float, batch_id: int | None = None) -> None:
+        """``worker`` was heard of: at one of its batches, or at all that it computes."""
+        for one in worker.running.values():
+            if batch_id in (None, one.batch.id):
+                self._heard(worker, one, now)
+
+    def _heard(self, worker: Worker, one: UnderWay, now: float) -> UnderWay:
+        one.heard_s = now
+        if not worker.hung:
+            kind, limits = self._kind(worker, one.batch), self._limits
+            expected_s = self._table.predict(one.batch.model, one.batch.rows, kind) or 0.0
+            one.hangs_s = now + max(limits.hang_s, limits.hang_factor * expected_s)
+        return one
 
     def find_hung(self, now: float) -> tuple[tuple[str, ...], float]:
         """Workers whose batch hangs by now, and when the next one would."""
         hung = []
         next_s = math.inf
         for worker in self:
-            if worker.hangs_s <= now:
-                worker.hung, worker.hangs_s = True, math.inf
+            hangs_s = min((one.hangs_s for one in worker.running.values()), default=math.inf)
+            if hangs_s <= now:
+                worker.hung = True
+                for one in worker.running.values():
+                    one.hangs_s = math.inf
                 hung.append(worker.name)
-            elif worker.hangs_s < next_s:
-                next_s = worker.hangs_s
+            elif hangs_s < next_s:
+                next_s = hangs_s
         return tuple(hung), next_s
 
     def ahead_s(self, worker: Worker, now: float) -> float:
@@ -195,19 +257,20 @@ class Workers:
 
     def end_s(self, worker: Worker) -> float | None:
         """When the batch that ``worker`` computes is expected to be done; None if that is not known."""
-        running = next(iter(worker.batches.values()))
-        if running.model != running.requests[0].model:  # of a family, whose sizes vary much
-            hand_over_s = self._table.hand_over_s(worker.kind) if worker.idle else 0.0
-            return worker.began_s + hand_over_s + running.cost.mean_s
-        expected_s = self._table.predict(running.model, running.rows, worker.kind)
-        return None if expected_s is None else worker.began_s + expected_s
+        one = next(iter(worker.running.values()))
+        batch = one.batch
+        if batch.model != batch.requests[0].model:  # of a family, whose sizes vary much
+            hand_over_s = self._table.hand_over_s(worker.kind) if one.idle else 0.0
+            return one.heard_s + hand_over_s + batch.cost.mean_s
+        expected_s = self._table.predict(batch.model, batch.rows, self._kind(worker, batch))
+        return None if expected_s is None else one.heard_s + expected_s
 
     def next_ahead_s(self, now: float) -> float:
         """When the first one may be given a batch ahead that is not full."""
         ready = [
             self.ahead_s(worker, now)
             for worker in self
-            if worker.batches and len(worker.batches) <= self._limits.batches_ahead
+            if worker.batches and worker.may_take_ahead(self._limits.batches_ahead)
         ]
         return max(now, min(ready, default=math.inf))
 
@@ -220,7 +283,7 @@ class Workers:
                 continue
             may_take = not worker.batches or (
                 self._limits.lead_s is not None
-                and len(worker.batches) <= self._limits.batches_ahead
+                and worker.may_take_ahead(self._limits.batches_ahead)
                 and self.ahead_s(worker, now) <= now
             )
             (takers if may_take else others).append(worker)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,6 +112,21 @@ class Engine(Protocol):
 
     def run(self, images: Images) -> NDArray[np.float32]:
         """Logits, [rows, classes]. Called from one thread only."""
+        ...
+
+
+@runtime_checkable
+class SideBySide(Engine, Protocol):
+    """An engine that computes several batches at a time, on one set of weights and one pool of threads."""
+
+    streams: int
+    """Images that it computes at a time, each with threads of its own, as long as there are so many."""
+
+    def run_beside(self, images: Images) -> NDArray[np.float32]:
+        """Logits as of ``run``. Several threads may call it at once, but not while one calls ``run``.
+
+        Images of all batches are begun in the order in which the batches came.
+        """
         ...
 
 

@@ -14,17 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from rootserve.server.engines.base import Engine, Images, LoadSpec, Precision
+from rootserve.server.engines.base import Images, LoadSpec, Precision, SideBySide
 
 
-class FakeEngine(Engine):
+class FakeEngine(SideBySide):
     """Computes nothing but means."""
 
     name = "fake"
     precision: Precision = "fp32"
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, streams: int = 1) -> None:
         self._classes = classes
+        self.streams = streams
 
     @override
     def run(self, images: Images) -> NDArray[np.float32]:
@@ -34,6 +35,10 @@ class FakeEngine(Engine):
         logits = means[:, None] + np.arange(self._classes)
         result: NDArray[np.float32] = logits.astype(np.float32)
         return result
+
+    @override
+    def run_beside(self, images: Images) -> NDArray[np.float32]:
+        return self.run(images)
 
 
 def _obey(command: bytes) -> None:
@@ -50,4 +55,4 @@ def _obey(command: bytes) -> None:
 
 def load(spec: LoadSpec) -> FakeEngine:
     """Load nothing but the number of classes."""
-    return FakeEngine(spec.classes())
+    return FakeEngine(spec.classes(), spec.threads)

@@ -6,6 +6,9 @@ Built without torch, because a worker that does not import torch is there in a t
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
@@ -16,23 +19,51 @@ from rootmodels.layer import IMAGES
 from rootmodels.parameters import FoldedNetwork
 from rootmodels.processor import cpu_computes_bf16, int8_weight_bits
 from rootmodels.variants import family_of
-from rootserve.server.engines.base import Engine, EngineError, Images, LoadSpec, Precision
+from rootserve.server.engines.base import EngineError, Images, LoadSpec, Precision, SideBySide
 from rootserve.server.engines.openvino_convolution import Arithmetic, FloatArithmetic
 from rootserve.server.engines.openvino_int8 import Int8Arithmetic
 from rootserve.server.engines.openvino_layers import add_layer
+from rootserve.server.engines.streams import best_streams
 
 PRECISIONS: dict[Precision, str] = {"fp32": "FP32", "bf16": "BF16", "int8": "INT8"}
 """What it computes in, and what OpenVINO calls it."""
 
-_MOST_STREAMS = 16
-"""Images computed at a time; with more processors than that, each image gets several."""
+_TIMED_ROUNDS = 3
+"""Of images, to compare numbers of streams."""
 
 
-class OpenVinoEngine(Engine):
+class _Room:
+    """Memory for images and their logits, and for each of them a request of ``compiled`` on that memory."""
+
+    def __init__(self, compiled: ov.CompiledModel) -> None:
+        self._compiled = compiled
+        self.images = np.empty((0, *compiled.input(0).shape[1:]), np.float32)
+        self.logits = np.empty((0, *compiled.output(0).shape[1:]), np.float32)
+        self.requests: list[ov.InferRequest] = []
+
+    def make(self, rows: int) -> None:
+        """At least for so many images."""
+        if rows > len(self.requests):
+            self.images = np.empty((rows, *self.images.shape[1:]), np.float32)
+            self.logits = np.empty((rows, *self.logits.shape[1:]), np.float32)
+            self.requests = [self.request(self._compiled, row) for row in range(rows)]
+
+    def request(self, compiled: ov.CompiledModel, row: int) -> ov.InferRequest:
+        """One that computes the image at ``row`` with ``compiled``."""
+        request = compiled.create_infer_request()
+        one = slice(row, row + 1)
+        request.set_input_tensor(ov.Tensor(self.images[one], shared_memory=True))
+        request.set_output_tensor(ov.Tensor(self.logits[one], shared_memory=True))
+        return request
+
+
+class OpenVinoEngine(SideBySide):
     """A model compiled for one image: once for all threads together, and once for some threads per image.
 
     A batch is computed image by image: the maps of one image fit into a core's own cache, those of a batch
-    do not, and threads that have an image each need not wait for one another after every layer.
+    do not, and threads that have an image each need not wait for one another after every layer. The second
+    model has as many threads as the first, and begins images in the order in which they are given to it,
+    whichever batch they are of.
     """
 
     name = "openvino"
@@ -45,44 +76,51 @@ class OpenVinoEngine(Engine):
         precision: Precision,
     ) -> None:
         self.precision = precision
+        self.streams = streams
         self._together = together
         self._apart = apart
-        self._streams = streams
-        self._images = np.empty((0, *together.input(0).shape[1:]), np.float32)
-        self._logits = np.empty((0, *together.output(0).shape[1:]), np.float32)
+        self._room = _Room(apart or together)
         self._alone: list[ov.InferRequest] = []
-        self._beside: list[ov.InferRequest] = []
+        self._rooms: list[_Room] = []
 
     @override
     def run(self, images: Images) -> NDArray[np.float32]:
-        rows = len(images)
-        if rows > len(self._images):
-            self._make_room(rows)
-        np.copyto(self._images[:rows], images)
+        rows, room = len(images), self._room
+        if rows > len(self._alone):
+            room.make(rows)
+            self._alone = room.requests
+            if self._apart:
+                self._alone = [room.request(self._together, row) for row in range(rows)]
+        np.copyto(room.images[:rows], images)
         # An image that would have the last round for itself gets all threads instead.
-        first_alone = rows - (rows % self._streams == 1) if self._apart else 0
-        for request in self._beside[:first_alone]:
-            request.start_async()
-        for request in self._beside[:first_alone]:
-            request.wait()
+        first_alone = rows - (rows % self.streams == 1) if self._apart else 0
+        _compute(room.requests[:first_alone])
         for request in self._alone[first_alone:rows]:
             request.infer()
-        return self._logits[:rows].copy()
+        return room.logits[:rows].copy()
 
-    def _make_room(self, rows: int) -> None:
-        """Requests for ``rows`` images, which read and write the engine's own arrays."""
-        self._images = np.empty((rows, *self._images.shape[1:]), np.float32)
-        self._logits = np.empty((rows, *self._logits.shape[1:]), np.float32)
-        self._alone = [self._request(self._together, row) for row in range(rows)]
-        if self._apart:
-            self._beside = [self._request(self._apart, row) for row in range(rows)]
+    @override
+    def run_beside(self, images: Images) -> NDArray[np.float32]:
+        assert self._apart, "with one stream there is nothing beside"
+        rows = len(images)
+        try:
+            room = self._rooms.pop()  # at once, whichever thread asks
+        except IndexError:
+            room = _Room(self._apart)
+        room.make(rows)
+        np.copyto(room.images[:rows], images)
+        _compute(room.requests[:rows])
+        logits: NDArray[np.float32] = room.logits[:rows].copy()
+        self._rooms.append(room)
+        return logits
 
-    def _request(self, compiled: ov.CompiledModel, row: int) -> ov.InferRequest:
-        request = compiled.create_infer_request()
-        one = slice(row, row + 1)
-        request.set_input_tensor(ov.Tensor(self._images[one], shared_memory=True))
-        request.set_output_tensor(ov.Tensor(self._logits[one], shared_memory=True))
-        return request
+
+def _compute(requests: Sequence[ov.InferRequest]) -> None:
+    for request in requests:
+        request.start_async()
+    # The last one first: who waits is woken up once, not for every image.
+    for request in reversed(requests):
+        request.wait()
 
 
 def load(spec: LoadSpec, weight_bits: int | None = None) -> OpenVinoEngine:
@@ -98,12 +136,32 @@ def load(spec: LoadSpec, weight_bits: int | None = None) -> OpenVinoEngine:
     core = ov.Core()
     options = compile_options(core, spec)
     model = network_graph(spec, weight_bits)
-    streams = min(spec.threads, _MOST_STREAMS)
     together = core.compile_model(model, "CPU", options | {"NUM_STREAMS": 1})
-    apart = None
-    if streams > 1:
-        apart = core.compile_model(model, "CPU", options | {"NUM_STREAMS": streams})
+    compiled: dict[int, ov.CompiledModel] = {1: together}
+
+    def rate(streams: int) -> float:
+        compiled[streams] = core.compile_model(model, "CPU", options | {"NUM_STREAMS": streams})
+        return _images_per_second(compiled[streams], streams)
+
+    streams = best_streams(spec.threads, rate)
+    if streams not in compiled:
+        compiled[streams] = core.compile_model(model, "CPU", options | {"NUM_STREAMS": streams})
+    apart = compiled[streams] if streams > 1 else None
     return OpenVinoEngine(together, apart, streams, spec.precision)
+
+
+def _images_per_second(compiled: ov.CompiledModel, streams: int) -> float:
+    """Of so many images at a time, in the best of a few rounds."""
+    room = _Room(compiled)
+    room.make(2 * streams)
+    room.images[:] = 0.0
+    _compute(room.requests)  # the first time allocates
+    times = []
+    for _ in range(_TIMED_ROUNDS):
+        began = time.perf_counter()
+        _compute(room.requests)
+        times.append(time.perf_counter() - began)
+    return len(room.requests) / max(min(times), 1e-9)
 
 
 def compile_options(core: ov.Core, spec: LoadSpec) -> dict[str, object]:

@@ -54,7 +54,26 @@ class _OfModel:
     batch_wait: Distribution
     compute: Distribution
     batch_rows: Distribution
+    beside: Number
     rows: Number
+
+
+class _Busy:
+    """The time in which a worker computed, of batches that may overlap."""
+
+    def __init__(self) -> None:
+        self._began_ns = self._ended_ns = 0
+
+    def more_s(self, began_ns: int, ended_ns: int) -> float:
+        """Seconds that a batch adds, told when it has ended."""
+        if began_ns > self._ended_ns:
+            self._began_ns, self._ended_ns = began_ns, ended_ns
+            return (ended_ns - began_ns) * 1e-9
+        before_ns = max(0, self._began_ns - began_ns)
+        behind_ns = max(0, ended_ns - self._ended_ns)
+        self._began_ns -= before_ns
+        self._ended_ns += behind_ns
+        return (before_ns + behind_ns) * 1e-9
 
 
 class Metrics(Observer, Collector):
@@ -78,6 +97,7 @@ class Metrics(Observer, Collector):
         self._batch_wait = Distributions(catalog.BATCH_WAIT)
         self._compute = Distributions(catalog.COMPUTE)
         self._batch_rows = Distributions(catalog.BATCH_ROWS)
+        self._beside = Numbers(catalog.BATCHES_BESIDE)
         self._rows = Numbers(catalog.ROWS)
         self._refusals = Numbers(catalog.REFUSALS)
         self._deadline_misses = Numbers(catalog.DEADLINE_MISSES)
@@ -90,6 +110,7 @@ class Metrics(Observer, Collector):
         self._analyses = Numbers(catalog.ANALYSES)
         self._loads = Numbers(catalog.MODEL_LOADS)
         self._of_model: dict[str, _OfModel] = {}
+        self._busy: dict[str, _Busy] = {}
         self._analysis_jobs.of()
         for reason in _NO_MODEL_REASONS:
             self._refusals.of("", reason.value)
@@ -159,7 +180,12 @@ class Metrics(Observer, Collector):
             seconds = (report.ended_ns - report.began_ns) * 1e-9
             figures.compute.observe(seconds)
             figures.batch_rows.observe(batch.rows)
-            self._worker_busy.of(batch.worker).add(seconds)
+            figures.beside.add(batch.beside)
+            busy = self._busy.get(batch.worker)
+            if busy is None:
+                busy = self._busy[batch.worker] = _Busy()
+            more_s = busy.more_s(report.began_ns, report.ended_ns)
+            self._worker_busy.of(batch.worker).add(more_s)
             self._attained.computed(batch, report)
 
     @override
@@ -197,6 +223,7 @@ class Metrics(Observer, Collector):
                 batch_wait=self._batch_wait.of(model),
                 compute=self._compute.of(model),
                 batch_rows=self._batch_rows.of(model),
+                beside=self._beside.of(model),
                 rows=self._rows.of(model),
             )
             self._of_model[model] = found

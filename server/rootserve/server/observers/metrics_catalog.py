@@ -179,6 +179,13 @@ BATCH_ROWS = Metric(
     "Rows (images) per computed batch.",
     ROWS_BUCKETS,
 )
+BATCHES_BESIDE = Metric(
+    "rootserve_batches_beside",
+    Kind.COUNTER,
+    "batches",
+    ("model",),
+    "Batches computed beside others (optimize_for adaptive); of all, whose number rootserve_batch_rows has.",
+)
 BATCH_LIMIT = Metric(
     "rootserve_batch_limit_rows", Kind.GAUGE, "rows", (), "Most rows of a batch (max_batch_rows)."
 )
@@ -228,7 +235,7 @@ WORKER_BUSY = Metric(
     Kind.COUNTER,
     "seconds",
     ("worker",),
-    "Time a worker spent computing batches; its rate is the share of time it is busy.",
+    "Time a worker spent computing batches, one or several; its rate is the share of time it is busy.",
 )
 WORKER_CPU = Metric(
     "rootserve_worker_cpu_seconds",
@@ -377,6 +384,7 @@ SECTIONS: Mapping[str, tuple[Metric, ...]] = {
     "Deadlines and accuracy": (OFFERED, ACCURACY_IN_TIME, VARIANT_ANSWERS, PREDICTION),
     "Queue and batches": (
         BATCH_ROWS,
+        BATCHES_BESIDE,
         BATCH_LIMIT,
         ROWS_QUEUED,
         BACKLOG,

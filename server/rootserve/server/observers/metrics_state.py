@@ -12,6 +12,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from rootserve.server.core.scheduler import Scheduler
+from rootserve.server.families import virtual_models
 from rootserve.server.models import Models
 from rootserve.server.observers import metrics_catalog as catalog
 from rootserve.server.observers.metrics_catalog import Kind, Metric
@@ -70,7 +71,9 @@ class StateCollector(Collector):
         names = [(model.card.name,) for model in served]
         cards = [model.card for model in served]
         yield gauge(catalog.ROWS_QUEUED, [(name, scheduler.rows_queued(*name)) for name in names])
-        backlogs = [(name, scheduler.backlog_s(*name)) for name in names]
+        # What waits for a family waits for none of its variants.
+        families = [(one.name,) for one in virtual_models(self._view.models)]
+        backlogs = [(name, scheduler.backlog_s(*name)) for name in (*names, *families)]
         yield gauge(catalog.BACKLOG, [(name, one) for name, one in backlogs if one is not None])
         yield gauge(
             catalog.ROWS_IN_FLIGHT, [(name, scheduler.rows_in_flight(*name)) for name in names]

@@ -140,6 +140,7 @@ def _batch(one: Explained, shared: InBatch, own: int, arrived_s: float) -> pb.Ex
         requests=len(batch.requests),
         shared_with=[name for request, name in others if name and request.id != own],
         queue_ns=formed_ns - round(arrived_s * 1e9),
+        beside=batch.beside,
     )
     if report.began_ns:  # else it failed
         message.batch_wait_ns = max(0, report.began_ns - formed_ns)

@@ -21,6 +21,7 @@ from rootserve.server.observers.events import Observer
 from rootserve.server.refusals import Reason, RefusalError
 from rootserve.server.security.authorize import Authorizer
 from rootserve.server.wire.callers import peer_of, set_token_name
+from rootserve.server.wire.forms import Forms
 from rootserve.server.wire.memory_guard import MemoryGuard
 from rootserve.server.wire.receiving import Receiver
 from rootserve.server.wire.refuse import Refusals, refuse
@@ -31,6 +32,9 @@ UNREAD_S = 60.0
 """Whoever takes none of its responses for so long does not hold a place among the analyses any more."""
 
 _GONE_S = 0.02
+
+_INFERENCE = ("ModelInfer", "ModelStreamInfer")
+"""Methods whose messages may be known before they are decoded."""
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
@@ -70,6 +74,7 @@ class _Door:
         authorizer: Authorizer | None,
     ) -> None:
         self.observer = observer
+        self.forms = Forms()
         self.receiver = Receiver(observer, memory, max_message_bytes)
         self._refusals = Refusals(observer)
         self._memory = memory
@@ -130,9 +135,11 @@ def _wrap(handler: Any, method: str, door: _Door) -> Handler:
     """``handler`` behind ``door``. grpc.aio's handlers are coroutines; the type stubs know others."""
     name = method.rpartition("/")[2]
     decode, serialize = handler.request_deserializer, handler.response_serializer
+    if name in _INFERENCE:
+        decode = door.forms.decode
 
     def encode(message: Any) -> bytes:
-        content: bytes = serialize(message)
+        content: bytes = message if isinstance(message, bytes) else serialize(message)
         door.observer.transferred(name, 0, len(content))
         return content
 

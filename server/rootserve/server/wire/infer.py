@@ -23,10 +23,11 @@ from rootserve.server.pending import Asked, Pending, RequestTrace, request_ids
 from rootserve.server.refusals import Reason, RefusalError
 from rootserve.server.wire.callers import call_id_of, caller_of, peer_of, share_of
 from rootserve.server.wire.find import find_model
+from rootserve.server.wire.forms import Known, Read
 from rootserve.server.wire.load_report import LoadReports
 from rootserve.server.wire.memory_guard import MemoryGuard
 from rootserve.server.wire.parse_choice import ANY, Wanted, parse_choice
-from rootserve.server.wire.parse_input import parse_input
+from rootserve.server.wire.parse_input import check_values, parse_input
 from rootserve.server.wire.parse_outputs import (
     RequestLimits,
     invalid,
@@ -35,7 +36,7 @@ from rootserve.server.wire.parse_outputs import (
     parse_time,
 )
 from rootserve.server.wire.refuse import Refusals
-from rootserve.server.wire.reply import LONGEST_ID, asked_of, build_response
+from rootserve.server.wire.reply import LONGEST_ID, asked_of, write_response
 from rootserve.server.wire.shared_memory import Regions
 from rootserve.server.wire.streaming import answer_stream
 
@@ -85,9 +86,9 @@ class InferService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: igno
         return self._dispatcher.draining
 
     async def ModelInfer(  # noqa: N802 - the protocol's name
-        self, request: oip.ModelInferRequest, context: Context
-    ) -> oip.ModelInferResponse:
-        """Answer one request."""
+        self, request: oip.ModelInferRequest | Known, context: Context
+    ) -> bytes:
+        """Answer one request; the response as it is sent."""
         pending = self.parse(request, _UNARY, context, context.time_remaining())
         del request  # its content is held once, in what is pending
         try:
@@ -101,14 +102,14 @@ class InferService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: igno
         return response
 
     async def ModelStreamInfer(  # noqa: N802
-        self, request_iterator: AsyncIterator[oip.ModelInferRequest], context: Context
+        self, request_iterator: AsyncIterator[oip.ModelInferRequest | Known], context: Context
     ) -> None:
         """Answer a stream of requests, side by side, in the order they came."""
         await answer_stream(self, f"/{_SERVICE}/ModelStreamInfer", request_iterator, context)
 
     def parse(
         self,
-        message: oip.ModelInferRequest,
+        message: oip.ModelInferRequest | Known,
         method: str,
         context: Context,
         timeout_s: float | None,
@@ -129,17 +130,21 @@ class InferService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: igno
             model = find_model(rooms.models, message.model_name, message.model_version)
             interface = interface_of(model)
             model_name = interface.name
-            wanted = parse_choice(message, model) if message.parameters else ANY
-            pending = parse_request(
-                message,
-                interface,
-                rooms.limits,
-                arrived_s,
-                timeout_s,
-                rooms.regions,
-                wanted,
-                share_of(context, rooms.caller_key),
-            )
+            share = share_of(context, rooms.caller_key)
+            if isinstance(message, Known):
+                pending = parse_known(message, interface, rooms.limits, arrived_s, timeout_s, share)
+            else:
+                wanted = parse_choice(message, model) if message.parameters else ANY
+                pending = parse_request(
+                    message,
+                    interface,
+                    rooms.limits,
+                    arrived_s,
+                    timeout_s,
+                    rooms.regions,
+                    wanted,
+                    share,
+                )
         except RefusalError as refusal:
             self._refusals.tell(
                 refusal,
@@ -164,21 +169,22 @@ class InferService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: igno
             RefusalError: if it will not be answered, which has been told.
         """
         try:
-            async with self._rooms.memory.sending():
-                await self._dispatcher.submit_in_turn(pending)
+            if not self._dispatcher.submit_at_once(pending):
+                async with self._rooms.memory.sending():
+                    await self._dispatcher.submit_in_turn(pending)
         except (RefusalError, asyncio.CancelledError) as error:
             self._tell(pending, error, context)
             raise
 
-    async def respond(self, pending: Pending, context: Context) -> oip.ModelInferResponse:
-        """Wait for the answer and build the response.
+    async def respond(self, pending: Pending, context: Context, *, streamed: bool = False) -> bytes:
+        """Wait for the answer and write the response; ``streamed``, as one of a stream.
 
         Raises:
             RefusalError: if the request will not be answered, which has been told.
         """
         try:
             answer = await self._dispatcher.answer(pending)
-            response = build_response(pending, answer)
+            response = write_response(pending, answer, streamed=streamed)
         except (RefusalError, asyncio.CancelledError) as error:
             self._tell(pending, error, context)
             raise
@@ -259,6 +265,46 @@ def parse_request(  # noqa: PLR0913, PLR0917 - all that a request is checked aga
         datatype,
         content,
         parse_outputs(message, card, rows, limits, regions),
+        card.classes,
+        timeout_s,
+    )
+
+
+def parse_known(
+    known: Known,
+    card: Interface,
+    limits: RequestLimits,
+    arrived_s: float,
+    timeout_s: float | None,
+    caller: str,
+) -> Pending:
+    """As :func:`parse_request`, of which only what the images say is left once the form was read.
+
+    Raises:
+        RefusalError: as there.
+    """
+    read = known.form.read
+    if read is None or read.interface is not card:
+        pending = parse_request(known.whole(), card, limits, arrived_s, timeout_s, caller=caller)
+        rows, datatype = pending.request.rows, pending.datatype
+        known.form.read = Read(card, rows, datatype, pending.outputs)
+        return pending
+    check_values(read.datatype, known.content)
+    wait_s = _LONGEST_WAIT_S if timeout_s is None else timeout_s
+    return Pending(
+        Request(
+            next(request_ids),
+            card.name,
+            read.rows,
+            arrived_s,
+            arrived_s + wait_s if wait_s < _LONGEST_WAIT_S else math.inf,
+            limits.default_priority,
+            caller=caller,
+        ),
+        Asked(known.model_name, known.id),
+        read.datatype,
+        known.content,
+        read.outputs,
         card.classes,
         timeout_s,
     )

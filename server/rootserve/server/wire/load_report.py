@@ -11,13 +11,14 @@ import math
 import struct
 from collections.abc import Callable, Iterable, Mapping
 
+from rootserve.server.wire.protobuf import FIXED64, delimited, key
+
 TRAILER = "endpoint-load-metrics-bin"
 BACKLOG = "backlog_s"
 """All models together; `backlog_s.MODEL` is that of one for which something waits."""
 
-# Fields of OrcaLoadReport, and what of a field's key says how it is written.
+# Fields of OrcaLoadReport.
 _RPS_FRACTIONAL, _NAMED_METRICS = 6, 8
-_FIXED64, _LENGTH_DELIMITED = 1, 2
 
 _RATE_OVER_S = 1.0
 _KEPT_S = 0.005
@@ -60,24 +61,10 @@ def encode(per_s: float, named: Mapping[str, float]) -> bytes:
     """An OrcaLoadReport with requests per second and named metrics."""
     parts = [_double(_RPS_FRACTIONAL, per_s)]
     for name, value in named.items():
-        text = name.encode()
-        entry = _key(1, _LENGTH_DELIMITED) + _varint(len(text)) + text + _double(2, value)
-        parts.append(_key(_NAMED_METRICS, _LENGTH_DELIMITED) + _varint(len(entry)) + entry)
+        entry = delimited(1, name.encode()) + _double(2, value)
+        parts.append(delimited(_NAMED_METRICS, entry))
     return b"".join(parts)
 
 
-def _key(field: int, written: int) -> bytes:
-    return _varint(field << 3 | written)
-
-
 def _double(field: int, value: float) -> bytes:
-    return _key(field, _FIXED64) + struct.pack("<d", value)
-
-
-def _varint(value: int) -> bytes:
-    content = bytearray()
-    while value > 0x7F:
-        content.append(value & 0x7F | 0x80)
-        value >>= 7
-    content.append(value)
-    return bytes(content)
+    return key(field, FIXED64) + struct.pack("<d", value)

@@ -31,7 +31,17 @@ class Input(NamedTuple):
 
     rows: int
     datatype: Datatype
-    content: bytes
+    content: bytes | memoryview
+
+
+def check_values(datatype: Datatype, content: bytes | memoryview) -> None:
+    """Check what of raw images their size does not tell.
+
+    Raises:
+        RefusalError: INVALID_REQUEST, if values are not what the network takes.
+    """
+    if datatype == "FP32":
+        _check_range(content)
 
 
 def parse_input(
@@ -90,8 +100,7 @@ def _parse_images(
             f"tensor {INPUT_NAME}: {size} bytes came, expected {expected} for {datatype} "
             f"{list(tensor.shape)}"
         )
-    if datatype == "FP32":
-        _check_range(content)
+    check_values(datatype, content)
     return Input(rows, datatype, content)
 
 
@@ -225,7 +234,7 @@ def _typed_content(tensor: oip.ModelInferRequest.InferInputTensor, datatype: Dat
     return values.astype(np.uint8).tobytes()
 
 
-def _check_range(content: bytes) -> None:
+def _check_range(content: bytes | memoryview) -> None:
     values = np.frombuffer(content, "<f4")
     low, high = float(values.min()), float(values.max())
     if math.isnan(low):  # the minimum of values with a NaN is NaN

@@ -12,6 +12,8 @@ from tritonclient.grpc import service_pb2 as oip
 from rootserve.server.models import LOGITS_NAME
 from rootserve.server.pending import Answer, Asked, Output, Pending
 from rootserve.server.refusals import RefusalError
+from rootserve.server.wire.forms import Known
+from rootserve.server.wire.protobuf import delimited, key, varint
 from rootserve.server.wire.refuse import STATUS_CODES, let_go, promise_metadata
 from rootserve.server.wire.words import shorten
 from rootserve.server.workers import encoding
@@ -33,13 +35,109 @@ class _Who(NamedTuple):
     generation: int
 
 
-def asked_of(message: oip.ModelInferRequest) -> Asked:
+def asked_of(message: oip.ModelInferRequest | Known) -> Asked:
     """What a response to ``message``, valid or not, repeats; cut where no answer can be meant by it."""
     return Asked(message.model_name[:LONGEST_ID], message.id[:LONGEST_ID])
 
 
+def write_response(pending: Pending, answer: Answer, *, streamed: bool = False) -> bytes:
+    """What :func:`build_response` builds, as it is sent; ``streamed``, as one response of a stream.
+
+    Nearly all of it is the same for many responses, and is not made anew.
+
+    Raises:
+        RefusalError: as there.
+    """
+    timeline = answer.timeline
+    if timeline.variant or any(one.target is not None for one in pending.outputs):
+        response = build_response(pending, answer)
+        if streamed:
+            response.parameters[FINAL_RESPONSE].bool_param = True
+        content: bytes = response.SerializeToString()
+    else:
+        content = _write(pending, answer, streamed=streamed)
+    return delimited(_INFER_RESPONSE, content) if streamed else content
+
+
+# Fields of ModelStreamInferResponse, ModelInferResponse, of an entry of its parameters, and of its value.
+_INFER_RESPONSE = 2
+_ID, _PARAMETERS, _RAW_CONTENTS = 3, 4, 6
+_ENTRY_KEY, _ENTRY_VALUE = 1, 2
+_BOOL, _INT64 = 1, 2
+
+
+def _write(pending: Pending, answer: Answer, *, streamed: bool) -> bytes:
+    timeline, rows, classes = answer.timeline, pending.request.rows, pending.classes
+    # As named tuples they would be made in half a dozen calls.
+    who = tuple.__new__(
+        _Who,
+        (
+            timeline.worker,
+            timeline.engine,
+            timeline.precision,
+            timeline.version,
+            timeline.weights,
+            timeline.generation,
+        ),
+    )
+    shapes = tuple([(one.name, min(one.classes, len(classes))) for one in pending.outputs])
+    asked = pending.asked
+    parts = [_constant_part(asked.model, shapes, (rows, len(classes)), who)]
+    if asked.id:
+        parts.append(delimited(_ID, asked.id.encode()))
+    parts += [
+        delimited(_RAW_CONTENTS, _content(output, answer.logits, classes))
+        for output in pending.outputs
+    ]
+    parts.append(_number(_QUEUE, timeline.queue_ns))
+    parts.append(_number(_BATCH_WAIT, timeline.batch_wait_ns))
+    parts.append(_number(_COMPUTE, timeline.compute_ns))
+    if timeline.decode_ns:
+        parts.append(_number(_DECODE, timeline.decode_ns))
+    parts.append(_number(_TOTAL, timeline.total_ns))
+    parts.append(_number(_BATCH_ROWS, timeline.batch_rows))
+    if streamed:
+        parts.append(_FINAL)
+    return b"".join(parts)
+
+
+def _parameter(name: str) -> bytes:
+    """The key of an entry of the parameters."""
+    return delimited(_ENTRY_KEY, name.encode())
+
+
+_QUEUE, _BATCH_WAIT, _COMPUTE = map(_parameter, ("queue_ns", "batch_wait_ns", "compute_ns"))
+_DECODE, _TOTAL, _BATCH_ROWS = map(_parameter, ("decode_ns", "total_ns", "batch_rows"))
+_FINAL = delimited(
+    _PARAMETERS,
+    _parameter(FINAL_RESPONSE) + delimited(_ENTRY_VALUE, key(_BOOL) + varint(1)),
+)
+_PARAMETERS_KEY, _VALUE_KEY, _INT64_KEY = (
+    key(_PARAMETERS, 2)[0],
+    key(_ENTRY_VALUE, 2)[0],
+    key(_INT64)[0],
+)
+
+
+def _number(name: bytes, value: int) -> bytes:
+    """An entry of the parameters; all lengths in it take one byte."""
+    number = varint(value)
+    length = len(number) + 1
+    return b"%c%c%b%c%c%c%b" % (
+        _PARAMETERS_KEY,
+        len(name) + 2 + length,
+        name,
+        _VALUE_KEY,
+        length,
+        _INT64_KEY,
+        number,
+    )
+
+
 def build_response(pending: Pending, answer: Answer) -> oip.ModelInferResponse:
     """The response: raw contents, but for what goes to shared memory; the timeline in the parameters.
+
+    :func:`write_response` writes the same faster, where it is as most are.
 
     Raises:
         RefusalError: if shared memory that was to hold an output has shrunk.
@@ -103,8 +201,8 @@ def _constant_part(
             response.outputs.add(name=name, datatype="BYTES", shape=(shape[0], classes))
         else:
             response.outputs.add(name=name, datatype="FP32", shape=shape)
-    for key in ("worker", "engine", "precision", "weights"):
-        response.parameters[key].string_param = getattr(who, key)
+    for name in ("worker", "engine", "precision", "weights"):
+        response.parameters[name].string_param = getattr(who, name)
     response.parameters["generation"].int64_param = who.generation
     content: bytes = response.SerializeToString()
     return content
@@ -122,8 +220,8 @@ def error_in_stream(asked: Asked, refusal: RefusalError) -> oip.ModelStreamInfer
     if refusal.promise is not None:
         # What google.rpc.ErrorInfo is in a status.
         failed.parameters["reason"].string_param = refusal.reason.name
-        for key, value in promise_metadata(refusal.promise).items():
-            failed.parameters[key].string_param = value
+        for name, value in promise_metadata(refusal.promise).items():
+            failed.parameters[name].string_param = value
     return oip.ModelStreamInferResponse(
         error_message=f"[{code}] {shorten(refusal.message)}", infer_response=failed
     )

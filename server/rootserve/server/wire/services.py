@@ -11,6 +11,7 @@ from tritonclient.grpc import service_pb2
 from rootserve.server import version
 from rootserve.server.control import ModelControl
 from rootserve.server.dispatcher import Dispatcher
+from rootserve.server.families import virtual_models
 from rootserve.server.models import Models
 from rootserve.server.observers.events import Observer
 from rootserve.server.observers.statistics import Statistics
@@ -75,7 +76,8 @@ def inference(  # noqa: PLR0913, PLR0917 - one for each room it speaks to
     if settings.load_reports == "orca":
 
         def names() -> list[str]:
-            return [model.card.name for model in models.served()]
+            families = [family.name for family in virtual_models(models)]
+            return [*(model.card.name for model in models.served()), *families]
 
         reports = LoadReports(names, dispatcher.backlog_s, time.monotonic)
     rooms = Inference(

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import grpc
 from tritonclient.grpc import service_pb2 as oip
 
 from rootserve.server.pending import Pending, RequestTrace
 from rootserve.server.refusals import Reason, RefusalError
-from rootserve.server.wire.reply import FINAL_RESPONSE, asked_of, error_in_stream
+from rootserve.server.wire.forms import Known
+from rootserve.server.wire.reply import asked_of, error_in_stream
 
 Context = grpc.aio.ServicerContext[Any, Any]
+Message: TypeAlias = "oip.ModelInferRequest | Known"
+Response: TypeAlias = "bytes | oip.ModelStreamInferResponse"
+"""An answer as it is sent, or a refusal."""
 
 _PENDING = 128
 """Requests of one stream that are under way."""
@@ -31,7 +35,7 @@ class Requests(Protocol):
 
     def parse(
         self,
-        message: oip.ModelInferRequest,
+        message: Message,
         method: str,
         context: Context,
         timeout_s: float | None,
@@ -41,8 +45,8 @@ class Requests(Protocol):
     async def submit_in_turn(self, pending: Pending, context: Context) -> None:
         """Hand it on, as soon as there is room for it."""
 
-    async def respond(self, pending: Pending, context: Context) -> oip.ModelInferResponse:
-        """Its response."""
+    async def respond(self, pending: Pending, context: Context, *, streamed: bool = False) -> bytes:
+        """Its response, as it is sent."""
 
     def withdraw(self, pending: Pending, context: Context) -> None:
         """Nobody waits for its response."""
@@ -54,7 +58,7 @@ class Requests(Protocol):
 async def answer_stream(
     requests: Requests,
     method: str,
-    messages: AsyncIterator[oip.ModelInferRequest],
+    messages: AsyncIterator[Message],
     context: Context,
 ) -> None:
     """Answer ``messages``, which come by ``method``.
@@ -88,7 +92,7 @@ class _Stream:
         self._requests = requests
         self._method = method
         self._context = context
-        self._begun: asyncio.Queue[Pending | oip.ModelStreamInferResponse | None] = asyncio.Queue()
+        self._begun: asyncio.Queue[Pending | Response | None] = asyncio.Queue()
         self._room = asyncio.Semaphore(_PENDING)
         self._waits_for_message = False
         self.stopped = False
@@ -97,7 +101,7 @@ class _Stream:
         metadata = context.invocation_metadata() or ()
         self._ends_at_error = any(pair == ("triton_grpc_error", "true") for pair in metadata)
 
-    async def read(self, messages: AsyncIterator[oip.ModelInferRequest]) -> None:
+    async def read(self, messages: AsyncIterator[Message]) -> None:
         """Begin each request as soon as there is room for it: until then no other is read."""
         try:
             await self._room.acquire()
@@ -115,9 +119,7 @@ class _Stream:
             self.stopped = True
             reader.cancel()
 
-    async def _next(
-        self, messages: AsyncIterator[oip.ModelInferRequest]
-    ) -> oip.ModelInferRequest | None:
+    async def _next(self, messages: AsyncIterator[Message]) -> Message | None:
         """The next message; None if there is none, or it is for another server."""
         if self._requests.draining.is_set():
             self.stopped = True
@@ -141,9 +143,7 @@ class _Stream:
             if isinstance(begun := self._begun.get_nowait(), Pending):
                 self._requests.withdraw(begun, self._context)
 
-    async def _begin(
-        self, message: oip.ModelInferRequest
-    ) -> Pending | oip.ModelStreamInferResponse:
+    async def _begin(self, message: Message) -> Pending | Response:
         asked = asked_of(message)
         try:
             pending = self._requests.parse(message, self._method, self._context, None)
@@ -155,13 +155,11 @@ class _Stream:
             return error_in_stream(asked, refusal)
         return pending
 
-    async def _answer(self, pending: Pending) -> oip.ModelStreamInferResponse:
+    async def _answer(self, pending: Pending) -> Response:
         self._requests.enter(pending.trace)
         try:
-            response = await self._requests.respond(pending, self._context)
+            return await self._requests.respond(pending, self._context, streamed=True)
         except RefusalError as refusal:
             if self._ends_at_error:
                 raise
             return error_in_stream(pending.asked, refusal)
-        response.parameters[FINAL_RESPONSE].bool_param = True
-        return oip.ModelStreamInferResponse(infer_response=response)

@@ -21,7 +21,7 @@ _FLOAT_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """What a worker is: it can hold ``slots`` batches.
+    """What a worker is: it can hold ``slots`` batches, and computes ``lanes`` of them side by side at most.
 
     Its models have up to ``max_pixels`` values per image and ``max_classes`` logits. A picture that comes
     encoded has at most ``max_picture_bytes``, and ``max_picture_pixels`` when it is decoded.
@@ -42,6 +42,7 @@ class WorkerSpec:
     """Those it stays on; none lets it use every one."""
     cache: Path | None = None
     """Where choices of engines are remembered."""
+    lanes: int = 1
 
     @property
     def raw_bytes(self) -> int:
@@ -148,7 +149,7 @@ class WorkerHandle:
             if pending.datatype == "BYTES":
                 self._encoded.add(slot)
         self._memory.write_input(slot, [pending.content for pending in requests])
-        self._send(messages.Run(batch.id, batch.model, slot, tuple(segments)))
+        self._send(messages.Run(batch.id, batch.model, slot, tuple(segments), batch.beside))
 
     def take_output(self, batch: int, values: int) -> bytes:
         """The first ``values`` logits of a batch that is done, float32; frees its slot."""
@@ -184,7 +185,7 @@ class WorkerHandle:
         spec, layout = self.spec, self.spec.layout()
         command = ["rootserve.server.workers.process", "--memory-fd", str(memory_fd)]
         command += ["--device", spec.device, "--threads", str(spec.threads)]
-        command += ["--max-batch-rows", str(spec.max_batch_rows)]
+        command += ["--lanes", str(spec.lanes), "--max-batch-rows", str(spec.max_batch_rows)]
         command += ["--max-picture-pixels", str(spec.max_picture_pixels)]
         sizes = (layout.slots, layout.input_bytes, layout.output_bytes)
         command += ["--slots", *map(str, sizes)]

@@ -52,7 +52,7 @@ class SlotMemory:
             os.close(fd)
             raise
 
-    def write_input(self, slot: int, parts: Sequence[bytes]) -> None:
+    def write_input(self, slot: int, parts: Sequence[bytes | memoryview]) -> None:
         """Lay ``parts`` one behind the other into the slot's input."""
         position = slot * self.layout.slot_bytes
         end = position + self.layout.input_bytes

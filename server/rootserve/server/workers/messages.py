@@ -54,13 +54,15 @@ class Run(NamedTuple):
     """To a worker: compute the batch in ``slot``, answer Done or Failed.
 
     ``segments`` are the rows, the datatype and the deadline of each request, one behind the other in the
-    slot's input. A deadline is on CLOCK_MONOTONIC, or 0 for none.
+    slot's input. A deadline is on CLOCK_MONOTONIC, or 0 for none. ``beside``: while it computes others so;
+    without it, nothing else is to be computed meanwhile.
     """
 
     batch: int
     model: str
     slot: int
     segments: tuple[Segment, ...]
+    beside: bool = False
 
 
 class Started(JsonMessage, frozen=True):
@@ -74,7 +76,8 @@ class Loaded(JsonMessage, frozen=True):
     """From a worker: the model is loaded and warm. ``seconds`` is what that took.
 
     ``reason`` is why it computes with this engine, if there was a choice; ``latency`` is how many seconds
-    batches of so many rows take.
+    batches of so many rows take alone. Of batches side by side, ``streams`` images are computed at a time, if
+    it is not 1, and one takes ``speed_up`` times as long as alone.
     """
 
     model: str
@@ -83,6 +86,8 @@ class Loaded(JsonMessage, frozen=True):
     seconds: float
     latency: tuple[tuple[int, float], ...]
     reason: str = ""
+    streams: int = 1
+    speed_up: float = 1.0
 
 
 class LoadFailed(JsonMessage, frozen=True):
@@ -129,7 +134,7 @@ _codec: Codec[Any] = Codec(
 
 # The first byte tells the kind; JSON begins with a brace.
 _RUN_MARK, _DONE_MARK = b"R", b"D"
-_RUN = struct.Struct("<cQHH")  # mark, batch, slot, length of the model's name
+_RUN = struct.Struct("<cQHHB")  # mark, batch, slot, length of the model's name, beside
 _SEGMENT = struct.Struct("<HBq")  # rows, datatype, deadline
 _DONE = struct.Struct("<cQqqqH")  # mark, batch, began, ended, decoding, number of expired segments
 _POSITION = struct.Struct("<H")  # of a segment that expired
@@ -141,7 +146,7 @@ def encode(message: Message) -> bytes:
     """One datagram."""
     if isinstance(message, Run):
         name = message.model.encode()
-        head = _RUN.pack(_RUN_MARK, message.batch, message.slot, len(name))
+        head = _RUN.pack(_RUN_MARK, message.batch, message.slot, len(name), message.beside)
         segments = [
             _SEGMENT.pack(rows, _DATATYPE_NUMBERS[datatype], deadline_ns)
             for rows, datatype, deadline_ns in message.segments
@@ -162,13 +167,13 @@ def decode(datagram: bytes) -> Message:
     """The message in ``datagram``, which :func:`encode` made."""
     match datagram[:1]:
         case b"R":
-            _, batch, slot, length = _RUN.unpack_from(datagram)
+            _, batch, slot, length, beside = _RUN.unpack_from(datagram)
             names = _RUN.size + length
             segments = tuple(
                 (rows, DATATYPES[datatype], deadline_ns)
                 for rows, datatype, deadline_ns in _SEGMENT.iter_unpack(datagram[names:])
             )
-            return Run(batch, datagram[_RUN.size : names].decode(), slot, segments)
+            return Run(batch, datagram[_RUN.size : names].decode(), slot, segments, beside != 0)
         case b"D":
             _, batch, began_ns, ended_ns, decode_ns, count = _DONE.unpack_from(datagram)
             if len(datagram) == _DONE.size:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from rootserve.server.background import keep_going
+from rootserve.server.core.arrangement import Streams
 from rootserve.server.core.batch_size import Latency
 from rootserve.server.core.scheduler import Batch
 from rootserve.server.engines.registry import preferred_engines
@@ -31,17 +32,21 @@ _HOPELESS_DEATHS = 3
 class PoolEvents(Protocol):
     """What the pool tells whoever hands out the batches."""
 
-    def model_measured(self, worker: str, model: str, latency: Latency, device_name: str) -> None:
+    def model_measured(
+        self, worker: str, model: str, latency: Latency, device_name: str, streams: Streams
+    ) -> None:
         """A worker has loaded ``model``, and batches of it take so long on devices called so."""
 
-    def worker_ready(self, worker: str, models: frozenset[str], device_name: str) -> None:
-        """A worker can take batches of ``models``."""
+    def worker_ready(
+        self, worker: str, models: frozenset[str], device_name: str, lanes: int
+    ) -> None:
+        """A worker can take batches of ``models``, and compute ``lanes`` of them side by side at most."""
 
     def batch_done(self, worker: str, batch: int, report: Report) -> None:
         """A worker is through with a batch; its output can be taken."""
 
-    def batch_decoding(self, worker: str) -> None:
-        """A worker is decoding pictures, and does not hang."""
+    def batch_decoding(self, worker: str, batch: int) -> None:
+        """A worker is decoding the pictures of a batch, and does not hang."""
 
     def batch_failed(self, worker: str, batch: int, error: str, report: Report) -> None:
         """The engine raised an exception; the report tells nothing but whose."""
@@ -184,7 +189,9 @@ class WorkerPool:
         if tell:
             for name, held in state.held.items():
                 self._models[name].last = held
-            self.events.worker_ready(worker.spec.name, frozenset(state.held), worker.device_name)
+            self.events.worker_ready(
+                worker.spec.name, frozenset(state.held), worker.device_name, worker.spec.lanes
+            )
 
     def _check_staging(self) -> None:
         """Go on with a load if every worker that is ready has the new card behind."""
@@ -271,7 +278,7 @@ class WorkerPool:
                 self.events.batch_done(worker.spec.name, message.batch, report)
                 self._check_idle(handle.spec.device)
             case messages.Decoding():
-                self.events.batch_decoding(worker.spec.name)
+                self.events.batch_decoding(worker.spec.name, message.batch)
             case messages.Failed():
                 fields = {"worker": worker.spec.name, "pid": handle.pid, "error": message.error}
                 text = "worker %s: a batch failed: %s"
@@ -298,8 +305,9 @@ class WorkerPool:
                 assert state.loading is not None
                 _tell_loaded(worker, state.loading, message)
                 name = message.model
+                streams = Streams(message.streams, message.speed_up)
                 self.events.model_measured(
-                    worker.spec.name, name, message.latency, worker.device_name
+                    worker.spec.name, name, message.latency, worker.device_name, streams
                 )
                 place = state.staged if state.ready else state.held
                 place[name] = Held(state.loading, message.engine, message.precision)

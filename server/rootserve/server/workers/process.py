@@ -1,4 +1,8 @@
-"""A worker process: loads models, computes batches, one after the other, until its service is gone."""
+"""A worker process: loads models and computes batches, until its service is gone.
+
+Batches alone come one after the other; with several lanes, others are computed side by side, each in a thread
+that waits for what the engine's own threads compute.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
@@ -19,37 +24,27 @@ from numpy.typing import NDArray
 
 from rootmodels.processor import cpu_name
 from rootmodels.weights_info import WeightsError, file_sha256
-from rootserve.server.core.batch_size import Latency, settle
 from rootserve.server.datagram import MAX_BYTES
-from rootserve.server.engines.base import Engine, Images, LoadSpec
+from rootserve.server.engines.base import Images, LoadSpec
 from rootserve.server.engines.choice import load_best
 from rootserve.server.engines.choice_cache import ChoiceCache
 from rootserve.server.machine import cpu_count
 from rootserve.server.workers import messages
 from rootserve.server.workers.assembly import Decoded, PictureSize, decode_segments
 from rootserve.server.workers.child import leave_ending_to_the_service
+from rootserve.server.workers.loaded import LoadedModel
 from rootserve.server.workers.memory import SlotLayout, SlotMemory
 from rootserve.server.workers.pictures import Decoder
 
 _LONGEST_REASON = 2000
-
-_TURNS = 5
-"""In each of which every batch size is timed once."""
-
-_BLOCK_S = 0.004
-"""A batch that takes less is computed several times in a turn: a moment in which another process has the
-processor would count much in it, or not at all."""
-
-_WARM_UP_S = 1.0
-"""About how long all that may take: no larger batch is tried once a third of it is over, no turn begins when
-all of it is; the first one does."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
     """What a worker is told on its command line.
 
-    ``max_picture_pixels`` is the size of the largest picture that is decoded.
+    ``max_picture_pixels`` is the size of the largest picture that is decoded; ``lanes`` are the batches that
+    are computed side by side at most.
     """
 
     device: str
@@ -57,58 +52,7 @@ class WorkerOptions:
     max_batch_rows: int
     max_picture_pixels: int
     cache: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _LoadedModel:
-    """A model ready to compute: ``image`` is C, H, W, ``short_side`` that of a picture before it is one."""
-
-    engine: Engine
-    image: tuple[int, int, int]
-    classes: int
-    short_side: int
-
-    def run(self, images: Images) -> NDArray[np.float32]:
-        """Logits [rows, classes].
-
-        Raises:
-            ValueError: if the engine gave something else.
-        """
-        logits = self.engine.run(images)
-        expected = (len(images), self.classes)
-        if logits.shape != expected:
-            raise ValueError(f"the engine gave logits {logits.shape}, expected {expected}")
-        return logits
-
-    def warm_up(self, max_rows: int) -> Latency:
-        """Run batch sizes that double, and the largest: first runs allocate. Gives how long they take.
-
-        Those are left out that would take long: what they allocate is little beside what they compute.
-        The sizes take turns, there and back: whatever drifts meanwhile favours none of them.
-        """
-        began, sizes = time.monotonic(), [1]
-        self._run_once(1)
-        while sizes[-1] < max_rows and time.monotonic() - began <= _WARM_UP_S / 3:
-            sizes.append(min(2 * sizes[-1], max_rows))
-            self._run_once(sizes[-1])
-        turns: list[list[float]] = []
-        while not turns or (len(turns) < _TURNS and time.monotonic() - began < _WARM_UP_S):
-            back = -1 if len(turns) % 2 else 1
-            turns.append([self._seconds(rows) for rows in sizes[::back]][::back])
-        return settle(sizes, turns)
-
-    def _seconds(self, rows: int) -> float:
-        """What a batch of ``rows`` takes: in the mean, of a block of them."""
-        images, runs = np.zeros((rows, *self.image), np.uint8), 0
-        began = time.perf_counter()
-        while True:
-            self.run(images)
-            runs += 1
-            if (elapsed := time.perf_counter() - began) >= _BLOCK_S:
-                return elapsed / runs
-
-    def _run_once(self, rows: int) -> None:
-        self.run(np.zeros((rows, *self.image), np.uint8))
+    lanes: int = 1
 
 
 class WorkerProcess:
@@ -120,37 +64,76 @@ class WorkerProcess:
         self._link = link
         self._decoder = Decoder(options.threads or cpu_count(), options.max_picture_pixels)
         self._choices: ChoiceCache
-        self._models: dict[str, _LoadedModel] = {}
-        self._behind: dict[str, _LoadedModel] = {}
+        self._models: dict[str, LoadedModel] = {}
+        self._behind: dict[str, LoadedModel] = {}
+        self._turn = threading.Lock()
+        """Of the lane that takes the next message."""
+        self._over = False
+        """Whether there are no more."""
 
     def serve(self) -> None:
-        """Obey messages until the other end is closed."""
+        """Obey messages until the other end is closed.
+
+        Raises:
+            BrokenPipeError, ConnectionResetError: if it is gone in the middle.
+        """
         device_name, libraries = _describe(self._options.device)
         self._choices = ChoiceCache(self._options.cache, device_name)
         self._send(messages.Started(device_name, libraries))
-        while datagram := self._link.recv(MAX_BYTES):
-            match messages.decode(datagram):
-                case messages.Load(behind=True) as load:
-                    threading.Thread(target=self._load_behind, args=[load], daemon=True).start()
-                case messages.Load() as load:
-                    self._send(self._load(load, self._models))
-                case messages.Swap(model):
-                    self._models[model] = self._behind.pop(model)
-                case messages.Discard(model, running):
-                    self._behind.pop(model, None)
-                    if running:
-                        self._models.pop(model, None)
-                case messages.Run() as run:
-                    self._send(self._run(run))
-                case other:
-                    raise AssertionError(f"a worker is not told {other}")
+        for number in range(1, self._options.lanes):
+            threading.Thread(target=self._lane, name=f"lane {number}", daemon=True).start()
+        self._obey()
+
+    def _lane(self) -> None:
+        try:
+            self._obey()
+        except BaseException as error:  # noqa: BLE001 - the process ends, as of the first lane
+            if self._over or isinstance(error, BrokenPipeError | ConnectionResetError):
+                return  # the service is gone, as the first lane sees as well
+            traceback.print_exc()
+            os._exit(1)
+
+    def _obey(self) -> None:
+        """Take messages in their order, whichever lane takes one, until there are no more."""
+        while True:
+            with self._turn:
+                datagram = b"" if self._over else self._link.recv(MAX_BYTES)
+                if not datagram:
+                    self._over = True
+                    return
+                message = messages.decode(datagram)
+                if not isinstance(message, messages.Run):
+                    self._manage(message)
+                    continue
+                model = self._models[message.model]
+                if not message.beside:
+                    # Whatever comes waits until it is done.
+                    self._send(self._run(message, model))
+                    continue
+            # What comes is for other lanes. What it swaps is not for this batch.
+            self._send(self._run(message, model))
+
+    def _manage(self, message: messages.Message) -> None:
+        match message:
+            case messages.Load(behind=True) as load:
+                threading.Thread(target=self._load_behind, args=[load], daemon=True).start()
+            case messages.Load() as load:
+                self._send(self._load(load, self._models))
+            case messages.Swap(model):
+                self._models[model] = self._behind.pop(model)
+            case messages.Discard(model, running):
+                self._behind.pop(model, None)
+                if running:
+                    self._models.pop(model, None)
+            case other:
+                raise AssertionError(f"a worker is not told {other}")
 
     def _load_behind(self, load: messages.Load) -> None:
         # A datagram is sent as a whole: the loop may send as well.
         self._send(self._load(load, self._behind))
 
     def _load(
-        self, load: messages.Load, models: dict[str, _LoadedModel]
+        self, load: messages.Load, models: dict[str, LoadedModel]
     ) -> messages.Loaded | messages.LoadFailed:
         began = time.monotonic()
         weights = None if load.weights is None else Path(load.weights)
@@ -160,17 +143,26 @@ class WorkerProcess:
             check_sha256(weights, load.weights_sha256)
             chosen = load_best(spec, load.engine, load.precision, self._choices)
             engine = chosen.engine
-            model = _LoadedModel(engine, load.image, load.classes, load.short_side)
+            model = LoadedModel(engine, load.image, load.classes, load.short_side)
             check_sha256(weights, load.weights_sha256)  # nor was it replaced while it was read
-            latency = tuple(model.warm_up(options.max_batch_rows))
+            warm = model.warm_up(options.max_batch_rows)
         except Exception as error:  # noqa: BLE001 - whatever it is, the service must be told
             return messages.LoadFailed(load.model, _one_line(error))
         models[load.model] = model
         seconds = time.monotonic() - began
         reason = chosen.reason[:_LONGEST_REASON]
-        return messages.Loaded(load.model, engine.name, engine.precision, seconds, latency, reason)
+        return messages.Loaded(
+            load.model,
+            engine.name,
+            engine.precision,
+            seconds,
+            tuple(warm.latency),
+            reason,
+            streams=model.streams if options.lanes > 1 else 1,
+            speed_up=warm.speed_up,
+        )
 
-    def _run(self, run: messages.Run) -> messages.Done | messages.Failed:
+    def _run(self, run: messages.Run, model: LoadedModel) -> messages.Done | messages.Failed:
         began_ns = time.monotonic_ns()
         expired = tuple(
             position
@@ -178,10 +170,10 @@ class WorkerProcess:
             if 0 < deadline_ns <= began_ns
         )
         try:
-            decoded = self._decode(run, expired)
+            decoded = self._decode(run, expired, model)
             left_out = (*expired, *(position for position, _ in decoded.refused))
             if len(left_out) < len(run.segments):
-                self._memory.write_output(run.slot, self._logits(run, left_out, decoded))
+                self._memory.write_output(run.slot, self._logits(run, left_out, decoded, model))
         except Exception as error:  # noqa: BLE001 - a failing model must not take the worker along
             return messages.Failed(run.batch, _one_line(error))
         ended_ns = time.monotonic_ns()
@@ -189,11 +181,10 @@ class WorkerProcess:
             run.batch, began_ns, ended_ns, expired, decoded.refused, decoded.decode_ns
         )
 
-    def _decode(self, run: messages.Run, expired: tuple[int, ...]) -> Decoded:
+    def _decode(self, run: messages.Run, expired: tuple[int, ...], model: LoadedModel) -> Decoded:
         """The pictures of the batch that came encoded; most batches have none."""
         if all(datatype != "BYTES" for _, datatype, _ in run.segments):
             return Decoded()
-        model = self._models[run.model]
         size = PictureSize(model.image, model.short_side)
         return decode_segments(
             self._memory.input_content(run.slot),
@@ -205,19 +196,22 @@ class WorkerProcess:
         )
 
     def _logits(
-        self, run: messages.Run, left_out: tuple[int, ...], decoded: Decoded
+        self,
+        run: messages.Run,
+        left_out: tuple[int, ...],
+        decoded: Decoded,
+        model: LoadedModel,
     ) -> NDArray[np.float32]:
         """Logits of the whole batch, [rows, classes]; zeros where the segment is ``left_out``."""
-        model = self._models[run.model]
         images = self._images(run, model.image, decoded)
         if not left_out:
-            return model.run(images)
+            return model.run(images, beside=run.beside)
         alive = np.repeat(
             [position not in left_out for position in range(len(run.segments))],
             [rows for rows, _, _ in run.segments],
         )
         logits = np.zeros((len(images), model.classes), np.float32)
-        logits[alive] = model.run(images[alive])
+        logits[alive] = model.run(images[alive], beside=run.beside)
         return logits
 
     def _images(self, run: messages.Run, image: tuple[int, int, int], decoded: Decoded) -> Images:
@@ -283,6 +277,7 @@ def main() -> int:
     parser.add_argument("--device", required=True)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--processors", type=int, nargs="+")
+    parser.add_argument("--lanes", type=int, default=1)
     parser.add_argument("--max-batch-rows", type=int, required=True)
     parser.add_argument("--max-picture-pixels", type=int, required=True)
     parser.add_argument("--cache", type=Path)
@@ -294,7 +289,12 @@ def main() -> int:
     if args.processors:
         os.sched_setaffinity(0, args.processors)  # of every thread that this one starts
     options = WorkerOptions(
-        args.device, args.threads, args.max_batch_rows, args.max_picture_pixels, args.cache
+        args.device,
+        args.threads,
+        args.max_batch_rows,
+        args.max_picture_pixels,
+        args.cache,
+        args.lanes,
     )
     memory = SlotMemory(SlotLayout(*args.slots), args.memory_fd)
     with socket.socket(fileno=args.link_fd) as link:
