@@ -31,8 +31,6 @@ ROWS = (1, 2, 4, 8, 16, 32)
 _REPEATS = 3
 _UNDISTURBED = 0.25
 """Of its time a batch's threads may have waited for a processor in all; else others had a part in it."""
-_IMAGES = 10_000
-"""On so many the accuracies were measured."""
 
 Samples = dict[tuple[str, int], list[tuple[float, float]]]
 """By variant and rows: seconds that a batch took, and for how many of them threads waited for a processor."""
@@ -139,7 +137,6 @@ def main() -> int:
         {
             "variant": model.name,
             "accuracy": model.accuracy,
-            "tie": round(1.96 * (model.accuracy * (1 - model.accuracy) / _IMAGES) ** 0.5, 5),
         }
         for model in models
         if model.accuracy

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 from rootserve.server.core.family import Member, may_compute
 from rootserve.server.core.queue import Request
 from rootserve.server.core.scheduler import Scheduler
 from rootserve.server.families import SUFFIX, accuracy_of, comparable, family_name, virtual_model
 from rootserve.server.models import Model, Models, State
-
-_TWO_SIDED_95 = 1.96
 
 
 class Members:
@@ -63,7 +59,4 @@ def can_compute(model: Model) -> bool:
 
 def member_of(model: Model) -> Member:
     """``model`` as the scheduler knows it."""
-    accuracy = accuracy_of(model)
-    images = model.card.info.test_images if model.card.info else 0
-    tie = _TWO_SIDED_95 * math.sqrt(accuracy * (1 - accuracy) / images) if images else 0.0
-    return Member(model.card.name, accuracy, tie)
+    return Member(model.card.name, accuracy_of(model))

@@ -120,16 +120,29 @@ def test_a_fault_of_an_unknown_worker_is_named() -> None:
         service().run(arrivals(10.0), faults=[Fault("other", 0.0, 1.0)])
 
 
-def test_overload_is_refused_or_dropped_and_not_answered_late() -> None:
+@pytest.mark.parametrize("hand_over_s", [0.0, 0.0003, 0.002])
+def test_overload_is_refused_or_dropped_and_not_answered_late(hand_over_s: float) -> None:
     coming = arrivals(3000.0)
-    # Promises are exact where batches take exactly what is known, and nothing beside.
-    ours = figures(replace(service(), hand_over_s=0.0), coming)
+    # Promises are exact where batches take exactly what is known.
+    ours = figures(replace(service(), hand_over_s=hand_over_s), coming)
     assert 0.2 < ours.attainment < 0.5
     assert sum(ours.refused.values()) > 0.5
     assert ours.broken_promises == 0.0
     rival = figures(service().alternative(RIVALS["static slow"], admission=False), coming)
     assert not rival.refused
     assert rival.attainment < ours.attainment
+
+
+def test_large_accurate_batches_are_computed_while_there_is_time_and_fast_ones_under_load() -> None:
+    made = service(spread=1.5)
+    accurate = max(MEMBERS, key=lambda member: member.accuracy)
+    idle = figures(made, arrivals(0.3 * made.capacity(accurate.variant)))
+    assert idle.attainment == 1.0
+    assert idle.mean_accuracy == pytest.approx(accurate.accuracy)
+    busy = figures(made, arrivals(1.5 * made.capacity()))
+    assert busy.mean_accuracy is not None
+    assert busy.mean_accuracy < idle.mean_accuracy
+    assert busy.broken_promises < 0.02
 
 
 def test_the_rivals_choose_as_their_rules_say() -> None:

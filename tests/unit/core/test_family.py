@@ -21,7 +21,7 @@ def scheduler(
     workers: int = 1, members: tuple[Member, ...] = MEMBERS, **limits: object
 ) -> Scheduler:
     """Workers that take exactly as long as they are expected to."""
-    table = LatencyTable()
+    table = LatencyTable(hand_over_s=0.0)
     for variant, row_s in ROW_S.items():
         for rows in (1, 2, 4, 8):
             for _ in range(16):

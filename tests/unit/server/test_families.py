@@ -11,8 +11,9 @@ from rootmodels.cost import network_cost
 from rootmodels.model import Model as ModelContent
 from rootmodels.variants import get_variant
 from rootmodels.weights_info import WeightsInfo
+from rootserve.server.core.family import Member
 from rootserve.server.core.queue import Request
-from rootserve.server.core.scheduler import Limits, Member, Scheduler
+from rootserve.server.core.scheduler import Limits, Scheduler
 from rootserve.server.families import (
     family_name,
     find,
@@ -21,7 +22,7 @@ from rootserve.server.families import (
     warn_of_taken_names,
     with_families,
 )
-from rootserve.server.members import Members, member_of
+from rootserve.server.members import Members
 from rootserve.server.models import Model, ModelCard, Models, State, WorkerState
 from rootserve.server.observers.metrics_state import ServerView, StateCollector
 from rootserve.server.repository import Repository
@@ -196,12 +197,6 @@ def test_a_family_is_kept_for_what_waits_until_no_variant_is_left(models: Models
     models[NAMES[2]].served = False
     assert known.update() == (request(),)
     assert scheduler.told[-1] == ("nin-auto", [])
-
-
-def test_a_member_tells_within_what_its_accuracy_is_known() -> None:
-    models = served(card("nin-orig", 0.9), card("nin-root-4", 0.8, test_images=0))
-    assert member_of(models["nin-orig"]) == Member("nin-orig", 0.9, pytest.approx(0.00588))
-    assert member_of(models["nin-root-4"]).tie == 0.0
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,9 @@ class Service:
             for (kind, variant), cells in self.latencies.cells.items()
             for cell in cells
         ]
-        return LatencyTable.from_document({"latency": rows})
+        table = LatencyTable(hand_over_s=self.hand_over_s)
+        table.read({"latency": rows})
+        return table
 
     def run(
         self,

@@ -82,7 +82,7 @@ def _rows_of(document: Mapping[Any, Any], key: str) -> Sequence[Any]:
 
 def _member(number: int, row: Any) -> Member:
     try:
-        member = Member(str(row["variant"]), float(row["accuracy"]), float(row.get("tie", 0.0)))
+        member = Member(str(row["variant"]), float(row["accuracy"]))
     except (AttributeError, KeyError, TypeError, ValueError):
         raise InputError(f"member {number} is {row!r:.120}; {EXPECTED}") from None
     if not 0 <= member.accuracy <= 1:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from rootserve.server.core.decisions import Infeasible
-from rootserve.server.core.family import Family, may_compute
+from rootserve.server.core.family import KNOWN, Family, may_compute
 from rootserve.server.core.promises import Promises
 from rootserve.server.core.queue import Request, form_of
 from rootserve.server.core.speeds import Speeds
@@ -15,7 +16,7 @@ from rootserve.server.core.worker import Slot
 _CLEARLY = 0.95
 """Of the time of a row: a variant that takes no less than that is not faster."""
 
-_RETRY_S = 1.0
+RETRY_S = 1.0
 """When it may be worth to try again where nothing can be promised at all."""
 
 
@@ -25,92 +26,92 @@ def plan_variant(family: Family, request: Request, speeds: Speeds, kinds: frozen
     It stays the same until another one is clearly faster, so that such requests can share batches.
     """
     key = (request.floor, request.allowed)
-    able = [member.variant for member in family.members if may_compute(request, member)]
-    fastest = min(able, key=lambda variant: speeds.row_s(variant, kinds))
+    able = family.able(request)
+    fastest = speeds.fastest(able, kinds)
     last = family.fastest.get(key)
+    if last == fastest:
+        return fastest
     if last in able and speeds.row_s(fastest, kinds) >= _CLEARLY * speeds.row_s(last, kinds):
         return last
-    if len(family.fastest) > 4096:
+    if len(family.fastest) > KNOWN:
         family.fastest.clear()  # floors are the callers'
     family.fastest[key] = fastest
     return fastest
 
 
-def late_s(
-    promises: Promises, slots: Sequence[Slot], speeds: Speeds, request: Request, variant: str
-) -> float:
-    """By how much promises would be broken, if one were made to ``request``; 0 if all can be kept."""
-    form = form_of((request,))
-    alone_s = min(
-        (
-            max(0.0, slot.free_s)
-            + speeds.of(variant, slot.kind, form).seconds(request.rows)
-            - request.deadline_s
-            for slot in slots
-            if variant in slot.models
-        ),
-        default=math.inf,
-    )
-    if alone_s > 0.0:
-        return alone_s
-    if promises.has_room(slots, request, variant):
-        return 0.0
-    lacking_s = promises.lacking_s(slots, request, variant)
-    if lacking_s:
-        return lacking_s
-    return promises.late_with_s(slots, request, variant)
+class Admission(NamedTuple):
+    """What is promised, when ``slots`` are free, and with how much ``caution`` promises are made.
 
-
-def alternatives(
-    promises: Promises,
-    slots: Sequence[Slot],
-    speeds: Speeds,
-    family: Family,
-    request: Request,
-    late: float,
-) -> Infeasible:
-    """What could be promised instead to ``request``, to which no promise can be made.
-
-    ``late``: by how much it would be broken.
+    ``caution`` is one of :data:`rootserve.server.core.layout.LIKELY` to ``SURE``.
     """
-    kinds = frozenset(slot.kind for slot in slots)
-    variant = plan_variant(family, request, speeds, kinds)
-    alone_s = max(
-        (
-            speeds.of(variant, slot.kind, form_of((request,))).seconds(request.rows)
-            for slot in slots
-            if variant in slot.models
-        ),
-        default=math.inf,
-    )
-    # What is missing, or behind all that is promised, or behind the last of those deadlines.
-    end_s = promises.end_s(slots) + alone_s
-    for earliest_s in (request.deadline_s + late, end_s, promises.last_s() + alone_s):
-        later = request._replace(deadline_s=earliest_s)
-        if earliest_s >= request.deadline_s and (
-            earliest_s == math.inf or not late_s(promises, slots, speeds, later, variant)
-        ):
-            break
-    else:
-        earliest_s = max(promises.last_s(), end_s, request.deadline_s + late) + alone_s
-    floor = _floor(promises, slots, speeds, family, request) if request.floor else None
-    retry_s = earliest_s - request.deadline_s
-    return Infeasible(earliest_s, floor, retry_s if retry_s < math.inf else _RETRY_S)
 
+    promises: Promises
+    slots: Sequence[Slot]
+    speeds: Speeds
+    caution: float
 
-def _floor(
-    promises: Promises, slots: Sequence[Slot], speeds: Speeds, family: Family, request: Request
-) -> float | None:
-    """The highest floor below that of ``request`` with which its deadline could be promised."""
-    kinds = frozenset(slot.kind for slot in slots)
-    tried = plan_variant(family, request, speeds, kinds)
-    for member in family.members:
-        lower = request._replace(floor=member.accuracy)
-        if member.accuracy >= request.floor or not may_compute(lower, member):
-            continue
-        variant = plan_variant(family, lower, speeds, kinds)
-        if variant != tried:
-            tried = variant
-            if not late_s(promises, slots, speeds, lower, variant):
-                return member.accuracy
-    return None
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The kinds of workers that there are."""
+        return frozenset(slot.kind for slot in self.slots)
+
+    def late_s(self, request: Request, variant: str) -> float:
+        """By how much promises would be broken, if one were made to ``request``; 0 if all can be kept."""
+        late_s = self._alone_s(request, variant) - request.deadline_s
+        if late_s > 0.0:
+            return late_s
+        if self.promises.has_room(self.slots, request, variant):
+            return 0.0
+        late_s = self.promises.lacking_s(self.slots, request, variant)
+        return late_s or self.promises.late_with_s(self.slots, request, variant, self.caution)
+
+    def _alone_s(self, request: Request, variant: str) -> float:
+        """When ``request`` is done at the latest, if it is the next."""
+        form = form_of((request,))
+        ends_s = [math.inf]
+        for slot in self.slots:
+            if variant in slot.models:
+                cost = self.speeds.of(variant, slot.kind, form).cost(request.rows)
+                ends_s.append(slot.after(cost).within_s(self.caution))
+        return min(ends_s)
+
+    def alternatives(self, family: Family, request: Request, late_s: float) -> Infeasible:
+        """What could be promised instead to ``request``, whose promise would be broken by ``late_s``."""
+        variant = plan_variant(family, request, self.speeds, self.kinds)
+        free_s = min((slot.free_s for slot in self.slots), default=0.0)
+        own_s = self._alone_s(request, variant) - free_s
+        # What is missing, or behind all that is promised, or behind the last of those deadlines as well.
+        missing_s = request.deadline_s + late_s
+        end_s = max(missing_s, self.promises.end_s(self.slots) + own_s)
+        earliest_s = max(self.promises.last_s(), end_s) + own_s
+        if end_s < math.inf:
+            for each_s in (missing_s, end_s):
+                later = request._replace(deadline_s=each_s)
+                if self._fits(later, variant):
+                    earliest_s = each_s
+                    break
+        floor = self._floor(family, request) if request.floor else None
+        retry_s = earliest_s - request.deadline_s
+        return Infeasible(earliest_s, floor, retry_s if retry_s < math.inf else RETRY_S)
+
+    def _floor(self, family: Family, request: Request) -> float | None:
+        """The highest floor below that of ``request`` with which its deadline could be promised."""
+        tried = plan_variant(family, request, self.speeds, self.kinds)
+        lowest = plan_variant(family, request._replace(floor=0.0), self.speeds, self.kinds)
+        if lowest == tried or not self._fits(request, lowest):
+            return None
+        for member in family.members:
+            lower = request._replace(floor=member.accuracy)
+            if member.accuracy >= request.floor or not may_compute(lower, member):
+                continue
+            variant = plan_variant(family, lower, self.speeds, self.kinds)
+            if variant != tried:
+                tried = variant
+                if variant == lowest or self._fits(lower, variant):
+                    return member.accuracy
+        return None
+
+    def _fits(self, request: Request, variant: str) -> bool:
+        if self._alone_s(request, variant) > request.deadline_s:
+            return False
+        return self.promises.fits(self.slots, request, variant, self.caution)

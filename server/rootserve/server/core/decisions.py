@@ -6,6 +6,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from rootserve.server.core.queue import Request
+from rootserve.server.core.speeds import Cost
 
 
 class Candidate(NamedTuple):
@@ -53,6 +54,8 @@ class Batch(NamedTuple):
     """What a family's batch was chosen from, where :attr:`Limits.explain` is on."""
     beside: bool = False
     """Whether it shares its worker with others that are computed side by side with it."""
+    cost: Cost = Cost(0.0, 0.0, 0.0)
+    """What such ones take in the mean, and how much longer; nothing while nothing is known."""
 
 
 class Declined(Enum):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
-from rootserve.server.core.admission import alternatives, late_s, plan_variant
+from rootserve.server.core.admission import RETRY_S, Admission, plan_variant
 from rootserve.server.core.decisions import Declined, Infeasible
-from rootserve.server.core.family import Family, Member, may_compute
+from rootserve.server.core.family import KNOWN, Family, Member
 from rootserve.server.core.latency import LatencyTable
+from rootserve.server.core.layout import LIKELY, SURE
 from rootserve.server.core.limits import Limits
 from rootserve.server.core.policy import Pick, Policy, View, Wait
 from rootserve.server.core.promises import Promises
@@ -16,6 +18,30 @@ from rootserve.server.core.queue import Request
 from rootserve.server.core.shares import Shares
 from rootserve.server.core.speeds import Speeds
 from rootserve.server.core.worker import Slot
+
+_UNKNOWN = Infeasible(math.inf, None, RETRY_S)
+
+
+class _Refused(NamedTuple):
+    """A refusal, after how many changes of the promises, and how ``slots`` were then."""
+
+    changes: int
+    request: Request
+    slots: Sequence[Slot]
+    told: Infeasible
+
+    def holds(self, request: Request, slots: Sequence[Slot], promises: Promises) -> bool:
+        """Whether ``request`` has no better chance than that one had."""
+        return (
+            self.changes == promises.changes
+            and request.deadline_s <= self.request.deadline_s
+            and request.rows >= self.request.rows
+            and len(slots) == len(self.slots)
+            and all(
+                now.worker == then.worker and now.free_s >= then.free_s
+                for now, then in zip(slots, self.slots, strict=True)
+            )
+        )
 
 
 class Families:
@@ -29,6 +55,7 @@ class Families:
         self.speeds = Speeds(table, limits.max_batch_rows)
         self.promises = Promises(self.speeds)
         self._shares = Shares()
+        self._refused: dict[Hashable, _Refused] = {}
 
     def __iter__(self) -> Iterator[Family]:
         return iter(self._families.values())
@@ -65,8 +92,8 @@ class Families:
         self, family: Family, request: Request, slots: Sequence[Slot], now: float
     ) -> tuple[Declined | None, Infeasible | None]:
         """Take ``request``, or say why not and what could be promised instead."""
-        family.came(request, now)
-        if not any(may_compute(request, member) for member in family.members):
+        family.demand.came(request, now)
+        if not family.able(request):
             return Declined.UNSERVED, None
         kinds = frozenset(slot.kind for slot in slots)
         variant = plan_variant(family, request, self.speeds, kinds)
@@ -77,12 +104,14 @@ class Families:
             return Declined.QUEUE_FULL, None
         if request.deadline_s < math.inf:
             self.promises.drop_broken(slots, now)
+            caution = self._caution(family, kinds, len(slots), now)
             slots = self._left(request, slots, now)
-            late = late_s(self.promises, slots, self.speeds, request, variant)
-            if not late:
+            told = self._infeasible(
+                family, request, variant, Admission(self.promises, slots, self.speeds, caution)
+            )
+            if told is None:
                 self.promises.add(request, variant)
             elif self._limits.admission:
-                told = alternatives(self.promises, slots, self.speeds, family, request, late)
                 return Declined.INFEASIBLE, told
             due_s = request.deadline_s
         else:
@@ -91,6 +120,42 @@ class Families:
         self._shares.hold(request.id, request.caller, seconds)
         family.add(request, due_s)
         return None, None
+
+    def _infeasible(
+        self, family: Family, request: Request, variant: str, admission: Admission
+    ) -> Infeasible | None:
+        """None if the deadline of ``request`` can be promised, or what could be instead.
+
+        What is due no later than one that was refused is not looked at anew, as long as nothing was promised
+        or taken since, and nobody is free earlier.
+        """
+        key = (family.name, variant, request.floor, request.allowed, request.caller, request.files)
+        known = self._refused.get(key)
+        if known is not None and known.holds(request, admission.slots, self.promises):
+            retry_s = known.told.earliest_s - request.deadline_s
+            return known.told._replace(retry_s=retry_s if retry_s < math.inf else RETRY_S)
+        late_s = admission.late_s(request, variant)
+        if not late_s:
+            return None
+        if not self._limits.admission:
+            return _UNKNOWN
+        told = admission.alternatives(family, request, late_s)
+        if told.floor is None:
+            if len(self._refused) > KNOWN:
+                self._refused.clear()
+            self._refused[key] = _Refused(self.promises.changes, request, admission.slots, told)
+        return told
+
+    def _caution(self, family: Family, kinds: frozenset[str], workers: int, now: float) -> float:
+        """With how much caution promises are made.
+
+        As long as the workers can do what comes, who is refused for fear of a slow batch is refused in vain
+        most of the time. Under lasting overload that time goes to another request.
+        """
+        if not workers:
+            return LIKELY
+        row_s = self.speeds.row_s(self.speeds.fastest(family.variants, kinds), kinds)
+        return LIKELY + (SURE - LIKELY) * family.demand.lasts(row_s / workers, now)
 
     def _is_full(self, family: Family, request: Request, now: float) -> bool:
         """Whether too many rows wait already; whoever has less than its share of them is let in anyway."""
@@ -113,8 +178,7 @@ class Families:
         """``request``, which a worker had that died, waits again; what was promised still is."""
         family = self._families[request.model]
         family.add(request, self._due_s(request))
-        able = [member for member in family.members if may_compute(request, member)]
-        if request.deadline_s < math.inf and able:
+        if request.deadline_s < math.inf and family.able(request):
             self.promises.add(request, plan_variant(family, request, self.speeds, kinds))
 
     def remove(self, name: str, request_id: int) -> Request | None:
@@ -141,8 +205,7 @@ class Families:
             speeds=self.speeds,
             slots=slots,
             takers=takers,
-            rate=family.rate(now),
-            tight_s=family.tight_s,
+            demand=family.demand,
             promises=self.promises,
             max_rows=self._limits.max_batch_rows,
             explain=self._limits.explain,
@@ -152,8 +215,8 @@ class Families:
             taken = {request.id for request in answer.requests}
             for request_id in taken:
                 self._shares.release(request_id)
-            self.promises.take(taken)
-            family.take(taken)
+            self.promises.take(taken, answer.rest)
+            family.take(answer.requests)
         return answer
 
     def spare(self, slots: Sequence[Slot], worker: str, seconds: float) -> bool:

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_left
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from rootserve.server.core.demand import Demand
 from rootserve.server.core.queue import Request
 
-_RATE_S = 0.25
-"""Over how long arrivals are averaged."""
-
-_DOWN, _UP = 0.91, 1.01
-"""How fast the tenth part of the deadlines is followed: nine times as many are longer as are shorter."""
+KNOWN = 4096
+"""So many different floors and sets of variants are remembered."""
 
 
 class Member(NamedTuple):
-    """A variant of a family: the share of images it gets right, 0..1.
-
-    ``tie``: half of the 95 % interval of that share. Nothing is chosen by it: where there is time, the
-    variant that measures more accurate costs nothing.
-    """
+    """A variant of a family: the share of images it gets right, 0..1."""
 
     variant: str
     accuracy: float
-    tie: float = 0.0
 
 
 def may_compute(request: Request, member: Member) -> bool:
@@ -48,20 +40,30 @@ class Family:
         self.due: list[float] = []
         self.fastest: dict[tuple[float, frozenset[str]], str] = {}
         """The variant on which promises to such requests were built last."""
+        self._able: dict[tuple[float, frozenset[str]], tuple[str, ...]] = {}
         self._order: list[tuple[float, int]] = []
         self._due_s: dict[int, float] = {}
         self._rows_at: dict[int, int] = {}
-        self._patience_s = patience_s
-        self._rate = 0.0
-        self._rate_s = -math.inf
-        self.tight_s = patience_s
-        """Nine of ten deadlines are no nearer than this, when the requests come."""
+        self.demand = Demand(patience_s)
         self.serve(members)
 
     def serve(self, members: Iterable[Member]) -> None:
         """From now on, ``members`` compute what comes."""
         self.members = tuple(sorted(members, key=lambda member: -member.accuracy))
+        self.variants = tuple(member.variant for member in self.members)
         self.fastest.clear()
+        self._able.clear()
+
+    def able(self, request: Request) -> tuple[str, ...]:
+        """The variants that may compute ``request``, most accurate first."""
+        key = (request.floor, request.allowed)
+        known = self._able.get(key)
+        if known is None:
+            if len(self._able) > KNOWN:
+                self._able.clear()  # floors are the callers'
+            members = (each for each in self.members if may_compute(request, each))
+            known = self._able[key] = tuple(each.variant for each in members)
+        return known
 
     def __len__(self) -> int:
         return len(self._order)
@@ -109,29 +111,17 @@ class Family:
         self._rows_at[request.priority] -= request.rows
         return request
 
-    def take(self, taken: Collection[int]) -> None:
+    def take(self, taken: Sequence[Request]) -> None:
         """Those go to a worker, and wait no more."""
-        for request in self.requests:
-            if request.id in taken:
-                self.rows -= request.rows
-                self._rows_at[request.priority] -= request.rows
-                del self._due_s[request.id]
-        self._order = [entry for entry in self._order if entry[1] not in taken]
-        self.requests = [request for request in self.requests if request.id not in taken]
+        ids = {request.id for request in taken}
+        for request in taken:
+            self.rows -= request.rows
+            self._rows_at[request.priority] -= request.rows
+            del self._due_s[request.id]
+        if all(request.id in ids for request in self.requests[: len(ids)]):  # as mostly
+            count = len(ids)
+            del self._order[:count], self.requests[:count], self.due[:count]
+            return
+        self._order = [entry for entry in self._order if entry[1] not in ids]
+        self.requests = [request for request in self.requests if request.id not in ids]
         self.due = [due_s for due_s, _ in self._order]
-
-    def came(self, request: Request, now: float) -> None:
-        """``request`` was offered, whether it is taken or not."""
-        self._rate = self.rate(now) + request.rows / _RATE_S
-        self._rate_s = now
-        left_s = min(request.deadline_s - now, self._patience_s)
-        if left_s < self.tight_s:
-            self.tight_s = max(left_s, self.tight_s * _DOWN)
-        else:
-            self.tight_s = min(left_s, self.tight_s * _UP)
-
-    def rate(self, now: float) -> float:
-        """Rows per second that come: those of the past, which count the less the longer ago they came."""
-        if math.isinf(self._rate_s):
-            return 0.0
-        return self._rate * math.exp((self._rate_s - now) / _RATE_S)

@@ -1,15 +1,12 @@
 """The policy that is used: everything in time, and then the most accurate variant there is time for.
 
-A batch begins with the request that is due first. Of the variants that may compute it, the most accurate one
-is taken after which
-
-* all that was promised can still be kept (:mod:`rootserve.server.core.promises`), and
-* somebody who comes while it is computed does not wait too long: until the worker is free, and for those
-  that wait by then and go with the fastest variant, at most a share of the time that callers leave.
-
-So the time that is there is used for accuracy as long as little waits, and when more comes than such
-variants can do, the queue itself turns to faster ones. No rate has to be known exactly for that, and two
-variants share the time when the rate lies between theirs.
+A batch begins with the request that is due first, and takes as many of those behind it as are in time with
+it. Time has a price: the chance that a second that is used now is missed later, when more is asked for than
+can be done (:meth:`rootserve.server.core.demand.Demand.price`), in answers of the fastest variant. Of the
+variants after which all that was promised can still be kept (:mod:`rootserve.server.core.promises`), the one
+is taken whose accuracy is worth most after its time is paid for: the most accurate one while little waits,
+and under overload that of which most answers times their accuracy are had in a second. A variant that is not
+the fastest leaves time for somebody who comes meanwhile with a near deadline.
 """
 
 from __future__ import annotations
@@ -22,27 +19,26 @@ from rootserve.server.core.decisions import Candidate, Choice
 from rootserve.server.core.family import Member, may_compute
 from rootserve.server.core.layout import Part
 from rootserve.server.core.policy import Pick, View, Wait
+from rootserve.server.core.promises import Rest
 from rootserve.server.core.queue import Request, form_of
+from rootserve.server.core.speeds import Cost, beyond_s
 from rootserve.server.core.worker import Slot
 
-_SHARE = 0.5
-"""Of the time that callers leave: so much may pass until somebody who comes is begun and done."""
+_NEXT = 0.6
+"""With so much caution somebody who comes while a batch is computed is in time behind it."""
 
 
 class _Option(NamedTuple):
-    """A variant for a batch on one worker, and how long that batch takes at most."""
+    """A variant for a batch on one worker, and what that batch costs."""
 
     member: Member
     requests: tuple[Request, ...]
     rows: int
-    seconds: float
+    cost: Cost
 
 
 class MostAccurateInTime:
-    """See the head of this file. ``share``: how much of the time that callers leave may pass."""
-
-    def __init__(self, share: float = _SHARE) -> None:
-        self._share = share
+    """See the head of this file."""
 
     def choose(self, view: View) -> Pick | Wait:
         """See :class:`rootserve.server.core.policy.Policy`."""
@@ -61,55 +57,34 @@ class MostAccurateInTime:
                 return pick
         return self._fall_back(view, slot, told)
 
+    @staticmethod
     def _begin_with(
-        self, view: View, slot: Slot, head: Request, fastest: Member, told: list[Candidate]
+        view: View, slot: Slot, head: Request, fastest: Member, told: list[Candidate]
     ) -> Pick | None:
         """The batch that begins with ``head``."""
-        row_s = view.speeds.of(fastest.variant, slot.kind).row_s
-        found: _Option | None = None
-        for member in _in_order(view, slot, head, fastest):
-            if member is not fastest and not self._quick(view, slot, member, row_s):
-                continue
+        rests: dict[tuple[Request, ...], Rest] = {}
+        too_slow_s = math.inf
+        own_s = view.speeds.of(fastest.variant, slot.kind).cost(head.rows).within_s(_NEXT)
+        next_s = view.now + view.demand.tight_s - own_s
+        for member in _by_worth(view, slot, head, fastest):
             option = _fill(view, slot, head, member)
-            if option is None:
+            if option is None or option.cost.mean_s >= too_slow_s:
                 continue
-            calm = self._calm(view, slot, option, row_s)
-            if member is not fastest and not calm:
-                _tell(view, told, option, "who comes next would wait too long")
+            if member is not fastest and slot.after(option.cost).within_s(_NEXT) > next_s:
+                _tell(view, told, option, "who comes next would be late")
                 continue
-            if not _keeps(view, slot, option):
+            rest = rests.get(option.requests)
+            if rest is None:
+                taken = [request.id for request in option.requests]
+                rest = rests[option.requests] = Rest(view.promises, view.slots, taken)
+            if rest.late_s(_after(view, slot, option.cost)):
                 _tell(view, told, option, "a promise would be broken")
+                too_slow_s = option.cost.mean_s
                 continue
-            found = option
-            break
-        if found is None:
-            return None
-        _tell(view, told, found, "chosen")
-        reason = "the most accurate in time"
-        if found.member is fastest:
-            reason = "the fastest"
-        return _picked(view, slot, found, told, reason)
-
-    def _quick(self, view: View, slot: Slot, member: Member, row_s: float) -> bool:
-        """Whether ``member`` may be in question for what waits."""
-        speed = view.speeds.of(member.variant, slot.kind)
-        rows = min(view.rows, speed.best, view.max_rows)
-        return self._wait_s(view, rows, speed.usual_s(rows), row_s) <= self._limit_s(view)
-
-    def _calm(self, view: View, slot: Slot, option: _Option, row_s: float) -> bool:
-        speed = view.speeds.of(option.member.variant, slot.kind, form_of(option.requests))
-        usual_s = speed.usual_s(option.rows)
-        return self._wait_s(view, option.rows, usual_s, row_s) <= self._limit_s(view)
-
-    def _limit_s(self, view: View) -> float:
-        return self._share * view.tight_s
-
-    @staticmethod
-    def _wait_s(view: View, rows: int, seconds: float, row_s: float) -> float:
-        """Until who comes next is done, with the fastest variant, if ``rows`` are computed in ``seconds``."""
-        workers = len(view.slots)
-        left = view.rows - rows + view.rate * seconds
-        return seconds / workers + left * row_s / workers
+            _tell(view, told, option, "chosen")
+            reason = "the fastest" if member is fastest else "the most accurate in time"
+            return _picked(view, slot, option, told, reason, rest)
+        return None
 
     def _fall_back(self, view: View, slot: Slot, told: list[Candidate]) -> Pick | None:
         """What the promises need first, or as many in time as possible when not all can be."""
@@ -130,17 +105,13 @@ class MostAccurateInTime:
             requests = (again,)
         member = next(one for one in view.members if one.variant == front.variant)
         rows = sum(request.rows for request in requests)
-        seconds = view.speeds.of(member.variant, slot.kind, form_of(requests)).seconds(rows)
-        return _picked(view, slot, _Option(member, requests, rows, seconds), told, "promised first")
+        cost = view.speeds.of(member.variant, slot.kind, form_of(requests)).cost(rows)
+        return _picked(view, slot, _Option(member, requests, rows, cost), told, "promised first")
 
 
-def _keeps(view: View, slot: Slot, option: _Option) -> bool:
-    """Whether all that was promised can be kept if ``slot`` computes ``option`` now."""
-    if not view.promises:
-        return True
-    free_s = slot.free_s + option.seconds
-    then = [other._replace(free_s=free_s) if other is slot else other for other in view.slots]
-    return not view.promises.late_s(then, {request.id for request in option.requests})
+def _after(view: View, slot: Slot, cost: Cost) -> list[Slot]:
+    """The workers, once ``slot`` is through with a batch of this ``cost``."""
+    return [other.after(cost) if other is slot else other for other in view.slots]
 
 
 def _heads(view: View, slot: Slot) -> Iterator[tuple[Request, Member]]:
@@ -158,7 +129,7 @@ def _heads(view: View, slot: Slot) -> Iterator[tuple[Request, Member]]:
             continue
         fastest = min(able, key=lambda member: view.speeds.of(member.variant, slot.kind).row_s)
         speed = view.speeds.of(fastest.variant, slot.kind, form_of((request,)))
-        if slot.free_s + speed.seconds(request.rows) > request.deadline_s:
+        if slot.free_s + speed.cost(request.rows).mean_s > request.deadline_s:
             continue
         yield request, fastest
         if request.id in view.promises:
@@ -166,52 +137,82 @@ def _heads(view: View, slot: Slot) -> Iterator[tuple[Request, Member]]:
         first = False
 
 
-def _in_order(view: View, slot: Slot, head: Request, fastest: Member) -> Iterator[Member]:
-    """The variants that may compute ``head`` and are not slower than a more accurate one."""
-    least = math.inf
+def _by_worth(view: View, slot: Slot, head: Request, fastest: Member) -> list[Member]:
+    """The variants that may compute ``head``, by the worth of their accuracy less that of their time.
+
+    Those that take longer than a more accurate one are not among them.
+    """
+    speed = view.speeds.of(fastest.variant, slot.kind)
+    rows = min(view.rows, speed.best)
+    price = view.demand.price(view.rows, speed, len(view.slots), view.now)
+    second = price * fastest.accuracy / max(speed.row_s, 1e-9) / rows
+    worth: list[tuple[float, Member]] = []
+    least_s = math.inf
     for member in view.members:
         if member.variant not in slot.models or not may_compute(head, member):
             continue
-        row_s = view.speeds.of(member.variant, slot.kind).row_s
-        if row_s < least or member is fastest:
-            least = row_s
-            yield member
-        if member is fastest:
-            return
+        mean_s = view.speeds.of(member.variant, slot.kind).cost(rows).mean_s
+        if mean_s < least_s or member is fastest:
+            least_s = min(least_s, mean_s)
+            worth.append((member.accuracy - second * mean_s, member))
+    worth.sort(key=lambda each: each[0], reverse=True)
+    return [member for _, member in worth]
 
 
 def _fill(view: View, slot: Slot, head: Request, member: Member) -> _Option | None:
     """The batch of ``head`` and those due next that ``member`` may compute, all in time."""
     speed = view.speeds.of(member.variant, slot.kind, form_of((head,)))
     most = max(head.rows, min(speed.best, view.max_rows))
-    rows, seconds = head.rows, speed.seconds(head.rows)
-    left_s = head.deadline_s - slot.free_s
-    if seconds > left_s:
+    cost = speed.cost(head.rows)
+    if slot.after(cost).within_s() > head.deadline_s:
         return None
-    taken = [head]
     if head.attempts:
-        return _Option(member, (head,), rows, seconds)
-    files = head.files
+        return _Option(member, (head,), head.rows, cost)
+    able = list(_able(view, head, member, most))
+    # Mostly there is time for all of them.
+    rows = sum(request.rows for request in able)
+    cost = view.speeds.of(member.variant, slot.kind, form_of(able)).cost(rows)
+    if slot.after(cost).within_s() <= min(request.deadline_s for request in able):
+        return _Option(member, tuple(able), rows, cost)
+    return _fill_in_time(view, slot, member, able)
+
+
+def _able(view: View, head: Request, member: Member, most: int) -> Iterator[Request]:
+    """``head`` and those due next that ``member`` may compute, up to ``most`` rows."""
+    yield head
+    rows = head.rows
     for request in view.requests:
-        if request is head or request.attempts:
+        if request.attempts or request is head:
             continue
+        if rows + request.rows > most:
+            return
+        if (request.floor or request.allowed) and not may_compute(request, member):
+            continue
+        rows += request.rows
+        yield request
+
+
+def _fill_in_time(view: View, slot: Slot, member: Member, able: Sequence[Request]) -> _Option:
+    """The first of ``able``, which alone is in time, and as many others as are in time with it."""
+    taken = [able[0]]
+    files, soonest_s = able[0].files, able[0].deadline_s
+    speed = view.speeds.of(member.variant, slot.kind, form_of(taken))
+    rows, cost = able[0].rows, speed.cost(able[0].rows)
+    free_s, variance, tail = slot.free_s, slot.variance, slot.tail
+    for request in able[1:]:
         if request.files and not files:
             files = True
             speed = view.speeds.of(member.variant, slot.kind, form_of((request,)))
         more = rows + request.rows
-        if more > most:
+        larger = speed.cost(more)
+        end_s = free_s + larger.mean_s + beyond_s(variance + larger.variance, tail + larger.tail)
+        if end_s > soonest_s:
             break
-        if not may_compute(request, member):
-            continue
-        longer_s = speed.seconds(more)
-        soonest_s = min(left_s, request.deadline_s - slot.free_s)
-        if longer_s > left_s:
-            break
-        if longer_s > soonest_s:
+        if end_s > request.deadline_s:
             continue
         taken.append(request)
-        rows, seconds, left_s = more, longer_s, soonest_s
-    return _Option(member, tuple(taken), rows, seconds)
+        rows, cost, soonest_s = more, larger, min(soonest_s, request.deadline_s)
+    return _Option(member, tuple(taken), rows, cost)
 
 
 def _as_many(view: View, slot: Slot, told: list[Candidate]) -> Pick | None:
@@ -221,8 +222,10 @@ def _as_many(view: View, slot: Slot, told: list[Candidate]) -> Pick | None:
         speed = view.speeds.of(fastest.variant, slot.kind, form_of((head,)))
         size = 1
         while True:
-            option = _in_time(view, slot, fastest, speed.seconds(size), size)
-            if option and (best is None or option.rows * best.seconds > best.rows * option.seconds):
+            option = _in_time(view, slot, fastest, speed.cost(size), size)
+            if option and (
+                best is None or option.rows * best.cost.mean_s > best.rows * option.cost.mean_s
+            ):
                 best = option
             if size >= speed.best:
                 break
@@ -232,35 +235,45 @@ def _as_many(view: View, slot: Slot, told: list[Candidate]) -> Pick | None:
     return _picked(view, slot, best, told, "as many in time as possible")
 
 
-def _in_time(view: View, slot: Slot, member: Member, seconds: float, most: int) -> _Option | None:
-    """The first requests, ``most`` rows of them, that a batch of ``seconds`` has done in time."""
+def _in_time(view: View, slot: Slot, member: Member, cost: Cost, most: int) -> _Option | None:
+    """The first requests, ``most`` rows of them, that a batch of this ``cost`` has done in time.
+
+    Rather: a standard deviation later than in the mean.
+    """
     taken: list[Request] = []
     rows = 0
+    end_s = slot.free_s + cost.mean_s + math.sqrt(slot.variance + cost.variance)
     for request in view.requests:
-        if slot.free_s + seconds > request.deadline_s or not may_compute(request, member):
+        if end_s > request.deadline_s or not may_compute(request, member):
             continue
         if request.attempts:
             if taken:
                 continue
-            return _Option(member, (request,), request.rows, seconds)
+            return _Option(member, (request,), request.rows, cost)
         if rows + request.rows > most:
             break
         taken.append(request)
         rows += request.rows
-    return _Option(member, tuple(taken), rows, seconds) if taken else None
+    return _Option(member, tuple(taken), rows, cost) if taken else None
 
 
 def _tell(view: View, told: list[Candidate], option: _Option, verdict: str) -> None:
     if view.explain:
-        finish_s = view.now + option.seconds
+        finish_s = view.now + option.cost.within_s()
         told.append(Candidate(option.member.variant, option.rows, finish_s, verdict))
 
 
 def _picked(
-    view: View, slot: Slot, option: _Option, told: Sequence[Candidate], reason: str
+    view: View,
+    slot: Slot,
+    option: _Option,
+    told: Sequence[Candidate],
+    reason: str,
+    rest: Rest | None = None,
 ) -> Pick:
     choice = None
     if view.explain:
         soonest_s = min(request.deadline_s for request in option.requests)
-        choice = Choice(soonest_s - view.now, len(view.requests), view.rate, tuple(told), reason)
-    return Pick(option.member.variant, option.requests, slot.worker, choice)
+        rate = view.demand.rate(view.now)
+        choice = Choice(soonest_s - view.now, len(view.requests), rate, tuple(told), reason)
+    return Pick(option.member.variant, option.requests, slot.worker, choice, rest)

@@ -1,16 +1,21 @@
 """How long batches take: measured when a model is loaded, and then learned from those that were done.
 
-There are two figures of each batch. :meth:`LatencyTable.predict` is what it takes as a rule: a moving
-average, which sizes between powers of two share. :meth:`LatencyTable.bound` is what it takes at most, but for
-one in a hundred; promises are made of it.
+There are three figures of each batch. :meth:`LatencyTable.predict` is what it takes lately: a moving
+average, which sizes between powers of two share. :meth:`LatencyTable.mean` is what it takes in the mean of
+many, by which variants are compared, and :meth:`LatencyTable.bound` what it takes at most, but for one in a
+hundred; promises are made of both. These two are kept as at a worker's first pace, so that a worker that
+becomes slower makes no variant look slower than those that were not used lately.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from math import exp, log
 from typing import Any, NamedTuple
+
+from rootserve.server.core.batch_size import HAND_OVER_S
 
 PIXELS, FILES = "pixels", "files"
 
@@ -22,19 +27,30 @@ _GUARD = 3
 
 _FEW = 8
 _MARGIN = 0.25
-"""Of fewer batches than ``_FEW`` the longest says little: up to so much is added to it."""
+"""Of fewer batches than ``_FEW`` the longest says little: up to so much is added to it.
 
-_STEADY = 0.05
-"""A worker that became slower or faster by less than this has not changed."""
+What was measured first counts as so many in a mean."""
+
+_LONG = 512
+"""Over so many batches a mean goes: variants differ by less than a few batches do by chance."""
 
 _CLEAR = 0.3
-"""What the last few batches say of a worker varies by up to this by chance.
+"""What the last few batches say of a worker's pace varies by up to this by chance (as a logarithm)."""
 
-By less, medians do not follow it: variants that were not used lately would seem slower or faster than others.
-"""
+_PACE = 0.07
+"""How much of a worker's pace the last batch makes up."""
+
+_LONGEST_S = 0.01
+"""Of what passes until an idle worker begins, more is chance."""
+
+_FOLLOWED = 30.0
+"""So many batches make up a worker's pace."""
 
 _DECAY = 0.97
 """What a batch that kept its bound leaves of what misses have added."""
+
+Z99 = 2.326
+"""The 99th percentile of the standard normal distribution."""
 
 
 class _Key(NamedTuple):
@@ -44,7 +60,7 @@ class _Key(NamedTuple):
 
 
 class _Series:
-    """Batches of one key: the last ones by rows."""
+    """Batches of one key by rows, as long as they take at a pace of 1."""
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
@@ -52,12 +68,10 @@ class _Series:
         self._ordered: dict[int, list[float]] = {}
         """The same, shortest first."""
         self.counts: dict[int, int] = {}
-        self.base: dict[int, float] = {}
-        """What was learned first of each size: what the worker's level refers to."""
-        self.level = 1.0
-        """That of the worker when something was learned last."""
+        self.means: dict[int, float] = {}
+        self.typical: dict[int, float] = {}
+        """Geometric means, which change slowly: what a worker's pace refers to."""
         self._bounds: dict[int, float] = {}
-        self._middles: dict[int, float] = {}
 
     def between(self, known: Mapping[int, float], rows: int) -> float:
         """What ``known`` of ``sizes`` says of ``rows``: a line in between, in proportion beyond."""
@@ -81,56 +95,77 @@ class _Series:
     def learn(self, rows: int, seconds: float) -> None:
         size = self.size_of(rows)
         if size not in self.recent:
-            self.restore(size, (), 0, seconds)
-        elif size != rows:
-            seconds *= self.between(self.base, size) / max(self.between(self.base, rows), 1e-9)
+            self.know(size, (seconds,), 1, seconds, seconds)
+            return
+        if size != rows:
+            seconds *= self.between(self.means, size) / max(self.between(self.means, rows), 1e-9)
+        weight = 1.0 / min(_LONG, _FEW + self.counts[size])
         recent, ordered = self.recent[size], self._ordered[size]
         if len(recent) == _WINDOW:
             del ordered[bisect_left(ordered, recent[0])]
         recent.append(seconds)
         insort(ordered, seconds)
         self.counts[size] += 1
+        self.means[size] += weight * (seconds - self.means[size])
+        weight = 1.0 / min(_LONG, 2 * _WINDOW + self.counts[size])
+        self.typical[size] *= (max(seconds, 1e-9) / self.typical[size]) ** weight
         self._bounds.clear()
-        self._middles.clear()
 
-    def restore(self, size: int, recent: Iterable[float], count: int, base: float) -> None:
-        """Batches of ``size`` rows that were learned before, all that is known of them."""
+    def know(
+        self, size: int, recent: Sequence[float], count: int, mean_s: float, typical_s: float
+    ) -> None:
+        """All that there is to know of batches of ``size`` rows."""
         self.recent[size] = deque(recent, maxlen=_WINDOW)
         self._ordered[size] = sorted(self.recent[size])
-        self.counts[size], self.base[size] = count, base
+        self.counts[size] = count
+        self.means[size] = mean_s
+        self.typical[size] = max(typical_s, 1e-9)
         self.sizes = sorted(self.recent)
+        self._bounds.clear()
 
-    def bound(self, rows: int) -> float:
-        return self._of(self._bounds, self._bound_of, rows)
-
-    def _bound_of(self, size: int) -> float:
-        return _bound(self._ordered[size], self.recent[size])
-
-    def middle(self, rows: int) -> float:
-        return self._of(self._middles, self.median_of, rows)
+    def mean(self, rows: int) -> float:
+        return self.between(self.means, rows)
 
     def median_of(self, size: int) -> float:
         ordered = self._ordered[size]
         return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
 
-    def _of(self, known: dict[int, float], figure: Callable[[int], float], rows: int) -> float:
-        """The ``figure`` of the last batches of ``rows``, of which those in ``known`` are known."""
-        seconds = known.get(rows)
+    def bound(self, rows: int) -> float:
+        """What ``rows`` take at most."""
+        seconds = self._bounds.get(rows)
         if seconds is None:
             at = bisect_left(self.sizes, rows)
             for size in self.sizes[max(0, at - 1) : at + 1]:
-                if size not in known:
-                    known[size] = figure(size)
-            seconds = known[rows] = self.between(known, rows)
+                if size not in self._bounds:
+                    self._bounds[size] = _bound(self._ordered[size], self.recent[size])
+            seconds = self._bounds[rows] = self.between(self._bounds, rows)
         return seconds
 
 
-class _Level:
-    """How a kind of worker is doing: its speed against what was learned first, and what misses add."""
+class _Pace:
+    """How a kind of worker is doing, against what was learned first.
 
-    def __init__(self) -> None:
-        self.level = 1.0
+    ``factor``: how many times as long as at first it takes for anything. It follows the last batches
+    (``lately``, a logarithm) when these differ clearly, for some more (``follows``). ``inflation``: what
+    misses add to bounds.
+    ``hand_over_s``: what passes until an idle one begins.
+    """
+
+    def __init__(self, hand_over_s: float) -> None:
+        self.hand_over_s = hand_over_s
+        self.lately = 0.0
+        self.follows = 0.0
+        self.factor = 1.0
         self.inflation = 1.0
+
+    def follow(self, ratio: float) -> None:
+        """A batch took so many times as long as such ones typically take at a pace of 1."""
+        self.lately += _PACE * (log(min(4.0, max(0.25, ratio))) - self.lately)
+        if abs(self.lately - log(self.factor)) > _CLEAR:
+            self.follows = _FOLLOWED
+        if self.follows > 0.0:
+            self.follows -= 1.0
+            self.factor = exp(self.lately)
 
 
 class LatencyTable:
@@ -140,11 +175,12 @@ class LatencyTable:
     lately.
     """
 
-    def __init__(self, weight: float = 0.2) -> None:
+    def __init__(self, weight: float = 0.2, hand_over_s: float = HAND_OVER_S) -> None:
         self._weight = weight
+        self._hand_over_s = hand_over_s
         self._averages: dict[tuple[str, str], dict[int, float]] = {}
         self._series: dict[_Key, _Series] = {}
-        self._levels: dict[str, _Level] = {}
+        self._paces: dict[str, _Pace] = {}
         self.version = 0
         """Grows with everything that is learned."""
 
@@ -159,8 +195,8 @@ class LatencyTable:
     ) -> None:
         """Take a batch of ``rows`` that took ``seconds`` into account.
 
-        ``elapsed_s``: from its turn to its end, of which bounds are made: with what the hand-over and the
-        reading of files take. As long as the computation, if it is not given.
+        ``elapsed_s``: from its turn to its end, of which means and bounds are made: with what the reading of
+        files takes. As long as the computation, if it is not given.
         """
         averages = self._averages.setdefault((kind, model), {})
         size = _size_class(rows)
@@ -170,25 +206,36 @@ class LatencyTable:
         series = self._series.get(key)
         if series is None:
             series = self._series[key] = _Series()
-        level = self._levels.get(kind)
-        if level is None:
-            level = self._levels[kind] = _Level()
+        pace = self._pace(kind)
         elapsed_s = seconds if elapsed_s is None else elapsed_s
         if series.sizes:
-            self._compare(series, level, rows, elapsed_s)
-        series.learn(rows, elapsed_s)
-        series.level = level.level
+            self._compare(series, pace, rows, elapsed_s)
+        series.learn(rows, elapsed_s / pace.factor)
         self.version += 1
 
-    def _compare(self, series: _Series, level: _Level, rows: int, seconds: float) -> None:
+    def handed_over(self, seconds: float, kind: str) -> None:
+        """So much passed until an idle worker began."""
+        pace = self._pace(kind)
+        pace.hand_over_s += _PACE * (min(seconds, _LONGEST_S) - pace.hand_over_s)
+
+    def hand_over_s(self, kind: str) -> float:
+        """Seconds until an idle worker of ``kind`` begins with a batch."""
+        return self._pace(kind).hand_over_s
+
+    def _pace(self, kind: str) -> _Pace:
+        pace = self._paces.get(kind)
+        if pace is None:
+            pace = self._paces[kind] = _Pace(self._hand_over_s)
+        return pace
+
+    def _compare(self, series: _Series, pace: _Pace, rows: int, seconds: float) -> None:
         """What a batch that took ``seconds`` says of its kind of worker."""
-        bound = self._scaled(series, level, rows)
+        bound = series.bound(rows) * pace.factor * pace.inflation
         if seconds > bound:
-            level.inflation = min(2.0, level.inflation * min(1.5, seconds / max(bound, 1e-9)))
+            pace.inflation = min(2.0, pace.inflation * min(1.5, seconds / max(bound, 1e-9)))
         else:
-            level.inflation = 1.0 + (level.inflation - 1.0) * _DECAY
-        base = series.between(series.base, rows)
-        level.level += 0.1 * (min(4.0, seconds / max(base, 1e-9)) - level.level)
+            pace.inflation = 1.0 + (pace.inflation - 1.0) * _DECAY
+        pace.follow(seconds / series.between(series.typical, rows))
 
     def predict(self, model: str, rows: int, kind: str = "") -> float | None:
         """Expected seconds for a batch of ``rows``; None while nothing is known of the model there.
@@ -208,14 +255,24 @@ class LatencyTable:
     def bound(self, model: str, rows: int, kind: str = "", form: str = PIXELS) -> float | None:
         """Seconds that 99 of 100 batches of ``rows`` take at most; None as for :meth:`predict`."""
         series = self._find(kind, model, form)
-        return None if series is None else self._scaled(series, self._levels[kind], rows)
+        if series is None:
+            return None
+        pace = self._paces[kind]
+        return series.bound(rows) * pace.factor * pace.inflation
 
-    def middle(self, model: str, rows: int, kind: str = "", form: str = PIXELS) -> float | None:
-        """Seconds that half of the last batches of ``rows`` took at most; None as for :meth:`predict`."""
+    def mean(self, model: str, rows: int, kind: str = "", form: str = PIXELS) -> float | None:
+        """Seconds that batches of ``rows`` take in the mean of many; None as for :meth:`predict`."""
+        series = self._find(kind, model, form)
+        return None if series is None else series.mean(rows) * self._paces[kind].factor
+
+    def variance(self, model: str, rows: int, kind: str = "", form: str = PIXELS) -> float | None:
+        """The variance of what batches of ``rows`` take, if it is log-normal; None as for :meth:`predict`."""
         series = self._find(kind, model, form)
         if series is None:
             return None
-        return series.middle(rows) * self._change(series, self._levels[kind], _CLEAR)
+        mean_s = series.mean(rows)
+        typical_s = series.between(series.typical, rows)
+        return (mean_s * self._paces[kind].factor) ** 2 * max(0.0, (mean_s / typical_s) ** 2 - 1.0)
 
     def knows(self, model: str, kind: str) -> bool:
         """Whether anything is known of ``model`` on workers of ``kind``."""
@@ -233,20 +290,12 @@ class LatencyTable:
             series = self._series.get(_Key(kind, model, PIXELS if form == FILES else FILES))
         return series
 
-    def _scaled(self, series: _Series, level: _Level, rows: int) -> float:
-        return series.bound(rows) * self._change(series, level) * level.inflation
-
-    @staticmethod
-    def _change(series: _Series, level: _Level, steady: float = _STEADY) -> float:
-        """How many times as long as when ``series`` was learned such workers take."""
-        change = level.level / series.level
-        return 1.0 if abs(change - 1.0) <= steady else change
-
     def document(self) -> dict[str, Any]:
         """All that is known, as plain data; :meth:`from_document` makes the same table of it.
 
         ``latency`` has a row for each kind, model, form and number of rows: ``count`` batches in all,
-        ``p50_s`` and ``p99_s`` of the last ones, which are ``recent_s``.
+        ``p50_s`` and ``p99_s`` as it is now. ``recent_s`` are the last ones, ``mean_s`` and ``typical_s``
+        means of many, all at the pace at which workers were first.
         """
         rows = [
             {
@@ -255,10 +304,10 @@ class LatencyTable:
                 "form": key.form,
                 "rows": size,
                 "count": series.counts[size],
-                "p50_s": series.median_of(size),
-                "p99_s": self._scaled(series, self._levels[key.kind], size),
-                "base_s": series.base[size],
-                "level": series.level,
+                "p50_s": series.median_of(size) * self._paces[key.kind].factor,
+                "p99_s": self.bound(key.model, size, key.kind, key.form),
+                "mean_s": series.means[size],
+                "typical_s": series.typical[size],
                 "recent_s": list(series.recent[size]),
             }
             for key, series in self._series.items()
@@ -269,15 +318,22 @@ class LatencyTable:
             for (kind, model), averages in self._averages.items()
             for size, seconds in averages.items()
         ]
-        workers = [
-            {"kind": kind, "level": level.level, "inflation": level.inflation}
-            for kind, level in self._levels.items()
-        ]
+        workers = [{"kind": kind, **vars(pace)} for kind, pace in self._paces.items()]
         return {"latency": rows, "averages": expected, "workers": workers}
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> LatencyTable:
-        """The table that :meth:`document` told of.
+        """The table that :meth:`document` told of; see :meth:`read`.
+
+        Raises:
+            ValueError: if something of a row is missing or is no time; it names the row.
+        """
+        table = cls()
+        table.read(document)
+        return table
+
+    def read(self, document: Mapping[str, Any]) -> None:
+        """Know what a :meth:`document` tells of.
 
         Of a row only ``kind``, ``model``, ``rows``, ``p50_s`` and ``p99_s`` must be there: without
         ``recent_s``, 99 of 100 batches took as long as these say.
@@ -285,7 +341,6 @@ class LatencyTable:
         Raises:
             ValueError: if something of a row is missing or is no time; it names the row.
         """
-        table = cls()
         for number, row in enumerate(document.get("latency", ())):
             try:
                 key = _Key(str(row["kind"]), str(row["model"]), str(row.get("form", PIXELS)))
@@ -300,21 +355,26 @@ class LatencyTable:
                     f"row {number} of the latency table is {row!r}, expected at least 1 row, times that "
                     f"are not negative, and {PIXELS} or {FILES} as form"
                 )
-            series = table._series.setdefault(key, _Series())
-            recent = row.get("recent_s") or [p99_s] * 2 + [p50_s] * (_WINDOW - 2)
-            count, base_s = int(row.get("count", 0)), float(row.get("base_s", p50_s))
-            series.restore(size, map(float, recent), count, base_s)
-            series.level = float(row.get("level", 1.0))
-            averages = table._averages.setdefault((key.kind, key.model), {})
+            series = self._series.setdefault(key, _Series())
+            recent = row.get("recent_s") or [p50_s] * (_WINDOW - 2) + [p99_s] * 2
+            spread = log(max(1.0, p99_s / p50_s)) / Z99 if p50_s else 0.0  # as of a log-normal one
+            series.know(
+                size,
+                [float(seconds) for seconds in recent],
+                int(row.get("count", _LONG)),
+                float(row.get("mean_s", p50_s * exp(spread**2 / 2))),
+                float(row.get("typical_s", p50_s)),
+            )
+            averages = self._averages.setdefault((key.kind, key.model), {})
             averages.setdefault(_size_class(size), p50_s)
-            table._levels.setdefault(key.kind, _Level())
+            self._pace(key.kind)
         for row in document.get("averages", ()):
-            averages = table._averages.setdefault((row["kind"], row["model"]), {})
+            averages = self._averages.setdefault((row["kind"], row["model"]), {})
             averages[int(row["size_class"])] = float(row["seconds"])
         for row in document.get("workers", ()):
-            level = table._levels.setdefault(str(row["kind"]), _Level())
-            level.level, level.inflation = float(row["level"]), float(row["inflation"])
-        return table
+            pace = self._pace(str(row["kind"]))
+            for name in vars(pace):
+                setattr(pace, name, float(row[name]))
 
 
 def _bound(ordered: Sequence[float], recent: Sequence[float]) -> float:

@@ -13,11 +13,14 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from rootserve.server.core.queue import Request
-from rootserve.server.core.speeds import Speeds
+from rootserve.server.core.speeds import Cost, Speeds, beyond_s
 from rootserve.server.core.worker import Slot
 
 EXACT_S = 1e-9
 """Sums of times are no more exact than this."""
+
+LIKELY, SURE = 0.25, 1.5
+"""How much caution there may be: of what one in a hundred takes beyond the mean, so much is kept free."""
 
 
 class Part(NamedTuple):
@@ -28,47 +31,123 @@ class Part(NamedTuple):
     requests: Sequence[Request]
 
 
-class Layout(NamedTuple):
-    """When each worker begins at the latest, and its batches, the last one first.
+class Step(NamedTuple):
+    """A batch of a layout, what it costs, and when it has to be done."""
 
-    Infinite if it need not begin at all; minus infinite if more is wanted of it than it can ever do.
+    due_s: float
+    cost: Cost
+    part: Part
+
+
+Line = list[Step]
+"""What one worker computes, the last batch first."""
+
+Layout = list[Line]
+"""The line of each worker."""
+
+
+def latest_s(line: Line) -> float:
+    """When a worker has to begin with ``line`` at the latest, with all caution.
+
+    Infinite if it need not begin at all.
     """
+    start_s = math.inf
+    mean_s = variance = tail = 0.0
+    for due_s, (own_s, own_variance, own_tail), _ in reversed(line):
+        mean_s += own_s
+        variance += own_variance
+        tail += own_tail
+        start_s = min(start_s, due_s - mean_s - SURE * beyond_s(variance, tail))
+    return start_s
 
-    starts_s: list[float]
-    parts: list[list[Part]]
+
+def lateness(slot: Slot, line: Line, caution: float, since_s: float = -math.inf) -> float:
+    """By how much a batch of ``line`` is late that begins when ``slot`` is free; 0 if all are in time.
+
+    In time is what is done by its deadline with so much ``caution``. Of those batches alone that have
+    requests which are due at ``since_s`` or later.
+    """
+    late_s = EXACT_S
+    end_s, variance, tail = slot.free_s, slot.variance, slot.tail
+    for due_s, (own_s, own_variance, own_tail), part in reversed(line):
+        end_s += own_s
+        variance += own_variance
+        tail += own_tail
+        over_s = end_s + caution * beyond_s(variance, tail) - due_s
+        if over_s > late_s and part.requests[-1].deadline_s >= since_s:
+            late_s = over_s
+    return late_s if late_s > EXACT_S else 0.0
+
+
+def too_late_s(
+    slots: Sequence[Slot], layout: Layout, caution: float, since_s: float = -math.inf
+) -> float:
+    """By how much the worst batch of ``layout`` is late; workers that are alike may swap their lines.
+
+    ``caution`` and ``since_s`` as for :func:`lateness`.
+    """
+    if len(slots) == 1:
+        return lateness(slots[0], layout[0], caution, since_s)
+    return max(
+        (
+            lateness(slots[number], layout[other], caution, since_s)
+            for number, other in swapped(slots, layout)
+        ),
+        default=math.inf,
+    )
+
+
+def swapped(slots: Sequence[Slot], layout: Layout) -> list[tuple[int, int]]:
+    """Whose line each of ``slots`` takes, by numbers: of those alike, who is free first begins first."""
+    groups: dict[tuple[str, frozenset[str]], list[int]] = {}
+    for number, slot in enumerate(slots):
+        groups.setdefault((slot.kind, slot.models), []).append(number)
+    starts_s = [latest_s(line) for line in layout]
+    return [
+        pair
+        for group in groups.values()
+        for pair in zip(
+            sorted(group, key=lambda number: slots[number].free_s),
+            sorted(group, key=starts_s.__getitem__),
+            strict=True,
+        )
+    ]
 
 
 class Kept:
     """The last layout with which all promises could be kept, and newcomers that go before it."""
 
     def __init__(self) -> None:
-        self._parts: dict[str, list[Part]] = {}
+        self._lines: dict[str, Line] = {}
         self._new: dict[str, list[tuple[float, int, Part]]] = {}
-        self._workers: list[str] = []
-        self._starts_s: list[float] = []
+        self._starts_s: dict[str, float] = {}
         self._new_s = 0.0
 
     def replace(self, slots: Sequence[Slot], layout: Layout) -> None:
         """From now on, ``layout`` of ``slots`` is the one."""
-        self._workers = [slot.worker for slot in slots]
-        self._parts = dict(zip(self._workers, layout.parts, strict=True))
-        self._starts_s = layout.starts_s
+        self._lines = dict(zip((slot.worker for slot in slots), layout, strict=True))
+        self._starts_s = {}
         self._new = {}
         self._new_s = 0.0
 
     def has_room(self, slots: Sequence[Slot], part: Part, speeds: Speeds) -> bool:
-        """Whether ``part``, of one request, is in time before all of the layout; if so, it is there."""
-        if [slot.worker for slot in slots] != self._workers:
-            return False
+        """Whether ``part``, of one request, is in time before all of the layout; if so, it is there.
+
+        With all caution, as which means add up, which is quickly done and on the safe side.
+        """
         (request,) = part.requests
         able = [slot for slot in slots if part.variant in slot.models]
         if not able:
             return False
+        if not self._starts_s:
+            self._starts_s = {worker: latest_s(line) for worker, line in self._lines.items()}
         new_s = self._new_s + max(
-            speeds.of(part.variant, slot.kind, part.form).seconds(request.rows) for slot in able
+            speeds.of(part.variant, slot.kind, part.form).cost(request.rows).within_s(SURE)
+            for slot in able
         )
-        for slot, start_s in zip(slots, self._starts_s, strict=True):
-            if slot.free_s + new_s > min(start_s, request.deadline_s):
+        for slot in slots:
+            end_s = slot.within_s(SURE) + new_s
+            if end_s > min(self._starts_s.get(slot.worker, -math.inf), request.deadline_s):
                 return False
         self._new_s = new_s
         insort(
@@ -86,12 +165,12 @@ class Kept:
     ) -> Layout | None:
         """What is left of it for those ``waiting`` but ``without`` some; None if it has not all of them."""
         missing = len(waiting) - sum(1 for one in without if one in waiting)
-        starts, parts = list[float](), list[list[Part]]()
+        layout: Layout = []
         for slot in slots:
-            start_s = math.inf
-            rest: list[Part] = []
+            rest: Line = []
+            old = [step.part for step in self._lines.get(slot.worker, ())]
             new = [part for _, _, part in self._new.get(slot.worker, ())]
-            for part in (*self._parts.get(slot.worker, ()), *new):
+            for part in (*old, *new):
                 requests = [
                     request
                     for request in part.requests
@@ -103,43 +182,7 @@ class Kept:
                     return None
                 missing -= len(requests)
                 rows = sum(request.rows for request in requests)
-                seconds = speeds.of(part.variant, slot.kind, part.form).seconds(rows)
-                start_s = min(start_s, requests[0].deadline_s) - seconds
-                rest.append(part._replace(requests=requests))
-            starts.append(start_s)
-            parts.append(rest)
-        return None if missing else Layout(starts, parts)
-
-
-def too_late_s(slots: Sequence[Slot], starts_s: Sequence[float]) -> float:
-    """By how much workers are free later than such starts need; workers that are alike may swap them."""
-    if len(slots) == 1:
-        return _lateness(slots[0].free_s, starts_s[0])
-    return max(
-        (
-            _lateness(slots[number].free_s, starts_s[other])
-            for number, other in swapped(slots, starts_s)
-        ),
-        default=math.inf,
-    )
-
-
-def swapped(slots: Sequence[Slot], starts_s: Sequence[float]) -> list[tuple[int, int]]:
-    """Whose part each of ``slots`` takes, by numbers: of those alike, who is free first begins first."""
-    groups: dict[tuple[str, frozenset[str]], list[int]] = {}
-    for number, slot in enumerate(slots):
-        groups.setdefault((slot.kind, slot.models), []).append(number)
-    return [
-        pair
-        for group in groups.values()
-        for pair in zip(
-            sorted(group, key=lambda number: slots[number].free_s),
-            sorted(group, key=starts_s.__getitem__),
-            strict=True,
-        )
-    ]
-
-
-def _lateness(free_s: float, start_s: float) -> float:
-    late_s = free_s - start_s
-    return late_s if late_s > EXACT_S else 0.0
+                cost = speeds.of(part.variant, slot.kind, part.form).cost(rows)
+                rest.append(Step(requests[0].deadline_s, cost, part._replace(requests=requests)))
+            layout.append(rest)
+        return None if missing else layout

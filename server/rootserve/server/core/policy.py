@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from rootserve.server.core.decisions import Choice
+from rootserve.server.core.demand import Demand
 from rootserve.server.core.family import Member
 from rootserve.server.core.latency import LatencyTable
-from rootserve.server.core.promises import Promises
+from rootserve.server.core.promises import Promises, Rest
 from rootserve.server.core.queue import Request
 from rootserve.server.core.speeds import Speeds
 from rootserve.server.core.worker import Slot
@@ -19,9 +20,8 @@ class View(NamedTuple):
 
     ``requests``: those that wait, and ``due``, when each is to be done, in this order: its deadline, or
     what stands for one. ``rows``: of all of them. ``members``: most accurate first. ``slots``: all workers,
-    those that may be given a batch now first (``takers`` of them). ``rate``: rows per second that have come
-    lately. ``tight_s``: nine of ten of the deadlines that came were no nearer than this. ``promises``: to
-    all families' requests that wait; each is to be kept.
+    those that may be given a batch now first (``takers`` of them). ``demand``: what has come lately.
+    ``promises``: to all families' requests that wait; each is to be kept.
     """
 
     now: float
@@ -34,8 +34,7 @@ class View(NamedTuple):
     speeds: Speeds
     slots: Sequence[Slot]
     takers: int
-    rate: float
-    tight_s: float
+    demand: Demand
     promises: Promises
     max_rows: int
     explain: bool = False
@@ -48,6 +47,8 @@ class Pick(NamedTuple):
     requests: tuple[Request, ...]
     worker: str
     choice: Choice | None = None
+    rest: Rest | None = None
+    """What showed that all other promises can be kept, if something did."""
 
 
 class Wait(NamedTuple):

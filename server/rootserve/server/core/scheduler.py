@@ -433,10 +433,19 @@ class Scheduler:
     ) -> Batch:
         """Hand ``requests``, which wait no more, to ``worker``; ``beside`` others that it has or gets."""
         rows = sum(request.rows for request in requests)
-        kind = kind_beside(worker.kind) if beside else worker.kind
-        bound_s = self.durations.bound(variant, rows, kind, form_of(requests))
-        number = self._next_batch
-        batch = Batch(number, variant, worker.name, requests, rows, now, bound_s, choice, beside)
+        kind, form = kind_beside(worker.kind) if beside else worker.kind, form_of(requests)
+        batch = Batch(
+            self._next_batch,
+            variant,
+            worker.name,
+            requests,
+            rows,
+            now,
+            self.durations.bound(variant, rows, kind, form),
+            choice,
+            beside,
+            self._families.speeds.of(variant, kind, form).cost(rows),
+        )
         self._next_batch += 1
         self._workers.give(worker, batch, now)
         return batch

@@ -3,60 +3,78 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from rootserve.server.core.latency import PIXELS, LatencyTable
+from rootserve.server.core.latency import PIXELS, Z99, LatencyTable
 
 _NEARLY_BEST = 0.97
-"""Share of the best throughput at which more rows in a batch gain nothing worth their wait."""
+"""Share of the best throughput that counts as the best: less is noise."""
+
+
+class Cost(NamedTuple):
+    """What a batch takes in the mean, its variance, and how much longer one in a hundred takes, in seconds.
+
+    Batches that follow each other are hardly ever all slow. All three of them add up: ``tail`` is what one
+    in a hundred takes beyond what it would if times were normally distributed, times the variance, so that it
+    fades as the sum comes nearer to that distribution (the second term of a Cornish-Fisher expansion).
+    """
+
+    mean_s: float
+    variance: float
+    tail: float
+
+    def within_s(self, caution: float = 1.0) -> float:
+        """What it takes at most, with so much caution; with 1, but for one in a hundred."""
+        return self.mean_s + caution * beyond_s(self.variance, self.tail)
+
+
+def beyond_s(variance: float, tail: float) -> float:
+    """By how much one in a hundred takes longer than the mean."""
+    return Z99 * math.sqrt(variance) + tail / variance if variance else 0.0
 
 
 class Speed:
     """Of batches of one variant on workers of one kind.
 
-    Throughput is a matter of what batches usually take: ``best`` are the rows from which on larger ones
-    are hardly more efficient, and a row takes ``row_s`` in one of those. Promises are a matter of what they
-    take at most: ``safe`` and ``safe_row_s`` are the same of the bounds, and ``spare_s`` what a batch takes
-    besides its rows, which another row in it saves.
+    ``best`` are the most rows that a batch may have without being less efficient than others, and a row
+    takes ``row_s`` in one of those. ``spare_s`` is what a batch takes besides its rows, which another row in
+    it saves.
     """
 
-    __slots__ = ("_bound", "_known", "_middle", "best", "row_s", "safe", "safe_row_s", "spare_s")
+    __slots__ = ("_costs", "_of", "best", "row_s", "spare_s")
 
     def __init__(
         self, table: LatencyTable, variant: str, kind: str, form: str, max_rows: int
     ) -> None:
-        def bound(rows: int) -> float:
-            return table.bound(variant, rows, kind, form) or 0.0
-
-        def middle(rows: int) -> float:
-            return table.middle(variant, rows, kind, form) or 0.0
-
-        self._bound, self._middle = bound, middle
-        self._known: dict[int, float] = {}
+        self._of = table, variant, kind, form
+        self._costs: dict[int, Cost] = {}
         sizes = [rows for rows in table.sizes(variant, kind) if rows < max_rows]
         sizes.append(max_rows)
-        self.best, self.row_s = _efficient(sizes, middle)
-        self.safe, self.safe_row_s = _efficient(sizes, self.seconds)
-        more = (self.seconds(self.safe) - self.seconds(1)) / max(1, self.safe - 1)
-        self.spare_s = max(0.0, self.seconds(1) - more)
+        self.best, self.row_s = _efficient([(rows, self.cost(rows).mean_s) for rows in sizes])
+        one_s, best_s = self.cost(1).mean_s, self.cost(self.best).mean_s
+        more_s = (best_s - one_s) / max(1, self.best - 1)
+        self.spare_s = max(0.0, one_s - more_s)
 
-    def seconds(self, rows: int) -> float:
-        """What a batch of ``rows`` takes at most; 0 as long as nothing is known."""
-        seconds = self._known.get(rows)
-        if seconds is None:
-            seconds = self._known[rows] = self._bound(rows)
-        return seconds
+    def cost(self, rows: int) -> Cost:
+        """What a batch of ``rows`` takes; nothing as long as nothing is known."""
+        known = self._costs.get(rows)
+        if known is None:
+            table, variant, kind, form = self._of
+            what = variant, rows, kind, form
+            mean_s = table.mean(*what) or 0.0
+            more_s = max(0.0, (table.bound(*what) or 0.0) - mean_s)
+            variance = min(table.variance(*what) or 0.0, (more_s / Z99) ** 2)
+            tail = (more_s - Z99 * math.sqrt(variance)) * variance
+            known = self._costs[rows] = Cost(mean_s, variance, tail)
+        return known
 
-    def usual_s(self, rows: int) -> float:
-        """What a batch of ``rows`` usually takes; 0 as long as nothing is known."""
-        return self._middle(rows)
 
-
-def _efficient(sizes: Sequence[int], seconds: Callable[[int], float]) -> tuple[int, float]:
-    """The fewest rows that are nearly as efficient as any, and what one of them takes."""
-    costs = [(rows, seconds(rows) / rows) for rows in sizes]
+def _efficient(times: Sequence[tuple[int, float]]) -> tuple[int, float]:
+    """The most rows that are nearly as efficient as any, and what one of them takes."""
+    costs = [(rows, seconds / rows) for rows, seconds in times]
     least = min(cost for _, cost in costs)
-    return next((rows, cost) for rows, cost in costs if cost * _NEARLY_BEST <= least)
+    return next((rows, cost) for rows, cost in reversed(costs) if cost * _NEARLY_BEST <= least)
 
 
 class Speeds:
@@ -67,6 +85,7 @@ class Speeds:
         self._max_rows = max_rows
         self._known: dict[tuple[str, str, str], Speed] = {}
         self._row_s: dict[tuple[str, frozenset[str]], float] = {}
+        self._fastest: dict[tuple[tuple[str, ...], frozenset[str]], str] = {}
         self._version = -1
 
     def of(self, variant: str, kind: str, form: str = PIXELS) -> Speed:
@@ -92,7 +111,19 @@ class Speeds:
             )
         return known
 
+    def fastest(self, variants: tuple[str, ...], kinds: frozenset[str]) -> str:
+        """Of which a row takes least on the fastest of ``kinds``."""
+        if self._version != self.table.version:
+            self._forget()
+        key = (variants, kinds)
+        known = self._fastest.get(key)
+        if known is None:
+            known = min(variants, key=lambda variant: self.row_s(variant, kinds))
+            self._fastest[key] = known
+        return known
+
     def _forget(self) -> None:
         self._version = self.table.version
         self._known.clear()
         self._row_s.clear()
+        self._fastest.clear()

@@ -10,15 +10,20 @@ from typing import NamedTuple
 
 from rootserve.server.core.arrangement import kind_beside
 from rootserve.server.core.decisions import Batch
-from rootserve.server.core.latency import LatencyTable
+from rootserve.server.core.latency import PIXELS, LatencyTable
 from rootserve.server.core.limits import Limits
 from rootserve.server.core.queue import form_of
+from rootserve.server.core.speeds import Cost, beyond_s
+
+_OPEN = 0.3
+"""Of what one batch in a hundred takes beyond the mean: so much longer one takes that is not done by then."""
 
 
 class Slot(NamedTuple):
     """A worker as policies see it, and when it is expected to be through with its batches.
 
-    ``idle``: it has none. ``last``: the variant that it was given last, or nothing.
+    ``idle``: it has none. ``last``: the variant that it was given last, or nothing. ``variance`` and
+    ``tail``: of ``free_s``, as of a :class:`rootserve.server.core.speeds.Cost`.
     """
 
     worker: str
@@ -27,16 +32,34 @@ class Slot(NamedTuple):
     free_s: float
     idle: bool
     last: str = ""
+    variance: float = 0.0
+    tail: float = 0.0
+
+    def within_s(self, caution: float = 1.0) -> float:
+        """When it is through with its batches at the latest, as :meth:`Cost.within_s` has it."""
+        return self.free_s + caution * beyond_s(self.variance, self.tail)
+
+    def after(self, cost: Cost) -> Slot:
+        """The same once it is also through with a batch of this ``cost``."""
+        return self._replace(
+            free_s=self.free_s + cost.mean_s,
+            variance=self.variance + cost.variance,
+            tail=self.tail + cost.tail,
+        )
 
 
 @dataclass(slots=True)
 class UnderWay:
-    """A batch that is computed: since when, when it was last heard of, and when it counts as hanging."""
+    """A batch that is computed: since when, when it was last heard of, and when it counts as hanging.
+
+    ``idle``: whether its worker had nothing to compute when it was given it.
+    """
 
     batch: Batch
     started_s: float
     heard_s: float
     hangs_s: float = math.inf
+    idle: bool = False
 
 
 @dataclass(slots=True)
@@ -57,20 +80,37 @@ class Worker:
     last_variant: str = ""
     hung: bool = False
 
-    def free_s(self, now: float) -> float:
-        """When it is through with its batches, at most, as far as that is known."""
+    def slot(self, now: float, hand_over_s: float) -> Slot:
+        """What a policy sees of it, if an idle one needs so long until it begins."""
         first = next(iter(self.running.values()), None)
-        if first is None:
-            return now
-        end_s = last_s = first.started_s
+        free_s = first.started_s if first else now
+        if first is None or first.idle:
+            free_s += hand_over_s
+        variance = tail = last_s = 0.0
         for batch in self.batches.values():
-            took_s = batch.predicted_s or 0.0
             if batch.beside:
                 # What it is predicted to take allows for those beside it.
-                last_s = max(last_s, max(end_s, batch.formed_s) + took_s)
-            else:
-                end_s += took_s
-        return max(now, end_s, last_s)
+                last_s = max(last_s, max(free_s, batch.formed_s) + (batch.predicted_s or 0.0))
+                continue
+            mean_s, own_variance, own_tail = batch.cost
+            free_s += mean_s
+            if free_s < now:  # it takes longer than the mean; how much longer is open
+                beyond = beyond_s(own_variance, own_tail)
+                left = max(1.0 - (now - free_s) / beyond, _OPEN) if beyond else 0.0
+                free_s = now + _OPEN * left * beyond
+                own_variance, own_tail = own_variance * left**2, own_tail * left**3
+            variance += own_variance
+            tail += own_tail
+        return Slot(
+            self.name,
+            self.kind,
+            self.models,
+            max(free_s, last_s),
+            not self.batches,
+            self.last_variant,
+            variance,
+            tail,
+        )
 
     @property
     def shares(self) -> bool:
@@ -93,18 +133,12 @@ class Worker:
         return has < streams or (len(batches) < 2 and 2 * rows >= has)
 
     def may_take_ahead(self, batches_ahead: int) -> bool:
-        """Whether it may be given one more batch, to be computed when it is through with what it has."""
-        return len(self.batches) <= batches_ahead and not self.shares
+        """Whether it may be given one more batch, to be computed when it is through with what it has.
 
-    def slot(self, now: float) -> Slot:
-        """What a policy sees of it."""
-        return Slot(
-            self.name,
-            self.kind,
-            self.models,
-            self.free_s(now),
-            not self.batches,
-            self.last_variant,
+        Behind a batch that leaves room for others none is: those that join it would go first for ever.
+        """
+        return len(self.batches) <= batches_ahead and not any(
+            batch.beside for batch in self.batches.values()
         )
 
 
@@ -156,7 +190,7 @@ class Workers:
     def give(self, worker: Worker, batch: Batch, now: float) -> None:
         """``worker`` computes ``batch``: beside those of its kind, or once it is through with what it has."""
         worker.batches[batch.id] = batch
-        self._begin(worker, now)
+        self._begin(worker, now, idle=not worker.running)
         worker.last_given_s = now
         worker.last_variant = batch.model
 
@@ -166,9 +200,13 @@ class Workers:
         batch = worker.batches.pop(batch_id)
         was = worker.running.pop(batch_id, None)
         if compute_s is not None:
-            # Promises are kept or broken when the answer is there: hand-over and reading files count.
+            # Promises are kept or broken when the answer is there: reading files counts.
             elapsed_s = max(compute_s, now - was.started_s) if was else compute_s
             form, kind = form_of(batch.requests), self._kind(worker, batch)
+            if was and was.idle and not batch.beside:
+                if form == PIXELS:
+                    self._table.handed_over(elapsed_s - compute_s, worker.kind)
+                elapsed_s = max(compute_s, elapsed_s - self._table.hand_over_s(worker.kind))
             self._table.learn(batch.model, batch.rows, compute_s, kind, form, elapsed_s)
         self._begin(worker, now)
         return batch
@@ -177,14 +215,14 @@ class Workers:
     def _kind(worker: Worker, batch: Batch) -> str:
         return kind_beside(worker.kind) if batch.beside else worker.kind
 
-    def _begin(self, worker: Worker, now: float) -> None:
+    def _begin(self, worker: Worker, now: float, *, idle: bool = False) -> None:
         """What ``worker`` computes now: the first of its batches, and those beside it."""
         running = worker.running
         for batch in worker.batches.values():
             if batch.id not in running:
                 if running and not (batch.beside and worker.shares):
                     break
-                running[batch.id] = self._heard(worker, UnderWay(batch, now, now), now)
+                running[batch.id] = self._heard(worker, UnderWay(batch, now, now, idle=idle), now)
 
     def heard(self, worker: Worker, now: float, batch_id: int | None = None) -> None:
         """``worker`` was heard of: at one of its batches, or at all that it computes."""
@@ -225,9 +263,11 @@ class Workers:
     def end_s(self, worker: Worker) -> float | None:
         """When the batch that ``worker`` computes is expected to be done; None if that is not known."""
         one = next(iter(worker.running.values()))
-        expected_s = self._table.predict(
-            one.batch.model, one.batch.rows, self._kind(worker, one.batch)
-        )
+        batch = one.batch
+        if batch.model != batch.requests[0].model:  # of a family, whose sizes vary much
+            hand_over_s = self._table.hand_over_s(worker.kind) if one.idle else 0.0
+            return one.heard_s + hand_over_s + batch.cost.mean_s
+        expected_s = self._table.predict(batch.model, batch.rows, self._kind(worker, batch))
         return None if expected_s is None else one.heard_s + expected_s
 
     def next_ahead_s(self, now: float) -> float:
@@ -254,4 +294,7 @@ class Workers:
             (takers if may_take else others).append(worker)
         if len(takers) > 1:
             takers.sort(key=lambda worker: (len(worker.batches), worker.last_given_s))
-        return [worker.slot(now) for worker in (*takers, *others)], len(takers)
+        slots = [
+            worker.slot(now, self._table.hand_over_s(worker.kind)) for worker in (*takers, *others)
+        ]
+        return slots, len(takers)
