@@ -85,3 +85,19 @@ def test_overload_lasts_only_once_it_has_lasted() -> None:
         made.came(Request(10_000 + number, "family", 1, 2.0), 2.0 + number * 0.0005)
     assert made.rate(2.03) * ROW_S > 0.8
     assert made.lasts(ROW_S, 2.03) == 0.0
+
+
+def test_while_requests_are_lost_no_time_is_left_over_whatever_is_predicted() -> None:
+    made = demand(0.5)
+    predicted = price(made)
+    assert predicted < 0.1
+    for _ in range(10):
+        made.lost(1, 2.0)
+    assert predicted < price(made) < 1.0  # 1 in 50 of the last second
+    for _ in range(30):
+        made.lost(1, 2.0)
+    assert price(made) == 1.0
+    for number in range(5000):
+        now = 2.0 + 0.002 * number
+        made.came(Request(number, "family", 1, now, now + 0.1), now)
+    assert price(made, now=12.0) < 0.1

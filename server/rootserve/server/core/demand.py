@@ -23,6 +23,9 @@ _DOWN, _UP = 0.91, 1.01
 _OVERLOAD = 1.05, 1.15
 """Loads that may be overload, and that are beyond doubt."""
 
+_LOSSES = 20.0
+"""If one in so many requests was lost in the last second, no time is left over, whatever is predicted."""
+
 
 class _Rate:
     """Rows per second, averaged over about ``over_s``."""
@@ -60,12 +63,15 @@ class Demand:
         self._patience_s = patience_s
         self._count = 0
         self._lately, self._lasting = _Rate(_LATELY_S), _Rate(_LASTING_S)
+        self._lost = _Rate(_LASTING_S)
         self._last_s = 0.0
         self._rows = self._rows2 = 0.0
         self._gap_s = self._gap2 = 0.0
 
     def came(self, request: Request, now: float) -> None:
         """``request`` was offered."""
+        if not self._count:
+            self._lost.came(0, now)
         self._count += 1
         weight = 1.0 / min(_MANY, self._count)
         self._rows += weight * (request.rows - self._rows)
@@ -85,6 +91,10 @@ class Demand:
         self._lately.came(request.rows, now)
         self._lasting.came(request.rows, now)
 
+    def lost(self, rows: int, now: float) -> None:
+        """So many rows that were offered were refused, as they could not be in time, or were not in time."""
+        self._lost.came(rows, now)
+
     def rate(self, now: float) -> float:
         """Rows per second that come: those of the past, which count the less the longer ago they came."""
         return self._lately.at(now)
@@ -101,15 +111,24 @@ class Demand:
         waits is done, than can be done by its deadline. What waits, counted in the time that it takes, goes
         up and down by chance, like a random walk that drifts down as long as less comes than the workers can
         do: the chance to be above a height is the load, and falls exponentially with the height (Kingman).
+        And it is missed, whatever is predicted, while requests are lost.
         """
+        losing = self._losing(now)
+        if losing >= 1.0:
+            return 1.0
         row_s = speed.row_s / workers
         room_s = self.left_s - speed.cost(speed.best).within_s() - rows * row_s
         rate = self.rate(now)
         load = rate * row_s
         if load >= 1.0 or room_s <= 0.0:
-            return min(1.0, load)
+            return max(losing, min(1.0, load))
         scatter = max(1e-12, self._scatter(rate, speed, workers))
-        return load * math.exp(-2.0 * (1.0 - load) * room_s / scatter)
+        return max(losing, load * math.exp(-2.0 * (1.0 - load) * room_s / scatter))
+
+    def _losing(self, now: float) -> float:
+        """How clear it is, 0..1, that not all is done that is asked for: by what was lost lately."""
+        lost = self._lost.at(now)
+        return min(1.0, _LOSSES * lost / max(self._lasting.at(now), 1e-9)) if lost else 0.0
 
     def _scatter(self, rate: float, speed: Speed, workers: int) -> float:
         """The variance of the time that waits, which a second adds to it."""

@@ -112,6 +112,7 @@ class Families:
             if told is None:
                 self.promises.add(request, variant)
             elif self._limits.admission:
+                family.demand.lost(request.rows, now)
                 return Declined.INFEASIBLE, told
             due_s = request.deadline_s
         else:

@@ -265,6 +265,16 @@ class LatencyTable:
         series = self._find(kind, model, form)
         return None if series is None else series.mean(rows) * self._paces[kind].factor
 
+    def typical(self, model: str, rows: int, kind: str = "", form: str = PIXELS) -> float | None:
+        """The geometric mean of what batches of ``rows`` took, which changes slowly and hardly by outliers.
+
+        None as for :meth:`predict`.
+        """
+        series = self._find(kind, model, form)
+        if series is None:
+            return None
+        return series.between(series.typical, rows) * self._paces[kind].factor
+
     def variance(self, model: str, rows: int, kind: str = "", form: str = PIXELS) -> float | None:
         """The variance of what batches of ``rows`` take, if it is log-normal; None as for :meth:`predict`."""
         series = self._find(kind, model, form)

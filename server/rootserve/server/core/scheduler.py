@@ -305,10 +305,14 @@ class Scheduler:
         return Decisions(tuple(dispatches), expired, hung, self._wake_s)
 
     def _expire(self, now: float) -> tuple[Request, ...]:
-        expired = (
-            self._remove(model, request_id) for request_id, model in self._deadlines.past(now)
-        )
-        return tuple(request for request in expired if request is not None)
+        expired = []
+        for request_id, model in self._deadlines.past(now):
+            request = self._remove(model, request_id)
+            if request is not None:
+                expired.append(request)
+                if (family := self._families.get(model)) is not None:
+                    family.demand.lost(request.rows, now)
+        return tuple(expired)
 
     def _waits(self, request_id: int, model: str) -> bool:
         family = self._families.get(model)

@@ -11,6 +11,13 @@ from rootserve.server.core.latency import PIXELS, Z99, LatencyTable
 _NEARLY_BEST = 0.97
 """Share of the best throughput that counts as the best: less is noise."""
 
+_FATTEST = 2.0
+"""So many means one batch in a hundred takes longer than the mean, at most.
+
+What takes longer still is an accident of the machine: to keep that time free for each batch would refuse far
+more than such accidents spoil.
+"""
+
 
 class Cost(NamedTuple):
     """What a batch takes in the mean, its variance, and how much longer one in a hundred takes, in seconds.
@@ -37,9 +44,11 @@ def beyond_s(variance: float, tail: float) -> float:
 class Speed:
     """Of batches of one variant on workers of one kind.
 
-    ``best`` are the most rows that a batch may have without being less efficient than others, and a row
-    takes ``row_s`` in one of those. ``spare_s`` is what a batch takes besides its rows, which another row in
-    it saves.
+    ``best`` are the most rows that a batch may have without being less efficient than others, also in what
+    passes between two batches, and a row takes ``row_s`` in one of those. Sizes are compared by what they
+    typically take: a few slow batches of one size must not put an end to all of that size, from which
+    nobody would learn that they are no longer slow. ``spare_s`` is what a batch takes besides its rows,
+    which another row in it saves.
     """
 
     __slots__ = ("_costs", "_of", "best", "row_s", "spare_s")
@@ -51,7 +60,11 @@ class Speed:
         self._costs: dict[int, Cost] = {}
         sizes = [rows for rows in table.sizes(variant, kind) if rows < max_rows]
         sizes.append(max_rows)
-        self.best, self.row_s = _efficient([(rows, self.cost(rows).mean_s) for rows in sizes])
+        each_s = table.hand_over_s(kind)
+        self.best = _efficient(
+            [(rows, each_s + (table.typical(variant, rows, kind, form) or 0.0)) for rows in sizes]
+        )
+        self.row_s = self.cost(self.best).mean_s / self.best
         one_s, best_s = self.cost(1).mean_s, self.cost(self.best).mean_s
         more_s = (best_s - one_s) / max(1, self.best - 1)
         self.spare_s = max(0.0, one_s - more_s)
@@ -64,17 +77,17 @@ class Speed:
             what = variant, rows, kind, form
             mean_s = table.mean(*what) or 0.0
             more_s = max(0.0, (table.bound(*what) or 0.0) - mean_s)
+            more_s = min(more_s, _FATTEST * mean_s)
             variance = min(table.variance(*what) or 0.0, (more_s / Z99) ** 2)
             tail = (more_s - Z99 * math.sqrt(variance)) * variance
             known = self._costs[rows] = Cost(mean_s, variance, tail)
         return known
 
 
-def _efficient(times: Sequence[tuple[int, float]]) -> tuple[int, float]:
-    """The most rows that are nearly as efficient as any, and what one of them takes."""
-    costs = [(rows, seconds / rows) for rows, seconds in times]
-    least = min(cost for _, cost in costs)
-    return next((rows, cost) for rows, cost in reversed(costs) if cost * _NEARLY_BEST <= least)
+def _efficient(times: Sequence[tuple[int, float]]) -> int:
+    """The most rows that are nearly as efficient as any, of rows and what batches of them take."""
+    least = min(seconds / rows for rows, seconds in times)
+    return next(rows for rows, seconds in reversed(times) if seconds / rows * _NEARLY_BEST <= least)
 
 
 class Speeds:
