@@ -1,9 +1,9 @@
 """`rootserve load` against a fake server: its report, its exit codes, and how it is interrupted."""
 
 import json
-import os
 import signal
-import threading
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -88,23 +88,27 @@ def test_a_load_without_one_success_is_exit_code_3(
     assert err.startswith("rootserve: UNAVAILABLE: none of the ")
 
 
-def test_ctrl_c_ends_the_load_and_still_reports(
-    rootserve: Rootserve, fake: FakeRootserve, tmp_path: Path
-) -> None:
-    def interrupt() -> None:
-        # Not before it is under way: who else would hear it is the run of these tests.
-        until = time.monotonic() + 200
-        while len(fake.requests) < 20 and time.monotonic() < until:
+def interrupted(fake: FakeRootserve, *arguments: object) -> tuple[int, str, str]:
+    """What becomes of a command in a process of its own that gets Ctrl-C once it has sent 20 requests."""
+    words = [sys.executable, "-m", "rootserve.client", *map(str, arguments)]
+    with subprocess.Popen(
+        [*words, "--server", fake.address],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while len(fake.requests) < 20 and process.poll() is None:
             time.sleep(0.01)
-        if len(fake.requests) >= 20:
-            os.kill(os.getpid(), signal.SIGINT)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
+    return process.returncode, out, err
 
-    threading.Thread(target=interrupt, daemon=True).start()
+
+def test_ctrl_c_ends_the_load_and_still_reports(fake: FakeRootserve, tmp_path: Path) -> None:
     file = tmp_path / "report.json"
-    code, out, _ = rootserve(
-        "load", "-m", "nin-orig", "-c", 1, "--warmup", 0, "--duration", 60, "--json", file,
-        "--server", fake.address,
-    )  # fmt: skip
+    code, out, _ = interrupted(
+        fake, "load", "-m", "nin-orig", "-c", 1, "--warmup", 0, "--duration", 60, "--json", file
+    )
     assert code == 130
     assert "interrupted:" in out
     report = json.loads(file.read_text())
@@ -125,15 +129,11 @@ def test_a_load_that_sends_nothing_is_no_success(
     assert "expected a longer --duration, or more load" in err
 
 
-def test_an_interrupted_search_ends_as_interrupted(
-    rootserve: Rootserve, fake: FakeRootserve
-) -> None:
+def test_an_interrupted_search_ends_as_interrupted(fake: FakeRootserve) -> None:
     """Ctrl-C in its first run, before any request was measured."""
-    threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT)).start()
-    code, out, err = rootserve(
-        "load", "-m", "nin-orig", "--find-max", "--slo-p99-ms", 50, "-d", 60, "--warmup", 60,
-        "--server", fake.address,
-    )  # fmt: skip
+    code, out, err = interrupted(
+        fake, "load", "-m", "nin-orig", "--find-max", "--slo-p99-ms", 50, "-d", 60, "--warmup", 60
+    )
     assert (code, err) == (130, "")
     assert "the search was interrupted before it could begin" in out
 
