@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -144,13 +145,19 @@ async def test_a_request_that_kills_workers_is_found_and_refused_alone(
         assert [logits(outcome)[0][0] for outcome in outcomes] == [0, 1, 2, 3]
 
 
+async def a_crowd(stub: Any) -> list[asyncio.Future[Any]]:
+    """So many requests under way that batches are computed side by side."""
+    naps = infer_request(MODEL, command_image(b"sleep" + bytes([10])))
+    crowd = [asyncio.ensure_future(stub.ModelInfer(naps, timeout=60)) for _ in range(6)]
+    await asyncio.sleep(0.15)
+    return crowd
+
+
 async def test_what_is_computed_beside_a_request_that_kills_its_worker_is_answered() -> None:
     with running_server(*SIDE_BY_SIDE) as server:
         async with grpc.aio.insecure_channel(server.address) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-            naps = infer_request(MODEL, command_image(b"sleep" + bytes([10])))
-            crowd = [asyncio.ensure_future(stub.ModelInfer(naps, timeout=60)) for _ in range(6)]
-            await asyncio.sleep(0.15)
+            crowd = await a_crowd(stub)
             poison = infer_request(MODEL, command_image(b"exit"))
             fatal = asyncio.ensure_future(stub.ModelInfer(poison, timeout=60))
             callers = [asyncio.ensure_future(send(stub, value, 20)) for value in range(6)]
@@ -166,9 +173,7 @@ async def test_a_request_that_hangs_is_found_while_others_are_computed_beside_it
     with running_server(*SIDE_BY_SIDE, "--hang-s", "1") as server:
         async with grpc.aio.insecure_channel(server.address) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-            naps = infer_request(MODEL, command_image(b"sleep" + bytes([10])))
-            crowd = [asyncio.ensure_future(stub.ModelInfer(naps, timeout=60)) for _ in range(6)]
-            await asyncio.sleep(0.15)
+            crowd = await a_crowd(stub)
             stuck = infer_request(MODEL, command_image(b"hang"))
             hanging = asyncio.ensure_future(stub.ModelInfer(stuck, timeout=60))
             callers = [asyncio.ensure_future(send(stub, value, 200, 0.01)) for value in range(6)]

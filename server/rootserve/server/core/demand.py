@@ -113,17 +113,18 @@ class Demand:
         do: the chance to be above a height is the load, and falls exponentially with the height (Kingman).
         And it is missed, whatever is predicted, while requests are lost.
         """
-        losing = self._losing(now)
-        if losing >= 1.0:
-            return 1.0
+        return max(self._losing(now), self._missing(rows, speed, workers, now))
+
+    def _missing(self, rows: float, speed: Speed, workers: int, now: float) -> float:
+        """As :meth:`price`, by what comes and waits alone."""
         row_s = speed.row_s / workers
         room_s = self.left_s - speed.cost(speed.best).within_s() - rows * row_s
         rate = self.rate(now)
         load = rate * row_s
         if load >= 1.0 or room_s <= 0.0:
-            return max(losing, min(1.0, load))
+            return min(1.0, load)
         scatter = max(1e-12, self._scatter(rate, speed, workers))
-        return max(losing, load * math.exp(-2.0 * (1.0 - load) * room_s / scatter))
+        return load * math.exp(-2.0 * (1.0 - load) * room_s / scatter)
 
     def _losing(self, now: float) -> float:
         """How clear it is, 0..1, that not all is done that is asked for: by what was lost lately."""

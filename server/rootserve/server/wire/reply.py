@@ -10,10 +10,10 @@ import numpy as np
 from tritonclient.grpc import service_pb2 as oip
 
 from rootserve.server.models import LOGITS_NAME
-from rootserve.server.pending import Answer, Asked, Output, Pending
+from rootserve.server.pending import Answer, Asked, Output, Pending, Timeline
 from rootserve.server.refusals import RefusalError
 from rootserve.server.wire.forms import Known
-from rootserve.server.wire.protobuf import delimited, key, varint
+from rootserve.server.wire.protobuf import LENGTH_DELIMITED, delimited, key, varint
 from rootserve.server.wire.refuse import STATUS_CODES, let_go, promise_metadata
 from rootserve.server.wire.words import shorten
 from rootserve.server.workers import encoding
@@ -67,26 +67,12 @@ _BOOL, _INT64 = 1, 2
 
 
 def _write(pending: Pending, answer: Answer, *, streamed: bool) -> bytes:
-    timeline, rows, classes = answer.timeline, pending.request.rows, pending.classes
-    # As named tuples they would be made in half a dozen calls.
-    who = tuple.__new__(
-        _Who,
-        (
-            timeline.worker,
-            timeline.engine,
-            timeline.precision,
-            timeline.version,
-            timeline.weights,
-            timeline.generation,
-        ),
-    )
-    shapes = tuple([(one.name, min(one.classes, len(classes))) for one in pending.outputs])
-    asked = pending.asked
-    parts = [_constant_part(asked.model, shapes, (rows, len(classes)), who)]
-    if asked.id:
-        parts.append(delimited(_ID, asked.id.encode()))
+    timeline = answer.timeline
+    parts = [_beginning(pending, timeline)]
+    if pending.asked.id:
+        parts.append(delimited(_ID, pending.asked.id.encode()))
     parts += [
-        delimited(_RAW_CONTENTS, _content(output, answer.logits, classes))
+        delimited(_RAW_CONTENTS, _content(output, answer.logits, pending.classes))
         for output in pending.outputs
     ]
     parts.append(_number(_QUEUE, timeline.queue_ns))
@@ -113,8 +99,8 @@ _FINAL = delimited(
     _parameter(FINAL_RESPONSE) + delimited(_ENTRY_VALUE, key(_BOOL) + varint(1)),
 )
 _PARAMETERS_KEY, _VALUE_KEY, _INT64_KEY = (
-    key(_PARAMETERS, 2)[0],
-    key(_ENTRY_VALUE, 2)[0],
+    key(_PARAMETERS, LENGTH_DELIMITED)[0],
+    key(_ENTRY_VALUE, LENGTH_DELIMITED)[0],
     key(_INT64)[0],
 )
 
@@ -142,25 +128,12 @@ def build_response(pending: Pending, answer: Answer) -> oip.ModelInferResponse:
     Raises:
         RefusalError: if shared memory that was to hold an output has shrunk.
     """
-    asked, outputs, classes = pending.asked, pending.outputs, pending.classes
     timeline = answer.timeline
-    rows = pending.request.rows
-    who = _Who(
-        timeline.worker,
-        timeline.engine,
-        timeline.precision,
-        timeline.version,
-        timeline.weights,
-        timeline.generation,
-    )
-    shapes = tuple((one.name, min(one.classes, len(classes))) for one in outputs)
-    response = oip.ModelInferResponse.FromString(
-        _constant_part(asked.model, shapes, (rows, len(classes)), who)
-    )
-    if asked.id:
-        response.id = asked.id
-    for position, output in enumerate(outputs):
-        content = _content(output, answer.logits, classes)
+    response = oip.ModelInferResponse.FromString(_beginning(pending, timeline))
+    if pending.asked.id:
+        response.id = pending.asked.id
+    for position, output in enumerate(pending.outputs):
+        content = _content(output, answer.logits, pending.classes)
         if output.target is not None:
             output.target.write(content)
             parameters = response.outputs[position].parameters
@@ -185,6 +158,25 @@ def build_response(pending: Pending, answer: Answer) -> oip.ModelInferResponse:
         if timeline.predicted_ns:
             parameters["predicted_ns"].int64_param = timeline.predicted_ns
     return response
+
+
+def _beginning(pending: Pending, timeline: Timeline) -> bytes:
+    """What the response has in common with those of others."""
+    # As a named tuple it would be made in half a dozen calls.
+    who = tuple.__new__(
+        _Who,
+        (
+            timeline.worker,
+            timeline.engine,
+            timeline.precision,
+            timeline.version,
+            timeline.weights,
+            timeline.generation,
+        ),
+    )
+    classes = len(pending.classes)
+    shapes = tuple([(one.name, min(one.classes, classes)) for one in pending.outputs])
+    return _constant_part(pending.asked.model, shapes, (pending.request.rows, classes), who)
 
 
 @functools.lru_cache(maxsize=1024)
