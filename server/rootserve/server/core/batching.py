@@ -156,6 +156,6 @@ class Batching:
 
         At once beside others: what that takes is what such batches took, and they were as busy.
         """
-        if not worker.may_take_ahead(1) or not worker.batches:
+        if worker.shares or not worker.batches:
             return now
         return max(now, self._workers.end_s(worker) or now)
