@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rootmodels.analysis.sums import Plan, Sums, merge_sums
+from rootmodels.weights_info import being_written
 
 _SUFFIX = ".sums"
 _FORMAT = 1
@@ -70,7 +71,7 @@ class Folder:
     def write(self, key: str, data: bytes) -> None:
         """Keep the sums ``data``, which ``Sums.to_bytes`` gave, all or nothing."""
         self._path.mkdir(parents=True, exist_ok=True)
-        partial = self._path / f".{key}.{os.getpid()}"
+        partial = being_written(self._file(key))
         with partial.open("wb") as file:
             file.write(hashlib.sha256(data).digest())
             file.write(data)
@@ -101,9 +102,10 @@ class Folder:
         return total
 
     def clear(self) -> None:
-        """Remove all sums, and the folder if nothing else is in it."""
-        for file in self._path.glob(f"*{_SUFFIX}"):
-            file.unlink(missing_ok=True)
+        """Remove all sums, with those a killed process left half written, and the folder if that was all."""
+        for pattern in (f"*{_SUFFIX}", "*.partial"):
+            for file in self._path.glob(pattern):
+                file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self._path.rmdir()
 

@@ -1,6 +1,7 @@
 """Analyses in shards, one process doing what a cluster would."""
 
 import io
+import os
 from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,23 @@ def test_partial_sums_that_are_damaged_are_computed_again(images: Path, tmp_path
     second = analyse(images, folder, resume=True, tasks=tasks)
     assert tasks.asked.count("sum_shard") == 2
     assert second.sums.to_bytes() == first.sums.to_bytes()
+
+
+def test_nothing_is_left_of_a_process_that_was_killed_as_it_wrote(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "sums"
+    plan = analyse(images, folder).sums.plan
+
+    def dies(_file: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", dies)
+    with pytest.raises(KeyboardInterrupt):
+        Folder(folder, plan).write("0" * 64, b"half")
+    assert len(list(folder.iterdir())) == len(Folder(folder, plan).keys()) + 1
+    Folder(folder, plan).clear()
+    assert not folder.exists()
 
 
 def test_sums_of_other_weights_are_not_taken(images: Path, tmp_path: Path) -> None:
