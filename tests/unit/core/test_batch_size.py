@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rootserve.server.core.batch_size import BatchSize, Latency, choose, settle
+from rootserve.server.core.batch_size import (
+    BatchSize,
+    Latency,
+    choose,
+    is_sure,
+    may_grow,
+    settle,
+)
 from rootserve.server.core.queue import Request
 from rootserve.server.core.scheduler import Limits, Scheduler
 
@@ -112,6 +119,46 @@ def test_rows_that_take_longer_in_every_turn_are_found() -> None:
         [one, 1.9 * one, 3.8 * one * late, 15 * one] for one in (0.001, 0.002) for late in (1, 1.2)
     ]
     assert choose(settle(SIZES[:4], turns)).rows == 4
+
+
+@pytest.mark.parametrize(
+    ("tried", "grows"),
+    [
+        (FLAT[:5], True),
+        (FLAT, True),
+        # Long, and no better than smaller ones.
+        (((1, 0.011), (2, 0.022), (4, 0.044)), True),
+        (((1, 0.011), (2, 0.022), (4, 0.044), (8, 0.088)), False),
+        # As long, but more of it is computed at once.
+        (((1, 0.05), (2, 0.06), (4, 0.082)), True),
+        # Nothing is known yet of how much more a larger one gives.
+        (((1, 0.2),), True),
+        (((1, 0.4),), False),
+        (((1, 0.1), (2, 0.11), (4, 0.13)), False),
+    ],
+)
+def test_sizes_are_tried_as_long_as_they_could_be_chosen(tried: Latency, grows: bool) -> None:
+    assert may_grow(tried) is grows
+
+
+@given(models(), st.lists(st.floats(1.0, 2.0), min_size=6, max_size=6))
+def test_no_size_is_left_out_that_would_be_chosen(latency: Latency, disturbed: list[float]) -> None:
+    times = [s * factor for (_, s), factor in zip(latency, disturbed, strict=True)]
+    tried = 1
+    while tried < len(SIZES) and may_grow(list(zip(SIZES, times, strict=True))[:tried]):
+        tried += 1
+    assert SIZES[tried - 1] >= choose(latency).rows
+
+
+def test_it_is_sure_once_two_further_turns_changed_nothing() -> None:
+    times = [s for _, s in SLOW]
+    slow = [3 * s for s in times]
+    assert not is_sure(SIZES, [times])
+    assert not is_sure(SIZES, [times, times])
+    assert is_sure(SIZES, [times, times, times])
+    assert not is_sure(SIZES, [slow, times, times])  # the second one halves the limit
+    assert is_sure(SIZES, [slow, times, times, times])
+    assert is_sure(SIZES[:1], [times[:1]])  # there is nothing to choose
 
 
 @pytest.mark.parametrize(

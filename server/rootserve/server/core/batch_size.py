@@ -1,8 +1,9 @@
 """How large batches of a model should be, from how long they take on its worker.
 
-On a machine that others use as well, the same batch takes once and a half or three times as long whenever
-they compute. So the sizes are timed in turns, a turn is compared with itself alone, and two sizes count as
-alike unless every turn shows the same one to be the faster (:func:`settle`).
+What others on the machine hold a batch up by is left out when it is timed, but caches and the clock rate are
+shared: now and then it still takes twice as long. So the sizes are timed in turns, a turn is compared with
+itself alone, and two sizes count as alike unless every turn shows the same one to be the faster
+(:func:`settle`). It is enough once further turns change nothing (:func:`is_sure`).
 """
 
 from __future__ import annotations
@@ -30,6 +31,15 @@ which has its turn on the same processors, is woken up more seldom."""
 _WASTEFUL = 1.25
 """A batch whose rows take so many times what they take at best is too large. Less may be noise."""
 
+_CLEARLY_LONG_S = 2 * _SHORT_S
+"""A batch that takes longer, timed once, is not short."""
+
+_TRIED_S = 1 / 3
+"""No larger batch is tried once those tried take so long together."""
+
+_UNCHANGED = 2
+"""So many further turns that change nothing are enough."""
+
 _WORTH_WAITING = 1.1
 """By how much more rows at once must raise the throughput for an idle worker to wait for them."""
 
@@ -39,6 +49,30 @@ class BatchSize(NamedTuple):
 
     rows: int
     waits: bool
+
+
+def may_grow(tried: Latency) -> bool:
+    """Whether batches larger than those ``tried``, each timed once, could be chosen.
+
+    Not if the largest is long and gives no more than a smaller one, nor if they take too long to be tried.
+    """
+    *smaller, (rows, seconds) = tried
+    if sum(each_s for _, each_s in tried) > _TRIED_S:
+        return False
+    if seconds <= _CLEARLY_LONG_S or not smaller:
+        return True
+    least_s = min(each_s / each for each, each_s in smaller)
+    return seconds / rows < _GOOD_ENOUGH * least_s
+
+
+def is_sure(sizes: Sequence[int], turns: Sequence[Sequence[float]]) -> bool:
+    """Whether the last of ``turns`` changed nothing about what is chosen; they are as for :func:`settle`."""
+    if len(sizes) == 1:
+        return True
+    if len(turns) <= _UNCHANGED:
+        return False
+    counts = range(len(turns) - _UNCHANGED, len(turns) + 1)
+    return len({choose(settle(sizes, turns[:count])) for count in counts}) == 1
 
 
 def settle(sizes: Sequence[int], turns: Sequence[Sequence[float]]) -> Latency:

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rootserve.server.core.batch_size import Latency, settle
+from rootserve.server.core.batch_size import Latency, is_sure, may_grow, settle
 from rootserve.server.engines.base import Engine, Images, SideBySide
+from rootserve.server.workers.stopwatch import Stopwatch
 
-_TURNS = 5
-"""In each of which every batch size is timed once."""
-
-_BLOCK_S = 0.004
-"""A batch that takes less is computed several times in a turn: a moment in which another process has the
-processor would count much in it, or not at all."""
+_TURNS = 7
+"""At most, in each of which every batch size is timed once."""
 
 _WARM_UP_S = 1.0
-"""About how long all that may take: no larger batch is tried once a third of it is over, no turn begins when
-all of it is; the first one does."""
+"""About how long they may take undisturbed; the first one is always whole."""
+
+_LONGEST_S = 4.0
+"""Nothing is begun once it has all taken so long, with others on the machine."""
 
 
 class Warm(NamedTuple):
@@ -61,37 +61,39 @@ class LoadedModel:
             raise ValueError(f"the engine gave logits {logits.shape}, expected {expected}")
         return logits
 
-    def warm_up(self, max_rows: int) -> Warm:
+    def warm_up(self, max_rows: int, threads: int | None = None) -> Warm:
         """Run batch sizes that double, and the largest: first runs allocate. Gives how long they take.
 
-        Those are left out that would take long: what they allocate is little beside what they compute.
-        The sizes take turns, there and back: whatever drifts meanwhile favours none of them.
+        ``threads`` is with how many of them it computes; None where a GPU does. Sizes are left out that are
+        too large to be chosen: what they allocate is little beside what they compute. The sizes take turns,
+        there and back, until these agree: whatever drifts meanwhile favours none of them.
         """
-        began, sizes = time.monotonic(), [1]
-        self._run_once(1)
-        while sizes[-1] < max_rows and time.monotonic() - began <= _WARM_UP_S / 3:
+        began, stopwatch = time.monotonic(), Stopwatch(threads)
+        sizes, first, speed_ups = [1], [], list[float]()
+        while True:
+            self._run(sizes[-1])
+            first.append(stopwatch.seconds(partial(self._run, sizes[-1])))
+            tried = tuple(zip(sizes, first, strict=True))
+            over = time.monotonic() - began >= _LONGEST_S
+            if sizes[-1] >= max_rows or over or not may_grow(tried):
+                break
             sizes.append(min(2 * sizes[-1], max_rows))
-            self._run_once(sizes[-1])
-        turns: list[list[float]] = []
-        speed_ups: list[float] = []
         if self.streams > 1:
-            self.run(np.zeros((1, *self.image), np.uint8), beside=True)
-        while not turns or (len(turns) < _TURNS and time.monotonic() - began < _WARM_UP_S):
-            back = -1 if len(turns) % 2 else 1
-            turns.append([self._seconds(rows) for rows in sizes[::back]][::back])
+            self._run(1, beside=True)
+        turns, spent_s = [first], sum(first)
+        while True:
             if self.streams > 1:
-                speed_ups.append(self._seconds(1, beside=True) / max(turns[-1][0], 1e-9))
+                beside_s = stopwatch.seconds(partial(self._run, 1, beside=True))
+                speed_ups.append(beside_s / max(turns[-1][0], 1e-9))
+            if len(turns) == _TURNS or is_sure(sizes, turns):
+                break
+            if spent_s >= _WARM_UP_S or time.monotonic() - began >= _LONGEST_S:
+                break
+            back = -1 if len(turns) % 2 else 1
+            turn = [stopwatch.seconds(partial(self._run, rows)) for rows in sizes[::back]]
+            turns.append(turn[::back])
+            spent_s += sum(turn)
         return Warm(settle(sizes, turns), median(speed_ups) if speed_ups else 1.0)
 
-    def _seconds(self, rows: int, *, beside: bool = False) -> float:
-        """What a batch of ``rows`` takes: in the mean, of a block of them."""
-        images, runs = np.zeros((rows, *self.image), np.uint8), 0
-        began = time.perf_counter()
-        while True:
-            self.run(images, beside=beside)
-            runs += 1
-            if (elapsed := time.perf_counter() - began) >= _BLOCK_S:
-                return elapsed / runs
-
-    def _run_once(self, rows: int) -> None:
-        self.run(np.zeros((rows, *self.image), np.uint8))
+    def _run(self, rows: int, *, beside: bool = False) -> None:
+        self.run(np.zeros((rows, *self.image), np.uint8), beside=beside)

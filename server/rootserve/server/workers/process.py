@@ -145,7 +145,8 @@ class WorkerProcess:
             engine = chosen.engine
             model = LoadedModel(engine, load.image, load.classes, load.short_side)
             check_sha256(weights, load.weights_sha256)  # nor was it replaced while it was read
-            warm = model.warm_up(options.max_batch_rows)
+            threads = (options.threads or cpu_count()) if options.device == "cpu" else None
+            warm = model.warm_up(options.max_batch_rows, threads)
         except Exception as error:  # noqa: BLE001 - whatever it is, the service must be told
             return messages.LoadFailed(load.model, _one_line(error))
         models[load.model] = model
