@@ -29,8 +29,8 @@ class Spent(NamedTuple):
 def undisturbed(spent: Spent, threads: int) -> float:
     """Seconds that it would have taken had none of the ``threads`` that compute waited for a processor.
 
-    The larger of two that it cannot be less than: what they computed, shared evenly; and the time by the wall
-    clock less all waiting, as if no two had waited at once. Where nobody waits, that is the wall clock's time.
+    The larger of two that it cannot be less than: what they computed, shared evenly, and the time by the wall
+    clock less all waiting, as if no two had waited at once. The latter is right where nobody waits.
     """
     wall_s, computing_s, waiting_s = spent
     return min(wall_s, max(computing_s / threads, wall_s - waiting_s, 0.0))
