@@ -25,6 +25,24 @@ async def unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T
 
 
 @contextmanager
+def stop_after(stop: asyncio.Event, seconds: float) -> Iterator[asyncio.Event]:
+    """An event that is set as soon as ``stop`` is, and ``seconds`` from now at the latest."""
+    over = asyncio.Event()
+
+    async def follow() -> None:
+        await stop.wait()
+        over.set()
+
+    timer = asyncio.get_running_loop().call_later(max(0.0, seconds), over.set)
+    following = asyncio.ensure_future(follow())
+    try:
+        yield over
+    finally:
+        timer.cancel()
+        following.cancel()
+
+
+@contextmanager
 def stop_on_signals() -> Iterator[asyncio.Event]:
     """An event that Ctrl-C or SIGTERM sets once; the second signal ends the program as usual."""
     loop = asyncio.get_running_loop()

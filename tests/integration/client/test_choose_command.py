@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -128,6 +129,30 @@ async def test_time_that_is_too_short_for_a_run_is_no_failure(two: FakeRootserve
     measured, runs = await choose(two, Plan(p99_s=0.05, minutes=0.01))
     assert runs.made == []
     assert "no rate was found" in measured.choice.recommendation
+
+
+async def test_what_takes_longer_than_the_time_is_ended(
+    two: FakeRootserve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[measure.__module__], "_GRACE_S", 0.1)
+    made: list[LoadOptions] = []
+
+    async def run(options: LoadOptions, images: Any, stop: asyncio.Event) -> LoadResult:
+        made.append(options)
+        if len(made) == 3:
+            await stop.wait()  # its answers do not come
+        return await Runs(Clock())(options, images, stop)
+
+    plan = Plan(p99_s=0.05, minutes=0.05, duration_s=0.1, warmup_s=0.0)
+    async with AsyncClient(two.address) as client:
+        measured = await measure(client, Connection(two.address), plan, Surroundings(run=run))
+    assert measured.failure is None
+    choice = measured.choice
+    assert len(made) == 3
+    assert (choice.complete, choice.interrupted) == (False, False)
+    assert [each.callers_requests_per_s for each in choice.variants] == list(LIMITS.values())
+    assert [each.steps for each in choice.variants] == [(), ()]
+    assert {each.note for each in choice.variants} == {"search not finished"}
 
 
 async def test_accuracies_are_measured_on_the_same_images(two: FakeRootserve) -> None:

@@ -29,7 +29,7 @@ from rootserve.client.load.requests import POOL_SIZE, random_images
 from rootserve.client.load.seeking import RateSearch, first_rate, first_run
 from rootserve.client.machine import describe_machine
 from rootserve.client.selecting import select
-from rootserve.client.stopping import unless_stopped
+from rootserve.client.stopping import stop_after, unless_stopped
 from rootserve.client.telling import time_left
 from rootserve.client.version import client_version
 
@@ -41,6 +41,8 @@ _STRAY_MISS = 0.2
 _ACCURACY_SHARE, _ACCURACY_IMAGES = 0.25, 250
 # What a run takes besides its own length: connecting, a first request, and the answers that are late.
 _AROUND_S = 0.5
+# What began in time, and still is not over so much after it, is ended.
+_GRACE_S = 10.0
 # An answer later than this has missed the objective; nobody waits for it any longer.
 _PATIENCE, _LEAST_PATIENCE_S = 4.0, 2.0
 # Images per batch where the server does not tell what it makes.
@@ -150,7 +152,15 @@ class _Turns:
         return self._began_s + self._budget_s - self._clock()
 
     async def take(self) -> None:
-        """Measure until all is known, the time is over, or the stop comes."""
+        """Measure until all is known, the time is over, or the stop comes.
+
+        Nothing begins that would end later. What takes longer all the same gets a little more time; then it
+        is ended and does not count.
+        """
+        with stop_after(self._stop, self._left_s + _GRACE_S) as self._over:
+            await self._take()
+
+    async def _take(self) -> None:
         if self._plan.data is not None:
             await self._accuracies()
         number = 0
@@ -159,7 +169,7 @@ class _Turns:
             # There and back again, so that a machine that slows down favours nobody.
             order = self._candidates if number % 2 else self._candidates[::-1]
             ran = [await self._turn(each, number) for each in order if not each.is_settled]
-            if self._stop.is_set() or not any(ran):
+            if self._over.is_set() or not any(ran):
                 return
 
     def _unsettled(self) -> list[Candidate]:
@@ -168,7 +178,7 @@ class _Turns:
     async def _turn(self, candidate: Candidate, number: int) -> bool:
         """A run of the candidate; False if it did not come to one."""
         options = self._next(candidate)
-        if self._stop.is_set() or options.longest_s + _AROUND_S > self._left_s:
+        if self._over.is_set() or options.longest_s + _AROUND_S > self._left_s:
             return False
         settled = len(self._candidates) - len(self._unsettled())
         self._tell(
@@ -205,11 +215,11 @@ class _Turns:
     async def _measure(self, candidate: Candidate, options: LoadOptions) -> None:
         images = self._images[candidate.model.image_size]
         turn = compute_ms(self._client, candidate.name, images[: candidate.compute_rows], set())
-        time_ms = await unless_stopped(self._stop, turn)
+        time_ms = await unless_stopped(self._over, turn)
         if time_ms is None:
             return
         candidate.times_ms.append(time_ms)
-        result = await self._run(options, images, self._stop)
+        result = await self._run(options, images, self._over)
         if result.interrupted:
             return
         self.runs += 1
@@ -243,7 +253,7 @@ class _Turns:
                 )
                 work = accuracy(self._client, candidate.name, images, labels)
                 try:
-                    share = await unless_stopped(self._stop, work)
+                    share = await unless_stopped(self._over, work)
                 except ServerError as error:
                     candidate.failure = str(error)
                     if all(each.failure for each in self._candidates):
