@@ -127,8 +127,8 @@ def test_rows_that_take_longer_in_every_turn_are_found() -> None:
         (FLAT[:5], True),
         (FLAT, True),
         # Long, and no better than smaller ones.
-        (((1, 0.011), (2, 0.022), (4, 0.044)), True),
-        (((1, 0.011), (2, 0.022), (4, 0.044), (8, 0.088)), False),
+        (((1, 0.011), (2, 0.022)), True),
+        (((1, 0.011), (2, 0.022), (4, 0.044)), False),
         # As long, but more of it is computed at once.
         (((1, 0.05), (2, 0.06), (4, 0.082)), True),
         # Nothing is known yet of how much more a larger one gives.
@@ -141,7 +141,7 @@ def test_sizes_are_tried_as_long_as_they_could_be_chosen(tried: Latency, grows: 
     assert may_grow(tried) is grows
 
 
-@given(models(), st.lists(st.floats(1.0, 2.0), min_size=6, max_size=6))
+@given(models(), st.lists(st.floats(1.0, 1.9), min_size=6, max_size=6))
 def test_no_size_is_left_out_that_would_be_chosen(latency: Latency, disturbed: list[float]) -> None:
     times = [s * factor for (_, s), factor in zip(latency, disturbed, strict=True)]
     tried = 1

@@ -131,7 +131,7 @@ def test_short_batches_are_computed_several_times_in_a_turn(
 
 def test_no_size_is_tried_that_is_too_long_to_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     latency = warm_up(Computer(0.011), monkeypatch, 64)
-    assert [rows for rows, _ in latency] == [1, 2, 4, 8]
+    assert [rows for rows, _ in latency] == [1, 2, 4]
     assert choose(latency).rows == 2
 
 
@@ -163,10 +163,13 @@ def test_twenty_loads_agree_within_a_step_whoever_else_computes(
     assert {max(found), min(found)} <= {alone // 2, alone, 2 * alone}
 
 
-def test_by_the_wall_clock_the_same_loads_do_not_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_by_the_wall_clock_the_limit_would_be_that_of_a_slower_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     # What the neighbours here do is enough to be noticed.
+    alone = limit(Shared(0.0024, 0, 0), monkeypatch, None)
     found = [limit(Shared(0.0024, 8, seed), monkeypatch, None) for seed in range(20)]
-    assert max(found) > 2 * min(found)
+    assert 2 * max(found) < alone
 
 
 def test_what_an_image_takes_beside_others_is_timed_against_one_alone(

@@ -31,9 +31,6 @@ which has its turn on the same processors, is woken up more seldom."""
 _WASTEFUL = 1.25
 """A batch whose rows take so many times what they take at best is too large. Less may be noise."""
 
-_CLEARLY_LONG_S = 2 * _SHORT_S
-"""A batch that takes longer, timed once, is not short."""
-
 _TRIED_S = 1 / 3
 """No larger batch is tried once those tried take so long together."""
 
@@ -54,12 +51,13 @@ class BatchSize(NamedTuple):
 def may_grow(tried: Latency) -> bool:
     """Whether batches larger than those ``tried``, each timed once, could be chosen.
 
-    Not if the largest is long and gives no more than a smaller one, nor if they take too long to be tried.
+    Not if the largest is no longer short and gives no more than a smaller one: even if it was timed at twice
+    what it takes, the next one is not short. Nor if they take too long to be tried.
     """
     *smaller, (rows, seconds) = tried
     if sum(each_s for _, each_s in tried) > _TRIED_S:
         return False
-    if seconds <= _CLEARLY_LONG_S or not smaller:
+    if seconds <= _SHORT_S or not smaller:
         return True
     least_s = min(each_s / each for each, each_s in smaller)
     return seconds / rows < _GOOD_ENOUGH * least_s

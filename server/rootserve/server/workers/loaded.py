@@ -15,13 +15,13 @@ from rootserve.server.core.batch_size import Latency, is_sure, may_grow, settle
 from rootserve.server.engines.base import Engine, Images, SideBySide
 from rootserve.server.workers.stopwatch import Stopwatch
 
-_TURNS = 7
+_TURNS = 5
 """At most, in each of which every batch size is timed once."""
 
 _WARM_UP_S = 1.0
 """About how long they may take undisturbed; the first one is always whole."""
 
-_LONGEST_S = 4.0
+_LONGEST_S = 3.0
 """Nothing is begun once it has all taken so long, with others on the machine."""
 
 
