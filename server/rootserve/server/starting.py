@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from rootmodels.weights_info import WeightsError
 from rootserve.pictures import DataError
 from rootserve.server import version
 from rootserve.server.analysis.datasets import Dataset, find_datasets
@@ -27,6 +28,12 @@ def open_models(settings: Settings) -> tuple[Repository, Models]:
     """
     repository = Repository(settings.weights, settings.pinned_versions())
     models = repository.find_models()
+    for folder in settings.weights:
+        # Without one, models that are named are served untrained.
+        if not settings.models and not folder.is_dir():
+            raise WeightsError(
+                f"weights: {folder} is no folder; expected one with weights or model files"
+            )
     models.select(with_families(models, settings.models))
     warn_of_taken_names(models)
     return repository, models
