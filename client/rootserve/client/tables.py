@@ -98,8 +98,8 @@ def print_weights(screen: Console, models: Sequence[Model]) -> None:
             escape(model.name),
             state_text(model.state),
             escape(model.version or "-"),
-            (model.weights_sha256 or "untrained")[:WEIGHTS_ID_DIGITS],
-            count(model.generation or 0),
+            "-" if model.members else (model.weights_sha256 or "untrained")[:WEIGHTS_ID_DIGITS],
+            "-" if model.members else count(model.generation or 0),
             percent(model.accuracy),
         )
     screen.print(table)

@@ -15,7 +15,7 @@ from rootserve.client.load.doubts import doubts
 from rootserve.client.load.report import NO_TIMES
 from rootserve.client.report.terminal import common_warnings, print_load
 from rootserve.client.stages import STAGES
-from rootserve.client.tables import print_health, print_models, print_top
+from rootserve.client.tables import print_health, print_models, print_top, print_weights
 from rootserve.client.units import count, duration, millions, percent
 
 
@@ -78,6 +78,15 @@ def test_the_widest_model_fits() -> None:
     assert "25,557,032" in text
     assert "4,089.2 M" in text
     assert "[b]nin[/b]" in text
+
+
+def test_a_family_has_no_weights_of_its_own() -> None:
+    members = ("nin-orig", "nin-root-4")
+    console = screen()
+    print_weights(console, [model(name="nin-auto", members=members), model(generation=2)])
+    _, family, single = printed(console).splitlines()
+    assert family.split() == ["nin-auto", "unloaded", "-", "-", "-", "75.71%"]
+    assert single.split() == ["resnet50-root-64", "unloaded", "-", "untrained", "2", "75.71%"]
 
 
 def test_a_terminal_gets_colours() -> None:
