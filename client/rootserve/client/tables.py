@@ -132,6 +132,18 @@ def print_top(
         screen.print(f"  {escape(label):<{longest}}  {probability:>7.2%}{bar}")
 
 
+def _filled(parts: Sequence[str], width: int) -> str:
+    """``parts`` with commas between, on lines of which none begins within a part."""
+    lines = [""]
+    for number, part in enumerate(parts, 1):
+        piece = part if number == len(parts) else f"{part},"
+        if lines[-1] and len(lines[-1]) + 1 + len(piece) > width:
+            lines.append(piece)
+        else:
+            lines[-1] = f"{lines[-1]} {piece}".strip()
+    return "\n".join(lines)
+
+
 def print_timeline(screen: Console, timeline: Timeline, round_trip_s: float) -> None:
     """Where one request's time went."""
     told = {stage: getattr(timeline, f"{stage.name}_s", None) for stage in STAGES}
@@ -142,7 +154,7 @@ def print_timeline(screen: Console, timeline: Timeline, round_trip_s: float) -> 
     ]
     screen.print(
         f"round trip {duration(round_trip_s)}, in the server {duration(timeline.total_s)}\n"
-        f"{', '.join(stages)}",
+        f"{_filled(stages, screen.width)}",
         style="dim",
     )
     weights = f", weights {escape(timeline.weights)}" if timeline.weights else ""

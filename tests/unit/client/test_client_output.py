@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,13 @@ from rootserve.client.load.doubts import doubts
 from rootserve.client.load.report import NO_TIMES
 from rootserve.client.report.terminal import common_warnings, print_load
 from rootserve.client.stages import STAGES
-from rootserve.client.tables import print_health, print_models, print_top, print_weights
+from rootserve.client.tables import (
+    print_health,
+    print_models,
+    print_timeline,
+    print_top,
+    print_weights,
+)
 from rootserve.client.units import count, duration, millions, percent
 
 
@@ -166,6 +173,17 @@ def test_decoding_is_told_where_there_was_any(terminal: bool) -> None:
     assert row.count("ms") == len(STAGES) - 1
     print_load(without, result())
     assert "decode" not in printed(without)
+
+
+def test_a_timeline_breaks_between_its_stages() -> None:
+    console = screen()
+    told = {f"{stage.name}_s": 0.00678 for stage in STAGES} | {"total_s": 0.03, "weights": ""}
+    told |= {"batch_rows": 1, "worker": "cpu-0", "engine": "openvino", "precision": "int8"}
+    print_timeline(console, SimpleNamespace(**told), 0.04)  # type: ignore[arg-type]
+    lines = printed(console).splitlines()
+    assert len(lines) == 5
+    assert all(line.endswith(" ms,") for line in lines[1:3])
+    assert " ".join(lines[1:4]).count(" ms") == len(STAGES)
 
 
 def test_load_table_without_an_answer() -> None:
