@@ -55,8 +55,10 @@ def figures_table(screen: Console, *columns: str, left: int = 1, **settings: Any
     )
     for n, column in enumerate(columns):
         words = n < left
-        # Words give way on a narrow terminal, numbers never.
-        table.add_column(column, justify="left" if words else "right", no_wrap=not words)
+        # Words give way on a narrow terminal, numbers never; a long name goes on below, and is never cut.
+        table.add_column(
+            column, justify="left" if words else "right", no_wrap=not words, overflow="fold"
+        )
     return table
 
 

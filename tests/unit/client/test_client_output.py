@@ -87,6 +87,17 @@ def test_the_widest_model_fits() -> None:
     assert "[b]nin[/b]" in text
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_long_name_is_never_cut(terminal: bool) -> None:
+    name = "my-net-suggest-" + "0123456789" * 3
+    console = screen(terminal=terminal)
+    print_models(console, [model(name=name)])
+    text = printed(console)
+    assert "…" not in text
+    parts = [line.split()[0] for line in text.splitlines() if line.strip()]
+    assert name in "".join(parts)
+
+
 def test_a_family_has_no_weights_of_its_own() -> None:
     members = ("nin-orig", "nin-root-4")
     console = screen()
