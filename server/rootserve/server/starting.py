@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 from rootmodels.weights_info import WeightsError
@@ -63,6 +64,25 @@ def open_protection(settings: Settings) -> tuple[TlsFiles | None, Authorizer | N
     if settings.token_file:
         authorizer = Authorizer(TokenStore(settings.token_file, time.monotonic))
     return tls, authorizer
+
+
+def cache_warning(settings: Settings) -> str | None:
+    """What is wrong with the cache that was named, if something is. None is made.
+
+    It is no reason not to start: the engines are measured again then.
+    """
+    if settings.cache is None:
+        return None
+    place = settings.cache.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        wrong = f"{place} is no folder"
+    elif not os.access(place, os.W_OK | os.X_OK):
+        wrong = f"{place} is not writable"
+    else:
+        return None
+    return f"cache {settings.cache}: {wrong}; engines are measured anew at each start"
 
 
 def protection_warning(settings: Settings) -> str | None:
