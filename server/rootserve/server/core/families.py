@@ -70,13 +70,25 @@ class Families:
         """The family called ``name``, if it is served."""
         return self._families.get(name)
 
-    def served(self, name: str, members: Iterable[Member]) -> None:
-        """Requests for ``name`` may be computed by any of ``members``; replaces what was told before."""
+    def served(self, name: str, members: Iterable[Member], kinds: frozenset[str]) -> None:
+        """Requests for ``name`` may be computed by any of ``members``; replaces what was told before.
+
+        ``kinds``: of the workers that there are. When a variant goes, what was promised is laid out with those
+        that are left; nothing is promised any more to requests that none of them may compute.
+        """
         family = self._families.get(name)
         if family is None:
             self._families[name] = Family(name, members, self._limits.patience_s)
-        else:
-            family.serve(members)
+            return
+        before = family.variants
+        family.serve(members)
+        if set(before) <= set(family.variants):
+            return
+        promised = [request for request in family.requests if request.id in self.promises]
+        self.promises.forget(request.id for request in promised)
+        for request in promised:
+            if family.able(request):
+                self.promises.add(request, plan_variant(family, request, self.speeds, kinds))
 
     def gone(self, name: str) -> tuple[Request, ...]:
         """Nobody will compute ``name``: forget it, and return the requests that wait for it."""

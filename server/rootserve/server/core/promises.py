@@ -204,6 +204,12 @@ class Promises:
             if not lane.requests:
                 del self._lanes[lane.variant, lane.form]
 
+    def forget(self, request_ids: Iterable[int]) -> None:
+        """Nothing was promised to those, and no layout shows that what was promised can be kept."""
+        for request_id in request_ids:
+            self.remove(request_id)
+        self._kept = Kept()
+
     def take(self, taken: Collection[int], rest: Rest | None) -> None:
         """Those go to a worker, and wait no more; ``rest`` showed that the others can be kept."""
         if rest is not None and rest.kept is not None:

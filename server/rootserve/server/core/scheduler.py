@@ -92,7 +92,7 @@ class Scheduler:
 
     def family_served(self, name: str, members: Iterable[Member]) -> None:
         """Requests for ``name`` may be computed by any of ``members``; replaces what was told before."""
-        self._families.served(name, members)
+        self._families.served(name, members, frozenset(self._workers.kinds))
 
     def family_gone(self, name: str) -> tuple[Request, ...]:
         """Nobody will compute ``name``: forget it, and return the requests that wait for it."""
