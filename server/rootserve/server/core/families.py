@@ -73,8 +73,8 @@ class Families:
     def served(self, name: str, members: Iterable[Member], kinds: frozenset[str]) -> None:
         """Requests for ``name`` may be computed by any of ``members``; replaces what was told before.
 
-        ``kinds``: of the workers that there are. When a variant goes, what was promised is laid out with those
-        that are left; nothing is promised any more to requests that none of them may compute.
+        ``kinds``: of the workers that there are. When a variant goes, what was promised is laid out with the
+        others; nothing is promised any more to requests that none of them may compute.
         """
         family = self._families.get(name)
         if family is None:
@@ -214,6 +214,7 @@ class Families:
             due=family.due,
             rows=family.rows,
             members=family.members,
+            variants=family.variants,
             table=self._table,
             speeds=self.speeds,
             slots=slots,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 from rootserve.server.core.decisions import Candidate, Choice
@@ -23,6 +24,8 @@ from rootserve.server.core.promises import Rest
 from rootserve.server.core.queue import Request, form_of
 from rootserve.server.core.speeds import Cost, beyond_s
 from rootserve.server.core.worker import Slot
+
+_ROWS, _DEADLINE_S = attrgetter("rows"), attrgetter("deadline_s")
 
 _NEXT = 0.6
 """With so much caution somebody who comes while a batch is computed is in time behind it."""
@@ -117,17 +120,18 @@ def _after(view: View, slot: Slot, cost: Cost) -> list[Slot]:
 def _heads(view: View, slot: Slot) -> Iterator[tuple[Request, Member]]:
     """The request that is due first, and the first promised one; each with the fastest variant for it."""
     first = True
+    speeds = view.speeds.each(view.variants, slot.kind)
     for request in view.requests:
         if not first and request.id not in view.promises:
             continue
         able = [
-            member
-            for member in view.members
+            (speed.row_s, number)
+            for number, (member, speed) in enumerate(zip(view.members, speeds, strict=True))
             if member.variant in slot.models and may_compute(request, member)
         ]
         if not able:
             continue
-        fastest = min(able, key=lambda member: view.speeds.of(member.variant, slot.kind).row_s)
+        fastest = view.members[min(able)[1]]
         speed = view.speeds.of(fastest.variant, slot.kind, form_of((request,)))
         if slot.free_s + speed.cost(request.rows).mean_s > request.deadline_s:
             continue
@@ -148,10 +152,11 @@ def _by_worth(view: View, slot: Slot, head: Request, fastest: Member) -> list[Me
     second = price * fastest.accuracy / max(speed.row_s, 1e-9) / rows
     worth: list[tuple[float, Member]] = []
     least_s = math.inf
-    for member in view.members:
+    speeds = view.speeds.each(view.variants, slot.kind)
+    for member, its_speed in zip(view.members, speeds, strict=True):
         if member.variant not in slot.models or not may_compute(head, member):
             continue
-        mean_s = view.speeds.of(member.variant, slot.kind).cost(rows).mean_s
+        mean_s = its_speed.cost(rows).mean_s
         if mean_s < least_s or member is fastest:
             least_s = min(least_s, mean_s)
             worth.append((member.accuracy - second * mean_s, member))
@@ -170,9 +175,9 @@ def _fill(view: View, slot: Slot, head: Request, member: Member) -> _Option | No
         return _Option(member, (head,), head.rows, cost)
     able = list(_able(view, head, member, most))
     # Mostly there is time for all of them.
-    rows = sum(request.rows for request in able)
+    rows = sum(map(_ROWS, able))
     cost = view.speeds.of(member.variant, slot.kind, form_of(able)).cost(rows)
-    if slot.after(cost).within_s() <= min(request.deadline_s for request in able):
+    if slot.after(cost).within_s() <= min(map(_DEADLINE_S, able)):
         return _Option(member, tuple(able), rows, cost)
     return _fill_in_time(view, slot, member, able)
 

@@ -97,6 +97,7 @@ class Speeds:
         self.table = table
         self._max_rows = max_rows
         self._known: dict[tuple[str, str, str], Speed] = {}
+        self._each: dict[tuple[tuple[str, ...], str], tuple[Speed, ...]] = {}
         self._row_s: dict[tuple[str, frozenset[str]], float] = {}
         self._fastest: dict[tuple[tuple[str, ...], frozenset[str]], str] = {}
         self._version = -1
@@ -110,6 +111,16 @@ class Speeds:
         if speed is None:
             speed = self._known[key] = Speed(self.table, *key, self._max_rows)
         return speed
+
+    def each(self, variants: tuple[str, ...], kind: str) -> tuple[Speed, ...]:
+        """Of batches of pixels of each of ``variants`` on workers of ``kind``."""
+        if self._version != self.table.version:
+            self._forget()
+        key = (variants, kind)
+        known = self._each.get(key)
+        if known is None:
+            known = self._each[key] = tuple(self.of(variant, kind) for variant in variants)
+        return known
 
     def row_s(self, variant: str, kinds: frozenset[str]) -> float:
         """What a row of ``variant`` takes on the fastest of ``kinds``; infinite where nothing is known."""
@@ -138,5 +149,6 @@ class Speeds:
     def _forget(self) -> None:
         self._version = self.table.version
         self._known.clear()
+        self._each.clear()
         self._row_s.clear()
         self._fastest.clear()
