@@ -97,7 +97,7 @@ class Families:
             return ()
         for request in family.requests:
             self.promises.remove(request.id)
-            self._shares.release(request.id)
+            self._shares.release((request.id,))
         return tuple(family.requests)
 
     def offer(
@@ -197,7 +197,7 @@ class Families:
     def remove(self, name: str, request_id: int) -> Request | None:
         """Take a request out; None if it does not wait."""
         self.promises.remove(request_id)
-        self._shares.release(request_id)
+        self._shares.release((request_id,))
         family = self._families.get(name)
         return None if family is None else family.remove(request_id)
 
@@ -227,8 +227,7 @@ class Families:
         answer = self._policy.choose(view)
         if isinstance(answer, Pick):
             taken = {request.id for request in answer.requests}
-            for request_id in taken:
-                self._shares.release(request_id)
+            self._shares.release(taken)
             self.promises.take(taken, answer.rest)
             family.take(answer.requests)
         return answer

@@ -28,56 +28,51 @@ Key = tuple[str, str]
 class Lane:
     """Promised requests that the same variant would compute, by deadline."""
 
-    __slots__ = ("_sums", "due", "form", "key", "least_s", "order", "requests", "variant")
+    __slots__ = ("_sums", "due", "form", "key", "least_s", "requests", "rows", "variant")
 
     def __init__(self, variant: str, form: str) -> None:
         self.variant, self.form = self.key = variant, form
-        self.order: list[tuple[float, int]] = []
         self.due: list[float] = []
         self.requests: list[Request] = []
+        self.rows: list[int] = []
         self.least_s = math.inf
         """What the first one takes alone, when it was looked at last."""
         self._sums: list[int] | None = None
 
+    def _place(self, request: Request) -> int:
+        """Where ``request`` is or would be: by deadline, and of the same deadline by number."""
+        due, due_s = self.due, request.deadline_s
+        at = bisect_left(due, due_s)
+        while at < len(due) and due[at] == due_s and self.requests[at].id < request.id:
+            at += 1
+        return at
+
     def add(self, request: Request) -> None:
         """``request`` is one of them."""
-        entry = (request.deadline_s, request.id)
-        at = bisect_left(self.order, entry)
-        self.order.insert(at, entry)
+        at = self._place(request)
         self.due.insert(at, request.deadline_s)
         self.requests.insert(at, request)
+        self.rows.insert(at, request.rows)
         self._sums = None
+
+    def remove(self, request: Request) -> None:
+        """``request``, which was one of them, no longer is."""
+        at = self._place(request)
+        del self.due[at], self.requests[at], self.rows[at]
+        self._sums = None
+
+    def sums(self) -> list[int]:
+        """Rows up to each request and up to the end."""
+        if self._sums is None:
+            self._sums = list(accumulate(self.rows, initial=0))
+        return self._sums
 
     def with_one(self, request: Request) -> Lane:
         """The same with ``request``, to be laid out."""
         more = Lane(self.variant, self.form)
-        entry = (request.deadline_s, request.id)
-        at = bisect_left(self.order, entry)
-        more.order = [*self.order[:at], entry, *self.order[at:]]
-        more.due = [*self.due[:at], request.deadline_s, *self.due[at:]]
-        more.requests = [*self.requests[:at], request, *self.requests[at:]]
-        rows, sums = request.rows, self.sums()
-        # Fewer before it, rather than more after it: only differences count.
-        more._sums = [*(each - rows for each in sums[: at + 1]), *sums[at:]]
+        more.due, more.requests, more.rows = self.due[:], self.requests[:], self.rows[:]
+        more.add(request)
         return more
-
-    def remove(self, request: Request) -> None:
-        """``request``, which was one of them, no longer is."""
-        at = bisect_left(self.order, (request.deadline_s, request.id))
-        del self.order[at], self.due[at], self.requests[at]
-        self._sums = None
-
-    def sums(self) -> list[int]:
-        """Rows up to each request and up to the end; only their differences count."""
-        if self._sums is None:
-            rows = [request.rows for request in self.requests]
-            self._sums = list(accumulate(rows, initial=0))
-        return self._sums
-
-    def rows_before(self, end: int) -> int:
-        """Rows of the first so many requests."""
-        sums = self.sums()
-        return sums[end] - sums[0]
 
     def without(self, taken: Collection[int], count: int) -> Lane:
         """The same without those ``taken``, of which it has so many, to be laid out."""
@@ -85,17 +80,14 @@ class Lane:
             return self
         rest = Lane(self.variant, self.form)
         rest.least_s = self.least_s
-        first, requests = 0, self.requests
-        while first < len(requests) and requests[first].id in taken:
-            first += 1
-        if first == count:  # those due first, as mostly
-            rest.order, rest.due = self.order[first:], self.due[first:]
-            rest.requests = requests[first:]
-            rest._sums = self.sums()[first:]
+        requests = self.requests
+        if all(request.id in taken for request in requests[:count]):  # as mostly
+            rest.due, rest.requests = self.due[count:], requests[count:]
+            rest.rows = self.rows[count:]
         else:
-            rest.requests = [request for request in requests[first:] if request.id not in taken]
+            rest.requests = [request for request in requests if request.id not in taken]
             rest.due = [request.deadline_s for request in rest.requests]
-            rest.order = [(request.deadline_s, request.id) for request in rest.requests]
+            rest.rows = [request.rows for request in rest.requests]
         return rest
 
 

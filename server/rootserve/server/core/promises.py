@@ -251,7 +251,7 @@ class Promises:
         for lane in self._lanes.values():
             if lane.variant != variant:
                 continue  # who computes it may not be who computes the request
-            rows = lane.rows_before(bisect_left(lane.due, due_s))
+            rows = lane.sums()[bisect_left(lane.due, due_s)]
             needed_s += rows * min(
                 self._speeds.of(variant, slot.kind, lane.form).row_s for slot in slots
             )
@@ -271,7 +271,7 @@ class Promises:
             able = [speed for speed, _ in _able(self._speeds, lane, slots)]
             if not able:
                 return math.inf
-            rows = lane.rows_before(len(lane.due))
+            rows = lane.sums()[-1]
             work_s += max(
                 math.ceil(rows / speed.best) * speed.cost(speed.best).within_s(SURE)
                 for speed in able

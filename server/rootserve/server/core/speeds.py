@@ -98,6 +98,7 @@ class Speeds:
         self._max_rows = max_rows
         self._known: dict[tuple[str, str, str], Speed] = {}
         self._each: dict[tuple[tuple[str, ...], str], tuple[Speed, ...]] = {}
+        self._means_s: dict[tuple[tuple[str, ...], str, int], tuple[float, ...]] = {}
         self._row_s: dict[tuple[str, frozenset[str]], float] = {}
         self._fastest: dict[tuple[tuple[str, ...], frozenset[str]], str] = {}
         self._version = -1
@@ -120,6 +121,15 @@ class Speeds:
         known = self._each.get(key)
         if known is None:
             known = self._each[key] = tuple(self.of(variant, kind) for variant in variants)
+        return known
+
+    def means_s(self, variants: tuple[str, ...], kind: str, rows: int) -> tuple[float, ...]:
+        """What a batch of ``rows`` takes in the mean, of each of ``variants`` on workers of ``kind``."""
+        speeds = self.each(variants, kind)
+        key = (variants, kind, rows)
+        known = self._means_s.get(key)
+        if known is None:
+            known = self._means_s[key] = tuple(speed.cost(rows).mean_s for speed in speeds)
         return known
 
     def row_s(self, variant: str, kinds: frozenset[str]) -> float:
@@ -150,5 +160,6 @@ class Speeds:
         self._version = self.table.version
         self._known.clear()
         self._each.clear()
+        self._means_s.clear()
         self._row_s.clear()
         self._fastest.clear()
