@@ -1,10 +1,10 @@
 """How long the scheduler takes to decide about a family: ``python -m benchmarks.decision_time``.
 
 So many requests wait all the time: whenever a batch goes, as many are offered as it took, with deadlines
-and floors that are drawn; workers take as long as batches do in the mean, give or take a tenth, and the scheduler learns from
-each of them. Each ``offer`` and each ``poll`` is
-timed on its own, in the processor's time of this thread, so that what others do on the machine is no part of
-it.
+and floors that are drawn; workers take as long as batches do in the mean, give or take a tenth, and the
+scheduler learns from each of them. Each ``offer`` and each ``poll`` is timed on its own, in the processor's
+time of this thread, so that what others do on the machine is no part of it. That part which others take of
+the processor's caches and units is: compare what was measured in turns.
 """
 
 from __future__ import annotations

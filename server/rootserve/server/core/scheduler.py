@@ -244,14 +244,14 @@ class Scheduler:
         queue = self._families.get(model) or self._queues.get(model)
         return queue.rows if queue else 0
 
-    def rows_in_flight(self, model: str) -> int:
-        """Rows that workers compute with the variant ``model``."""
+    def rows_in_flight(self, *models: str) -> int:
+        """Rows that workers compute with one of these variants."""
         # Copies: metrics ask from another thread while batches come and go.
         return sum(
             batch.rows
             for worker in self._workers.copy()
             for batch in tuple(worker.batches.values())
-            if batch.model == model
+            if batch.model in models
         )
 
     def backlog_s(self, model: str) -> float | None:
