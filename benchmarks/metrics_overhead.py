@@ -34,12 +34,13 @@ from tritonclient.grpc import service_pb2_grpc
 from benchmarks.server_process import Server, serving
 from rootmodels.processor import cpu_name
 from rootserve.server import monitoring
-from rootserve.server.core.scheduler import Batch
+from rootserve.server.core.scheduler import Batch, Limits, Scheduler
 from rootserve.server.machine import cpu_count
 from rootserve.server.main import main as serve
 from rootserve.server.observers.events import Observer
+from rootserve.server.observers.explain import Explainer
 from rootserve.server.observers.metrics import Metrics
-from rootserve.server.pending import Report, Timeline
+from rootserve.server.pending import Report, Story, Timeline
 from tests.support.pending import pending
 from tests.support.server_process import infer_request, plain_images
 
@@ -146,6 +147,28 @@ def measure_alone() -> None:
         print(f"{name}: {middle:.1f} us (middle half {low:.1f} to {high:.1f})")
 
 
+def explain_alone() -> None:
+    """Print what keeping one request, alone in its batch, takes by itself, but for the scheduler's part."""
+    explainer = Explainer(1000)
+    variants = [f"variant-{number}" for number in range(14)]
+    scheduler = Scheduler(Limits())
+    timeline = Timeline(1_000_000, 500_000, 2_000_000, 4_000_000, 1, "cpu-0", "fake", "fp32")
+    report = Report(1_000_000, 3_000_000)
+    one = pending(model=FAMILY)
+    batch = Batch(1, variants[0], "cpu-0", (one.request,), 1, 1.0)
+    scheduler.worker_ready("cpu-0", variants)
+
+    def request() -> None:
+        waiting = scheduler.rows_queued(FAMILY)
+        one.story = Story(one.request, waiting, scheduler.rows_in_flight(*variants))
+        explainer.batch_ended(batch, report, [one])
+        explainer.answered(one, timeline)
+
+    times = [seconds / 20_000 * 1e6 for seconds in timeit.repeat(request, number=20_000, repeat=9)]
+    low, middle, high = statistics.quantiles(times, n=4)
+    print(f"keeping one request: {middle:.1f} us (middle half {low:.1f} to {high:.1f})")
+
+
 def told(name: str, ratios: list[float]) -> str:
     """The median of some ratios as a difference, and their middle half."""
     low, middle, high = statistics.quantiles([100 * (ratio - 1) for ratio in ratios], n=4)
@@ -209,8 +232,7 @@ def main() -> int:
         f"{cpu_count()} processors of {cpu_name()}, Python {platform.python_version()}, "
         f"load {os.getloadavg()[0]:.1f} at the start"
     )
-    if options.of == "metrics":
-        measure_alone()
+    measure_alone() if options.of == "metrics" else explain_alone()
     for engine in [options.engine] if options.engine else ["fake", "openvino"]:
         measure(options.of, engine, options.rounds, options.seconds)
     return 0
