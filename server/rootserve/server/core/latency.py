@@ -227,18 +227,18 @@ class LatencyTable:
         """
         rows = [
             {
-                "kind": key.kind,
-                "model": key.model,
-                "form": key.form,
+                "kind": kind,
+                "model": model,
+                "form": form,
                 "rows": size,
                 "count": series.counts[size],
-                "p50_s": series.median_of(size) * self._paces[key.kind].factor,
-                "p99_s": self.bound(key.model, size, key.kind, key.form),
+                "p50_s": series.median_of(size) * self._paces[kind].factor,
+                "p99_s": self.bound(model, size, kind, form),
                 "mean_s": series.means[size],
                 "typical_s": series.typical[size],
                 "recent_s": list(series.recent[size]),
             }
-            for key, series in self._series.items()
+            for (kind, model, form), series in self._series.items()
             for size in series.sizes
         ]
         expected = [
