@@ -153,7 +153,7 @@ def _run(args: argparse.Namespace) -> None:
         wanted = args.groups
         if isinstance(wanted, list):
             wanted = by_stage(model.layers, wanted)
-        variants = [grouped(model.layers, wanted)]
+        variants = [replace(grouped(model.layers, wanted), name=args.name or "")]
         for note in unmixed(variants[0]):
             print(f"note: {note}", file=sys.stderr)
     stem = f"{model.name}-{topology}" if topology else args.name or f"{model.name}-own"

@@ -2,7 +2,8 @@
 
 SOURCE is MODULE:FACTORY, a module of one's own; torchvision:NAME or timm:NAME. The module is traced into
 layers (rootmodels/trace), these are held to its logits, and the file says all there is to serve them. What
-cannot be traced is refused, with the line of the module's code. With --variant, see import_weights.py.
+cannot be traced is refused, with the line of the module's code. For the weights of a variant that is known
+here, --variant NAME takes the place of all that; --variant NAME --help tells its options.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ TOLERANCE = 1e-4
 """Between the logits of the module and of its layers, as a share of the largest logit."""
 
 _CHECKED_IMAGES = 4
+_OWN_WEIGHTS = (
+    "no --weights came: its weights are those that the module began with, random as a rule\n"
+)
 _FULL = 255.0
 """What a module's images of 0..1 are to those that are served."""
 
@@ -117,6 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{imported.path}: {len(costs)} layers, {len(imported.model.classes)} classes, "
         f"{sum(cost.params for cost in costs):,} parameters, {sum(cost.macs for cost in costs):,} "
         f"multiply-accumulates; logits differ from the module's by {imported.error:.1g} at most\n"
+        f"{'' if args.weights else _OWN_WEIGHTS}"
         f"serve it with rootserve-server --weights {imported.path.parent} --models {imported.model.name}"
     )
     return 0
@@ -221,7 +226,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m rootmodels import", description=__doc__)
     add = parser.add_argument
     add("source", metavar="SOURCE", help=FORMS)
-    add("--weights", type=Path, metavar="FILE", help="safetensors file with its state dict")
+    add(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="safetensors file with its state dict; default: its own",
+    )
     add("--name", required=True, help="what it is served under")
     add("--image-size", required=True, type=_size, metavar="PIXELS", help="its square images")
     add(
@@ -235,5 +245,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--crop", type=_crop, default=Fraction(1), help="middle part of pictures; default: 1")
     add("--classes", type=Path, metavar="FILE", help="names of the logits, one in a line")
     add("--accuracy", type=_accuracy, help="top-1 accuracy, 0..1, as measured elsewhere")
-    add("--out", type=Path, default=Path("weights"), metavar="FILE", help="default: weights/NAME")
+    add(
+        "--out",
+        type=Path,
+        default=Path("weights"),
+        metavar="PATH",
+        help="folder, or NAME.safetensors in one; default: weights",
+    )
     return parser

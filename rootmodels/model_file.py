@@ -198,6 +198,8 @@ def _read_metadata(path: Path) -> dict[str, str]:
             )
         with safe_open(path, framework="numpy") as file:
             return file.metadata() or {}
+    except FileNotFoundError as error:
+        raise WeightsError(f"{path} does not exist") from error
     except (OSError, SafetensorError) as error:
         text = f"{path} is not a readable safetensors file: {_short(error)}"
         raise WeightsError(text) from error

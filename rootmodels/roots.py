@@ -61,11 +61,13 @@ class Rooted:
     params: int
     macs: int
     """For one image."""
+    name: str = ""
+    """A name of one's own, if it has one."""
 
     @property
     def title(self) -> str:
         """What tables and pictures call it."""
-        return f"{self.topology}-{self.degree}"
+        return self.name or f"{self.topology}-{self.degree}"
 
 
 def groups_at(topology: RootTopology, degree: int, stage: int) -> int:

@@ -23,6 +23,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rootmodels import cifar10_facts as cifar10
 from rootmodels.cifar10 import LabelledImages
 from rootmodels.model_file import open_weights
+from rootmodels.signs import signs
 from rootmodels.teacher import load_teachers
 from rootmodels.train_data import read_training_data
 from rootmodels.train_fleet import Fleet
@@ -284,7 +285,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         _check_out(jobs, args.out)
         image_size = one_image_size(jobs, args.image_size)
-        data = read_training_data(args.data, image_size)
+        with signs(f"reading images of {args.data}"):
+            data = read_training_data(args.data, image_size)
         teacher, teacher_name = None, ""
         if args.teacher:
             files = [find_file(word, args.weights) or Path(word) for word in args.teacher]
@@ -313,8 +315,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (DataError, UnknownVariantError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except OutOfTimeError:
-        print("out of time: the same command goes on from here", file=sys.stderr)
+    except OutOfTimeError as error:
+        print(f"out of time at {error}: the same command goes on from here", file=sys.stderr)
         return 3
     return 0
 

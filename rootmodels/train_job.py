@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from rootmodels.model import Model
 from rootmodels.model_file import check_model, open_weights
 from rootmodels.network import Network
 from rootmodels.processor import cpu_name
+from rootmodels.signs import EVERY_S
 from rootmodels.train_fleet import Computing, Fleet, variants_fleet
 from rootmodels.train_init import start_from
 from rootmodels.train_networks import Trainee
@@ -64,7 +65,7 @@ class Options:
 
 
 class OutOfTimeError(Exception):
-    """The time given is over; a checkpoint was written."""
+    """The time given is over; a checkpoint was written. Its text tells the step."""
 
 
 class DivergedError(ValueError):
@@ -133,7 +134,8 @@ class Training:
             OutOfTimeError: if ``options.stop_at`` comes first.
         """
         fleet = self.fleet
-        saved_at = time.monotonic()
+        saved_at = told_at = time.monotonic()
+        statuses: dict[str, str] = {}
         while fleet.step < fleet.steps:
             began = time.monotonic()
             fleet.train_step()
@@ -148,8 +150,10 @@ class Training:
                     self._check_loss(name, loss)
                     status = f"loss {loss / seen:.3f}  train {hits / seen:.3f}"
                     progress.update(tasks[name], completed=fleet.step, status=status)
-                    if ends_epoch and not progress.console.is_terminal:
-                        say(progress, f"{name}: step {fleet.step} of {fleet.steps}: {status}")
+                    statuses[name] = f": {status}"
+            if ends_epoch or time.monotonic() - told_at >= EVERY_S:
+                told_at = time.monotonic()
+                self._tell(progress, statuses)
             if ends_epoch:
                 self._log_epoch(sums)
                 for run in fleet.runs:
@@ -159,7 +163,14 @@ class Training:
                 self.save()
                 saved_at = time.monotonic()
             if late and fleet.step < fleet.steps:
-                raise OutOfTimeError
+                raise OutOfTimeError(f"step {fleet.step} of {fleet.steps}")
+
+    def _tell(self, progress: Progress, statuses: Mapping[str, str]) -> None:
+        """Off a terminal, which shows bars, a line for each network: an epoch may take minutes."""
+        if not progress.console.is_terminal:
+            for name in self.pending:
+                at = f"step {self.fleet.step} of {self.fleet.steps}"
+                say(progress, f"{name}: {at}{statuses.get(name, '')}")
 
     def _check_loss(self, name: str, loss: float) -> None:
         """Refuse to go on with what can only be thrown away."""

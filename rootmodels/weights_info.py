@@ -97,6 +97,8 @@ def read_info(path: Path) -> WeightsInfo:
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
+    except FileNotFoundError as error:
+        raise WeightsError(f"{path} does not exist") from error
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path} is not a readable safetensors file: {error}") from error
     try:

@@ -121,10 +121,7 @@ def _run(args: argparse.Namespace) -> None:
         images = read_some(args.data, args.images, source.model.image_size)
         tell(f"taking the responses of {source.model.name} to {len(images):,} images")
         looked_at = study(source, images, args.layers)
-        findings = []
-        for degree in args.degrees:
-            tell(f"looking for {degree} groups")
-            findings.append(find(looked_at, degree))
+        findings = [find(looked_at, degree, tell) for degree in args.degrees]
         tell("fitting weights and writing files")
         written = write_variants(looked_at, findings, folder, fit=not args.no_fit)
     text = json.dumps(content(looked_at, written), indent=1)

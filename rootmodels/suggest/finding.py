@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,9 +47,10 @@ class Finding:
     """Of the network in these groups."""
 
 
-def find(study: Study, degree: int) -> Finding:
-    """The groups suggested for ``degree``, and what they keep."""
+def find(study: Study, degree: int, tell: Callable[[str], object] = str) -> Finding:
+    """The groups suggested for ``degree``, and what they keep; ``tell`` is told what it is at."""
     pieces = study.pieces_for(degree)
+    tell(f"looking for {degree} groups")
     sizes = sizes_of(pieces)
     suggested = suggest_groups(pieces, degree)
     groupings = {
@@ -57,7 +58,10 @@ def find(study: Study, degree: int) -> Finding:
         "contiguous": [{name: contiguous(size, degree) for name, size in sizes.items()}],
         "random": [random_grouping(sizes, degree, seed) for seed in range(RANDOM_GROUPINGS)],
     }
-    kept = {piece.name: _kept(piece, groupings) for piece in pieces}
+    kept: dict[str, Kept] = {}
+    for number, piece in enumerate(pieces, 1):
+        tell(f"what {piece.name} keeps in {degree} groups ({number} of {len(pieces)})")
+        kept[piece.name] = _kept(piece, groupings)
     layers, _ = study.network(degree, suggested)
     return Finding(degree, suggested, kept, layers)
 

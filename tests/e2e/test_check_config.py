@@ -89,6 +89,22 @@ def test_every_reason_is_told_at_once(tmp_path: Path) -> None:
         assert (level, words in text) == ("error", True), (what, text)
 
 
+def test_a_cache_that_cannot_be_written_is_noted(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    ports = ("--port", "0", "--metrics-port", "0")
+    result = check("--models", MODEL, "--device", "cpu", *ports, "--cache", str(file / "cache"))
+    assert result.returncode == 0
+    level, text = findings(result)["cache"]
+    assert level == "note"
+    assert (
+        text == f"cache {file}/cache: {file} is no folder; engines are measured anew at each start"
+    )
+    result = check("--models", MODEL, "--device", "cpu", *ports, "--cache", str(tmp_path / "cache"))
+    assert "cache" not in findings(result)
+    assert not (tmp_path / "cache").exists()
+
+
 def test_a_port_that_is_in_use_is_no_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])

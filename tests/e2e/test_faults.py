@@ -327,7 +327,7 @@ def start(*arguments: str) -> subprocess.CompletedProcess[str]:
     [
         (["--models", "nin-root-3"], "models: 'nin-root-3' is not one of nin-orig, nin-root-2"),
         (["--port", "x"], "--port: 'x' came, expected a valid integer"),
-        (["--weights", "/nowhere"], "the weights folder has no trained model"),
+        (["--weights", "/nowhere"], "weights: /nowhere is no folder"),
         (["--device", "cuda:99"], "device: cuda:99 came, but torch sees"),
     ],
 )

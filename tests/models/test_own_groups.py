@@ -41,6 +41,16 @@ def test_the_paper_variant_by_its_groups(tmp_path: Path) -> None:
     )
 
 
+def test_its_own_name_is_what_tables_call_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, "--groups", "1,8", "--name", "late") == 0
+    told = capsys.readouterr().out
+    assert told.splitlines()[0].split() == ["layer", "kernel", "channels", "late", "why", "not"]
+    assert "\nlate " in told
+    assert "own-8" not in told
+
+
 def test_groups_stage_by_stage(tmp_path: Path) -> None:
     assert run(tmp_path, "--groups", "1,8") == 0
     assert groups_in(tmp_path / "nin-orig-own-8.safetensors") == {"conv3a": 8}

@@ -309,7 +309,7 @@ def test_refusals(
     [
         ("nin-orig", "holds no weights of nin-orig; expected trained ones"),
         ("nin-none", "no variant is called 'nin-none'"),
-        ("none.safetensors", "is not a readable safetensors file"),
+        ("none.safetensors", "does not exist"),
     ],
 )
 def test_networks_that_are_not_there(

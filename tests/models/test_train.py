@@ -1,3 +1,4 @@
+import io
 import json
 import math
 import re
@@ -14,13 +15,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from rootmodels import train_job
 from rootmodels.cifar10 import LabelledImages, read_cifar10
 from rootmodels.families.nin import NIN
 from rootmodels.network import Network
-from rootmodels.train import main, short_of_paper, train
+from rootmodels.train import main, short_of_paper, train, training_progress
 from rootmodels.train_batches import Batches, crop, cut_out, pad
 from rootmodels.train_fleet import Computing, Fleet, variants_fleet
 from rootmodels.train_job import Options, OutOfTimeError, Training
@@ -280,12 +283,28 @@ def test_a_run_out_of_time_stops_with_a_checkpoint_and_goes_on(
     tmp_path: Path, tiny: LabelledImages
 ) -> None:
     options = Options(tmp_path / "work", tmp_path / "out", CPU)
-    with pytest.raises(OutOfTimeError):
+    with pytest.raises(OutOfTimeError, match=r"^step 1 of \d+$"):
         train({TRAINEE: (0,)}, RECIPE, (tiny, tiny), replace(options, stop_at=0.0))
     assert Training([TRAINEE], RECIPE, 0, tiny, options).fleet.step == 1
     assert not (tmp_path / "out").exists()
     train({TRAINEE: (0,)}, RECIPE, (tiny, tiny), options)
     assert weights_path("nin-root-16", tmp_path / "out").exists()
+
+
+def test_an_epoch_that_takes_long_says_where_it_is(
+    tmp_path: Path, tiny: LabelledImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_job, "EVERY_S", 0.0)
+    training = Training([TRAINEE], RECIPE, 0, tiny, Options(tmp_path, tmp_path, CPU))
+    screen = Console(file=io.StringIO(), force_terminal=False)
+    with training_progress(screen) as progress:
+        tasks = {TRAINEE.name: progress.add_task("", status="", total=training.fleet.steps)}
+        training.to_the_end(progress, tasks)
+    assert isinstance(screen.file, io.StringIO)
+    steps = training.fleet.steps
+    assert training.fleet.steps_per_epoch > 1
+    for step in range(1, steps + 1):
+        assert f"{TRAINEE.name}: step {step} of {steps}" in screen.file.getvalue()
 
 
 def test_epochs_after_the_last_checkpoint_are_logged_once(

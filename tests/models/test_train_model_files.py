@@ -275,7 +275,7 @@ def test_what_cannot_be_trained_is_told(
             ["nobody"],
             f"no variant is called 'nobody', and {folder} has no nobody.safetensors",
         ),
-        (data, [str(folder / "gone.safetensors")], "gone.safetensors is not a readable"),
+        (data, [str(folder / "gone.safetensors")], "gone.safetensors does not exist"),
         (data, ["renamed"], "holds a network called my-net; expected my-net.safetensors"),
         (
             data,

@@ -357,6 +357,8 @@ def _run() -> int:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "rootserve"
         message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
+        # As everywhere else, and not in the words of the library that checks types.
+        message = message.replace("Value error, ", "").replace("Input should be", "expected")
         _complain(f"{message.removesuffix('.')} (see '{command} --help')")
         return ExitCode.USAGE
     except RootserveError as error:

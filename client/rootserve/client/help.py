@@ -53,5 +53,8 @@ class CommandGroup(typer.core.TyperGroup):
             length = 2 if takes and "=" not in rest[0] else 1
             moved += rest[:length]
             rest = rest[length:]
+        if rest and rest[0].startswith("-"):
+            # Such as --help: there is no command for which they could be meant.
+            return super().parse_args(ctx, rest)
         # Without a command the help is shown, as without anything.
         return super().parse_args(ctx, [*rest[:1], *moved, *rest[1:]] if rest else [])

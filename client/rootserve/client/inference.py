@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from difflib import get_close_matches
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -284,5 +285,8 @@ def find_model(models: Sequence[Model], name: str) -> Model:
     for model in models:
         if model.name == name:
             return model
-    known = ", ".join(model.name for model in models) or "none"
-    raise ServerError("NOT_FOUND", f"no model '{name}'; the server knows {known}")
+    names = [model.name for model in models]
+    near = get_close_matches(name, names, 1, 0.8)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    known = ", ".join(names) or "none"
+    raise ServerError("NOT_FOUND", f"no model '{name}'; the server knows {known}{hint}")

@@ -55,8 +55,10 @@ def figures_table(screen: Console, *columns: str, left: int = 1, **settings: Any
     )
     for n, column in enumerate(columns):
         words = n < left
-        # Words give way on a narrow terminal, numbers never.
-        table.add_column(column, justify="left" if words else "right", no_wrap=not words)
+        # Words give way on a narrow terminal, numbers never; a long name goes on below, and is never cut.
+        table.add_column(
+            column, justify="left" if words else "right", no_wrap=not words, overflow="fold"
+        )
     return table
 
 
@@ -98,8 +100,8 @@ def print_weights(screen: Console, models: Sequence[Model]) -> None:
             escape(model.name),
             state_text(model.state),
             escape(model.version or "-"),
-            (model.weights_sha256 or "untrained")[:WEIGHTS_ID_DIGITS],
-            count(model.generation or 0),
+            "-" if model.members else (model.weights_sha256 or "untrained")[:WEIGHTS_ID_DIGITS],
+            "-" if model.members else count(model.generation or 0),
             percent(model.accuracy),
         )
     screen.print(table)
@@ -132,6 +134,18 @@ def print_top(
         screen.print(f"  {escape(label):<{longest}}  {probability:>7.2%}{bar}")
 
 
+def _filled(parts: Sequence[str], width: int) -> str:
+    """``parts`` with commas between, on lines of which none begins within a part."""
+    lines = [""]
+    for number, part in enumerate(parts, 1):
+        piece = part if number == len(parts) else f"{part},"
+        if lines[-1] and len(lines[-1]) + 1 + len(piece) > width:
+            lines.append(piece)
+        else:
+            lines[-1] = f"{lines[-1]} {piece}".strip()
+    return "\n".join(lines)
+
+
 def print_timeline(screen: Console, timeline: Timeline, round_trip_s: float) -> None:
     """Where one request's time went."""
     told = {stage: getattr(timeline, f"{stage.name}_s", None) for stage in STAGES}
@@ -142,7 +156,7 @@ def print_timeline(screen: Console, timeline: Timeline, round_trip_s: float) -> 
     ]
     screen.print(
         f"round trip {duration(round_trip_s)}, in the server {duration(timeline.total_s)}\n"
-        f"{', '.join(stages)}",
+        f"{_filled(stages, screen.width)}",
         style="dim",
     )
     weights = f", weights {escape(timeline.weights)}" if timeline.weights else ""

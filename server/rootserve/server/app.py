@@ -44,6 +44,7 @@ from rootserve.server.security.tls import TlsFiles
 from rootserve.server.settings import Settings
 from rootserve.server.specs import StartError, scheduler_limits, worker_specs
 from rootserve.server.starting import (
+    cache_warning,
     open_datasets,
     open_models,
     open_protection,
@@ -198,6 +199,8 @@ def _protection(settings: Settings) -> tuple[TlsFiles | None, Authorizer | None]
 
 
 def _worker_specs(settings: Settings, models: Models) -> list[WorkerSpec]:
+    if warning := cache_warning(settings):
+        _log.warning("%s", warning)
     cuda_devices = 0 if settings.device == "cpu" else cuda_device_count()
     return worker_specs(settings, models, cuda_devices)
 

@@ -18,6 +18,7 @@ from rootserve.server.security import SecurityError
 from rootserve.server.settings import Settings, told
 from rootserve.server.specs import StartError, worker_specs
 from rootserve.server.starting import (
+    cache_warning,
     open_datasets,
     open_models,
     open_protection,
@@ -65,6 +66,8 @@ def check_settings(settings: Settings) -> Iterator[Finding]:
     yield _try("tokens", lambda: _tokens(settings))
     if warning := protection_warning(settings):
         yield Finding("note", "exposure", warning)
+    if warning := cache_warning(settings):
+        yield Finding("note", "cache", warning)
     if settings.datasets:
         yield _try("datasets", lambda: ", ".join(open_datasets(settings)))
     if settings.traces != "off":

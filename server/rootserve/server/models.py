@@ -5,6 +5,7 @@ Nothing here is kept twice: a model's state is read off its desired card and wha
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -285,8 +286,10 @@ class Models:
         ]
         for name in chosen:
             if name not in self._models:
+                near = difflib.get_close_matches(name, self._models, 1)
+                hint = f"; did you mean {near[0]}?" if near else ""
                 known = ", ".join(self._models)
-                raise ModelSelectionError(f"models: {name!r} is not one of {known}")
+                raise ModelSelectionError(f"models: {name!r} is not one of {known}{hint}")
             model = self._models[name]
             model.card = replace(model.card, generation=1)
             model.served = True

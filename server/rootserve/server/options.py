@@ -9,7 +9,8 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from types import UnionType
+from typing import Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
@@ -33,6 +34,11 @@ _OF_KUBERNETES = re.compile(
     r"ROOTSERVE_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
 _ADDRESS = re.compile(r"(tcp|udp|sctp)://")
+_PATTERNS = {
+    "device": "auto, cpu, cuda, or cuda:N,...",
+    "caller_key": "the name of metadata: up to 100 small letters, digits, '_', '.' and '-'",
+}
+"""What is expected of settings that have a pattern, in words."""
 
 
 class OptionError(ValueError):
@@ -63,9 +69,12 @@ def read_options(arguments: Sequence[str], environment: Mapping[str, str] = os.e
     Raises:
         OptionError: naming the source as the user wrote it: ``--port``, ``ROOTSERVE_PORT``, or
             ``port in FILE``.
-        SystemExit: for ``--help``, ``--version`` and unknown arguments.
+        SystemExit: for ``--help`` and ``--version``, and for an option without its value.
     """
-    flags = vars(_parser().parse_args(arguments))
+    known, unknown = _parser().parse_known_args(arguments)
+    if unknown:
+        raise OptionError(_no_option(unknown[0]))
+    flags = vars(known)
     check_only = flags.pop("check_config")
     config = flags.pop("config") or environment.get(f"{_PREFIX}CONFIG")
     values: dict[str, object] = {}
@@ -112,14 +121,28 @@ def _refuse_unknown(variables: Mapping[str, str]) -> None:
     Raises:
         OptionError: naming those that are none of this program's, or its client's, and the nearest that is.
     """
-    known = [key.upper() for key in Settings.model_fields]
-    lines = []
-    for name in sorted(variables.keys() - {*(_PREFIX + key for key in known), *_OTHER_VARIABLES}):
-        near = difflib.get_close_matches(name.removeprefix(_PREFIX), known, 1)
-        hint = f"; did you mean {_PREFIX}{near[0]}?" if near else ""
-        lines.append(f"{name}: there is no such setting{hint}")
+    known = [_PREFIX + key.upper() for key in Settings.model_fields]
+    lines = [
+        f"{name}: there is no such setting{_nearest(name, known)}"
+        for name in sorted(variables.keys() - {*known, *_OTHER_VARIABLES})
+    ]
     if lines:
         raise OptionError("\n".join(lines))
+
+
+def _no_option(word: str) -> str:
+    """What is wrong with an argument that is none."""
+    if not word.startswith("-"):
+        return f"{word!r} came, expected options only, as --models A,B (see --help)"
+    flags = [*map(_flag, Settings.model_fields), "--config", "--check-config", "--version"]
+    name = word.partition("=")[0]
+    return f"{name}: there is no such option{_nearest(name, flags) or ' (see --help)'}"
+
+
+def _nearest(name: str, known: Sequence[str], cutoff: float = 0.8) -> str:
+    """The question whether another one was meant; "" where none is as alike as ``cutoff`` (0 to 1) says."""
+    near = difflib.get_close_matches(name, known, 1, cutoff)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _read_toml(path: Path) -> dict[str, object]:
@@ -131,8 +154,9 @@ def _read_toml(path: Path) -> dict[str, object]:
         raise OptionError(f"--config: {path} is not valid TOML: {error}") from error
     for key in content:
         if key not in Settings.model_fields:
-            known = ", ".join(Settings.model_fields)
-            raise OptionError(f"{key} in {path}: there is no such setting; there are {known}")
+            hint = _nearest(key, list(Settings.model_fields), 0.6)
+            hint = hint or f"; there are {', '.join(Settings.model_fields)}"
+            raise OptionError(f"{key} in {path}: there is no such setting{hint}")
     return content
 
 
@@ -148,8 +172,23 @@ def _explain(
             lines.append(f"{sources.get(key, _flag(key))}: {rest}")
             continue
         key = str(detail["loc"][0])
+        if choices := _choices(Settings.model_fields[key].annotation):
+            message = f"expected {', '.join(choices[:-1])} or {choices[-1]}"
+        elif detail["type"] == "string_pattern_mismatch":
+            message = f"expected {_PATTERNS[key]}"
         lines.append(f"{sources.get(key, key)}: {values.get(key)!r} came, {message}")
-    return lines
+    # A choice that is one of several types is told once, and not by each of them.
+    return list(dict.fromkeys(lines))
+
+
+def _choices(annotation: object) -> list[str]:
+    """The words that a setting of this type may have; nothing where it may have others."""
+    if get_origin(annotation) is Literal:
+        return list(map(str, get_args(annotation)))
+    if get_origin(annotation) not in (Union, UnionType):
+        return []
+    parts = [_choices(part) for part in get_args(annotation)]
+    return [choice for part in parts for choice in part] if all(parts) else []
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -208,4 +247,8 @@ def _metavar(key: str) -> str:
         return "NAME=N,..."
     if key == "cache":
         return "DIR"
+    if key.endswith("_ms"):
+        return "MS"
+    if choices := _choices(Settings.model_fields[key].annotation):
+        return "|".join(choices)
     return names.get(Settings.model_fields[key].annotation, key.upper())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 
+from rootmodels.weights_info import WeightsError
 from rootserve.pictures import DataError
 from rootserve.server import version
 from rootserve.server.analysis.datasets import Dataset, find_datasets
@@ -27,6 +29,12 @@ def open_models(settings: Settings) -> tuple[Repository, Models]:
     """
     repository = Repository(settings.weights, settings.pinned_versions())
     models = repository.find_models()
+    for folder in settings.weights:
+        # Without one, models that are named are served untrained.
+        if not settings.models and not folder.is_dir():
+            raise WeightsError(
+                f"weights: {folder} is no folder; expected one with weights or model files"
+            )
     models.select(with_families(models, settings.models))
     warn_of_taken_names(models)
     return repository, models
@@ -56,6 +64,25 @@ def open_protection(settings: Settings) -> tuple[TlsFiles | None, Authorizer | N
     if settings.token_file:
         authorizer = Authorizer(TokenStore(settings.token_file, time.monotonic))
     return tls, authorizer
+
+
+def cache_warning(settings: Settings) -> str | None:
+    """What is wrong with the cache that was named, if something is. None is made.
+
+    It is no reason not to start: the engines are measured again then.
+    """
+    if settings.cache is None:
+        return None
+    place = settings.cache.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        wrong = f"{place} is no folder"
+    elif not os.access(place, os.W_OK | os.X_OK):
+        wrong = f"{place} is not writable"
+    else:
+        return None
+    return f"cache {settings.cache}: {wrong}; engines are measured anew at each start"
 
 
 def protection_warning(settings: Settings) -> str | None:

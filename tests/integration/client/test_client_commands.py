@@ -252,6 +252,21 @@ def test_unknown_model_is_one_line_and_exit_code_3(
     )
 
 
+def test_a_model_whose_name_is_misspelt_is_told_the_nearest(
+    rootserve: Rootserve, fake: FakeRootserve
+) -> None:
+    code, _, err = rootserve("load", "-m", "nin-rot-4", "-c", 1, "--server", fake.address)
+    assert code == 3
+    assert err.endswith("nin-orig, nin-root-4, nin-root-8; did you mean nin-root-4?\n")
+
+
+def test_help_may_stand_behind_the_connection(rootserve: Rootserve) -> None:
+    for command in (("--help",), ("analyze", "--help"), ("analyze", "profile", "--help")):
+        code, out, err = rootserve("--server", "host:1", *command)
+        assert (code, err) == (0, "")
+        assert "Usage: rootserve" in out
+
+
 def test_words_of_the_server_stay_one_line(
     rootserve: Rootserve, fake: FakeRootserve, cat_path: Path
 ) -> None:

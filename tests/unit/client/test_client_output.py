@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,13 @@ from rootserve.client.load.doubts import doubts
 from rootserve.client.load.report import NO_TIMES
 from rootserve.client.report.terminal import common_warnings, print_load
 from rootserve.client.stages import STAGES
-from rootserve.client.tables import print_health, print_models, print_top
+from rootserve.client.tables import (
+    print_health,
+    print_models,
+    print_timeline,
+    print_top,
+    print_weights,
+)
 from rootserve.client.units import count, duration, millions, percent
 
 
@@ -78,6 +85,26 @@ def test_the_widest_model_fits() -> None:
     assert "25,557,032" in text
     assert "4,089.2 M" in text
     assert "[b]nin[/b]" in text
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_long_name_is_never_cut(terminal: bool) -> None:
+    name = "my-net-suggest-" + "0123456789" * 3
+    console = screen(terminal=terminal)
+    print_models(console, [model(name=name)])
+    text = printed(console)
+    assert "…" not in text
+    parts = [line.split()[0] for line in text.splitlines() if line.strip()]
+    assert name in "".join(parts)
+
+
+def test_a_family_has_no_weights_of_its_own() -> None:
+    members = ("nin-orig", "nin-root-4")
+    console = screen()
+    print_weights(console, [model(name="nin-auto", members=members), model(generation=2)])
+    _, family, single = printed(console).splitlines()
+    assert family.split() == ["nin-auto", "unloaded", "-", "-", "-", "75.71%"]
+    assert single.split() == ["resnet50-root-64", "unloaded", "-", "untrained", "2", "75.71%"]
 
 
 def test_a_terminal_gets_colours() -> None:
@@ -157,6 +184,17 @@ def test_decoding_is_told_where_there_was_any(terminal: bool) -> None:
     assert row.count("ms") == len(STAGES) - 1
     print_load(without, result())
     assert "decode" not in printed(without)
+
+
+def test_a_timeline_breaks_between_its_stages() -> None:
+    console = screen()
+    told = {f"{stage.name}_s": 0.00678 for stage in STAGES} | {"total_s": 0.03, "weights": ""}
+    told |= {"batch_rows": 1, "worker": "cpu-0", "engine": "openvino", "precision": "int8"}
+    print_timeline(console, SimpleNamespace(**told), 0.04)  # type: ignore[arg-type]
+    lines = printed(console).splitlines()
+    assert len(lines) == 5
+    assert all(line.endswith(" ms,") for line in lines[1:3])
+    assert " ".join(lines[1:4]).count(" ms") == len(STAGES)
 
 
 def test_load_table_without_an_answer() -> None:

@@ -14,9 +14,9 @@ import pytest
 from rootserve.client.errors import InputError
 from rootserve.client.load import report as load_report
 from rootserve.client.load.report import read_report
+from rootserve.client.report import comparisons, write_csv, write_html
 from rootserve.client.report import render as page_of
 from rootserve.client.report import to_csv as csv_of
-from rootserve.client.report import write_csv, write_html
 from rootserve.client.report.comparisons import over_load
 from rootserve.client.stages import STAGES
 from rootserve.client.units import duration
@@ -161,6 +161,12 @@ def test_the_page_of_pairs(sweep: Report) -> None:
     assert page.headings[0] == "nin-root-4 against nin-orig"
     assert "throughput 1.420 1.360 1.490" in page.text
     assert "p50 of the response time 0.900 - -" in page.text
+
+
+def test_the_ratios_of_pairs_are_drawn_over_round_values(sweep: Report) -> None:
+    (figure,) = comparisons.pairs(load_report.Report.from_json(pairs(sweep)))
+    texts = [each.text for each in figure.draw("ratios", 700.0).iter() if each.text]
+    assert {"1", "1.2", "1.4"} <= set(texts)
 
 
 def test_every_drawing_has_a_text_alternative_and_a_wide_and_a_narrow_form(single: Report) -> None:

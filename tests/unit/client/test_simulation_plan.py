@@ -121,6 +121,22 @@ def test_simulate_replays_a_trace(latency: Path, tmp_path: Path) -> None:
     assert run["summary"]["attainment"] == 1.0
 
 
+@pytest.mark.parametrize(
+    ("wanted", "why"),
+    [
+        (["--rate", "1e7", "--p99-ms", "100"], "workers or more, and at most 256 are tried."),
+        (["--rate", "10", "--p99-ms", "0.01"], "ms for the fastest batch there is."),
+    ],
+)
+def test_what_no_number_of_workers_can_hold_is_not_simulated(
+    latency: Path, capsys: pytest.CaptureFixture[str], wanted: list[str], why: str
+) -> None:
+    assert rootserve("plan", "--latency", latency, *wanted) == 1
+    told = " ".join(capsys.readouterr().out.split())
+    assert told.startswith("no number of workers that was tried holds ")
+    assert told.endswith(why)
+
+
 def test_plan_gives_exit_code_1_when_nothing_holds(
     latency: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -236,6 +236,19 @@ def test_what_was_chosen_from_is_told_on_request() -> None:
     assert choice.slack_s == pytest.approx(0.02)
     verdicts = {candidate.variant: candidate.verdict for candidate in choice.candidates}
     assert list(verdicts.values()).count("chosen") == 1
+    assert verdicts.keys() == {"slow", "middle", "quick"}
+
+
+def test_a_more_accurate_variant_that_was_not_taken_is_told_with_why() -> None:
+    s = scheduler(explain=True)
+    for number in range(400):
+        s.offer(request(number, slack=0.5), 0.0)
+    batch = only(s, 0.0)
+    assert batch.choice is not None
+    verdicts = {each.variant: each.verdict for each in batch.choice.candidates}
+    assert batch.model == "quick"
+    assert verdicts == {"quick": "chosen", "slow": "worth less", "middle": "worth less"}
+    assert batch.choice.reason == "worth most, accuracy less the price of its time"
 
 
 def test_a_family_that_is_gone_returns_what_waits() -> None:

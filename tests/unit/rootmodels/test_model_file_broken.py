@@ -270,7 +270,7 @@ def test_a_file_that_is_no_model_says_so(tmp_path: Path) -> None:
         read_model(path)
     with pytest.raises(WeightsError, match="no usable 'rootserve' metadata"):
         open_weights(path)
-    with pytest.raises(WeightsError, match="is not a readable safetensors file"):
+    with pytest.raises(WeightsError, match=r"nowhere.* does not exist"):
         read_model(tmp_path / "nowhere.safetensors")
 
 

@@ -1,4 +1,5 @@
 import os
+import re
 import tomllib
 from pathlib import Path
 
@@ -35,8 +36,8 @@ def test_lists_are_separated_by_commas() -> None:
         (["--port", "70000"], {}, ["--port", "'70000'", "less than or equal to 65535"]),
         (["--max-batch-rows", "0"], {}, ["--max-batch-rows", "greater than or equal to 1"]),
         ([], {"ROOTSERVE_MAX_DELAY_US": "-1"}, ["ROOTSERVE_MAX_DELAY_US", "'-1'", "0"]),
-        (["--engine", "onnx"], {}, ["--engine", "'onnx'", "'torch'"]),
-        (["--device", "gpu"], {}, ["--device", "'gpu'"]),
+        (["--engine", "onnx"], {}, ["--engine", "'onnx'", "openvino, ", "torch or fake"]),
+        (["--device", "gpu"], {}, ["--device", "'gpu'", "auto, cpu, cuda, or cuda:N"]),
         (["--max-queue-rows", "8"], {}, ["--max-queue-rows", "8", "32"]),
         (["--default-priority", "4"], {}, ["--default-priority", "4", "priority_levels, 3"]),
         (["--max-queue-mb", "8"], {}, ["--max-queue-mb", "8", "max_message_mb, 64"]),
@@ -112,6 +113,39 @@ def test_a_variable_nobody_knows_is_refused_with_the_nearest_name(
     assert str(caught.value) == words
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--prot", "1"], "--prot: there is no such option; did you mean --port?"),
+        (["--prot=1"], "--prot: there is no such option; did you mean --port?"),
+        (["--xyzzy"], "--xyzzy: there is no such option (see --help)"),
+        (["nin-orig"], "'nin-orig' came, expected options only, as --models A,B (see --help)"),
+    ],
+)
+def test_an_option_nobody_knows_is_refused_with_the_nearest_name(
+    arguments: list[str], words: str
+) -> None:
+    with pytest.raises(OptionError) as caught:
+        read_settings(arguments, {})
+    assert str(caught.value) == words
+
+
+def test_a_key_nobody_knows_is_refused_with_the_nearest_name(tmp_path: Path) -> None:
+    config = tmp_path / "settings.toml"
+    for key, words in (("prot", "did you mean port?"), ("xyzzy", "there are host, port,")):
+        config.write_text(f"{key} = 1")
+        with pytest.raises(
+            OptionError, match=rf"^{key} in .*: there is no such setting; {re.escape(words)}"
+        ):
+            read_settings(["--config", str(config)], {})
+
+
+def test_a_choice_is_refused_in_one_line_with_all_that_there_are() -> None:
+    with pytest.raises(OptionError) as caught:
+        read_settings(["--precision", "fp64"], {})
+    assert str(caught.value) == "--precision: 'fp64' came, expected fp32, fp16, bf16, int8 or auto"
+
+
 def test_an_address_may_be_given_as_it_is_printed() -> None:
     assert read_settings(["--host", "[::1]"], {}).host == "::1"
 
@@ -161,6 +195,8 @@ def test_help_names_every_setting_with_its_default(capsys: pytest.CaptureFixture
     text = capsys.readouterr().out
     for key in Settings.model_fields:
         assert f"--{key.replace('_', '-')} " in text
+    assert "--log-level debug|info|warning|error" in text
+    assert "--slow-request-ms MS" in text
     assert max(map(len, text.splitlines())) <= 100
 
 

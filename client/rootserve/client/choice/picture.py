@@ -43,7 +43,7 @@ def picture(choice: Choice) -> list[Figure[Variant]]:
         Figure(
             "Accuracy over the highest rate",
             f"The highest rate at which the 99th percentile stays within {choice.p99_s * 1e3:g} ms. "
-            "Better is to the right and above. The axes do not begin at zero.",
+            "Better is to the right and above. The axes may begin above zero.",
             f"The Pareto set, from the most accurate to the fastest: {names}.",
             lambda label, width: _draw(label, width, choice, drawn, best),
             in_order(list(choice.variants)),

@@ -71,7 +71,7 @@ def _print(screen: Console, one: Explanation) -> None:
 
 def _asked(one: Explanation) -> Iterator[tuple[str, str]]:
     if one.rows:
-        wanted = [f"{count(one.rows)} images, priority {one.priority}"]
+        wanted = [f"{_counted(one.rows, 'image')}, priority {one.priority}"]
         if one.deadline_s is not None:
             wanted.append(f"within {duration(one.deadline_s)}")
         if one.accuracy_floor:
@@ -81,7 +81,7 @@ def _asked(one: Explanation) -> Iterator[tuple[str, str]]:
         yield "asked", ", ".join(wanted)
         yield (
             "found",
-            f"{count(one.rows_waiting)} rows waiting, {count(one.rows_computing)} computed",
+            f"{_counted(one.rows_waiting, 'row')} waiting, {count(one.rows_computing)} computed",
         )
     if one.caller:
         yield "caller", one.caller
@@ -104,7 +104,8 @@ def _computed(batch: ExplainedBatch) -> Iterator[tuple[str, str]]:
     accuracy = "" if batch.accuracy is None else f", accuracy {percent(batch.accuracy)}"
     beside = ", beside others" if batch.beside else ""
     yield "by", f"{batch.variant}{accuracy}, on {batch.worker}{beside}"
-    yield "batch", f"{count(batch.rows)} images of {count(batch.requests)} requests{_others(batch)}"
+    held = f"{_counted(batch.rows, 'image')} of {_counted(batch.requests, 'request')}"
+    yield "batch", f"{held}{_others(batch)}"
     expected = "nothing predicted"
     if batch.predicted_s is not None:
         expected = f"predicted at most {duration(batch.predicted_s)}"
@@ -125,6 +126,10 @@ def _computed(batch: ExplainedBatch) -> Iterator[tuple[str, str]]:
                 "coming)"
             ),
         )
+
+
+def _counted(number: int, name: str) -> str:
+    return f"{count(number)} {name}{'' if number == 1 else 's'}"
 
 
 def _others(batch: ExplainedBatch) -> str:

@@ -203,8 +203,8 @@ def make_plan(
     table = read_table(latency)
     service = _service(table, dict.fromkeys(table.latencies.kinds, 1))
     numbers = workers_of(workers, table.latencies.kinds)
-    with telling(console(stderr=True), "simulating one number of workers after the other"):
-        made = plan(service, need, numbers, seed)
+    with telling(console(stderr=True), "simulating") as tell:
+        made = plan(service, need, numbers, seed, tell)
     print_plan(console(), made)
     if outputs.json:
         told = {"file": str(latency), "measured_on": table.where}

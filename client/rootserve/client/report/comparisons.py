@@ -191,10 +191,10 @@ def pairs(report: Report) -> list[Figure[Any]]:
     if not rows:
         return []
     ends = [end for _, ratio in rows for end in (ratio.ratio, ratio.low, ratio.high)]
-    widest = 1.15 * max(abs(end - 1) for end in ends if end is not None) or 0.1
-    low, high = max(0.0, 1 - widest), 1 + widest
-    ticks = [(low + (high - low) * n / 4, f"{low + (high - low) * n / 4:.2f}") for n in range(5)]
-    x = axes.Axis(f"{found.b} over {found.a}", low, high, ticks)
+    shown = [1.0, *(end for end in ends if end is not None)]
+    x = axes.around(
+        f"{found.b} over {found.a}", shown, lambda ratio: f"{round(ratio, 6):g}", least=0.05
+    )
     places = [len(rows) - n - 0.5 for n in range(len(rows))]
     names = [name.partition(" ")[0] for name, _ in rows]
     y = axes.Axis("", 0, len(rows), list(zip(places, names, strict=True)))

@@ -133,7 +133,7 @@ def _warnings(report: Report) -> list[Content]:
 
 
 def _times(report: Report) -> Element:
-    rows = [("response time", report.response_time_s), ("service time", report.service_time_s)]
+    rows = [("response", report.response_time_s), ("service", report.service_time_s)]
     caption = (
         "Times of the answered requests: response from the instant due, service from the sending"
     )

@@ -1,7 +1,7 @@
 """How many workers of which kind hold a rate: simulated, with more and more of them until they do."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rootserve.client.errors import InputError
@@ -75,7 +75,11 @@ class Plan:
 
 
 def plan(
-    service: Service, need: Need, workers: Mapping[str, tuple[int, int]], seed: int = 0
+    service: Service,
+    need: Need,
+    workers: Mapping[str, tuple[int, int]],
+    seed: int = 0,
+    tell: Callable[[str], object] = str,
 ) -> Plan:
     """The plan for a family's variants and latencies; of the service's own workers nothing is taken.
 
@@ -84,18 +88,28 @@ def plan(
         need: What is to be held.
         workers: The fewest and the most workers of each kind that come into question; empty: all kinds.
         seed: Of arrivals and times.
+        tell: Told what is simulated now.
 
     Raises:
         InputError: No variant is as accurate, or a kind is not known.
     """
     _check(service, need, workers)
     kinds = workers or dict.fromkeys(service.latencies.kinds, (1, _MOST_WORKERS))
-    options = [
-        option
-        for kind, (fewest, most) in kinds.items()
-        for option in _options(service, need, kind, (fewest, most), seed)
-    ]
-    return Plan(need=need, options=options, recommendation=_sentence(need, options))
+    options: list[Option] = []
+    hopeless: list[str] = []
+    for kind, (fewest, most) in kinds.items():
+        needed = _needed(service, need, kind)
+        if isinstance(needed, str):
+            hopeless.append(needed)
+        elif needed > most and not workers:
+            hopeless.append(
+                f"{kind or 'its device'} would take {needed:,} workers or more, and at most {most} are tried"
+            )
+        else:
+            first = max(fewest, min(most, needed))
+            numbers = range(first, min(most, _MOST_TIMES * first) + 1)
+            options += _options(service, need, kind, numbers, seed, tell)
+    return Plan(need=need, options=options, recommendation=_sentence(need, options, hopeless))
 
 
 def _check(service: Service, need: Need, workers: Mapping[str, tuple[int, int]]) -> None:
@@ -116,25 +130,38 @@ def _check(service: Service, need: Need, workers: Mapping[str, tuple[int, int]])
             raise InputError(text)
 
 
-def _options(
-    service: Service, need: Need, kind: str, limits: tuple[int, int], seed: int
-) -> Iterator[Option]:
-    """The last number that does not hold it, if any, and the first that does."""
+def _needed(service: Service, need: Need, kind: str) -> int | str:
+    """How many workers the rate alone takes: fewer cannot hold it, whatever the policy. Or why none can."""
     able = [member.variant for member in service.members if member.accuracy >= need.floor]
     one = replace(service, workers={kind: 1})
     timed = service.latencies.variants(kind)
     able = [variant for variant in able if variant in timed]
-    if not able or min(one.latencies.of(kind, each, need.rows)[0] for each in able) > need.p99_s:
-        return
+    where = kind or "its device"
+    if not able:
+        return f"{where} has no time of a variant that is as accurate"
+    soonest_s = min(one.latencies.of(kind, each, need.rows)[0] for each in able)
+    if soonest_s > need.p99_s:
+        return f"{where} takes {soonest_s * 1e3:.3g} ms for the fastest batch there is"
     fastest = max(one.capacity(variant) for variant in able)
-    # Fewer cannot hold it, whatever the policy.
-    needed = math.ceil(SHARE * need.rate * need.rows / fastest)
-    first = max(limits[0], min(limits[1], needed))
+    return math.ceil(SHARE * need.rate * need.rows / fastest)
+
+
+def _options(
+    service: Service,
+    need: Need,
+    kind: str,
+    numbers: range,
+    seed: int,
+    tell: Callable[[str], object],
+) -> Iterator[Option]:
+    """The last number that does not hold it, if any, and the first that does."""
     short: Option | None = None
-    for number in range(first, min(limits[1], _MOST_TIMES * first) + 1):
+    for number in numbers:
+        tell(f"simulating {number} worker{'s' if number > 1 else ''} on {kind or 'its device'}")
         tried = replace(service, workers={kind: number})
         summary = _simulated(tried, need, need.rate, seed)
         if _holds(summary, need):
+            tell(f"simulating {number} on {kind or 'its device'}: how much higher the rate may be")
             if short is not None:
                 yield short
             margin = _margin(tried, need, seed)
@@ -171,13 +198,14 @@ def _margin(service: Service, need: Need, seed: int) -> float:
     return low - 1.0
 
 
-def _sentence(need: Need, options: Sequence[Option]) -> str:
+def _sentence(need: Need, options: Sequence[Option], hopeless: Sequence[str]) -> str:
     wanted = f"{need.rate:g} requests/s with p99 within {need.p99_s * 1e3:g} ms"
     if need.accuracy:
         wanted += f" and an accuracy of {need.accuracy:g}"
     held = [option for option in options if option.holds]
     if not held:
-        return f"no number of workers that was tried holds {wanted}"
+        why = f": {'; '.join(hopeless)}" if hopeless else ""
+        return f"no number of workers that was tried holds {wanted}{why}"
     parts = []
     for option in held:
         workers = f"{option.workers} worker{'s' if option.workers > 1 else ''}"

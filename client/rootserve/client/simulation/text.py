@@ -74,8 +74,9 @@ def print_plan(screen: Console, made: Plan) -> None:
             duration(summary.response_p99_s),
             f"{summary.busy:.0%}",
         )
-    screen.print(table)
-    screen.print()
+    if made.options:
+        screen.print(table)
+        screen.print()
     for option in made.options:
         if option.holds:
             screen.print(f"{option.workers} on {option.kind}: {variants_of(option)}", markup=False)

@@ -69,7 +69,8 @@ class MostAccurateInTime:
         too_slow_s = math.inf
         own_s = view.speeds.of(fastest.variant, slot.kind).cost(head.rows).within_s(_NEXT)
         next_s = view.now + view.demand.tight_s - own_s
-        for member in _by_worth(view, slot, head, fastest):
+        members = _by_worth(view, slot, head, fastest)
+        for number, member in enumerate(members):
             option = _fill(view, slot, head, member)
             if option is None or option.cost.mean_s >= too_slow_s:
                 continue
@@ -85,7 +86,10 @@ class MostAccurateInTime:
                 too_slow_s = option.cost.mean_s
                 continue
             _tell(view, told, option, "chosen")
+            _tell_others(view, slot, option, members[number + 1 :], told)
             reason = "the fastest" if member is fastest else "the most accurate in time"
+            if any(other.accuracy > member.accuracy for other in members[number + 1 :]):
+                reason = "worth most, accuracy less the price of its time"
             return _picked(view, slot, option, told, reason, rest)
         return None
 
@@ -266,6 +270,26 @@ def _tell(view: View, told: list[Candidate], option: _Option, verdict: str) -> N
     if view.explain:
         finish_s = view.now + option.cost.within_s()
         told.append(Candidate(option.member.variant, option.rows, finish_s, verdict))
+
+
+def _tell_others(
+    view: View, slot: Slot, chosen: _Option, after: Sequence[Member], told: list[Candidate]
+) -> None:
+    """Why not those of which nothing was told; ``after`` are those that are worth less than ``chosen``."""
+    if not view.explain:
+        return
+    known = {each.variant for each in told}
+    more = {member.variant for member in after}
+    for member in view.members:
+        if (
+            member.variant in known
+            or member.variant not in slot.models
+            or not may_compute(chosen.requests[0], member)
+        ):
+            continue
+        speed = view.speeds.of(member.variant, slot.kind, form_of(chosen.requests))
+        option = chosen._replace(member=member, cost=speed.cost(chosen.rows))
+        _tell(view, told, option, "worth less" if member.variant in more else "too slow")
 
 
 def _picked(
