@@ -54,10 +54,17 @@ class Speed:
     __slots__ = ("_costs", "_means_s", "_of", "_state", "_typical_s", "best", "row_s", "spare_s")
 
     def __init__(
-        self, table: LatencyTable, variant: str, kind: str, form: str, max_rows: int, state: State
+        self,
+        table: LatencyTable,
+        variant: str,
+        kind: str,
+        form: str,
+        max_rows: int,
+        state: State | None = None,
     ) -> None:
+        """``state``: what ``table`` knows of it, where that was asked already."""
         self._of = table, variant, kind, form
-        self._state = state
+        self._state = state = state or table.state(variant, kind, form)
         self._costs: dict[int, Cost] = {}
         self._means_s: dict[int, float] = {}
         sizes = [rows for rows in table.sizes(variant, kind) if rows < max_rows]
