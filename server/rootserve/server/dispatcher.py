@@ -77,7 +77,7 @@ class Dispatcher:
         if self.limits.explain:
             waiting = self._scheduler.rows_queued(request.model)
             variants = self._members.variants(request.model) or (request.model,)
-            computing = sum(map(self._scheduler.rows_in_flight, variants))
+            computing = self._scheduler.rows_in_flight(*variants)
             pending.story = Story(request, waiting, computing)
         offered = self._offer(request)
         if offered.declined is not None:

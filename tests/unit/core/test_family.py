@@ -265,3 +265,20 @@ def test_members_can_be_replaced() -> None:
     assert s.offer(request(1, floor=0.85), 0.0).declined is Declined.UNSERVED
     assert s.offer(request(2), 0.0).declined is None
     assert only(s, 0.0).model == "quick"
+
+
+def test_when_a_member_goes_what_was_promised_is_laid_out_with_the_others() -> None:
+    s = scheduler()
+    s.offer(request(0), 0.0)
+    busy = only(s, 0.0)
+    promised = range(1, 17)  # two full batches, in time with the fastest variant alone
+    for number in promised:
+        assert s.offer(request(number, slack=0.03), 0.0).declined is None
+    assert s.offer(request(17, slack=1.0, allowed=frozenset({"quick"})), 0.0).declined is None
+    s.family_served("family", MEMBERS[1:])
+    s.batch_done("w0", busy.id, 0.005, None)
+    batch = only(s, 0.005)
+    assert batch.model == "middle"
+    assert {each.id for each in batch.requests} < set(promised)
+    s.batch_done("w0", batch.id, 0.03, None)
+    assert 17 in {each.id for each in s.poll(1.0).expired}, "nobody was left to compute it"

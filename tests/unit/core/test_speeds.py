@@ -1,8 +1,10 @@
 """What batches cost, and how large they had best be."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rootserve.server.core.latency import LatencyTable
+from rootserve.server.core.latency import FILES, PIXELS, LatencyTable
 from rootserve.server.core.speeds import Speeds
 
 SIZES = (1, 2, 4, 8, 16, 32)
@@ -48,3 +50,34 @@ def test_accidents_of_the_machine_cost_no_more_than_so_many_means() -> None:
     cost = Speeds(made, 32).of("net", "").cost(8)
     assert made.bound("net", 8) > 5 * cost.mean_s
     assert cost.within_s() == pytest.approx(3 * cost.mean_s)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["net", "other"]),
+            st.sampled_from(SIZES),
+            st.floats(0.3, 4.0),
+            st.sampled_from([PIXELS, FILES]),
+            st.floats(0.0, 0.01),
+        ),
+        max_size=30,
+    )
+)
+def test_what_is_remembered_is_what_follows_from_the_table_now(
+    batches: list[tuple[str, int, float, str, float]],
+) -> None:
+    made = LatencyTable()
+    speeds = Speeds(made, 32)
+    for model, rows, factor, form, hand_over_s in batches:
+        made.handed_over(hand_over_s, "")
+        made.learn(model, rows, 0.0002 * (1 + rows) * factor, "", form)
+        anew = Speeds(made, 32)
+        for each in ("net", "other"):
+            for its_form in (PIXELS, FILES):
+                known, expected = (one.of(each, "", its_form) for one in (speeds, anew))
+                assert (known.best, known.row_s) == (expected.best, expected.row_s)
+                assert known.spare_s == expected.spare_s
+                assert [known.cost(n) for n in (1, 5, 32)] == [expected.cost(n) for n in (1, 5, 32)]
+        names = ("net", "other")
+        assert speeds.means_s(names, "", 7) == anew.means_s(names, "", 7)

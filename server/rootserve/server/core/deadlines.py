@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import heapq
 import math
+from bisect import insort
 from collections.abc import Callable, Iterator
 
 from rootserve.server.core.queue import Request
@@ -17,6 +17,7 @@ class Deadlines:
 
     def __init__(self) -> None:
         self._entries: list[tuple[float, int, str]] = []
+        """By deadline."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -24,23 +25,25 @@ class Deadlines:
     def add(self, request: Request) -> None:
         """``request`` waits, and expires at its deadline if it has one."""
         if request.deadline_s < math.inf:
-            heapq.heappush(self._entries, (request.deadline_s, request.id, request.model))
+            insort(self._entries, (request.deadline_s, request.id, request.model))
 
     def past(self, now: float) -> Iterator[tuple[int, str]]:
         """Take out the numbers and models of those whose deadline has come."""
         while self._entries and self._entries[0][0] <= now:
-            _, request_id, model = heapq.heappop(self._entries)
+            _, request_id, model = self._entries.pop(0)
             yield request_id, model
 
     def keep(self, waits: Callable[[int, str], bool]) -> None:
         """Forget those that do not wait, told by their number and model."""
         self._entries = [entry for entry in self._entries if waits(entry[1], entry[2])]
-        heapq.heapify(self._entries)
 
     def next_s(self, waits: Callable[[int, str], bool], waiting: int) -> float:
         """When the next of those that wait, ``waiting`` of them, expires."""
         if len(self._entries) > 2 * waiting + _FORGOTTEN:
             self.keep(waits)
-        while self._entries and not waits(self._entries[0][1], self._entries[0][2]):
-            heapq.heappop(self._entries)
-        return self._entries[0][0] if self._entries else math.inf
+        for count, (deadline_s, request_id, model) in enumerate(self._entries):
+            if waits(request_id, model):
+                del self._entries[:count]
+                return deadline_s
+        self._entries.clear()
+        return math.inf

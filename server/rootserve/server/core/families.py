@@ -70,13 +70,25 @@ class Families:
         """The family called ``name``, if it is served."""
         return self._families.get(name)
 
-    def served(self, name: str, members: Iterable[Member]) -> None:
-        """Requests for ``name`` may be computed by any of ``members``; replaces what was told before."""
+    def served(self, name: str, members: Iterable[Member], kinds: frozenset[str]) -> None:
+        """Requests for ``name`` may be computed by any of ``members``; replaces what was told before.
+
+        ``kinds``: of the workers that there are. When a variant goes, what was promised is laid out with the
+        others; nothing is promised any more to requests that none of them may compute.
+        """
         family = self._families.get(name)
         if family is None:
             self._families[name] = Family(name, members, self._limits.patience_s)
-        else:
-            family.serve(members)
+            return
+        before = family.variants
+        family.serve(members)
+        if set(before) <= set(family.variants):
+            return
+        promised = [request for request in family.requests if request.id in self.promises]
+        self.promises.forget(request.id for request in promised)
+        for request in promised:
+            if family.able(request):
+                self.promises.add(request, plan_variant(family, request, self.speeds, kinds))
 
     def gone(self, name: str) -> tuple[Request, ...]:
         """Nobody will compute ``name``: forget it, and return the requests that wait for it."""
@@ -85,7 +97,7 @@ class Families:
             return ()
         for request in family.requests:
             self.promises.remove(request.id)
-            self._shares.release(request.id)
+            self._shares.release((request.id,))
         return tuple(family.requests)
 
     def offer(
@@ -185,7 +197,7 @@ class Families:
     def remove(self, name: str, request_id: int) -> Request | None:
         """Take a request out; None if it does not wait."""
         self.promises.remove(request_id)
-        self._shares.release(request_id)
+        self._shares.release((request_id,))
         family = self._families.get(name)
         return None if family is None else family.remove(request_id)
 
@@ -202,6 +214,7 @@ class Families:
             due=family.due,
             rows=family.rows,
             members=family.members,
+            variants=family.variants,
             table=self._table,
             speeds=self.speeds,
             slots=slots,
@@ -214,8 +227,7 @@ class Families:
         answer = self._policy.choose(view)
         if isinstance(answer, Pick):
             taken = {request.id for request in answer.requests}
-            for request_id in taken:
-                self._shares.release(request_id)
+            self._shares.release(taken)
             self.promises.take(taken, answer.rest)
             family.take(answer.requests)
         return answer

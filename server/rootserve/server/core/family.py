@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from itertools import compress
 from typing import NamedTuple
 
 from rootserve.server.core.demand import Demand
@@ -41,7 +42,6 @@ class Family:
         self.fastest: dict[tuple[float, frozenset[str]], str] = {}
         """The variant on which promises to such requests were built last."""
         self._able: dict[tuple[float, frozenset[str]], tuple[str, ...]] = {}
-        self._order: list[tuple[float, int]] = []
         self._due_s: dict[int, float] = {}
         self._rows_at: dict[int, int] = {}
         self.demand = Demand(patience_s)
@@ -66,7 +66,7 @@ class Family:
         return known
 
     def __len__(self) -> int:
-        return len(self._order)
+        return len(self.requests)
 
     def __contains__(self, request_id: int) -> bool:
         return request_id in self._due_s
@@ -88,11 +88,17 @@ class Family:
             if request.caller == caller and request.priority == priority
         )
 
+    def _place(self, due_s: float, request_id: int) -> int:
+        """Where a request is or would be: by when it is due, and of those due then by number."""
+        due = self.due
+        at = bisect_left(due, due_s)
+        while at < len(due) and due[at] == due_s and self.requests[at].id < request_id:
+            at += 1
+        return at
+
     def add(self, request: Request, due_s: float) -> None:
         """``request`` waits, and is due at ``due_s``."""
-        entry = (due_s, request.id)
-        at = bisect_left(self._order, entry)
-        self._order.insert(at, entry)
+        at = self._place(due_s, request.id)
         self.requests.insert(at, request)
         self.due.insert(at, due_s)
         self._due_s[request.id] = due_s
@@ -104,24 +110,23 @@ class Family:
         due_s = self._due_s.pop(request_id, None)
         if due_s is None:
             return None
-        at = bisect_left(self._order, (due_s, request_id))
+        at = self._place(due_s, request_id)
         request = self.requests.pop(at)
-        del self._order[at], self.due[at]
+        del self.due[at]
         self.rows -= request.rows
         self._rows_at[request.priority] -= request.rows
         return request
 
     def take(self, taken: Sequence[Request]) -> None:
         """Those go to a worker, and wait no more."""
-        ids = {request.id for request in taken}
         for request in taken:
             self.rows -= request.rows
             self._rows_at[request.priority] -= request.rows
             del self._due_s[request.id]
-        if all(request.id in ids for request in self.requests[: len(ids)]):  # as mostly
-            count = len(ids)
-            del self._order[:count], self.requests[:count], self.due[:count]
+        count = len(taken)
+        if tuple(self.requests[:count]) == tuple(taken):  # as mostly
+            del self.requests[:count], self.due[:count]
             return
-        self._order = [entry for entry in self._order if entry[1] not in ids]
-        self.requests = [request for request in self.requests if request.id not in ids]
-        self.due = [due_s for due_s, _ in self._order]
+        left = [request.id in self._due_s for request in self.requests]
+        self.requests = list(compress(self.requests, left))
+        self.due = list(compress(self.due, left))

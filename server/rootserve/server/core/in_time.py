@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
 from rootserve.server.core.decisions import Candidate, Choice
@@ -23,6 +24,8 @@ from rootserve.server.core.promises import Rest
 from rootserve.server.core.queue import Request, form_of
 from rootserve.server.core.speeds import Cost, beyond_s
 from rootserve.server.core.worker import Slot
+
+_ID, _ROWS, _DEADLINE_S = attrgetter("id"), attrgetter("rows"), attrgetter("deadline_s")
 
 _NEXT = 0.6
 """With so much caution somebody who comes while a batch is computed is in time behind it."""
@@ -62,7 +65,7 @@ class MostAccurateInTime:
         view: View, slot: Slot, head: Request, fastest: Member, told: list[Candidate]
     ) -> Pick | None:
         """The batch that begins with ``head``."""
-        rests: dict[tuple[Request, ...], Rest] = {}
+        rests: dict[tuple[int, ...], Rest] = {}
         too_slow_s = math.inf
         own_s = view.speeds.of(fastest.variant, slot.kind).cost(head.rows).within_s(_NEXT)
         next_s = view.now + view.demand.tight_s - own_s
@@ -74,10 +77,10 @@ class MostAccurateInTime:
             if member is not fastest and slot.after(option.cost).within_s(_NEXT) > next_s:
                 _tell(view, told, option, "who comes next would be late")
                 continue
-            rest = rests.get(option.requests)
+            taken = tuple(map(_ID, option.requests))
+            rest = rests.get(taken)
             if rest is None:
-                taken = [request.id for request in option.requests]
-                rest = rests[option.requests] = Rest(view.promises, view.slots, taken)
+                rest = rests[taken] = Rest(view.promises, view.slots, taken)
             if rest.late_s(_after(view, slot, option.cost)):
                 _tell(view, told, option, "a promise would be broken")
                 too_slow_s = option.cost.mean_s
@@ -121,17 +124,18 @@ def _after(view: View, slot: Slot, cost: Cost) -> list[Slot]:
 def _heads(view: View, slot: Slot) -> Iterator[tuple[Request, Member]]:
     """The request that is due first, and the first promised one; each with the fastest variant for it."""
     first = True
+    speeds = view.speeds.each(view.variants, slot.kind)
     for request in view.requests:
         if not first and request.id not in view.promises:
             continue
         able = [
-            member
-            for member in view.members
+            (speed.row_s, number)
+            for number, (member, speed) in enumerate(zip(view.members, speeds, strict=True))
             if member.variant in slot.models and may_compute(request, member)
         ]
         if not able:
             continue
-        fastest = min(able, key=lambda member: view.speeds.of(member.variant, slot.kind).row_s)
+        fastest = view.members[min(able)[1]]
         speed = view.speeds.of(fastest.variant, slot.kind, form_of((request,)))
         if slot.free_s + speed.cost(request.rows).mean_s > request.deadline_s:
             continue
@@ -152,14 +156,14 @@ def _by_worth(view: View, slot: Slot, head: Request, fastest: Member) -> list[Me
     second = price * fastest.accuracy / max(speed.row_s, 1e-9) / rows
     worth: list[tuple[float, Member]] = []
     least_s = math.inf
-    for member in view.members:
+    means_s = view.speeds.means_s(view.variants, slot.kind, rows)
+    for member, mean_s in zip(view.members, means_s, strict=True):
         if member.variant not in slot.models or not may_compute(head, member):
             continue
-        mean_s = view.speeds.of(member.variant, slot.kind).cost(rows).mean_s
         if mean_s < least_s or member is fastest:
             least_s = min(least_s, mean_s)
             worth.append((member.accuracy - second * mean_s, member))
-    worth.sort(key=lambda each: each[0], reverse=True)
+    worth.sort(key=itemgetter(0), reverse=True)
     return [member for _, member in worth]
 
 
@@ -172,28 +176,29 @@ def _fill(view: View, slot: Slot, head: Request, member: Member) -> _Option | No
         return None
     if head.attempts:
         return _Option(member, (head,), head.rows, cost)
-    able = list(_able(view, head, member, most))
+    able = _able(view, head, member, most)
     # Mostly there is time for all of them.
-    rows = sum(request.rows for request in able)
+    rows = sum(map(_ROWS, able))
     cost = view.speeds.of(member.variant, slot.kind, form_of(able)).cost(rows)
-    if slot.after(cost).within_s() <= min(request.deadline_s for request in able):
+    if slot.after(cost).within_s() <= min(map(_DEADLINE_S, able)):
         return _Option(member, tuple(able), rows, cost)
     return _fill_in_time(view, slot, member, able)
 
 
-def _able(view: View, head: Request, member: Member, most: int) -> Iterator[Request]:
+def _able(view: View, head: Request, member: Member, most: int) -> list[Request]:
     """``head`` and those due next that ``member`` may compute, up to ``most`` rows."""
-    yield head
-    rows = head.rows
+    able, rows = [head], head.rows
     for request in view.requests:
         if request.attempts or request is head:
             continue
-        if rows + request.rows > most:
-            return
-        if (request.floor or request.allowed) and not may_compute(request, member):
-            continue
         rows += request.rows
-        yield request
+        if rows > most:
+            break
+        if (request.floor or request.allowed) and not may_compute(request, member):
+            rows -= request.rows
+            continue
+        able.append(request)
+    return able
 
 
 def _fill_in_time(view: View, slot: Slot, member: Member, able: Sequence[Request]) -> _Option:

@@ -9,30 +9,14 @@ becomes slower makes no variant look slower than those that were not used lately
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
-from collections import deque
 from collections.abc import Mapping, Sequence
 from math import exp, log
 from typing import Any, NamedTuple
 
 from rootserve.server.core.batch_size import HAND_OVER_S
+from rootserve.server.core.series import LONG, WINDOW, Series, size_class
 
 PIXELS, FILES = "pixels", "files"
-
-_WINDOW = 64
-"""Batches of each size that are remembered."""
-
-_GUARD = 3
-"""Nothing takes less than the longest of so many last ones."""
-
-_FEW = 8
-_MARGIN = 0.25
-"""Of fewer batches than ``_FEW`` the longest says little: up to so much is added to it.
-
-What was measured first counts as so many in a mean."""
-
-_LONG = 512
-"""Over so many batches a mean goes: variants differ by less than a few batches do by chance."""
 
 _CLEAR = 0.3
 """What the last few batches say of a worker's pace varies by up to this by chance (as a logarithm)."""
@@ -57,89 +41,6 @@ class _Key(NamedTuple):
     kind: str
     model: str
     form: str
-
-
-class _Series:
-    """Batches of one key by rows, as long as they take at a pace of 1."""
-
-    def __init__(self) -> None:
-        self.sizes: list[int] = []
-        self.recent: dict[int, deque[float]] = {}
-        self._ordered: dict[int, list[float]] = {}
-        """The same, shortest first."""
-        self.counts: dict[int, int] = {}
-        self.means: dict[int, float] = {}
-        self.typical: dict[int, float] = {}
-        """Geometric means, which change slowly: what a worker's pace refers to."""
-        self._bounds: dict[int, float] = {}
-
-    def between(self, known: Mapping[int, float], rows: int) -> float:
-        """What ``known`` of ``sizes`` says of ``rows``: a line in between, in proportion beyond."""
-        at = bisect_left(self.sizes, rows)
-        if at == len(self.sizes):
-            return known[self.sizes[-1]] * rows / self.sizes[-1]
-        above = self.sizes[at]
-        if above == rows or at == 0:
-            return known[above]
-        below = self.sizes[at - 1]
-        return known[below] + (known[above] - known[below]) * (rows - below) / (above - below)
-
-    def size_of(self, rows: int) -> int:
-        """The size as which a batch of ``rows`` is remembered: the one of its class, or its own."""
-        upper = 1 << _size_class(rows)
-        at = bisect_left(self.sizes, upper // 2 + 1)
-        if at < len(self.sizes) and self.sizes[at] <= upper:
-            return self.sizes[at]
-        return rows
-
-    def learn(self, rows: int, seconds: float) -> None:
-        size = self.size_of(rows)
-        if size not in self.recent:
-            self.know(size, (seconds,), 1, seconds, seconds)
-            return
-        if size != rows:
-            seconds *= self.between(self.means, size) / max(self.between(self.means, rows), 1e-9)
-        weight = 1.0 / min(_LONG, _FEW + self.counts[size])
-        recent, ordered = self.recent[size], self._ordered[size]
-        if len(recent) == _WINDOW:
-            del ordered[bisect_left(ordered, recent[0])]
-        recent.append(seconds)
-        insort(ordered, seconds)
-        self.counts[size] += 1
-        self.means[size] += weight * (seconds - self.means[size])
-        weight = 1.0 / min(_LONG, 2 * _WINDOW + self.counts[size])
-        self.typical[size] *= (max(seconds, 1e-9) / self.typical[size]) ** weight
-        self._bounds.clear()
-
-    def know(
-        self, size: int, recent: Sequence[float], count: int, mean_s: float, typical_s: float
-    ) -> None:
-        """All that there is to know of batches of ``size`` rows."""
-        self.recent[size] = deque(recent, maxlen=_WINDOW)
-        self._ordered[size] = sorted(self.recent[size])
-        self.counts[size] = count
-        self.means[size] = mean_s
-        self.typical[size] = max(typical_s, 1e-9)
-        self.sizes = sorted(self.recent)
-        self._bounds.clear()
-
-    def mean(self, rows: int) -> float:
-        return self.between(self.means, rows)
-
-    def median_of(self, size: int) -> float:
-        ordered = self._ordered[size]
-        return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
-
-    def bound(self, rows: int) -> float:
-        """What ``rows`` take at most."""
-        seconds = self._bounds.get(rows)
-        if seconds is None:
-            at = bisect_left(self.sizes, rows)
-            for size in self.sizes[max(0, at - 1) : at + 1]:
-                if size not in self._bounds:
-                    self._bounds[size] = _bound(self._ordered[size], self.recent[size])
-            seconds = self._bounds[rows] = self.between(self._bounds, rows)
-        return seconds
 
 
 class _Pace:
@@ -168,6 +69,14 @@ class _Pace:
             self.factor = exp(self.lately)
 
 
+class State(NamedTuple):
+    """What a :class:`LatencyTable` knew of a model, to be compared: of its means, and what else there is."""
+
+    means: tuple[Series | None, Series | None, int, int, float]
+    hand_over_s: float
+    inflation: float
+
+
 class LatencyTable:
     """Seconds that batches take, by kind of worker, model, rows, and form: pixels or picture files.
 
@@ -179,7 +88,7 @@ class LatencyTable:
         self._weight = weight
         self._hand_over_s = hand_over_s
         self._averages: dict[tuple[str, str], dict[int, float]] = {}
-        self._series: dict[_Key, _Series] = {}
+        self._series: dict[tuple[str, str, str], Series] = {}
         self._paces: dict[str, _Pace] = {}
         self.version = 0
         """Grows with everything that is learned."""
@@ -199,13 +108,13 @@ class LatencyTable:
         files takes. As long as the computation, if it is not given.
         """
         averages = self._averages.setdefault((kind, model), {})
-        size = _size_class(rows)
+        size = size_class(rows)
         average = averages.get(size, seconds)
         averages[size] = average + self._weight * (seconds - average)
         key = _Key(kind, model, form)
         series = self._series.get(key)
         if series is None:
-            series = self._series[key] = _Series()
+            series = self._series[key] = Series()
         pace = self._pace(kind)
         elapsed_s = seconds if elapsed_s is None else elapsed_s
         if series.sizes:
@@ -228,7 +137,7 @@ class LatencyTable:
             pace = self._paces[kind] = _Pace(self._hand_over_s)
         return pace
 
-    def _compare(self, series: _Series, pace: _Pace, rows: int, seconds: float) -> None:
+    def _compare(self, series: Series, pace: _Pace, rows: int, seconds: float) -> None:
         """What a batch that took ``seconds`` says of its kind of worker."""
         bound = series.bound(rows) * pace.factor * pace.inflation
         if seconds > bound:
@@ -246,7 +155,7 @@ class LatencyTable:
         averages = self._averages.get((kind, model))
         if not averages:
             return None
-        size = _size_class(rows)
+        size = size_class(rows)
         if size in averages:
             return averages[size]
         nearest = min(averages, key=lambda known: abs(known - size))
@@ -293,11 +202,20 @@ class LatencyTable:
         series = self._find(kind, model, PIXELS)
         return series.sizes if series else ()
 
-    def _find(self, kind: str, model: str, form: str) -> _Series | None:
+    def state(self, model: str, kind: str, form: str) -> State:
+        """What all that is told of ``model`` there follows from; of the same state the same is told."""
+        own = pixels = self._find(kind, model, PIXELS)
+        if form != PIXELS:
+            own = self._find(kind, model, form)
+        pace = self._pace(kind)
+        changes = own.changes if own else 0, pixels.changes if pixels else 0
+        return State((own, pixels, *changes, pace.factor), pace.hand_over_s, pace.inflation)
+
+    def _find(self, kind: str, model: str, form: str) -> Series | None:
         """The series of this form, or of the other one as long as nothing is known of this."""
-        series = self._series.get(_Key(kind, model, form))
+        series = self._series.get((kind, model, form))
         if series is None:
-            series = self._series.get(_Key(kind, model, PIXELS if form == FILES else FILES))
+            series = self._series.get((kind, model, PIXELS if form == FILES else FILES))
         return series
 
     def document(self) -> dict[str, Any]:
@@ -309,18 +227,18 @@ class LatencyTable:
         """
         rows = [
             {
-                "kind": key.kind,
-                "model": key.model,
-                "form": key.form,
+                "kind": kind,
+                "model": model,
+                "form": form,
                 "rows": size,
                 "count": series.counts[size],
-                "p50_s": series.median_of(size) * self._paces[key.kind].factor,
-                "p99_s": self.bound(key.model, size, key.kind, key.form),
+                "p50_s": series.median_of(size) * self._paces[kind].factor,
+                "p99_s": self.bound(model, size, kind, form),
                 "mean_s": series.means[size],
                 "typical_s": series.typical[size],
                 "recent_s": list(series.recent[size]),
             }
-            for key, series in self._series.items()
+            for (kind, model, form), series in self._series.items()
             for size in series.sizes
         ]
         expected = [
@@ -365,18 +283,18 @@ class LatencyTable:
                     f"row {number} of the latency table is {row!r}, expected at least 1 row, times that "
                     f"are not negative, and {PIXELS} or {FILES} as form"
                 )
-            series = self._series.setdefault(key, _Series())
-            recent = row.get("recent_s") or [p50_s] * (_WINDOW - 2) + [p99_s] * 2
+            series = self._series.setdefault(key, Series())
+            recent = row.get("recent_s") or [p50_s] * (WINDOW - 2) + [p99_s] * 2
             spread = log(max(1.0, p99_s / p50_s)) / Z99 if p50_s else 0.0  # as of a log-normal one
             series.know(
                 size,
                 [float(seconds) for seconds in recent],
-                int(row.get("count", _LONG)),
+                int(row.get("count", LONG)),
                 float(row.get("mean_s", p50_s * exp(spread**2 / 2))),
                 float(row.get("typical_s", p50_s)),
             )
             averages = self._averages.setdefault((key.kind, key.model), {})
-            averages.setdefault(_size_class(size), p50_s)
+            averages.setdefault(size_class(size), p50_s)
             self._pace(key.kind)
         for row in document.get("averages", ()):
             averages = self._averages.setdefault((row["kind"], row["model"]), {})
@@ -385,23 +303,3 @@ class LatencyTable:
             pace = self._pace(str(row["kind"]))
             for name in vars(pace):
                 setattr(pace, name, float(row[name]))
-
-
-def _bound(ordered: Sequence[float], recent: Sequence[float]) -> float:
-    """The 99th percentile of ``recent``, no less than the last few, with a margin where there are few.
-
-    ``ordered`` are the same.
-    """
-    at = 0.99 * (len(ordered) - 1)
-    below = int(at)
-    high = ordered[below]
-    if below + 1 < len(ordered):
-        high += (at - below) * (ordered[below + 1] - high)
-    if len(ordered) < _FEW:
-        return ordered[-1] * (1.0 + _MARGIN * (1.0 - len(ordered) / _FEW))
-    guard = max(recent[place] for place in range(-_GUARD, 0))
-    return max(high, guard)
-
-
-def _size_class(rows: int) -> int:
-    return (rows - 1).bit_length()

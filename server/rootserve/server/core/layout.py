@@ -12,8 +12,9 @@ from bisect import insort
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
+from rootserve.server.core.latency import Z99
 from rootserve.server.core.queue import Request
-from rootserve.server.core.speeds import Cost, Speeds, beyond_s
+from rootserve.server.core.speeds import Cost, Speeds
 from rootserve.server.core.worker import Slot
 
 EXACT_S = 1e-9
@@ -42,8 +43,22 @@ class Step(NamedTuple):
 Line = list[Step]
 """What one worker computes, the last batch first."""
 
-Layout = list[Line]
-"""The line of each worker."""
+
+class Layout:
+    """The line of each worker, and when each has to begin with its own at the latest, with all caution."""
+
+    __slots__ = ("_starts_s", "lines")
+
+    def __init__(self, lines: list[Line]) -> None:
+        self.lines = lines
+        self._starts_s: list[float] | None = None
+
+    @property
+    def starts_s(self) -> list[float]:
+        """See :func:`latest_s`."""
+        if self._starts_s is None:
+            self._starts_s = [latest_s(line) for line in self.lines]
+        return self._starts_s
 
 
 def latest_s(line: Line) -> float:
@@ -57,7 +72,9 @@ def latest_s(line: Line) -> float:
         mean_s += own_s
         variance += own_variance
         tail += own_tail
-        start_s = min(start_s, due_s - mean_s - SURE * beyond_s(variance, tail))
+        beyond = Z99 * math.sqrt(variance) + tail / variance if variance else 0.0
+        latest = due_s - mean_s - SURE * beyond
+        start_s = min(start_s, latest)
     return start_s
 
 
@@ -73,7 +90,8 @@ def lateness(slot: Slot, line: Line, caution: float, since_s: float = -math.inf)
         end_s += own_s
         variance += own_variance
         tail += own_tail
-        over_s = end_s + caution * beyond_s(variance, tail) - due_s
+        beyond = Z99 * math.sqrt(variance) + tail / variance if variance else 0.0
+        over_s = end_s + caution * beyond - due_s
         if over_s > late_s and part.requests[-1].deadline_s >= since_s:
             late_s = over_s
     return late_s if late_s > EXACT_S else 0.0
@@ -87,10 +105,10 @@ def too_late_s(
     ``caution`` and ``since_s`` as for :func:`lateness`.
     """
     if len(slots) == 1:
-        return lateness(slots[0], layout[0], caution, since_s)
+        return lateness(slots[0], layout.lines[0], caution, since_s)
     return max(
         (
-            lateness(slots[number], layout[other], caution, since_s)
+            lateness(slots[number], layout.lines[other], caution, since_s)
             for number, other in swapped(slots, layout)
         ),
         default=math.inf,
@@ -102,7 +120,7 @@ def swapped(slots: Sequence[Slot], layout: Layout) -> list[tuple[int, int]]:
     groups: dict[tuple[str, frozenset[str]], list[int]] = {}
     for number, slot in enumerate(slots):
         groups.setdefault((slot.kind, slot.models), []).append(number)
-    starts_s = [latest_s(line) for line in layout]
+    starts_s = layout.starts_s
     return [
         pair
         for group in groups.values()
@@ -125,8 +143,9 @@ class Kept:
 
     def replace(self, slots: Sequence[Slot], layout: Layout) -> None:
         """From now on, ``layout`` of ``slots`` is the one."""
-        self._lines = dict(zip((slot.worker for slot in slots), layout, strict=True))
-        self._starts_s = {}
+        workers = [slot.worker for slot in slots]
+        self._lines = dict(zip(workers, layout.lines, strict=True))
+        self._starts_s = dict(zip(workers, layout.starts_s, strict=True))
         self._new = {}
         self._new_s = 0.0
 
@@ -139,8 +158,6 @@ class Kept:
         able = [slot for slot in slots if part.variant in slot.models]
         if not able:
             return False
-        if not self._starts_s:
-            self._starts_s = {worker: latest_s(line) for worker, line in self._lines.items()}
         new_s = self._new_s + max(
             speeds.of(part.variant, slot.kind, part.form).cost(request.rows).within_s(SURE)
             for slot in able
@@ -165,7 +182,7 @@ class Kept:
     ) -> Layout | None:
         """What is left of it for those ``waiting`` but ``without`` some; None if it has not all of them."""
         missing = len(waiting) - sum(1 for one in without if one in waiting)
-        layout: Layout = []
+        lines: list[Line] = []
         for slot in slots:
             rest: Line = []
             old = [step.part for step in self._lines.get(slot.worker, ())]
@@ -184,5 +201,5 @@ class Kept:
                 rows = sum(request.rows for request in requests)
                 cost = speeds.of(part.variant, slot.kind, part.form).cost(rows)
                 rest.append(Step(requests[0].deadline_s, cost, part._replace(requests=requests)))
-            layout.append(rest)
-        return None if missing else layout
+            lines.append(rest)
+        return None if missing else Layout(lines)

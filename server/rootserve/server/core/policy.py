@@ -19,7 +19,8 @@ class View(NamedTuple):
     """What a policy may know when it decides; it must not change anything of it.
 
     ``requests``: those that wait, and ``due``, when each is to be done, in this order: its deadline, or
-    what stands for one. ``rows``: of all of them. ``members``: most accurate first. ``slots``: all workers,
+    what stands for one. ``rows``: of all of them. ``members``: most accurate first, and
+    ``variants`` their names. ``slots``: all workers,
     those that may be given a batch now first (``takers`` of them). ``demand``: what has come lately.
     ``promises``: to all families' requests that wait; each is to be kept.
     """
@@ -30,6 +31,7 @@ class View(NamedTuple):
     due: Sequence[float]
     rows: int
     members: Sequence[Member]
+    variants: tuple[str, ...]
     table: LatencyTable
     speeds: Speeds
     slots: Sequence[Slot]

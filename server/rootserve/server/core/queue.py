@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
+from operator import attrgetter
 from typing import NamedTuple
 
 from rootserve.server.core.latency import FILES, PIXELS
@@ -43,9 +44,12 @@ class Request(NamedTuple):
     """Whether its rows come as picture files, which take a worker longer than pixels."""
 
 
+_FILES_OF = attrgetter("files")
+
+
 def form_of(requests: Sequence[Request]) -> str:
     """The form in which a batch of ``requests`` comes: as files, if any does."""
-    return FILES if any(request.files for request in requests) else PIXELS
+    return FILES if any(map(_FILES_OF, requests)) else PIXELS
 
 
 def rank(request: Request, age_s: float) -> tuple[float, int, float]:

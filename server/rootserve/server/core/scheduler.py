@@ -92,7 +92,7 @@ class Scheduler:
 
     def family_served(self, name: str, members: Iterable[Member]) -> None:
         """Requests for ``name`` may be computed by any of ``members``; replaces what was told before."""
-        self._families.served(name, members)
+        self._families.served(name, members, frozenset(self._workers.kinds))
 
     def family_gone(self, name: str) -> tuple[Request, ...]:
         """Nobody will compute ``name``: forget it, and return the requests that wait for it."""
@@ -244,14 +244,14 @@ class Scheduler:
         queue = self._families.get(model) or self._queues.get(model)
         return queue.rows if queue else 0
 
-    def rows_in_flight(self, model: str) -> int:
-        """Rows that workers compute with the variant ``model``."""
+    def rows_in_flight(self, *models: str) -> int:
+        """Rows that workers compute with one of these variants."""
         # Copies: metrics ask from another thread while batches come and go.
         return sum(
             batch.rows
             for worker in self._workers.copy()
             for batch in tuple(worker.batches.values())
-            if batch.model == model
+            if batch.model in models
         )
 
     def backlog_s(self, model: str) -> float | None:

@@ -10,10 +10,12 @@ due one after another for each caller, as if each had its share of the workers t
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 _AVERAGE_S = 1.0
 _SPREAD = 3.0
 """So many standard deviations more than the mean may come of a caller that keeps to its share."""
+_NONE = "", 0.0
 _GONE = 1e-4
 """Of a worker: who asks for less is forgotten."""
 
@@ -58,11 +60,12 @@ class Shares:
         self._held[request_id] = caller, seconds
         self._callers[caller].held_s += seconds
 
-    def release(self, request_id: int) -> None:
-        """It waits no more."""
-        caller, seconds = self._held.pop(request_id, ("", 0.0))
-        if seconds:
-            self._callers[caller].held_s -= seconds
+    def release(self, request_ids: Iterable[int]) -> None:
+        """Those wait no more."""
+        for request_id in request_ids:
+            caller, seconds = self._held.pop(request_id, _NONE)
+            if seconds:
+                self._callers[caller].held_s -= seconds
 
     def active(self, now: float) -> int:
         """How many callers have asked for something lately."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from rootserve.server.core.latency import PIXELS, Z99, LatencyTable
+from rootserve.server.core.latency import PIXELS, Z99, LatencyTable, State
 
 _NEARLY_BEST = 0.97
 """Share of the best throughput that counts as the best: less is noise."""
@@ -51,23 +51,51 @@ class Speed:
     which another row in it saves.
     """
 
-    __slots__ = ("_costs", "_of", "best", "row_s", "spare_s")
+    __slots__ = ("_costs", "_means_s", "_of", "_state", "_typical_s", "best", "row_s", "spare_s")
 
     def __init__(
-        self, table: LatencyTable, variant: str, kind: str, form: str, max_rows: int
+        self,
+        table: LatencyTable,
+        variant: str,
+        kind: str,
+        form: str,
+        max_rows: int,
+        state: State | None = None,
     ) -> None:
+        """``state``: what ``table`` knows of it, where that was asked already."""
         self._of = table, variant, kind, form
+        self._state = state = state or table.state(variant, kind, form)
         self._costs: dict[int, Cost] = {}
+        self._means_s: dict[int, float] = {}
         sizes = [rows for rows in table.sizes(variant, kind) if rows < max_rows]
         sizes.append(max_rows)
-        each_s = table.hand_over_s(kind)
-        self.best = _efficient(
-            [(rows, each_s + (table.typical(variant, rows, kind, form) or 0.0)) for rows in sizes]
-        )
-        self.row_s = self.cost(self.best).mean_s / self.best
-        one_s, best_s = self.cost(1).mean_s, self.cost(self.best).mean_s
+        self._typical_s = [
+            (rows, table.typical(variant, rows, kind, form) or 0.0) for rows in sizes
+        ]
+        self.best = _efficient(self._typical_s, state.hand_over_s)
+        best_s = self.mean_s(self.best)
+        self.row_s = best_s / self.best
+        one_s = self.mean_s(1)
         more_s = (best_s - one_s) / max(1, self.best - 1)
         self.spare_s = max(0.0, one_s - more_s)
+
+    def holds(self, state: State) -> bool:
+        """Whether it is still the same once ``state`` is what the table knows."""
+        known = self._state
+        if known.inflation != state.inflation or known.means != state.means:
+            return False
+        if known.hand_over_s != state.hand_over_s:
+            self._state = state
+            return self.best == _efficient(self._typical_s, state.hand_over_s)
+        return True
+
+    def mean_s(self, rows: int) -> float:
+        """What a batch of ``rows`` takes in the mean; nothing as long as nothing is known."""
+        known = self._means_s.get(rows)
+        if known is None:
+            table, variant, kind, form = self._of
+            known = self._means_s[rows] = table.mean(variant, rows, kind, form) or 0.0
+        return known
 
     def cost(self, rows: int) -> Cost:
         """What a batch of ``rows`` takes; nothing as long as nothing is known."""
@@ -75,7 +103,7 @@ class Speed:
         if known is None:
             table, variant, kind, form = self._of
             what = variant, rows, kind, form
-            mean_s = table.mean(*what) or 0.0
+            mean_s = self.mean_s(rows)
             more_s = max(0.0, (table.bound(*what) or 0.0) - mean_s)
             more_s = min(more_s, _FATTEST * mean_s)
             variance = min(table.variance(*what) or 0.0, (more_s / Z99) ** 2)
@@ -84,10 +112,15 @@ class Speed:
         return known
 
 
-def _efficient(times: Sequence[tuple[int, float]]) -> int:
-    """The most rows that are nearly as efficient as any, of rows and what batches of them take."""
-    least = min(seconds / rows for rows, seconds in times)
-    return next(rows for rows, seconds in reversed(times) if seconds / rows * _NEARLY_BEST <= least)
+def _efficient(typical_s: Sequence[tuple[int, float]], each_s: float) -> int:
+    """The most rows that are nearly as efficient as any, of rows and what batches of them take.
+
+    ``each_s``: what every batch takes besides.
+    """
+    costs = [(each_s + seconds) / rows for rows, seconds in typical_s]
+    least = min(costs)
+    at = max(number for number, cost in enumerate(costs) if cost * _NEARLY_BEST <= least)
+    return typical_s[at][0]
 
 
 class Speeds:
@@ -97,6 +130,10 @@ class Speeds:
         self.table = table
         self._max_rows = max_rows
         self._known: dict[tuple[str, str, str], Speed] = {}
+        self._before: dict[tuple[str, str, str], Speed] = {}
+        """As they were when less was known."""
+        self._each: dict[tuple[tuple[str, ...], str], tuple[Speed, ...]] = {}
+        self._means_s: dict[tuple[tuple[str, ...], str, int], tuple[float, ...]] = {}
         self._row_s: dict[tuple[str, frozenset[str]], float] = {}
         self._fastest: dict[tuple[tuple[str, ...], frozenset[str]], str] = {}
         self._version = -1
@@ -108,8 +145,30 @@ class Speeds:
         key = (variant, kind, form)
         speed = self._known.get(key)
         if speed is None:
-            speed = self._known[key] = Speed(self.table, *key, self._max_rows)
+            state, speed = self.table.state(*key), self._before.get(key)
+            if speed is None or not speed.holds(state):
+                speed = Speed(self.table, *key, self._max_rows, state)
+            self._known[key] = speed
         return speed
+
+    def each(self, variants: tuple[str, ...], kind: str) -> tuple[Speed, ...]:
+        """Of batches of pixels of each of ``variants`` on workers of ``kind``."""
+        if self._version != self.table.version:
+            self._forget()
+        key = (variants, kind)
+        known = self._each.get(key)
+        if known is None:
+            known = self._each[key] = tuple(self.of(variant, kind) for variant in variants)
+        return known
+
+    def means_s(self, variants: tuple[str, ...], kind: str, rows: int) -> tuple[float, ...]:
+        """What a batch of ``rows`` takes in the mean, of each of ``variants`` on workers of ``kind``."""
+        speeds = self.each(variants, kind)
+        key = (variants, kind, rows)
+        known = self._means_s.get(key)
+        if known is None:
+            known = self._means_s[key] = tuple(speed.mean_s(rows) for speed in speeds)
+        return known
 
     def row_s(self, variant: str, kinds: frozenset[str]) -> float:
         """What a row of ``variant`` takes on the fastest of ``kinds``; infinite where nothing is known."""
@@ -137,6 +196,9 @@ class Speeds:
 
     def _forget(self) -> None:
         self._version = self.table.version
+        self._before.update(self._known)
         self._known.clear()
+        self._each.clear()
+        self._means_s.clear()
         self._row_s.clear()
         self._fastest.clear()

@@ -272,6 +272,8 @@ class Workers:
 
     def next_ahead_s(self, now: float) -> float:
         """When the first one may be given a batch ahead that is not full."""
+        if self._limits.lead_s is None:
+            return math.inf
         ready = [
             self.ahead_s(worker, now)
             for worker in self
