@@ -135,6 +135,7 @@ class FamilyMachine(RuleBasedStateMachine):
 
     def poll(self) -> None:
         decisions = self.scheduler.poll(self.now)
+        assert decisions.wake_s > self.now, "asks to be polled again at once"
         for request in decisions.expired:
             del self.waiting[request.id]
             self.finish(request.id)

@@ -48,6 +48,9 @@ __all__ = [
     "Scheduler",
 ]
 
+_AGAIN_S = 0.001
+"""After so long it is looked at again whether an idle worker is still needed for what was promised."""
+
 _TO_POLL = Offered(None, poll=True)
 _TO_WAIT = Offered(None, poll=False)
 _DECLINED = {declined: Offered(declined, poll=False) for declined in Declined}
@@ -357,10 +360,14 @@ class Scheduler:
                     # Rather one that is idle than one that would be given a batch ahead.
                     if found is None or (found[0].batches and not worker.batches):
                         found = worker, max_rows
-                elif max_rows > 0:
+                    continue
+                if max_rows > 0:
                     passed.append((queue, kind, max_rows))
                 wake_s = min(wake_s, max(ready_s, free_s))
             if found is None or not self._spare(queue, *found, now):
+                if found is not None and not found[0].batches:
+                    # What a busy worker is through with brings the next decision by itself.
+                    wake_s = min(wake_s, now + _AGAIN_S)
                 may_join = may_join and not may_close
                 continue
             worker, max_rows = found
