@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from rootserve.server.core.arrangement import Arrangement, Streams, kind_beside
 from rootserve.server.core.batch_size import BatchSize, Latency, choose
@@ -10,6 +12,24 @@ from rootserve.server.core.latency import LatencyTable
 from rootserve.server.core.limits import Limits
 from rootserve.server.core.queue import Queue, Request
 from rootserve.server.core.worker import Worker, Workers
+
+
+class Place(NamedTuple):
+    """Where a batch of a queue can go: to ``worker`` with at most ``max_rows``, if there is one.
+
+    ``passed``: the kinds of workers that have no room for a batch that may be closed, and how large it could
+    be. ``wake_s``: when there may be another place without anything else happening.
+    """
+
+    worker: Worker | None
+    max_rows: int
+    passed: tuple[tuple[str, int], ...]
+    wake_s: float
+
+    @property
+    def may_close(self) -> bool:
+        """Whether a batch may be closed for workers of some kind."""
+        return self.worker is not None or bool(self.passed)
 
 
 class Batching:
@@ -83,6 +103,27 @@ class Batching:
         if queue.rows >= max_rows or due_s <= now:
             return max_rows, now
         return 0, due_s
+
+    def place_for(
+        self, queue: Queue, kinds: Iterable[str], now: float, may_join: bool = True
+    ) -> Place:
+        """Where a batch of ``queue`` goes now; ``may_join``: perhaps beside others."""
+        found: Worker | None = None
+        found_rows, wake_s = 0, math.inf
+        passed: list[tuple[str, int]] = []
+        for kind in kinds:
+            max_rows, ready_s = self.closable(queue, kind, now)
+            full = 0 < max_rows <= queue.rows
+            worker, free_s = self.worker_for(queue, kind, full, now, may_join)
+            if worker is not None and max_rows > 0:
+                # Rather one that is idle than one that would be given a batch ahead.
+                if found is None or (found.batches and not worker.batches):
+                    found, found_rows = worker, max_rows
+                continue
+            if max_rows > 0:
+                passed.append((kind, max_rows))
+            wake_s = min(wake_s, max(ready_s, free_s))
+        return Place(found, found_rows, tuple(passed), wake_s)
 
     def worker_for(
         self, queue: Queue, kind: str, full: bool, now: float, may_join: bool = True

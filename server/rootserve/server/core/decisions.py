@@ -54,8 +54,8 @@ class Batch(NamedTuple):
     """What a family's batch was chosen from, where :attr:`Limits.explain` is on."""
     beside: bool = False
     """Whether it shares its worker with others that are computed side by side with it."""
-    cost: Cost = Cost(0.0, 0.0, 0.0)
-    """What such ones take in the mean, and how much longer; nothing while nothing is known."""
+    cost: Cost | None = None
+    """What a family's batch like it takes in the mean, and how much longer; None of a single variant's."""
 
 
 class Declined(Enum):

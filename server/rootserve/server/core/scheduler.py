@@ -74,7 +74,7 @@ class Scheduler:
         self.durations = table or LatencyTable()
         self._families = Families(limits, policy or MostAccurateInTime(), self.durations)
         self._queues: dict[str, Queue] = {}
-        self._workers = Workers(limits, self.durations)
+        self._workers = Workers(limits, self._families.speeds)
         self._batching = Batching(limits, self.durations, self._workers)
         self._deadlines = Deadlines()
         self._abandoned: set[int] = set()
@@ -349,28 +349,16 @@ class Scheduler:
                 may_join = may_join and self._workers.any_idle()
                 wake_s = min(wake_s, ready_s)
                 continue
-            found: tuple[Worker, int] | None = None
-            may_close = False
-            for kind in self._workers.kinds:
-                max_rows, ready_s = self._batching.closable(queue, kind, now)
-                full = 0 < max_rows <= queue.rows
-                may_close = may_close or max_rows > 0
-                worker, free_s = self._batching.worker_for(queue, kind, full, now, may_join)
-                if worker is not None and max_rows > 0:
-                    # Rather one that is idle than one that would be given a batch ahead.
-                    if found is None or (found[0].batches and not worker.batches):
-                        found = worker, max_rows
-                    continue
-                if max_rows > 0:
-                    passed.append((queue, kind, max_rows))
-                wake_s = min(wake_s, max(ready_s, free_s))
-            if found is None or not self._spare(queue, *found, now):
-                if found is not None and not found[0].batches:
+            found = self._batching.place_for(queue, self._workers.kinds, now, may_join)
+            passed.extend((queue, kind, max_rows) for kind, max_rows in found.passed)
+            wake_s = min(wake_s, found.wake_s)
+            worker, max_rows = found.worker, found.max_rows
+            if worker is None or not self._spare(queue, worker, max_rows, now):
+                if worker is not None and not worker.batches:
                     # What a busy worker is through with brings the next decision by itself.
                     wake_s = min(wake_s, now + _AGAIN_S)
-                may_join = may_join and not may_close
+                may_join = may_join and not found.may_close
                 continue
-            worker, max_rows = found
             for older, kind, older_rows in passed:
                 if (
                     older is not queue
@@ -444,6 +432,7 @@ class Scheduler:
     ) -> Batch:
         """Hand ``requests``, which wait no more, to ``worker``; ``beside`` others that it has or gets."""
         rows = sum(request.rows for request in requests)
+        of_family = variant != requests[0].model
         kind, form = kind_beside(worker.kind) if beside else worker.kind, form_of(requests)
         batch = Batch(
             self._next_batch,
@@ -455,7 +444,8 @@ class Scheduler:
             self.durations.bound(variant, rows, kind, form),
             choice,
             beside,
-            self._families.speeds.of(variant, kind, form).cost(rows),
+            # Of a single variant it is asked for only if families are asked for meanwhile.
+            self._families.speeds.of(variant, kind, form).cost(rows) if of_family else None,
         )
         self._next_batch += 1
         self._workers.give(worker, batch, now)

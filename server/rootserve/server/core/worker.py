@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from rootserve.server.core.arrangement import kind_beside
 from rootserve.server.core.decisions import Batch
-from rootserve.server.core.latency import PIXELS, LatencyTable
+from rootserve.server.core.latency import PIXELS
 from rootserve.server.core.limits import Limits
 from rootserve.server.core.queue import form_of
-from rootserve.server.core.speeds import Cost, beyond_s
+from rootserve.server.core.speeds import Cost, Speeds, beyond_s
 
 _OPEN = 0.3
 """Of what one batch in a hundred takes beyond the mean: so much longer one takes that is not done by then."""
@@ -80,7 +80,7 @@ class Worker:
     last_variant: str = ""
     hung: bool = False
 
-    def slot(self, now: float, hand_over_s: float) -> Slot:
+    def slot(self, now: float, hand_over_s: float, speeds: Speeds) -> Slot:
         """What a policy sees of it, if an idle one needs so long until it begins."""
         first = next(iter(self.running.values()), None)
         free_s = first.started_s if first else now
@@ -92,7 +92,9 @@ class Worker:
                 # What it is predicted to take allows for those beside it.
                 last_s = max(last_s, max(free_s, batch.formed_s) + (batch.predicted_s or 0.0))
                 continue
-            mean_s, own_variance, own_tail = batch.cost
+            mean_s, own_variance, own_tail = batch.cost or speeds.of(
+                batch.model, self.kind, form_of(batch.requests)
+            ).cost(batch.rows)
             free_s += mean_s
             if free_s < now:  # it takes longer than the mean; how much longer is open
                 beyond = beyond_s(own_variance, own_tail)
@@ -145,9 +147,10 @@ class Worker:
 class Workers:
     """All workers that there are, by name."""
 
-    def __init__(self, limits: Limits, table: LatencyTable) -> None:
+    def __init__(self, limits: Limits, speeds: Speeds) -> None:
         self._limits = limits
-        self._table = table
+        self._speeds = speeds
+        self._table = speeds.table
         self._workers: dict[str, Worker] = {}
         self.kinds: tuple[str, ...] = ()
 
@@ -264,7 +267,7 @@ class Workers:
         """When the batch that ``worker`` computes is expected to be done; None if that is not known."""
         one = next(iter(worker.running.values()))
         batch = one.batch
-        if batch.model != batch.requests[0].model:  # of a family, whose sizes vary much
+        if batch.cost is not None:  # of a family, whose sizes vary much
             hand_over_s = self._table.hand_over_s(worker.kind) if one.idle else 0.0
             return one.heard_s + hand_over_s + batch.cost.mean_s
         expected_s = self._table.predict(batch.model, batch.rows, self._kind(worker, batch))
@@ -297,6 +300,7 @@ class Workers:
         if len(takers) > 1:
             takers.sort(key=lambda worker: (len(worker.batches), worker.last_given_s))
         slots = [
-            worker.slot(now, self._table.hand_over_s(worker.kind)) for worker in (*takers, *others)
+            worker.slot(now, self._table.hand_over_s(worker.kind), self._speeds)
+            for worker in (*takers, *others)
         ]
         return slots, len(takers)
