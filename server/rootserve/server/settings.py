@@ -147,10 +147,10 @@ class Settings(BaseModel):
     )
     optimize_for: OptimizeFor = _option(
         "workers",
-        "on the CPU, latency computes one batch at a time on all processors; throughput computes batches "
-        "side by side, each on processors of its own; adaptive has one worker that does the former while few "
-        "requests come, and computes several side by side when many do",
-        "latency",
+        "on the CPU, adaptive has one worker that computes a batch on all processors while few requests come, "
+        "and several side by side when many do; latency always does the former; throughput has a worker for "
+        "each processor",
+        "adaptive",
     )
     cpu_workers: int = _option(
         "workers", "worker processes on the CPU; 0 chooses by optimize_for", 0, ge=0, le=256
