@@ -134,7 +134,11 @@ def rooted(layers: Sequence[Layer], topology: RootTopology, degree: int, glob: s
             groups = groups if reason else wanted
         groupings[layer.name] = Grouping(layer, groups, reason)
     if all(one.groups == one.layer.groups for one in groupings.values()):
-        told = "; ".join(f"{name}: {one.reason}" for name, one in groupings.items() if one.reason)
+        of_reason: dict[str, list[str]] = {}
+        for name, one in groupings.items():
+            if one.reason:
+                of_reason.setdefault(one.reason, []).append(name)
+        told = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in of_reason.items())
         raise RootsError(f"nothing can be grouped as {topology}-{degree}: {told}")
     return _changed(layers, topology, degree, groupings)
 

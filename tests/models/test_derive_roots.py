@@ -114,7 +114,7 @@ def test_a_file_that_was_trained_keeps_its_place(
     ("more", "words"),
     [
         (["--layers", "x*"], "no convolution's name is like 'x*'; there are: stem, a, b, c"),
-        (["--layers", "b"], "nothing can be grouped as root-2: stem: not chosen"),
+        (["--layers", "b"], "nothing can be grouped as root-2: stem, a, c: not chosen; b: 1x1"),
         (["--picture", "costs.txt"], "expected one of .png, .svg, .pdf"),
     ],
 )

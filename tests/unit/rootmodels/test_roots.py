@@ -125,7 +125,7 @@ def test_a_convolution_whose_channels_do_not_divide_stays_whole() -> None:
     [
         (1, "*", "degree 1 came, expected 2 to 1024"),
         (2, "conv*", "no convolution's name is like 'conv*'; there are: stem, a, b"),
-        (2, "stem", "nothing can be grouped as root-2: stem: sees the images; a: not chosen"),
+        (2, "stem", "nothing can be grouped as root-2: stem: sees the images; a, b: not chosen"),
         (3, "b", "b: 8 channels do not divide into 3 groups"),
     ],
 )
