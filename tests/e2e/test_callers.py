@@ -27,7 +27,17 @@ BUSY = infer_request(
 )
 
 
-ARGUMENTS = ("--models", MODEL, "--engine", "fake", "--max-queue-rows", "32")
+# One batch at a time: what comes behind it waits in the queue.
+ARGUMENTS = (
+    "--models",
+    MODEL,
+    "--engine",
+    "fake",
+    "--max-queue-rows",
+    "32",
+    "--optimize-for",
+    "latency",
+)
 
 
 @pytest.fixture(scope="module")

@@ -98,7 +98,7 @@ def test_what_cannot_be_compared_is_an_error(
     weights: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(weights, data, "nin-orig") == 2
-    assert "nin-orig.safetensors is not a readable" in capsys.readouterr().err
+    assert "nin-orig.safetensors does not exist" in capsys.readouterr().err
     assert run(weights, data, "nin-root-3") == 2
     assert "no variant is called 'nin-root-3'" in capsys.readouterr().err
     assert run(weights / "nowhere", data) == 2
