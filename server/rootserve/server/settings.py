@@ -147,9 +147,9 @@ class Settings(BaseModel):
     )
     optimize_for: OptimizeFor = _option(
         "workers",
-        "on the CPU, adaptive has one worker that computes a batch on all processors while few requests come, "
-        "and several side by side when many do; latency always does the former; throughput has a worker for "
-        "each processor",
+        "on the CPU, adaptive has one worker that computes a batch on all processors while few requests "
+        "come, and several side by side when many do; latency always does the former; throughput has a "
+        "worker for each processor",
         "adaptive",
     )
     cpu_workers: int = _option(

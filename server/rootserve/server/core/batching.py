@@ -166,10 +166,10 @@ class Batching:
         beside = self.goes_beside(queue.head, min(max_rows, queue.rows), worker)
         kind = kind_beside(worker.kind) if beside else worker.kind
         if beside:
-            # What is answered early comes again while the rest is computed: none is most of what there is.
+            # What is answered early comes again while the rest is computed: none is more than half.
             streams = self.arrangement.streams(queue.head.model, worker.kind)
             has = sum(batch.rows for batch in worker.batches.values())
-            max_rows = min(max_rows, max(4 * streams, -(-(queue.rows + has) // 4)))
+            max_rows = min(max_rows, max(4 * streams, -(-(queue.rows + has) // 2)))
         start_s = self._start_s(worker, now)
         rows, soonest_s = 0, math.inf
         joins = worker.shares
