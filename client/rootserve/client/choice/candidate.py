@@ -96,9 +96,9 @@ class Candidate:
         if not self.model.trained:
             notes.append("random weights: no accuracy")
         found = self.search.found if self.search else None
-        done = found is not None and found.complete
-        if done and found.rate is None and found.lowest_missed is not None:
-            notes.append("no rate was found that holds the objective")
-        if self.failure is None and not done:
+        if found is not None and found.complete:
+            if found.rate is None and found.lowest_missed is not None:
+                notes.append("no rate was found that holds the objective")
+        elif self.failure is None:
             notes.append("search not finished")
         return "; ".join(notes) or None
