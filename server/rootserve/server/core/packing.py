@@ -20,7 +20,6 @@ from rootserve.server.core.speeds import Cost, Speed
 NEVER = Step(-math.inf, Cost(0.0, 0.0, 0.0), Part("", "", (Request(0, "", 0, 0.0),)))
 """Stands for what nobody can compute."""
 
-
 Key = tuple[str, str]
 """What requests of a lane have in common: the variant that would compute them, and their form."""
 
@@ -208,19 +207,6 @@ def _layout_of(packed: Sequence[_Packed], workers: int) -> Layout:
     for _, _, worker, _, step in packed:
         lines[worker].append(step)
     return Layout(lines)
-
-
-def _unchanged(packed: Sequence[_Packed], lanes: Sequence[Due], changed_s: float) -> list[_Packed]:
-    """The first ones of ``packed`` that are the same if nothing that is due after ``changed_s`` changed.
-
-    That is so if all in a batch is due later, and so is the request before it, which was too much for it.
-    """
-    due = {lane.key: lane.due for lane, _ in lanes}
-    for count, (key, behind, _, _, step) in enumerate(packed):
-        begin = len(due[key]) - behind if step.due_s > changed_s else 0
-        if step.due_s <= changed_s or (begin and due[key][begin - 1] <= changed_s):
-            return list(packed[:count])
-    return list(packed)
 
 
 def _latest(
