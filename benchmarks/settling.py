@@ -23,6 +23,7 @@ from typing import NamedTuple
 import grpc
 import uvloop
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 from tritonclient.grpc import service_pb2_grpc
 
 from benchmarks.closed_loop import random_images
@@ -136,8 +137,9 @@ def draw(found: Mapping[str, Windows], phase_s: float, callers: int, path: Path)
     above.set_ylabel("images/s")
     below.set_ylabel("ms per request, median")
     below.set_yscale("log")
+    below.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     below.yaxis.set_major_formatter("{x:g}")
-    below.yaxis.set_minor_formatter("")
+    below.yaxis.set_minor_locator(NullLocator())
     below.set_xlabel("seconds")
     for axes in (above, below):
         axes.axvspan(phase_s, 2 * phase_s, color="#f0f0f0", zorder=0)
