@@ -80,6 +80,7 @@ def measure(
         ended = time.thread_time_ns()
         took["poll"].append((ended - began) * 1e-3)
         for batch in decided.dispatches:
+            assert batch.cost is not None, "all requests are for a family"
             compute_s = batch.cost.mean_s * rng.lognormvariate(0.0, 0.1)
             heapq.heappush(done, (now + compute_s, batch.id, batch.worker, compute_s))
         now, batch_id, worker, compute_s = heapq.heappop(done)

@@ -5,7 +5,6 @@ Nothing here is kept twice: a model's state is read off its desired card and wha
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from rootmodels.family import Family, Variant
 from rootmodels.layer import Layer
 from rootmodels.variants import family_of
 from rootmodels.weights_info import WeightsInfo, class_names, image_size
+from rootserve.server.nearest import nearest
 
 VERSION = "1"
 """The version of weights that are in no folder of versions; perf_analyzer wants a bare integer."""
@@ -286,9 +286,8 @@ class Models:
         ]
         for name in chosen:
             if name not in self._models:
-                near = difflib.get_close_matches(name, self._models, 1)
-                hint = f"; did you mean {near[0]}?" if near else ""
                 known = ", ".join(self._models)
+                hint = nearest(name, self._models)
                 raise ModelSelectionError(f"models: {name!r} is not one of {known}{hint}")
             model = self._models[name]
             model.card = replace(model.card, generation=1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import re
 import tomllib
@@ -15,6 +14,7 @@ from typing import Literal, NamedTuple, Union, get_args, get_origin
 from pydantic import ValidationError
 
 from rootserve.server import version
+from rootserve.server.nearest import nearest
 from rootserve.server.settings import Settings
 
 _DESCRIPTION = """\
@@ -34,6 +34,8 @@ _OF_KUBERNETES = re.compile(
     r"ROOTSERVE_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
 _ADDRESS = re.compile(r"(tcp|udp|sctp)://")
+_ALIKE = 0.8
+"""How alike another name must be, 0 to 1: many options and variables are no misspellings of ours."""
 _PATTERNS = {
     "device": "auto, cpu, cuda, or cuda:N,...",
     "caller_key": "the name of metadata: up to 100 small letters, digits, '_', '.' and '-'",
@@ -123,7 +125,7 @@ def _refuse_unknown(variables: Mapping[str, str]) -> None:
     """
     known = [_PREFIX + key.upper() for key in Settings.model_fields]
     lines = [
-        f"{name}: there is no such setting{_nearest(name, known)}"
+        f"{name}: there is no such setting{nearest(name, known, _ALIKE)}"
         for name in sorted(variables.keys() - {*known, *_OTHER_VARIABLES})
     ]
     if lines:
@@ -136,13 +138,7 @@ def _no_option(word: str) -> str:
         return f"{word!r} came, expected options only, as --models A,B (see --help)"
     flags = [*map(_flag, Settings.model_fields), "--config", "--check-config", "--version"]
     name = word.partition("=")[0]
-    return f"{name}: there is no such option{_nearest(name, flags) or ' (see --help)'}"
-
-
-def _nearest(name: str, known: Sequence[str], cutoff: float = 0.8) -> str:
-    """The question whether another one was meant; "" where none is as alike as ``cutoff`` (0 to 1) says."""
-    near = difflib.get_close_matches(name, known, 1, cutoff)
-    return f"; did you mean {near[0]}?" if near else ""
+    return f"{name}: there is no such option{nearest(name, flags, _ALIKE) or ' (see --help)'}"
 
 
 def _read_toml(path: Path) -> dict[str, object]:
@@ -154,7 +150,7 @@ def _read_toml(path: Path) -> dict[str, object]:
         raise OptionError(f"--config: {path} is not valid TOML: {error}") from error
     for key in content:
         if key not in Settings.model_fields:
-            hint = _nearest(key, list(Settings.model_fields), 0.6)
+            hint = nearest(key, Settings.model_fields)
             hint = hint or f"; there are {', '.join(Settings.model_fields)}"
             raise OptionError(f"{key} in {path}: there is no such setting{hint}")
     return content
