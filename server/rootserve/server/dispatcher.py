@@ -266,7 +266,11 @@ class Dispatcher:
         finally:
             requests = [self._waiting.get(request.id) for request in batch.requests]
             self._answer(batch, requests, logits, report)
-        self._observer.batch_ended(batch, report, requests)
+        if is_part:
+            self._observer.batch_ended(batch, report, requests)  # before it is told who was refused
+        else:
+            # Behind what the answers have set going: no caller waits while they are counted.
+            self._loop.call_soon(self._observer.batch_ended, batch, report, requests)
 
     def batch_decoding(self, worker: str, batch_id: int | None = None) -> None:
         """See :class:`rootserve.server.workers.pool.PoolEvents`."""

@@ -48,13 +48,13 @@ class Observer:
     """Someone who is told. Must neither raise nor wait; overrides what it has a use for."""
 
     def answered(self, pending: Pending, timeline: Timeline) -> None:
-        """The response to a request is built."""
+        """The response to a request is built, and as good as sent."""
 
     def refused(self, refusal: Refusal) -> None:
         """A call got no answer; told once of each."""
 
     def batch_ended(self, batch: Batch, report: Report, requests: Sequence[Pending | None]) -> None:
-        """A batch was computed, or failed; told before its requests go on.
+        """A batch was computed, or failed; told before it is told what became of its requests.
 
         ``requests`` are those of the batch, None for one that nobody waits for any more.
         """

@@ -188,7 +188,9 @@ class InferService(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: igno
         except (RefusalError, asyncio.CancelledError) as error:
             self._tell(pending, error, context)
             raise
-        self._rooms.observer.answered(pending, answer.timeline)
+        # Once the response is on its way: its caller does not wait while it is counted.
+        loop = asyncio.get_running_loop()
+        loop.call_soon(self._rooms.observer.answered, pending, answer.timeline)
         return response
 
     def withdraw(self, pending: Pending, context: Context) -> None:
