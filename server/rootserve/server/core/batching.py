@@ -96,13 +96,14 @@ class Batching:
         head = queue.head
         if head.attempts > 0:
             return head.rows, now
-        size = self._sizes.get((head.model, kind))
         max_rows = self.full_rows(head.model, kind)
-        waits = size is None or size.waits
-        due_s = queue.oldest_s + (self._limits.max_delay_s if waits else 0.0)
-        if queue.rows >= max_rows or due_s <= now:
+        if queue.rows >= max_rows:
             return max_rows, now
-        return 0, due_s
+        size = self._sizes.get((head.model, kind))
+        if size is not None and not size.waits:
+            return max_rows, now
+        due_s = queue.oldest_s + self._limits.max_delay_s
+        return (max_rows, now) if due_s <= now else (0, due_s)
 
     def place_for(
         self, queue: Queue, kinds: Iterable[str], now: float, may_join: bool = True
@@ -163,11 +164,12 @@ class Batching:
         expires where it waits.
         """
         taken: list[Request] = []
-        beside = self.goes_beside(queue.head, min(max_rows, queue.rows), worker)
+        head = queue.head
+        beside = self.goes_beside(head, min(max_rows, queue.rows), worker)
         kind = kind_beside(worker.kind) if beside else worker.kind
         if beside:
             # What is answered early comes again while the rest is computed: none is more than half.
-            streams = self.arrangement.streams(queue.head.model, worker.kind)
+            streams = self.arrangement.streams(head.model, worker.kind)
             has = sum(batch.rows for batch in worker.batches.values())
             max_rows = min(max_rows, max(4 * streams, -(-(queue.rows + has) // 2)))
         start_s = self._start_s(worker, now)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from operator import attrgetter
@@ -44,12 +44,17 @@ class Request(NamedTuple):
     """Whether its rows come as picture files, which take a worker longer than pixels."""
 
 
-_FILES_OF = attrgetter("files")
+_FILES_OF, _ROWS_OF = map(attrgetter, ("files", "rows"))
 
 
 def form_of(requests: Sequence[Request]) -> str:
     """The form in which a batch of ``requests`` comes: as files, if any does."""
     return FILES if any(map(_FILES_OF, requests)) else PIXELS
+
+
+def rows_of(requests: Iterable[Request]) -> int:
+    """Rows of all of them."""
+    return sum(map(_ROWS_OF, requests))
 
 
 def rank(request: Request, age_s: float) -> tuple[float, int, float]:
@@ -74,6 +79,8 @@ class Queue:
     age_s: float = math.inf
     levels: dict[int, _Level] = field(default_factory=dict)
     rows: int = 0
+    _head: Request | None = None
+    """Once it was asked for, until something comes or goes."""
 
     def __iter__(self) -> Iterator[Request]:
         """All requests in the order in which they are to be computed."""
@@ -96,13 +103,18 @@ class Queue:
     @property
     def head(self) -> Request:
         """The request that is to be computed next."""
-        heads = [next(iter(level.requests.values())) for level in self.levels.values()]
-        return heads[0] if len(heads) == 1 else min(heads, key=self.rank)
+        if self._head is None:
+            self._head = min(self._heads(), key=self.rank)
+        return self._head
 
     @property
     def oldest_s(self) -> float:
         """When the request came that has waited longest."""
-        return min(next(iter(level.requests.values())).arrived_s for level in self.levels.values())
+        return min(head.arrived_s for head in self._heads())
+
+    def _heads(self) -> list[Request]:
+        """The first of each priority."""
+        return [next(iter(level.requests.values())) for level in self.levels.values()]
 
     def rows_at(self, priority: int) -> int:
         """Rows that wait with this priority."""
@@ -114,6 +126,7 @@ class Queue:
         level = self.levels.get(request.priority)
         if level is None:
             level = self.levels[request.priority] = _Level()
+        self._head = None
         level.requests[request.id] = request
         level.rows += request.rows
         self.rows += request.rows
@@ -134,6 +147,7 @@ class Queue:
         for priority, level in self.levels.items():
             request = level.requests.pop(request_id, None)
             if request is not None:
+                self._head = None
                 level.rows -= request.rows
                 self.rows -= request.rows
                 if not level.requests:

@@ -32,7 +32,7 @@ from rootserve.server.core.in_time import MostAccurateInTime
 from rootserve.server.core.latency import LatencyTable
 from rootserve.server.core.limits import Limits
 from rootserve.server.core.policy import Pick, Policy
-from rootserve.server.core.queue import Queue, Request, form_of, rank
+from rootserve.server.core.queue import Queue, Request, form_of, rank, rows_of
 from rootserve.server.core.worker import Slot, Worker, Workers
 
 __all__ = [
@@ -417,7 +417,7 @@ class Scheduler:
         taken = self._batching.in_time(queue, max_rows, worker, now) or [queue.head]
         for request in taken:
             queue.remove(request.id)
-        rows = sum(request.rows for request in taken)
+        rows = rows_of(taken)
         beside = self._batching.goes_beside(taken[0], rows, worker)
         return self._give(worker, taken[0].model, tuple(taken), now, beside=beside)
 
@@ -431,7 +431,7 @@ class Scheduler:
         beside: bool = False,
     ) -> Batch:
         """Hand ``requests``, which wait no more, to ``worker``; ``beside`` others that it has or gets."""
-        rows = sum(request.rows for request in requests)
+        rows = rows_of(requests)
         of_family = variant != requests[0].model
         kind, form = kind_beside(worker.kind) if beside else worker.kind, form_of(requests)
         batch = Batch(
