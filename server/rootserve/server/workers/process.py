@@ -94,24 +94,31 @@ class WorkerProcess:
             os._exit(1)
 
     def _obey(self) -> None:
-        """Take messages in their order, whichever lane takes one, until there are no more."""
-        while True:
-            with self._turn:
-                datagram = b"" if self._over else self._link.recv(MAX_BYTES)
+        """Compute batches side by side, whichever come next, until there are no more messages."""
+        while (beside := self._next_beside()) is not None:
+            self._send(self._run(*beside))
+
+    def _next_beside(self) -> tuple[messages.Run, LoadedModel] | None:
+        """Obey messages in their order up to a batch beside others; None when there are no more messages.
+
+        Then the next ones are for another lane. What they swap is not for this batch.
+        """
+        with self._turn:
+            while not self._over:
+                datagram = self._link.recv(MAX_BYTES)
                 if not datagram:
                     self._over = True
-                    return
+                    break
                 message = messages.decode(datagram)
                 if not isinstance(message, messages.Run):
                     self._manage(message)
                     continue
                 model = self._models[message.model]
-                if not message.beside:
-                    # Whatever comes waits until it is done.
-                    self._send(self._run(message, model))
-                    continue
-            # What comes is for other lanes. What it swaps is not for this batch.
-            self._send(self._run(message, model))
+                if message.beside:
+                    return message, model
+                # Alone: whatever comes waits until it is done.
+                self._send(self._run(message, model))
+        return None
 
     def _manage(self, message: messages.Message) -> None:
         match message:
