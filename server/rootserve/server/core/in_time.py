@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from rootserve.server.core.decisions import Candidate, Choice
 from rootserve.server.core.family import Member, may_compute
+from rootserve.server.core.latency import PIXELS
 from rootserve.server.core.layout import Part
 from rootserve.server.core.policy import Pick, View, Wait
 from rootserve.server.core.promises import Rest
@@ -280,16 +281,21 @@ def _tell_others(
         return
     known = {each.variant for each in told}
     more = {member.variant for member in after}
-    for member in view.members:
-        if (
-            member.variant in known
-            or member.variant not in slot.models
-            or not may_compute(chosen.requests[0], member)
-        ):
+    head, rows, now = chosen.requests[0], chosen.rows, view.now
+    anybody = not (head.floor or head.allowed)
+    form = form_of(chosen.requests)
+    speeds = view.speeds.each(view.variants, slot.kind)
+    for member, speed in zip(view.members, speeds, strict=True):
+        variant = member.variant
+        if variant in known or variant not in slot.models:
             continue
-        speed = view.speeds.of(member.variant, slot.kind, form_of(chosen.requests))
-        option = chosen._replace(member=member, cost=speed.cost(chosen.rows))
-        _tell(view, told, option, "worth less" if member.variant in more else "too slow")
+        if not anybody and not may_compute(head, member):
+            continue
+        its = speed if form == PIXELS else view.speeds.of(variant, slot.kind, form)
+        mean_s, variance, tail = its.cost(rows)
+        finish_s = now + mean_s + beyond_s(variance, tail)
+        verdict = "worth less" if variant in more else "too slow"
+        told.append(Candidate(variant, rows, finish_s, verdict))
 
 
 def _picked(
