@@ -23,7 +23,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def engines_table(rates: Rates, rows: Sequence[int]) -> str:
-    """Images/s by engine and precision, one table per variant, and int8 against bf16."""
+    """Images/s by engine and precision, one table per variant, and int8 against what is next to it."""
     blocks = []
     for variant in dict.fromkeys(key[2] for key in rates):
         kinds = dict.fromkeys(key[:2] for key in rates if key[2] == variant)
@@ -38,7 +38,8 @@ def engines_table(rates: Rates, rows: Sequence[int]) -> str:
 def _gains(rates: Rates, rows: Sequence[int]) -> str:
     lines = []
     for variant in dict.fromkeys(key[2] for key in rates):
-        for above, below in (("bf16", "fp32"), ("int8", "bf16")):
+        has_bf16 = ("openvino", "bf16", variant, rows[0]) in rates
+        for above, below in (("bf16", "fp32"), ("int8", "bf16" if has_bf16 else "fp32")):
             pairs = [
                 (
                     rates.get(("openvino", above, variant, n)),

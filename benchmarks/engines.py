@@ -2,13 +2,15 @@
 
 Everything that is compared takes turns within each round, forwards and backwards, so that a machine whose
 speed drifts is the same machine for all of it; ratios are formed within a round. Writes JSON and, with
-``--markdown docs/engines.md``, the tables there. Variants without weights are measured with random ones.
+``--markdown docs/engines.md``, the tables there. Variants without weights are measured with random ones. Held to an older processor's
+instructions (ONEDNN_MAX_CPU_ISA), it writes the section of that.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -91,7 +93,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for key, found in rates.items()
         ]
         args.json.write_text(json.dumps({"machine": told, "results": results}, indent=1) + "\n")
-    _publish(args.markdown, args.table, f"{told}, {args.rounds} rounds.\n\n{table}")
+    section = args.table
+    if limit := os.environ.get("ONEDNN_MAX_CPU_ISA"):
+        told, section = f"{told}, held to {limit}", f"{section} {limit}"
+    _publish(args.markdown, section, f"{told}, {args.rounds} rounds.\n\n{table}")
 
 
 def _publish(page: Path | None, name: str, text: str) -> None:
