@@ -2,8 +2,8 @@
 
 Everything that is compared takes turns within each round, forwards and backwards, so that a machine whose
 speed drifts is the same machine for all of it; ratios are formed within a round. Writes JSON and, with
-``--markdown docs/engines.md``, the tables there. Variants without weights are measured with random ones. Held to an older processor's
-instructions (ONEDNN_MAX_CPU_ISA), it writes the section of that.
+``--markdown docs/engines.md``, the tables there. Variants without weights are measured with random ones.
+Held to an older processor's instructions (ONEDNN_MAX_CPU_ISA), it writes the section of that.
 """
 
 from __future__ import annotations
