@@ -8,7 +8,7 @@ import pytest
 from rootserve.server.core.demand import Demand
 from rootserve.server.core.latency import LatencyTable
 from rootserve.server.core.queue import Request
-from rootserve.server.core.speeds import Speed
+from rootserve.server.core.speeds import Speed, Speeds
 
 ROW_S = 0.001
 
@@ -25,7 +25,7 @@ def speed() -> Speed:
         }
         for each in (1, 2, 4, 8)
     ]
-    return Speed(LatencyTable.from_document({"latency": rows}), "quick", "", "pixels", 8)
+    return Speeds(LatencyTable.from_document({"latency": rows}), 8).of("quick", "")
 
 
 def demand(load: float, deadline_s: float = 0.1, burst: int = 1, seconds: float = 2.0) -> Demand:

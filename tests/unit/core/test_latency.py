@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from rootserve.server.core.latency import FILES, LatencyTable
+from rootserve.server.core.latency import FILES, PIXELS, LatencyTable
+from rootserve.server.core.speeds import Speeds
 
 
 def test_knows_nothing_of_a_model_it_never_saw() -> None:
@@ -152,6 +153,11 @@ def test_a_document_that_says_nonsense_is_refused(change: dict[str, object]) -> 
         LatencyTable.from_document({"latency": [row]})
 
 
+def mean_s(table: LatencyTable, model: str, rows: int) -> float:
+    """What batches take in the mean, as policies see it."""
+    return Speeds(table, rows).of(model, "").mean_s(rows)
+
+
 def test_means_of_what_was_not_used_lately_follow_clear_changes_alone() -> None:
     table = LatencyTable()
     for model in ("used", "unused"):
@@ -159,12 +165,10 @@ def test_means_of_what_was_not_used_lately_follow_clear_changes_alone() -> None:
             table.learn(model, 8, 0.010)
     for _ in range(3):
         table.learn("used", 8, 0.015)  # three slow ones by chance
-    assert table.mean("unused", 8) == pytest.approx(0.010)
+    assert mean_s(table, "unused", 8) == pytest.approx(0.010)
     for _ in range(60):
         table.learn("used", 8, 0.020)
-    slower = table.mean("unused", 8)
-    assert slower is not None
-    assert 0.016 < slower < 0.021
+    assert 0.016 < mean_s(table, "unused", 8) < 0.021
 
 
 def test_a_mean_hardly_follows_one_slow_batch_and_a_worker_that_became_slower_changes_no_order() -> (
@@ -175,27 +179,20 @@ def test_a_mean_hardly_follows_one_slow_batch_and_a_worker_that_became_slower_ch
         table.learn("quick", 8, 0.010)
         table.learn("slow", 8, 0.012)
     table.learn("quick", 8, 0.030)
-    quick, slow = table.mean("quick", 8), table.mean("slow", 8)
-    assert quick is not None
-    assert slow is not None
-    assert quick < slow
+    assert mean_s(table, "quick", 8) < mean_s(table, "slow", 8)
     for _ in range(100):
         table.learn("quick", 8, 0.020)  # the worker computes half as fast; the slow one is not used
-    quick, slow = table.mean("quick", 8), table.mean("slow", 8)
-    assert quick is not None
-    assert slow is not None
-    assert quick < slow
+    assert mean_s(table, "quick", 8) < mean_s(table, "slow", 8)
 
 
 def test_variance_is_that_of_a_log_normal_distribution_and_none_where_all_take_as_long() -> None:
     row = {"kind": "", "model": "a", "rows": 4, "p50_s": 0.010, "p99_s": 0.010}
-    assert LatencyTable.from_document({"latency": [row]}).variance("a", 4) == 0.0
+    assert LatencyTable.from_document({"latency": [row]}).plain("a", 4, "", PIXELS).scatter == 0.0
     sigma = 0.4
     row["p99_s"] = 0.010 * math.exp(2.326 * sigma)
     table = LatencyTable.from_document({"latency": [row]})
-    mean_s = 0.010 * math.exp(sigma**2 / 2)
-    assert table.mean("a", 4) == pytest.approx(mean_s)
-    assert table.variance("a", 4) == pytest.approx(mean_s**2 * (math.exp(sigma**2) - 1))
+    assert mean_s(table, "a", 4) == pytest.approx(0.010 * math.exp(sigma**2 / 2))
+    assert table.plain("a", 4, "", PIXELS).scatter == pytest.approx(math.exp(sigma**2) - 1)
 
 
 def test_what_passes_until_an_idle_worker_begins_is_learned_for_its_kind() -> None:

@@ -1,7 +1,7 @@
 """How long batches take: measured when a model is loaded, and then learned from those that were done.
 
 There are three figures of each batch. :meth:`LatencyTable.predict` is what it takes lately: a moving
-average, which sizes between powers of two share. :meth:`LatencyTable.mean` is what it takes in the mean of
+average, which sizes between powers of two share. :attr:`Plain.mean_s` is what it takes in the mean of
 many, by which variants are compared, and :meth:`LatencyTable.bound` what it takes at most, but for one in a
 hundred; promises are made of both. These two are kept as at a worker's first pace, so that a worker that
 becomes slower makes no variant look slower than those that were not used lately.
@@ -70,11 +70,31 @@ class _Pace:
 
 
 class State(NamedTuple):
-    """What a :class:`LatencyTable` knew of a model, to be compared: of its means, and what else there is."""
+    """What a :class:`LatencyTable` knew of a model on a kind of worker, to be compared.
 
-    means: tuple[Series | None, Series | None, int, int, float]
+    ``series``: of its batches, and how often they had changed. The rest is of the kind of worker: its pace,
+    what passes until an idle one begins, and what misses add to bounds.
+    """
+
+    series: tuple[Series | None, Series | None, int, int]
+    factor: float
     hand_over_s: float
     inflation: float
+
+
+class Plain(NamedTuple):
+    """What batches of some rows take at a pace of 1: in the mean, mostly at most, and typically.
+
+    ``scatter``: their variance, over the square of their mean.
+    """
+
+    mean_s: float
+    bound_s: float
+    typical_s: float
+    scatter: float
+
+
+_NOTHING = Plain(0.0, 0.0, 0.0, 0.0)
 
 
 class LatencyTable:
@@ -169,30 +189,6 @@ class LatencyTable:
         pace = self._paces[kind]
         return series.bound(rows) * pace.factor * pace.inflation
 
-    def mean(self, model: str, rows: int, kind: str = "", form: str = PIXELS) -> float | None:
-        """Seconds that batches of ``rows`` take in the mean of many; None as for :meth:`predict`."""
-        series = self._find(kind, model, form)
-        return None if series is None else series.mean(rows) * self._paces[kind].factor
-
-    def typical(self, model: str, rows: int, kind: str = "", form: str = PIXELS) -> float | None:
-        """The geometric mean of what batches of ``rows`` took, which changes slowly and hardly by outliers.
-
-        None as for :meth:`predict`.
-        """
-        series = self._find(kind, model, form)
-        if series is None:
-            return None
-        return series.between(series.typical, rows) * self._paces[kind].factor
-
-    def variance(self, model: str, rows: int, kind: str = "", form: str = PIXELS) -> float | None:
-        """The variance of what batches of ``rows`` take, if it is log-normal; None as for :meth:`predict`."""
-        series = self._find(kind, model, form)
-        if series is None:
-            return None
-        mean_s = series.mean(rows)
-        typical_s = series.between(series.typical, rows)
-        return (mean_s * self._paces[kind].factor) ** 2 * max(0.0, (mean_s / typical_s) ** 2 - 1.0)
-
     def knows(self, model: str, kind: str) -> bool:
         """Whether anything is known of ``model`` on workers of ``kind``."""
         return self._find(kind, model, PIXELS) is not None
@@ -209,7 +205,16 @@ class LatencyTable:
             own = self._find(kind, model, form)
         pace = self._pace(kind)
         changes = own.changes if own else 0, pixels.changes if pixels else 0
-        return State((own, pixels, *changes, pace.factor), pace.hand_over_s, pace.inflation)
+        return State((own, pixels, *changes), pace.factor, pace.hand_over_s, pace.inflation)
+
+    def plain(self, model: str, rows: int, kind: str, form: str) -> Plain:
+        """Of batches of ``rows`` at a pace of 1; all nothing as long as nothing is known."""
+        series = self._find(kind, model, form)
+        if series is None:
+            return _NOTHING
+        mean_s, typical_s = series.mean(rows), series.between(series.typical, rows)
+        scatter = max(0.0, (mean_s / typical_s) ** 2 - 1.0)
+        return Plain(mean_s, series.bound(rows), typical_s, scatter)
 
     def _find(self, kind: str, model: str, form: str) -> Series | None:
         """The series of this form, or of the other one as long as nothing is known of this."""

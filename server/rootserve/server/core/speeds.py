@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from rootserve.server.core.latency import PIXELS, Z99, LatencyTable, State
+from rootserve.server.core.latency import PIXELS, Z99, LatencyTable, Plain, State
 
 _NEARLY_BEST = 0.97
 """Share of the best throughput that counts as the best: less is noise."""
@@ -41,8 +41,33 @@ def beyond_s(variance: float, tail: float) -> float:
     return Z99 * math.sqrt(variance) + tail / variance if variance else 0.0
 
 
+class Batches:
+    """Batches of one variant on workers of one kind, at a pace of 1, as a table knows them.
+
+    ``sizes``: rows, up to the most that there may be, and what so many typically take.
+    """
+
+    __slots__ = ("_known", "_of", "sizes")
+
+    def __init__(
+        self, table: LatencyTable, variant: str, kind: str, form: str, max_rows: int
+    ) -> None:
+        self._of = table, variant, kind, form
+        self._known: dict[int, Plain] = {}
+        smaller = [rows for rows in table.sizes(variant, kind) if rows < max_rows]
+        self.sizes = [(rows, self.of(rows).typical_s) for rows in (*smaller, max_rows)]
+
+    def of(self, rows: int) -> Plain:
+        """What those of ``rows`` take."""
+        known = self._known.get(rows)
+        if known is None:
+            table, variant, kind, form = self._of
+            known = self._known[rows] = table.plain(variant, rows, kind, form)
+        return known
+
+
 class Speed:
-    """Of batches of one variant on workers of one kind.
+    """Of ``batches`` at the pace at which workers of their kind are.
 
     ``best`` are the most rows that a batch may have without being less efficient than others, also in what
     passes between two batches, and a row takes ``row_s`` in one of those. Sizes are compared by what they
@@ -51,76 +76,69 @@ class Speed:
     which another row in it saves.
     """
 
-    __slots__ = ("_costs", "_means_s", "_of", "_state", "_typical_s", "best", "row_s", "spare_s")
+    __slots__ = ("_costs", "_means_s", "_state", "batches", "best", "row_s", "spare_s")
 
-    def __init__(
-        self,
-        table: LatencyTable,
-        variant: str,
-        kind: str,
-        form: str,
-        max_rows: int,
-        state: State | None = None,
-    ) -> None:
-        """``state``: what ``table`` knows of it, where that was asked already."""
-        self._of = table, variant, kind, form
-        self._state = state = state or table.state(variant, kind, form)
+    def __init__(self, batches: Batches, state: State) -> None:
+        """``state``: what the table knows, of which ``batches`` are."""
+        self.batches, self._state = batches, state
         self._costs: dict[int, Cost] = {}
         self._means_s: dict[int, float] = {}
-        sizes = [rows for rows in table.sizes(variant, kind) if rows < max_rows]
-        sizes.append(max_rows)
-        self._typical_s = [
-            (rows, table.typical(variant, rows, kind, form) or 0.0) for rows in sizes
-        ]
-        self.best = _efficient(self._typical_s, state.hand_over_s)
-        best_s = self.mean_s(self.best)
+        self.best = _efficient(batches.sizes, state.factor, state.hand_over_s)
+        best_s, one_s = self.mean_s(self.best), self.mean_s(1)
         self.row_s = best_s / self.best
-        one_s = self.mean_s(1)
         more_s = (best_s - one_s) / max(1, self.best - 1)
         self.spare_s = max(0.0, one_s - more_s)
+
+    def is_of(self, state: State) -> bool:
+        """Whether ``batches`` are still the same once ``state`` is what the table knows."""
+        return self._state.series == state.series
 
     def holds(self, state: State) -> bool:
         """Whether it is still the same once ``state`` is what the table knows."""
         known = self._state
-        if known.inflation != state.inflation or known.means != state.means:
+        if (
+            known.series != state.series
+            or known.factor != state.factor
+            or known.inflation != state.inflation
+        ):
             return False
         if known.hand_over_s != state.hand_over_s:
             self._state = state
-            return self.best == _efficient(self._typical_s, state.hand_over_s)
+            return self.best == _efficient(self.batches.sizes, state.factor, state.hand_over_s)
         return True
 
     def mean_s(self, rows: int) -> float:
         """What a batch of ``rows`` takes in the mean; nothing as long as nothing is known."""
         known = self._means_s.get(rows)
         if known is None:
-            table, variant, kind, form = self._of
-            known = self._means_s[rows] = table.mean(variant, rows, kind, form) or 0.0
+            known = self._means_s[rows] = self.batches.of(rows).mean_s * self._state.factor
         return known
 
     def cost(self, rows: int) -> Cost:
         """What a batch of ``rows`` takes; nothing as long as nothing is known."""
         known = self._costs.get(rows)
         if known is None:
-            table, variant, kind, form = self._of
-            what = variant, rows, kind, form
-            mean_s = self.mean_s(rows)
-            more_s = max(0.0, (table.bound(*what) or 0.0) - mean_s)
+            plain, state = self.batches.of(rows), self._state
+            mean_s = plain.mean_s * state.factor
+            more_s = max(0.0, plain.bound_s * state.factor * state.inflation - mean_s)
             more_s = min(more_s, _FATTEST * mean_s)
-            variance = min(table.variance(*what) or 0.0, (more_s / Z99) ** 2)
+            variance = min(mean_s**2 * plain.scatter, (more_s / Z99) ** 2)
             tail = (more_s - Z99 * math.sqrt(variance)) * variance
             known = self._costs[rows] = Cost(mean_s, variance, tail)
         return known
 
 
-def _efficient(typical_s: Sequence[tuple[int, float]], each_s: float) -> int:
+def _efficient(sizes: Sequence[tuple[int, float]], factor: float, each_s: float) -> int:
     """The most rows that are nearly as efficient as any, of rows and what batches of them take.
 
-    ``each_s``: what every batch takes besides.
+    ``factor``: how many times as long it takes; ``each_s``: what every batch takes besides.
     """
-    costs = [(each_s + seconds) / rows for rows, seconds in typical_s]
-    least = min(costs)
-    at = max(number for number, cost in enumerate(costs) if cost * _NEARLY_BEST <= least)
-    return typical_s[at][0]
+    costs = [(each_s + seconds * factor) / rows for rows, seconds in sizes]
+    enough = min(costs)
+    at = len(costs) - 1
+    while costs[at] * _NEARLY_BEST > enough:
+        at -= 1
+    return sizes[at][0]
 
 
 class Speeds:
@@ -147,7 +165,11 @@ class Speeds:
         if speed is None:
             state, speed = self.table.state(*key), self._before.get(key)
             if speed is None or not speed.holds(state):
-                speed = Speed(self.table, *key, self._max_rows, state)
+                if speed is not None and speed.is_of(state):
+                    batches = speed.batches
+                else:
+                    batches = Batches(self.table, *key, self._max_rows)
+                speed = Speed(batches, state)
             self._known[key] = speed
         return speed
 
