@@ -52,6 +52,19 @@ def test_accidents_of_the_machine_cost_no_more_than_so_many_means() -> None:
     assert cost.within_s() == pytest.approx(3 * cost.mean_s)
 
 
+def test_a_worker_at_another_pace_makes_no_batches_anew() -> None:
+    made = table()
+    for rows in SIZES:
+        made.learn("idle", rows, 0.0002 * (1 + rows))
+    speeds = Speeds(made, 32)
+    before = speeds.of("idle", "")
+    for _ in range(60):
+        made.learn("net", 8, 0.0036)  # whatever it is, it takes longer from now on
+    after = speeds.of("idle", "")
+    assert after.batches is before.batches
+    assert after.mean_s(8) > 1.5 * before.mean_s(8)
+
+
 @given(
     st.lists(
         st.tuples(
