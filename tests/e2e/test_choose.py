@@ -57,9 +57,9 @@ def test_the_run_that_the_docs_show(tmp_path: Path) -> None:
         result = subprocess.run(
             [
                 sys.executable, "-m", "rootserve.client", "--server", server.address, *choose[1:],
-                "--minutes", "0.6",
+                "--minutes", "1.5",
             ],
-            capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path,
+            capture_output=True, text=True, timeout=240, check=False, cwd=tmp_path,
         )  # fmt: skip
     assert result.returncode == 0, result.stderr
     # But for the figures it prints what is shown: the same variants in the same form.

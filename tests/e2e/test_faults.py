@@ -25,6 +25,7 @@ from tests.support.server_process import (
     logits,
     plain_images,
     running_server,
+    suspend,
     wait_until,
 )
 
@@ -53,7 +54,7 @@ async def test_what_a_killed_worker_had_is_answered_by_its_replacement(optimize_
         (before,) = server.worker_pids()
         async with grpc.aio.insecure_channel(server.address) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-            os.kill(before, signal.SIGSTOP)
+            suspend(before)
             callers = [asyncio.ensure_future(send(stub, value, 1)) for value in range(8)]
             await asyncio.sleep(0.3)
             os.kill(before, signal.SIGKILL)
@@ -73,7 +74,7 @@ async def test_requests_are_refused_when_the_replacement_cannot_load(tmp_path: P
     arguments = ("--models", MODEL, "--engine", "torch", "--device", "cpu")
     with running_server(*arguments, "--weights", str(tmp_path)) as server:
         (worker,) = server.worker_pids()
-        os.kill(worker, signal.SIGSTOP)
+        suspend(worker)
         async with grpc.aio.insecure_channel(server.address) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
             call = stub.ModelInfer(infer_request(MODEL, plain_images(1)), timeout=60)

@@ -29,6 +29,7 @@ from tests.support.server_process import (
     logits,
     plain_images,
     running_server,
+    suspend,
     wait_until,
 )
 
@@ -221,7 +222,7 @@ def test_random_weights_are_served_only_where_they_were_asked_for(weights: Path)
 async def test_unloading_while_the_only_worker_dies_ends_and_answers_what_was_admitted() -> None:
     with running_server(*FAKE) as server:
         (worker,) = server.worker_pids()
-        os.kill(worker, signal.SIGSTOP)
+        suspend(worker)
         async with grpc.aio.insecure_channel(server.address) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
             calls = [stub.ModelInfer(infer_request(MODEL, IMAGES), timeout=60) for _ in range(3)]
@@ -257,7 +258,7 @@ def test_a_worker_that_dies_during_a_load_is_replaced_and_the_load_refused() -> 
         wait_until(lambda: server.log().count("is ready") == 2)
         dies, waits = server.worker_pids()
         for pid in (dies, waits):
-            os.kill(pid, signal.SIGSTOP)
+            suspend(pid)
         call = server.stub.RepositoryModelLoad.future(LOAD, timeout=60)
         with pytest.raises(grpc.FutureTimeoutError):
             call.result(timeout=0.5)
@@ -275,7 +276,7 @@ def test_a_worker_that_dies_during_a_load_is_replaced_and_the_load_refused() -> 
 def test_a_worker_that_hangs_while_it_loads_is_replaced_and_the_load_refused() -> None:
     with running_server(*FAKE, "--load-timeout-s", "5") as server:
         (hangs,) = server.worker_pids()
-        os.kill(hangs, signal.SIGSTOP)
+        suspend(hangs)
         with pytest.raises(grpc.RpcError) as caught:
             server.stub.RepositoryModelLoad(LOAD, timeout=60)
         assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION

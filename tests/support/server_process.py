@@ -160,6 +160,19 @@ def wait_until(condition: object, patience_s: float = PATIENCE_S) -> None:
         time.sleep(0.02)
 
 
+def suspend(pid: int) -> None:
+    """Stop a process, and wait until all of its threads have: on a busy machine one may go on for a while."""
+    os.kill(pid, signal.SIGSTOP)
+    tasks = Path(f"/proc/{pid}/task")
+
+    def states() -> list[str]:
+        return [
+            (task / "stat").read_text().rpartition(")")[2].split()[0] for task in tasks.iterdir()
+        ]
+
+    wait_until(lambda: set(states()) == {"T"})
+
+
 def infer_request(
     model: str, images: NDArray[np.generic], request_id: str = ""
 ) -> oip.ModelInferRequest:
