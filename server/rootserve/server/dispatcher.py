@@ -260,11 +260,11 @@ class Dispatcher:
             worker, batch_id, time.monotonic(), None if is_part else took_s
         )
         logits = self._pool.take_output(batch)
-        requests = [self._waiting.get(request.id) for request in batch.requests]
         try:
-            if len(self._waiting) > len(requests) - requests.count(None):
+            if not self._scheduler.is_empty:
                 self._pump()  # before the answers: the worker is idle
         finally:
+            requests = [self._waiting.get(request.id) for request in batch.requests]
             self._answer(batch, requests, logits, report)
         if is_part:
             self._observer.batch_ended(batch, report, requests)  # before it is told who was refused

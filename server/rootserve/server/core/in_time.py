@@ -18,15 +18,14 @@ from typing import NamedTuple
 
 from rootserve.server.core.decisions import Candidate, Choice
 from rootserve.server.core.family import Member, may_compute
-from rootserve.server.core.latency import PIXELS
 from rootserve.server.core.layout import Part
 from rootserve.server.core.policy import Pick, View, Wait
 from rootserve.server.core.promises import Rest
-from rootserve.server.core.queue import Request, form_of
+from rootserve.server.core.queue import Request, form_of, rows_of
 from rootserve.server.core.speeds import Cost, beyond_s
 from rootserve.server.core.worker import Slot
 
-_ID, _ROWS, _DEADLINE_S = attrgetter("id"), attrgetter("rows"), attrgetter("deadline_s")
+_ID, _DEADLINE_S = attrgetter("id"), attrgetter("deadline_s")
 
 _NEXT = 0.6
 """With so much caution somebody who comes while a batch is computed is in time behind it."""
@@ -112,7 +111,7 @@ class MostAccurateInTime:
         if again is not None:
             requests = (again,)
         member = next(one for one in view.members if one.variant == front.variant)
-        rows = sum(request.rows for request in requests)
+        rows = rows_of(requests)
         cost = view.speeds.of(member.variant, slot.kind, form_of(requests)).cost(rows)
         return _picked(view, slot, _Option(member, requests, rows, cost), told, "promised first")
 
@@ -179,7 +178,7 @@ def _fill(view: View, slot: Slot, head: Request, member: Member) -> _Option | No
         return _Option(member, (head,), head.rows, cost)
     able = _able(view, head, member, most)
     # Mostly there is time for all of them.
-    rows = sum(map(_ROWS, able))
+    rows = rows_of(able)
     cost = view.speeds.of(member.variant, slot.kind, form_of(able)).cost(rows)
     if slot.after(cost).within_s() <= min(map(_DEADLINE_S, able)):
         return _Option(member, tuple(able), rows, cost)
@@ -281,21 +280,17 @@ def _tell_others(
         return
     known = {each.variant for each in told}
     more = {member.variant for member in after}
-    head, rows, now = chosen.requests[0], chosen.rows, view.now
-    anybody = not (head.floor or head.allowed)
     form = form_of(chosen.requests)
-    speeds = view.speeds.each(view.variants, slot.kind)
-    for member, speed in zip(view.members, speeds, strict=True):
-        variant = member.variant
-        if variant in known or variant not in slot.models:
+    for member in view.members:
+        if (
+            member.variant in known
+            or member.variant not in slot.models
+            or not may_compute(chosen.requests[0], member)
+        ):
             continue
-        if not anybody and not may_compute(head, member):
-            continue
-        its = speed if form == PIXELS else view.speeds.of(variant, slot.kind, form)
-        mean_s, variance, tail = its.cost(rows)
-        finish_s = now + mean_s + beyond_s(variance, tail)
-        verdict = "worth less" if variant in more else "too slow"
-        told.append(Candidate(variant, rows, finish_s, verdict))
+        cost = view.speeds.of(member.variant, slot.kind, form).cost(chosen.rows)
+        option = chosen._replace(member=member, cost=cost)
+        _tell(view, told, option, "worth less" if member.variant in more else "too slow")
 
 
 def _picked(

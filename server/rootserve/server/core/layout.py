@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from rootserve.server.core.latency import Z99
-from rootserve.server.core.queue import Request
+from rootserve.server.core.queue import Request, rows_of
 from rootserve.server.core.speeds import Cost, Speeds
 from rootserve.server.core.worker import Slot
 
@@ -198,7 +198,7 @@ class Kept:
                 if part.variant not in slot.models:
                     return None
                 missing -= len(requests)
-                rows = sum(request.rows for request in requests)
+                rows = rows_of(requests)
                 cost = speeds.of(part.variant, slot.kind, part.form).cost(rows)
                 rest.append(Step(requests[0].deadline_s, cost, part._replace(requests=requests)))
             lines.append(rest)

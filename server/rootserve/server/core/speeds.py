@@ -94,13 +94,9 @@ class Speed:
         return self._state.series == state.series
 
     def holds(self, state: State) -> bool:
-        """Whether it is still the same once ``state`` is what the table knows."""
+        """Whether it is still the same once ``state``, of the same batches, is what the table knows."""
         known = self._state
-        if (
-            known.series != state.series
-            or known.factor != state.factor
-            or known.inflation != state.inflation
-        ):
+        if known.factor != state.factor or known.inflation != state.inflation:
             return False
         if known.hand_over_s != state.hand_over_s:
             self._state = state
@@ -164,12 +160,10 @@ class Speeds:
         speed = self._known.get(key)
         if speed is None:
             state, speed = self.table.state(*key), self._before.get(key)
-            if speed is None or not speed.holds(state):
-                if speed is not None and speed.is_of(state):
-                    batches = speed.batches
-                else:
-                    batches = Batches(self.table, *key, self._max_rows)
-                speed = Speed(batches, state)
+            if speed is None or not speed.is_of(state):
+                speed = Speed(Batches(self.table, *key, self._max_rows), state)
+            elif not speed.holds(state):
+                speed = Speed(speed.batches, state)
             self._known[key] = speed
         return speed
 

@@ -13,16 +13,8 @@ def key(field: int, written: int = 0) -> bytes:
 
 def varint(value: int) -> bytes:
     """A whole number; one below zero as an int64."""
-    # Seven bits of it to each byte; four bytes hold a quarter of a second in nanoseconds.
-    if 0 <= value < 1 << 28:
-        if value < 1 << 7:
-            return value.to_bytes(1, "little")
-        if value < 1 << 14:
-            return (value & 0x7F | value << 1 & 0x7F00 | 0x80).to_bytes(2, "little")
-        low = value & 0x7F | value << 1 & 0x7F00 | value << 2 & 0x7F0000
-        if value < 1 << 21:
-            return (low | 0x8080).to_bytes(3, "little")
-        return (low | value << 3 & 0x7F000000 | 0x808080).to_bytes(4, "little")
+    if 0 <= value < 0x80:
+        return value.to_bytes(1, "little")
     content = bytearray()
     value &= (1 << 64) - 1
     while value > 0x7F:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -42,12 +41,9 @@ class Receiver:
         """
         async with self._memory.sending(reads=True):
             # Never cancelled itself: grpc.aio would lose the message that comes all the same, for good.
-            # This is asyncio.shield, in half its time; and no error is left that nobody has seen.
-            loop = asyncio.get_running_loop()
-            come: asyncio.Future[Any] = loop.create_future()
-            reading = loop.create_task(context.read())
-            reading.add_done_callback(functools.partial(_tell, come))
-            content = await come
+            reading = asyncio.ensure_future(context.read())
+            reading.add_done_callback(_seen)
+            content = await asyncio.shield(reading)
         if content is grpc.aio.EOF:
             return None
         self._observer.transferred(method, len(content), 0)
@@ -66,17 +62,10 @@ class Receiver:
             return await asyncio.to_thread(unpack, content, self._max_bytes)
 
 
-def _tell(come: asyncio.Future[Any], reading: asyncio.Task[Any]) -> None:
-    """``come`` ends as ``reading`` did, unless nobody waits for it any more."""
-    error = None if reading.cancelled() else reading.exception()
-    if come.done():
-        return
-    if reading.cancelled():
-        come.cancel()
-    elif error is not None:
-        come.set_exception(error)
-    else:
-        come.set_result(reading.result())
+def _seen(reading: asyncio.Future[Any]) -> None:
+    """Nobody may wait for it any more, and the loop complains of errors that nobody saw."""
+    if not reading.cancelled():
+        reading.exception()
 
 
 def is_packed(content: bytes) -> bool:

@@ -81,7 +81,7 @@ def _write(pending: Pending, answer: Answer, *, streamed: bool) -> bytes:
     if timeline.decode_ns:
         parts.append(_number(_DECODE, timeline.decode_ns))
     parts.append(_number(_TOTAL, timeline.total_ns))
-    parts.append(_batch_rows(timeline.batch_rows))
+    parts.append(_number(_BATCH_ROWS, timeline.batch_rows))
     if streamed:
         parts.append(_FINAL)
     return b"".join(parts)
@@ -118,11 +118,6 @@ def _number(name: bytes, value: int) -> bytes:
         _INT64_KEY,
         number,
     )
-
-
-@functools.lru_cache(maxsize=1024)
-def _batch_rows(rows: int) -> bytes:
-    return _number(_BATCH_ROWS, rows)
 
 
 def build_response(pending: Pending, answer: Answer) -> oip.ModelInferResponse:
