@@ -12,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-avx2 test-gpu check format stubs generated install clean
+.PHONY: demo test test-avx2 test-compiled test-gpu check format stubs generated install clean
 
 demo: $(INSTALLED)  ## serve, classify and load-test real images; about a minute
 	$(BIN)/python examples/demo.py
@@ -22,6 +22,9 @@ test: $(INSTALLED)  ## every test that needs no GPU
 
 test-avx2: $(INSTALLED)  ## the tests of the networks, held to the instruction set of an older processor
 	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/python -m pytest $(IN_PROCESSES) tests/models
+
+test-compiled: $(INSTALLED)  ## the tests of a wheel whose core is compiled; needs a C compiler
+	$(BIN)/python -m pytest --compiled tests/compiled
 
 test-gpu: $(INSTALLED)  ## the tests that need a CUDA device
 	$(BIN)/python -m pytest --gpu tests/gpu

@@ -20,7 +20,11 @@ settings.register_profile("ci", deadline=None, derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
 
-TIERS = frozenset({"unit", "models", "integration", "e2e", "ops", "gpu"})
+TIERS = frozenset({"unit", "models", "integration", "e2e", "ops", "gpu", "compiled"})
+ASKED_FOR = {
+    "gpu": "need a CUDA device",
+    "compiled": "need a C compiler, and compile the scheduler's core",
+}
 ROOT = Path(__file__).parent.parent
 
 # A shell that starts a command in the background has it ignore SIGINT, and with it all that it starts:
@@ -67,16 +71,20 @@ def cat_path() -> Path:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--gpu", action="store_true", help="also run the tests that need a CUDA device"
-    )
+    for tier, what in ASKED_FOR.items():
+        parser.addoption(f"--{tier}", action="store_true", help=f"also run the tests that {what}")
 
 
-def pytest_report_header(config: pytest.Config) -> str:
-    return "gpu tier: " + ("on" if config.getoption("--gpu") else "off, --gpu turns it on")
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    return [
+        f"{tier} tier: " + ("on" if config.getoption(f"--{tier}") else f"off, --{tier} turns it on")
+        for tier in ASKED_FOR
+    ]
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Without --gpu the gpu tier is not collected, as the header says; with it, nothing is skipped."""
-    gpu = ROOT / "tests" / "gpu"
-    return True if collection_path == gpu and not config.getoption("--gpu") else None
+    """What is not asked for is not collected, as the header says; what is, is never skipped."""
+    for tier in ASKED_FOR:
+        if collection_path == ROOT / "tests" / tier and not config.getoption(f"--{tier}"):
+            return True
+    return None

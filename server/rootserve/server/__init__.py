@@ -1,6 +1,7 @@
 """The service: serves the variants over gRPC, with dynamic batching and supervised workers."""
 
 from importlib import metadata
+from importlib.util import find_spec
 
 
 def version() -> str:
@@ -9,3 +10,9 @@ def version() -> str:
         return metadata.version("rootserve")
     except metadata.PackageNotFoundError:
         return "source"
+
+
+def core_is() -> str:
+    """What the scheduler is here: "compiled", or the "python" that it is made from (docs/adr/0024)."""
+    spec = find_spec("rootserve.server.core.scheduler")
+    return "python" if spec is None or str(spec.origin).endswith(".py") else "compiled"

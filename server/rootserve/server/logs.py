@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import Enum
 
-from rootserve.server import version
+from rootserve.server import core_is, version
 from rootserve.server.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -130,5 +130,5 @@ def tell_settings(settings: Settings) -> None:
     """Log what the service runs with: what differs from the defaults, which ``--help`` tells."""
     changed = settings.changed()
     text = ", ".join(f"{key}={value}" for key, value in changed.items()) or "all defaults"
-    fields = {"settings": changed}
-    _log.info("rootserve %s, settings: %s", version(), text, extra=fields)
+    fields = {"core": core_is(), "settings": changed}
+    _log.info("rootserve %s, core: %s, settings: %s", version(), core_is(), text, extra=fields)

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
-from rootserve.server import version
+from rootserve.server import core_is, version
 from rootserve.server.nearest import nearest
 from rootserve.server.settings import Settings
 
@@ -218,7 +218,9 @@ def _parser() -> argparse.ArgumentParser:
         help="tell the settings, where each comes from and whether a start would succeed; start nothing, and "
         "exit with 2 if it would not",
     )
-    general.add_argument("--version", action="version", version=f"rootserve {version()}")
+    general.add_argument(
+        "--version", action="version", version=f"rootserve {version()}, core: {core_is()}"
+    )
     general.add_argument("-h", "--help", action="help", help="show this help and exit")
     return parser
 

@@ -77,6 +77,17 @@ def without(lanes: dict[str, Lane], taken: set[int]) -> dict[str, Lane]:
     }
 
 
+def lines_of(layout: Layout) -> list[list[tuple[Any, ...]]]:
+    """What workers compute, as plain data."""
+    return [
+        [
+            (step.due_s, step.cost.mean_s, step.part.variant, list(step.part.requests))
+            for step in line
+        ]
+        for line in layout.lines
+    ]
+
+
 class Both:
     """What is remembered against what is made anew."""
 
@@ -84,9 +95,9 @@ class Both:
         self.packing, self.parts, self.workers = Packing(parts), parts, workers
 
     def check(self, layout: Layout, lanes: list[Due]) -> None:
-        fresh = [Due(copy(lane), able) for lane, able in lanes]
+        fresh = [Due(copy(each.lane), each.able) for each in lanes]
         expected = Packing(self.parts).layout(fresh, self.workers)
-        assert layout.lines == expected.lines
+        assert lines_of(layout) == lines_of(expected)
         assert layout.starts_s == expected.starts_s
 
 

@@ -21,7 +21,7 @@ CHOICE = Choice(
     slack_s=0.04,
     waiting=3,
     rate=120.0,
-    candidates=(
+    tried=(
         Candidate("nin-orig", 2, 7.03, "in time"),
         Candidate("nin-root-4", 2, 7.02, "less"),
     ),

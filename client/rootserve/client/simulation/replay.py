@@ -4,7 +4,8 @@ A scheduler is pure: the same calls give the same answers. So a run of a live se
 dispatcher a `Recorder`, can be followed call by call, here or with another policy.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from rootserve.server.core.latency import LatencyTable
@@ -33,6 +34,7 @@ class Call(NamedTuple):
 
     method: str
     args: tuple[Any, ...]
+    named: dict[str, Any]
     answer: Any
 
 
@@ -44,28 +46,25 @@ class Difference(NamedTuple):
     answer: Any
 
 
-class Recorder(Scheduler):
-    """A scheduler that keeps all calls that change it, in their order."""
+class Recorder:
+    """Stands for a scheduler, and keeps all calls that change it, in their order."""
 
     def __init__(
         self, limits: Limits, policy: Policy | None = None, table: LatencyTable | None = None
     ) -> None:
-        super().__init__(limits, policy, table)
         self.calls: list[Call] = []
-        self._within = False
+        self._scheduler = Scheduler(limits, policy, table)
 
-    def _recorded(self, method: str, args: tuple[Any, ...]) -> Any:
-        """Have it done, and keep it, unless it is part of another call."""
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._scheduler, name)
+        return partial(self._recorded, name, method) if name in _TOLD else method
+
+    def _recorded(self, name: str, method: Callable[..., Any], *args: Any, **named: Any) -> Any:
+        """Have it done, and keep it."""
         # What can be gone through only once would be empty in the replay.
-        kept = tuple(tuple(each) if _is_stream(each) else each for each in args)
-        if self._within:
-            return getattr(super(), method)(*kept)
-        self._within = True
-        try:
-            answer = getattr(super(), method)(*kept)
-        finally:
-            self._within = False
-        self.calls.append(Call(method, kept, answer))
+        args = tuple(tuple(each) if _is_stream(each) else each for each in args)
+        answer = method(*args, **named)
+        self.calls.append(Call(name, args, named, answer))
         return answer
 
 
@@ -73,32 +72,10 @@ def _is_stream(value: object) -> bool:
     return hasattr(value, "__next__")
 
 
-def _method(name: str) -> Any:
-    def recorded(self: Recorder, *args: Any, **named: Any) -> Any:
-        return self._recorded(name, _positional(name, args, named))
-
-    recorded.__name__ = name
-    recorded.__doc__ = f"See `Scheduler.{name}`."
-    return recorded
-
-
-def _positional(name: str, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
-    """All arguments in their order, however they were given."""
-    if not named:
-        return args
-    code = getattr(Scheduler, name).__code__
-    order = code.co_varnames[1 + len(args) : code.co_argcount]
-    return (*args, *(named[each] for each in order if each in named))
-
-
-for _name in _TOLD:
-    setattr(Recorder, _name, _method(_name))
-
-
 def replay(calls: Sequence[Call], scheduler: Scheduler) -> Difference | None:
     """Tell a fresh scheduler the same; gives the first call that it answers otherwise, if there is one."""
     for place, call in enumerate(calls):
-        answer = getattr(scheduler, call.method)(*call.args)
+        answer = getattr(scheduler, call.method)(*call.args, **call.named)
         if answer != call.answer:
             return Difference(place, call, answer)
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from rootserve.server.core.decisions import Infeasible
 from rootserve.server.core.family import KNOWN, Family, may_compute
@@ -13,10 +13,10 @@ from rootserve.server.core.queue import Request, form_of
 from rootserve.server.core.speeds import Speeds
 from rootserve.server.core.worker import Slot
 
-_CLEARLY = 0.95
+_CLEARLY: Final = 0.95
 """Of the time of a row: a variant that takes no less than that is not faster."""
 
-RETRY_S = 1.0
+RETRY_S: Final = 1.0
 """When it may be worth to try again where nothing can be promised at all."""
 
 

@@ -14,21 +14,21 @@ chance does not turn the decision back and forth.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-_ARRIVALS = 8
+_ARRIVALS: Final = 8
 """Of so many the average is."""
 
-_AVERAGE_S = 0.1
+_AVERAGE_S: Final = 0.1
 """What came longer ago counts little, however few have come since."""
 
-_BACK = 0.5
+_BACK: Final = 0.5
 """Share of the way from one request at a time to the upper threshold at which batches go alone again."""
 
-_LEAST = 0.3
+_LEAST: Final = 0.3
 """So many others there must be at least: whoever asks for one image at a time has no others."""
 
-KIND_BESIDE = "side by side"
+KIND_BESIDE: Final = "side by side"
 
 
 def kind_beside(kind: str) -> str:

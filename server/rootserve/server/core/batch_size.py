@@ -10,34 +10,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import median
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 Latency = Sequence[tuple[int, float]]
 """Rows and the seconds that a batch of so many takes, smallest first; as measured when a model is loaded."""
 
-HAND_OVER_S = 0.0003
+HAND_OVER_S: Final = 0.0003
 """What a batch costs besides its computation: two wake-ups and a look at the queue."""
 
-_GOOD_ENOUGH = 0.9
+_GOOD_ENOUGH: Final = 0.9
 """Share of the best throughput at which a batch is large enough: more only makes its first rows wait.
 
 What is nearer than that is a tie, for so much is noise: it goes to the smallest, and then to the largest that
 is short."""
 
-_SHORT_S = 0.04
+_SHORT_S: Final = 0.04
 """A batch that takes no longer than this is not too large: its first rows wait for little, and the service,
 which has its turn on the same processors, is woken up more seldom."""
 
-_WASTEFUL = 1.25
+_WASTEFUL: Final = 1.25
 """A batch whose rows take so many times what they take at best is too large. Less may be noise."""
 
-_TRIED_S = 1 / 3
+_TRIED_S: Final = 1 / 3
 """No larger batch is tried once those tried take so long together."""
 
-_UNCHANGED = 2
+_UNCHANGED: Final = 2
 """So many further turns that change nothing are enough."""
 
-_WORTH_WAITING = 1.1
+_WORTH_WAITING: Final = 1.1
 """By how much more rows at once must raise the throughput for an idle worker to wait for them."""
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from bisect import insort
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from rootserve.server.core.queue import Request
 
-_FORGOTTEN = 64
+_FORGOTTEN: Final = 64
 """So many of requests that wait no more, and as many as wait, are kept: looking for them costs more."""
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 from typing import NamedTuple
 
+from rootserve.server.core.family import Member, may_compute
 from rootserve.server.core.queue import Request
 from rootserve.server.core.speeds import Cost
 
@@ -21,18 +23,57 @@ class Candidate(NamedTuple):
     verdict: str
 
 
+class Others(NamedTuple):
+    """Variants of which nothing was told when a batch was chosen, and what is needed to tell it later.
+
+    ``costs``: of batches like it, for each of ``members``; ``now``: when it was chosen. ``models``: what its
+    worker has, and ``head``: the first request of it. ``less``: those whose accuracy is worth less.
+    """
+
+    members: Sequence[Member]
+    costs: Sequence[Cost]
+    now: float
+    models: frozenset[str]
+    head: Request
+    less: Sequence[Member]
+
+
 class Choice(NamedTuple):
     """Why a batch of a family is what it is.
 
     ``slack_s``: from its start to the first deadline in it. ``waiting``: how many requests of the family
-    waited. ``rate``: rows per second that were expected to come. ``reason``: the rule that decided.
+    waited. ``rate``: rows per second that were expected to come. ``tried``: what was thought of, in this
+    order; ``reason``: the rule that decided.
     """
 
     slack_s: float
     waiting: int
     rate: float
-    candidates: tuple[Candidate, ...]
+    tried: tuple[Candidate, ...]
     reason: str
+    others: Others | None = None
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """All batches that could have been, those that were tried first."""
+        others = self.others
+        if others is None:
+            return self.tried
+        rows = self.tried[-1].rows
+        known = {each.variant for each in self.tried}
+        more = [
+            Candidate(
+                member.variant,
+                rows,
+                others.now + cost.within_s(),
+                "worth less" if member in others.less else "too slow",
+            )
+            for member, cost in zip(others.members, others.costs, strict=True)
+            if member.variant not in known
+            and member.variant in others.models
+            and may_compute(others.head, member)
+        ]
+        return (*self.tried, *more)
 
 
 class Batch(NamedTuple):

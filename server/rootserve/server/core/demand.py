@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
 from rootserve.server.core.queue import Request
 from rootserve.server.core.speeds import Speed
 
-_LATELY_S, _LASTING_S = 0.05, 1.0
+_LATELY_S: Final = 0.05
+_LASTING_S: Final = 1.0
 """Over how long arrivals are averaged, to see what comes next and what lasts."""
 
-_BEGIN_S = 0.02
+_BEGIN_S: Final = 0.02
 """The first arrivals count as if they had come in so long at least."""
 
-_MANY = 128
+_MANY: Final = 128
 """Over so many requests their gaps, rows and deadlines are averaged."""
 
 
-_DOWN, _UP = 0.91, 1.01
+_DOWN: Final = 0.91
+_UP: Final = 1.01
 """How fast the tenth part of the deadlines is followed: nine times as many are longer as are shorter."""
 
-_OVERLOAD = 1.05, 1.15
-"""Loads that may be overload, and that are beyond doubt."""
+_FULL: Final = 1.05
+_OVERLOAD: Final = 1.15
+"""Up to the first of these loads, it need not be overload; from the second on, it is beyond doubt."""
 
-_LOSSES = 20.0
+_LOSSES: Final = 20.0
 """If one in so many requests was lost in the last second, no time is left over, whatever is predicted."""
 
 
@@ -102,7 +106,7 @@ class Demand:
     def lasts(self, row_s: float, now: float) -> float:
         """How clear it is, 0..1, that for long more has come than can be done if a row takes so long."""
         load = self._lasting.at(now) * row_s
-        return min(1.0, max(0.0, (load - _OVERLOAD[0]) / (_OVERLOAD[1] - _OVERLOAD[0])))
+        return min(1.0, max(0.0, (load - _FULL) / (_OVERLOAD - _FULL)))
 
     def price(self, rows: float, speed: Speed, workers: int, now: float) -> float:
         """The chance, 0..1, that a second of the workers that is used now is missed later.
@@ -134,8 +138,8 @@ class Demand:
     def _scatter(self, rate: float, speed: Speed, workers: int) -> float:
         """The variance of the time that waits, which a second adds to it."""
         row_s = speed.row_s / workers
-        mean_s, variance, _ = speed.cost(speed.best)
-        computing = variance / max(mean_s, 1e-9) / workers
+        cost = speed.cost(speed.best)
+        computing = cost.variance / max(cost.mean_s, 1e-9) / workers
         if not self._gap_s:
             return computing
         gaps = max(0.0, self._gap2 / (self._gap_s * self._gap_s) - 1.0)

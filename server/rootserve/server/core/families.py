@@ -185,7 +185,7 @@ class Families:
         if not reserved_s or not slots:
             return slots
         each_s = reserved_s / len(slots)
-        return [slot._replace(free_s=slot.free_s + each_s) for slot in slots]
+        return [slot.later(each_s) for slot in slots]
 
     def again(self, request: Request, kinds: frozenset[str]) -> None:
         """``request``, which a worker had that died, waits again; what was promised still is."""
@@ -236,10 +236,7 @@ class Families:
         """Whether ``worker`` may do something else for so long without a promise being broken by it."""
         if not self.promises:
             return True
-        starts_s = [
-            slot._replace(free_s=slot.free_s + seconds) if slot.worker == worker else slot
-            for slot in slots
-        ]
+        starts_s = [slot.later(seconds) if slot.worker == worker else slot for slot in slots]
         late = self.promises.late_s(starts_s)
         return not late or late <= self.promises.late_s(slots)
 

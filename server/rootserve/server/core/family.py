@@ -5,12 +5,12 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from itertools import compress
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from rootserve.server.core.demand import Demand
 from rootserve.server.core.queue import Request
 
-KNOWN = 4096
+KNOWN: Final = 4096
 """So many different floors and sets of variants are remembered."""
 
 

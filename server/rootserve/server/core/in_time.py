@@ -14,9 +14,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from operator import attrgetter, itemgetter
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from rootserve.server.core.decisions import Candidate, Choice
+from rootserve.server.core.decisions import Candidate, Choice, Others
 from rootserve.server.core.family import Member, may_compute
 from rootserve.server.core.layout import Part
 from rootserve.server.core.policy import Pick, View, Wait
@@ -27,7 +27,7 @@ from rootserve.server.core.worker import Slot
 
 _ID, _DEADLINE_S = attrgetter("id"), attrgetter("deadline_s")
 
-_NEXT = 0.6
+_NEXT: Final = 0.6
 """With so much caution somebody who comes while a batch is computed is in time behind it."""
 
 
@@ -86,11 +86,12 @@ class MostAccurateInTime:
                 too_slow_s = option.cost.mean_s
                 continue
             _tell(view, told, option, "chosen")
-            _tell_others(view, slot, option, members[number + 1 :], told)
+            less = members[number + 1 :]
             reason = "the fastest" if member is fastest else "the most accurate in time"
-            if any(other.accuracy > member.accuracy for other in members[number + 1 :]):
+            if any(other.accuracy > member.accuracy for other in less):
                 reason = "worth most, accuracy less the price of its time"
-            return _picked(view, slot, option, told, reason, rest)
+            others = _others(view, slot, option, less)
+            return _picked(slot, option, _why(view, option, told, reason, others), rest)
         return None
 
     def _fall_back(self, view: View, slot: Slot, told: list[Candidate]) -> Pick | None:
@@ -113,7 +114,8 @@ class MostAccurateInTime:
         member = next(one for one in view.members if one.variant == front.variant)
         rows = rows_of(requests)
         cost = view.speeds.of(member.variant, slot.kind, form_of(requests)).cost(rows)
-        return _picked(view, slot, _Option(member, requests, rows, cost), told, "promised first")
+        option = _Option(member, requests, rows, cost)
+        return _picked(slot, option, _why(view, option, told, "promised first"))
 
 
 def _after(view: View, slot: Slot, cost: Cost) -> list[Slot]:
@@ -241,7 +243,7 @@ def _as_many(view: View, slot: Slot, told: list[Candidate]) -> Pick | None:
             size = min(speed.best, 2 * size)
     if best is None:
         return None
-    return _picked(view, slot, best, told, "as many in time as possible")
+    return _picked(slot, best, _why(view, best, told, "as many in time as possible"))
 
 
 def _in_time(view: View, slot: Slot, member: Member, cost: Cost, most: int) -> _Option | None:
@@ -272,38 +274,29 @@ def _tell(view: View, told: list[Candidate], option: _Option, verdict: str) -> N
         told.append(Candidate(option.member.variant, option.rows, finish_s, verdict))
 
 
-def _tell_others(
-    view: View, slot: Slot, chosen: _Option, after: Sequence[Member], told: list[Candidate]
-) -> None:
-    """Why not those of which nothing was told; ``after`` are those that are worth less than ``chosen``."""
-    if not view.explain:
-        return
-    known = {each.variant for each in told}
-    more = {member.variant for member in after}
-    form = form_of(chosen.requests)
-    for member in view.members:
-        if (
-            member.variant in known
-            or member.variant not in slot.models
-            or not may_compute(chosen.requests[0], member)
-        ):
-            continue
-        cost = view.speeds.of(member.variant, slot.kind, form).cost(chosen.rows)
-        option = chosen._replace(member=member, cost=cost)
-        _tell(view, told, option, "worth less" if member.variant in more else "too slow")
+def _picked(slot: Slot, option: _Option, choice: Choice | None, rest: Rest | None = None) -> Pick:
+    return Pick(option.member.variant, option.requests, slot.worker, choice, rest)
 
 
-def _picked(
+def _why(
     view: View,
-    slot: Slot,
     option: _Option,
     told: Sequence[Candidate],
     reason: str,
-    rest: Rest | None = None,
-) -> Pick:
-    choice = None
-    if view.explain:
-        soonest_s = min(request.deadline_s for request in option.requests)
-        rate = view.demand.rate(view.now)
-        choice = Choice(soonest_s - view.now, len(view.requests), rate, tuple(told), reason)
-    return Pick(option.member.variant, option.requests, slot.worker, choice, rest)
+    others: Others | None = None,
+) -> Choice | None:
+    """Why ``option`` was taken, if anybody is to know."""
+    if not view.explain:
+        return None
+    slack_s = min(map(_DEADLINE_S, option.requests)) - view.now
+    rate = view.demand.rate(view.now)
+    return Choice(slack_s, len(view.requests), rate, tuple(told), reason, others)
+
+
+def _others(view: View, slot: Slot, option: _Option, less: Sequence[Member]) -> Others | None:
+    """The variants that were not tried, of which ``less`` are worth less than that of ``option``."""
+    if not view.explain:
+        return None
+    speeds = view.speeds.each(view.variants, slot.kind, form_of(option.requests))
+    costs = [speed.cost(option.rows) for speed in speeds]
+    return Others(view.members, costs, view.now, slot.models, option.requests[0], less)

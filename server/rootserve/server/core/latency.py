@@ -10,30 +10,32 @@ becomes slower makes no variant look slower than those that were not used lately
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from math import exp, log
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from rootserve.server.core.batch_size import HAND_OVER_S
 from rootserve.server.core.series import LONG, WINDOW, Series, size_class
 
-PIXELS, FILES = "pixels", "files"
+PIXELS: Final = "pixels"
+FILES: Final = "files"
 
-_CLEAR = 0.3
+_CLEAR: Final = 0.3
 """What the last few batches say of a worker's pace varies by up to this by chance (as a logarithm)."""
 
-_PACE = 0.07
+_PACE: Final = 0.07
 """How much of a worker's pace the last batch makes up."""
 
-_LONGEST_S = 0.01
+_LONGEST_S: Final = 0.01
 """Of what passes until an idle worker begins, more is chance."""
 
-_FOLLOWED = 30.0
+_FOLLOWED: Final = 30.0
 """So many batches make up a worker's pace."""
 
-_DECAY = 0.97
+_DECAY: Final = 0.97
 """What a batch that kept its bound leaves of what misses have added."""
 
-Z99 = 2.326
+Z99: Final = 2.326
 """The 99th percentile of the standard normal distribution."""
 
 
@@ -43,6 +45,7 @@ class _Key(NamedTuple):
     form: str
 
 
+@dataclass(slots=True)
 class _Pace:
     """How a kind of worker is doing, against what was learned first.
 
@@ -52,12 +55,11 @@ class _Pace:
     ``hand_over_s``: what passes until an idle one begins.
     """
 
-    def __init__(self, hand_over_s: float) -> None:
-        self.hand_over_s = hand_over_s
-        self.lately = 0.0
-        self.follows = 0.0
-        self.factor = 1.0
-        self.inflation = 1.0
+    hand_over_s: float
+    lately: float = 0.0
+    follows: float = 0.0
+    factor: float = 1.0
+    inflation: float = 1.0
 
     def follow(self, ratio: float) -> None:
         """A batch took so many times as long as such ones typically take at a pace of 1."""
@@ -251,7 +253,7 @@ class LatencyTable:
             for (kind, model), averages in self._averages.items()
             for size, seconds in averages.items()
         ]
-        workers = [{"kind": kind, **vars(pace)} for kind, pace in self._paces.items()]
+        workers = [{"kind": kind, **asdict(pace)} for kind, pace in self._paces.items()]
         return {"latency": rows, "averages": expected, "workers": workers}
 
     @classmethod
@@ -306,5 +308,5 @@ class LatencyTable:
             averages[int(row["size_class"])] = float(row["seconds"])
         for row in document.get("workers", ()):
             pace = self._pace(str(row["kind"]))
-            for name in vars(pace):
-                setattr(pace, name, float(row[name]))
+            for each in fields(pace):
+                setattr(pace, each.name, float(row[each.name]))

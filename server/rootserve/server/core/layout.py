@@ -10,34 +10,39 @@ from __future__ import annotations
 import math
 from bisect import insort
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from typing import Final, final
 
 from rootserve.server.core.latency import Z99
 from rootserve.server.core.queue import Request, rows_of
 from rootserve.server.core.speeds import Cost, Speeds
 from rootserve.server.core.worker import Slot
 
-EXACT_S = 1e-9
+EXACT_S: Final = 1e-9
 """Sums of times are no more exact than this."""
 
-LIKELY, SURE = 0.25, 1.5
+LIKELY: Final = 0.25
+SURE: Final = 1.5
 """How much caution there may be: of what one in a hundred takes beyond the mean, so much is kept free."""
 
 
-class Part(NamedTuple):
+@final
+class Part:
     """A batch of a layout; its requests by deadline."""
 
-    variant: str
-    form: str
-    requests: Sequence[Request]
+    __slots__ = ("form", "requests", "variant")
+
+    def __init__(self, variant: str, form: str, requests: Sequence[Request]) -> None:
+        self.variant, self.form, self.requests = variant, form, requests
 
 
-class Step(NamedTuple):
+@final
+class Step:
     """A batch of a layout, what it costs, and when it has to be done."""
 
-    due_s: float
-    cost: Cost
-    part: Part
+    __slots__ = ("cost", "due_s", "part")
+
+    def __init__(self, due_s: float, cost: Cost, part: Part) -> None:
+        self.due_s, self.cost, self.part = due_s, cost, part
 
 
 Line = list[Step]
@@ -68,12 +73,13 @@ def latest_s(line: Line) -> float:
     """
     start_s = math.inf
     mean_s = variance = tail = 0.0
-    for due_s, (own_s, own_variance, own_tail), _ in reversed(line):
-        mean_s += own_s
-        variance += own_variance
-        tail += own_tail
+    for step in reversed(line):
+        cost = step.cost
+        mean_s += cost.mean_s
+        variance += cost.variance
+        tail += cost.tail
         beyond = Z99 * math.sqrt(variance) + tail / variance if variance else 0.0
-        latest = due_s - mean_s - SURE * beyond
+        latest = step.due_s - mean_s - SURE * beyond
         start_s = min(start_s, latest)
     return start_s
 
@@ -86,13 +92,14 @@ def lateness(slot: Slot, line: Line, caution: float, since_s: float = -math.inf)
     """
     late_s = EXACT_S
     end_s, variance, tail = slot.free_s, slot.variance, slot.tail
-    for due_s, (own_s, own_variance, own_tail), part in reversed(line):
-        end_s += own_s
-        variance += own_variance
-        tail += own_tail
+    for step in reversed(line):
+        cost = step.cost
+        end_s += cost.mean_s
+        variance += cost.variance
+        tail += cost.tail
         beyond = Z99 * math.sqrt(variance) + tail / variance if variance else 0.0
-        over_s = end_s + caution * beyond - due_s
-        if over_s > late_s and part.requests[-1].deadline_s >= since_s:
+        over_s = end_s + caution * beyond - step.due_s
+        if over_s > late_s and step.part.requests[-1].deadline_s >= since_s:
             late_s = over_s
     return late_s if late_s > EXACT_S else 0.0
 
@@ -200,6 +207,8 @@ class Kept:
                 missing -= len(requests)
                 rows = rows_of(requests)
                 cost = speeds.of(part.variant, slot.kind, part.form).cost(rows)
-                rest.append(Step(requests[0].deadline_s, cost, part._replace(requests=requests)))
+                rest.append(
+                    Step(requests[0].deadline_s, cost, Part(part.variant, part.form, requests))
+                )
             lines.append(rest)
         return None if missing else Layout(lines)

@@ -11,13 +11,14 @@ import math
 from bisect import bisect_left
 from collections.abc import Collection, Sequence
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Final, final
 
 from rootserve.server.core.layout import Layout, Line, Part, Step
 from rootserve.server.core.queue import Request
 from rootserve.server.core.speeds import Cost, Speed
 
-NEVER = Step(-math.inf, Cost(0.0, 0.0, 0.0), Part("", "", (Request(0, "", 0, 0.0),)))
+_NEVER_S: Final = -math.inf
+NEVER: Final = Step(-math.inf, Cost(0.0, 0.0, 0.0), Part("", "", (Request(0, "", 0, 0.0),)))
 """Stands for what nobody can compute."""
 
 Key = tuple[str, str]
@@ -94,11 +95,14 @@ Able = list[tuple[Speed, list[int]]]
 """Who may compute a lane: how fast kinds of workers are, and which ones they are, by number."""
 
 
-class Due(NamedTuple):
+@final
+class Due:
     """A lane that is laid out, and who may compute it."""
 
-    lane: Lane
-    able: Able
+    __slots__ = ("able", "lane")
+
+    def __init__(self, lane: Lane, able: Able) -> None:
+        self.lane, self.able = lane, able
 
 
 _Packed = tuple[Key, int, int, float, Step]
@@ -129,7 +133,7 @@ class Packing:
             self._layout is not None
             and self._changed_s == -math.inf
             and workers == len(self._layout.lines)
-            and self._able == {lane.key: able for lane, able in lanes}
+            and self._able == {each.lane.key: each.able for each in lanes}
         ):
             return self._layout
         return self.layout_without(lanes, workers, -math.inf)
@@ -138,7 +142,7 @@ class Packing:
         """The ``lanes`` that are left of all that is due without some, up to ``taken_s``."""
         packed = self._unchanged(lanes, workers, taken_s)
         self._packed = self._go_on(packed, lanes, workers)
-        self._able = {lane.key: able for lane, able in lanes}
+        self._able = {each.lane.key: each.able for each in lanes}
         self._changed_s = taken_s
         self._layout = _layout_of(self._packed, workers)
         return self._layout
@@ -157,9 +161,10 @@ class Packing:
             return []
         changed_s = max(changed_s, self._changed_s)
         due = {}
-        for lane, able in lanes:
-            due[lane.key] = lane.due
-            if self._able.get(lane.key, able) != able:
+        for each in lanes:
+            key = each.lane.key
+            due[key] = each.lane.due
+            if self._able.get(key, each.able) != each.able:
                 return []
         for count, (key, behind, _, _, step) in enumerate(self._packed):
             if step.due_s <= changed_s:
@@ -171,21 +176,21 @@ class Packing:
 
     def _go_on(self, packed: list[_Packed], lanes: Sequence[Due], workers: int) -> list[_Packed]:
         """All of ``lanes`` laid out, beginning with what is ``packed`` already."""
-        if not all(able for _, able in lanes):
+        if not all(each.able for each in lanes):
             return [(("", ""), 0, worker, 0.0, NEVER) for worker in range(workers)]
         starts = [math.inf] * workers
-        behind = {lane.key: 0 for lane, _ in lanes}
+        behind = {each.lane.key: 0 for each in lanes}
         for key, begins, worker, start_s, _ in packed:
             starts[worker] = start_s
             behind[key] = begins
-        ends = [len(lane.due) - behind[lane.key] for lane, _ in lanes]
+        ends = [len(each.lane.due) - behind[each.lane.key] for each in lanes]
         last = [
             each.lane.due[end - 1] if end else -math.inf
             for each, end in zip(lanes, ends, strict=True)
         ]
-        while (due_s := max(last, default=-math.inf)) > -math.inf:
+        while last and (due_s := max(last)) > _NEVER_S:
             number = last.index(due_s)
-            (lane, able), end = lanes[number], ends[number]
+            lane, able, end = lanes[number].lane, lanes[number].able, ends[number]
             speed, alike = able[0] if len(able) == 1 else _latest(able, starts, due_s)
             worker = alike[0]
             for other in alike:

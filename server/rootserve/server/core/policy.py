@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from rootserve.server.core.decisions import Choice
@@ -15,7 +16,8 @@ from rootserve.server.core.speeds import Speeds
 from rootserve.server.core.worker import Slot
 
 
-class View(NamedTuple):
+@dataclass(slots=True)
+class View:
     """What a policy may know when it decides; it must not change anything of it.
 
     ``requests``: those that wait, and ``due``, when each is to be done, in this order: its deadline, or

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Sequence
+from typing import Final
 
 from rootserve.server.core.layout import (
     EXACT_S,
@@ -31,7 +32,7 @@ from rootserve.server.core.speeds import Speed, Speeds
 from rootserve.server.core.worker import Slot
 
 _PARTS = (1, 4, 1024)
-_MANY = 64
+_MANY: Final = 64
 """Of more promises than this, the last of these parts is not tried: it would take too long."""
 
 
@@ -161,7 +162,7 @@ class Promises:
             left, last_s = rest.lanes, rest.last_s
         else:
             left, last_s = self.without(self.due(()), taken)
-        self._lanes = {lane.key: lane for lane, _ in left}
+        self._lanes = {each.lane.key: each.lane for each in left}
         for request_id in taken:
             self._of.pop(request_id, None)
         self._changed(last_s)
@@ -197,7 +198,9 @@ class Promises:
                 request, key = of[each]
                 counts[key] = counts.get(key, 0) + 1
                 last_s = max(last_s, request.deadline_s)
-        rest = [Due(lane.without(taken, counts.get(lane.key, 0)), able) for lane, able in due]
+        rest = [
+            Due(each.lane.without(taken, counts.get(each.lane.key, 0)), each.able) for each in due
+        ]
         return [each for each in rest if each.lane.requests], last_s
 
     def with_one(
@@ -208,7 +211,7 @@ class Promises:
         lane = self._lanes.get(key, Lane(*key)).with_one(request)
         if key not in self._lanes:
             return [*due, Due(lane, _able(self._speeds, lane, slots))]
-        return [Due(lane, able) if old.key == key else Due(old, able) for old, able in due]
+        return [Due(lane, each.able) if each.lane.key == key else each for each in due]
 
     def left(self, slots: Sequence[Slot], taken: Collection[int]) -> Layout | None:
         """What is left of the layout that could be kept last; None if it has not all of them."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Final
 
 from rootserve.server.core.arrangement import Streams, kind_beside
 from rootserve.server.core.batch_size import BatchSize, Latency
@@ -48,7 +49,7 @@ __all__ = [
     "Scheduler",
 ]
 
-_AGAIN_S = 0.001
+_AGAIN_S: Final = 0.001
 """After so long it is looked at again whether an idle worker is still needed for what was promised."""
 
 _TO_POLL = Offered(None, poll=True)
@@ -392,7 +393,7 @@ class Scheduler:
             number = min(able, key=lambda one: slots[one].free_s)
             slot = slots[number]
             seconds = self.durations.bound(model, rows, slot.kind) or 0.0
-            slots[number] = slot._replace(free_s=slot.free_s + seconds)
+            slots[number] = slot.later(seconds)
 
     def _spare(self, queue: Queue, worker: Worker, max_rows: int, now: float) -> bool:
         """Whether ``worker`` may compute a batch of ``queue`` without a promise being broken by it."""

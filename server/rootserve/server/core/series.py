@@ -5,20 +5,21 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Mapping, Sequence
+from typing import Final
 
-WINDOW = 64
+WINDOW: Final = 64
 """Batches of each size that are remembered."""
 
-_GUARD = 3
+_GUARD: Final = 3
 """Nothing takes less than the longest of so many last ones."""
 
-_FEW = 8
-_MARGIN = 0.25
+_FEW: Final = 8
+_MARGIN: Final = 0.25
 """Of fewer batches than ``_FEW`` the longest says little: up to so much is added to it.
 
 What was measured first counts as so many in a mean."""
 
-LONG = 512
+LONG: Final = 512
 """Over so many batches a mean goes: variants differ by less than a few batches do by chance."""
 
 

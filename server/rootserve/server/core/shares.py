@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Final
 
-_AVERAGE_S = 1.0
-_SPREAD = 3.0
+_AVERAGE_S: Final = 1.0
+_SPREAD: Final = 3.0
 """So many standard deviations more than the mean may come of a caller that keeps to its share."""
 _NONE = "", 0.0
-_GONE = 1e-4
+_GONE: Final = 1e-4
 """Of a worker: who asks for less is forgotten."""
 
 

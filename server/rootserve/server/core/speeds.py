@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Final
 
 from rootserve.server.core.latency import PIXELS, Z99, LatencyTable, Plain, State
 
-_NEARLY_BEST = 0.97
+_NEARLY_BEST: Final = 0.97
 """Share of the best throughput that counts as the best: less is noise."""
 
-_FATTEST = 2.0
+_FATTEST: Final = 2.0
 """So many means one batch in a hundred takes longer than the mean, at most.
 
 What takes longer still is an accident of the machine: to keep that time free for each batch would refuse far
@@ -19,7 +20,8 @@ more than such accidents spoil.
 """
 
 
-class Cost(NamedTuple):
+@dataclass(slots=True)
+class Cost:
     """What a batch takes in the mean, its variance, and how much longer one in a hundred takes, in seconds.
 
     Batches that follow each other are hardly ever all slow. All three of them add up: ``tail`` is what one
@@ -146,7 +148,7 @@ class Speeds:
         self._known: dict[tuple[str, str, str], Speed] = {}
         self._before: dict[tuple[str, str, str], Speed] = {}
         """As they were when less was known."""
-        self._each: dict[tuple[tuple[str, ...], str], tuple[Speed, ...]] = {}
+        self._each: dict[tuple[tuple[str, ...], str, str], tuple[Speed, ...]] = {}
         self._means_s: dict[tuple[tuple[str, ...], str, int], tuple[float, ...]] = {}
         self._row_s: dict[tuple[str, frozenset[str]], float] = {}
         self._fastest: dict[tuple[tuple[str, ...], frozenset[str]], str] = {}
@@ -167,14 +169,15 @@ class Speeds:
             self._known[key] = speed
         return speed
 
-    def each(self, variants: tuple[str, ...], kind: str) -> tuple[Speed, ...]:
-        """Of batches of pixels of each of ``variants`` on workers of ``kind``."""
+    def each(self, variants: tuple[str, ...], kind: str, form: str = PIXELS) -> tuple[Speed, ...]:
+        """Of batches of each of ``variants`` on workers of ``kind``."""
         if self._version != self.table.version:
             self._forget()
-        key = (variants, kind)
+        key = (variants, kind, form)
         known = self._each.get(key)
         if known is None:
-            known = self._each[key] = tuple(self.of(variant, kind) for variant in variants)
+            known = tuple(self.of(variant, kind, form) for variant in variants)
+            self._each[key] = known
         return known
 
     def means_s(self, variants: tuple[str, ...], kind: str, rows: int) -> tuple[float, ...]:

@@ -6,7 +6,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, final
 
 from rootserve.server.core.arrangement import kind_beside
 from rootserve.server.core.decisions import Batch
@@ -15,25 +15,34 @@ from rootserve.server.core.limits import Limits
 from rootserve.server.core.queue import form_of
 from rootserve.server.core.speeds import Cost, Speeds, beyond_s
 
-_OPEN = 0.3
+_OPEN: Final = 0.3
 """Of what one batch in a hundred takes beyond the mean: so much longer one takes that is not done by then."""
 
 
-class Slot(NamedTuple):
+@final
+class Slot:
     """A worker as policies see it, and when it is expected to be through with its batches.
 
     ``idle``: it has none. ``last``: the variant that it was given last, or nothing. ``variance`` and
     ``tail``: of ``free_s``, as of a :class:`rootserve.server.core.speeds.Cost`.
     """
 
-    worker: str
-    kind: str
-    models: frozenset[str]
-    free_s: float
-    idle: bool
-    last: str = ""
-    variance: float = 0.0
-    tail: float = 0.0
+    __slots__ = ("free_s", "idle", "kind", "last", "models", "tail", "variance", "worker")
+
+    def __init__(  # noqa: PLR0913, PLR0917 - what a worker is
+        self,
+        worker: str,
+        kind: str,
+        models: frozenset[str],
+        free_s: float,
+        idle: bool,
+        last: str = "",
+        variance: float = 0.0,
+        tail: float = 0.0,
+    ) -> None:
+        self.worker, self.kind, self.models = worker, kind, models
+        self.free_s, self.variance, self.tail = free_s, variance, tail
+        self.idle, self.last = idle, last
 
     def within_s(self, caution: float = 1.0) -> float:
         """When it is through with its batches at the latest, as :meth:`Cost.within_s` has it."""
@@ -41,10 +50,22 @@ class Slot(NamedTuple):
 
     def after(self, cost: Cost) -> Slot:
         """The same once it is also through with a batch of this ``cost``."""
-        return self._replace(
-            free_s=self.free_s + cost.mean_s,
-            variance=self.variance + cost.variance,
-            tail=self.tail + cost.tail,
+        after = self.later(cost.mean_s)
+        after.variance += cost.variance
+        after.tail += cost.tail
+        return after
+
+    def later(self, seconds: float) -> Slot:
+        """The same so much later."""
+        return Slot(
+            self.worker,
+            self.kind,
+            self.models,
+            self.free_s + seconds,
+            self.idle,
+            self.last,
+            self.variance,
+            self.tail,
         )
 
 
@@ -92,10 +113,11 @@ class Worker:
                 # What it is predicted to take allows for those beside it.
                 last_s = max(last_s, max(free_s, batch.formed_s) + (batch.predicted_s or 0.0))
                 continue
-            mean_s, own_variance, own_tail = batch.cost or speeds.of(
-                batch.model, self.kind, form_of(batch.requests)
-            ).cost(batch.rows)
-            free_s += mean_s
+            cost = batch.cost or speeds.of(batch.model, self.kind, form_of(batch.requests)).cost(
+                batch.rows
+            )
+            own_variance, own_tail = cost.variance, cost.tail
+            free_s += cost.mean_s
             if free_s < now:  # it takes longer than the mean; how much longer is open
                 beyond = beyond_s(own_variance, own_tail)
                 left = max(1.0 - (now - free_s) / beyond, _OPEN) if beyond else 0.0
