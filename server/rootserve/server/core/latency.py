@@ -191,10 +191,6 @@ class LatencyTable:
         pace = self._paces[kind]
         return series.bound(rows) * pace.factor * pace.inflation
 
-    def knows(self, model: str, kind: str) -> bool:
-        """Whether anything is known of ``model`` on workers of ``kind``."""
-        return self._find(kind, model, PIXELS) is not None
-
     def sizes(self, model: str, kind: str) -> Sequence[int]:
         """Rows of which batches of ``model`` were measured on workers of ``kind``, smallest first."""
         series = self._find(kind, model, PIXELS)

@@ -78,13 +78,22 @@ class Speed:
     which another row in it saves.
     """
 
-    __slots__ = ("_costs", "_means_s", "_state", "batches", "best", "row_s", "spare_s")
+    __slots__ = ("_costs", "_means_s", "_same_s", "_state", "batches", "best", "row_s", "spare_s")
 
-    def __init__(self, batches: Batches, state: State) -> None:
-        """``state``: what the table knows, of which ``batches`` are."""
+    def __init__(self, batches: Batches, state: State, like: Speed | None = None) -> None:
+        """``state``: what the table knows, of ``batches``. ``like``: one that differs in its inflation."""
         self.batches, self._state = batches, state
         self._costs: dict[int, Cost] = {}
         self._means_s: dict[int, float] = {}
+        self.best: int
+        self.row_s: float
+        self.spare_s: float
+        self._same_s = state.hand_over_s, state.hand_over_s
+        """From the first to the second of these passing between batches, ``best`` is the same."""
+        if like is not None:
+            self._means_s, self._same_s = like._means_s, like._same_s  # noqa: SLF001 - its own class
+            self.best, self.row_s, self.spare_s = like.best, like.row_s, like.spare_s
+            return
         self.best = _efficient(batches.sizes, state.factor, state.hand_over_s)
         best_s, one_s = self.mean_s(self.best), self.mean_s(1)
         self.row_s = best_s / self.best
@@ -95,15 +104,29 @@ class Speed:
         """Whether ``batches`` are still the same once ``state`` is what the table knows."""
         return self._state.series == state.series
 
-    def holds(self, state: State) -> bool:
-        """Whether it is still the same once ``state``, of the same batches, is what the table knows."""
-        known = self._state
-        if known.factor != state.factor or known.inflation != state.inflation:
+    def once(self, state: State) -> Speed:
+        """What it is once ``state``, of the same batches, is what the table knows: mostly nearly the same."""
+        if self._state.factor != state.factor or not self._is_best(state):
+            return Speed(self.batches, state)
+        if self._state.inflation == state.inflation:
+            return self
+        return Speed(self.batches, state, like=self)
+
+    def _is_best(self, state: State) -> bool:
+        """Whether ``best`` are still the most rows without being less efficient."""
+        least_s, most_s = self._same_s
+        each_s = state.hand_over_s
+        if least_s <= each_s <= most_s:
+            return True
+        if self.best != _efficient(self.batches.sizes, state.factor, each_s):
             return False
-        if known.hand_over_s != state.hand_over_s:
-            self._state = state
-            return self.best == _efficient(self.batches.sizes, state.factor, state.hand_over_s)
+        self._same_s = min(least_s, each_s), max(most_s, each_s)
         return True
+
+    @property
+    def is_known(self) -> bool:
+        """Whether any batch was measured."""
+        return self._state.series[0] is not None
 
     def mean_s(self, rows: int) -> float:
         """What a batch of ``rows`` takes in the mean; nothing as long as nothing is known."""
@@ -164,8 +187,8 @@ class Speeds:
             state, speed = self.table.state(*key), self._before.get(key)
             if speed is None or not speed.is_of(state):
                 speed = Speed(Batches(self.table, *key, self._max_rows), state)
-            elif not speed.holds(state):
-                speed = Speed(speed.batches, state)
+            else:
+                speed = speed.once(state)
             self._known[key] = speed
         return speed
 
@@ -196,10 +219,12 @@ class Speeds:
         key = (variant, kinds)
         known = self._row_s.get(key)
         if known is None:
-            known = self._row_s[key] = min(
-                (self.of(variant, kind).row_s for kind in kinds if self.table.knows(variant, kind)),
-                default=math.inf,
-            )
+            known = math.inf
+            for kind in kinds:
+                speed = self.of(variant, kind)
+                if speed.is_known and speed.row_s < known:
+                    known = speed.row_s
+            self._row_s[key] = known
         return known
 
     def fastest(self, variants: tuple[str, ...], kinds: frozenset[str]) -> str:
@@ -209,7 +234,11 @@ class Speeds:
         key = (variants, kinds)
         known = self._fastest.get(key)
         if known is None:
-            known = min(variants, key=lambda variant: self.row_s(variant, kinds))
+            known, least_s = variants[0], math.inf
+            for variant in variants:
+                row_s = self.row_s(variant, kinds)
+                if row_s < least_s:
+                    known, least_s = variant, row_s
             self._fastest[key] = known
         return known
 
