@@ -282,3 +282,20 @@ def test_when_a_member_goes_what_was_promised_is_laid_out_with_the_others() -> N
     assert {each.id for each in batch.requests} < set(promised)
     s.batch_done("w0", batch.id, 0.03, None)
     assert 17 in {each.id for each in s.poll(1.0).expired}, "nobody was left to compute it"
+
+
+def test_one_slow_picture_file_refuses_no_others() -> None:
+    s = scheduler()
+    s.offer(request(1, slack=1.0, allowed=frozenset({"quick"}), files=True), 0.0)
+    batch = only(s, 0.0)
+    s.batch_done(batch.worker, batch.id, 0.1, 0.001)
+    # Of that variant alone it is known what files take, and it is too long.
+    alone = request(2, at=0.1, slack=0.05, allowed=frozenset({"quick"}), files=True)
+    assert s.offer(alone, 0.1).declined is Declined.INFEASIBLE
+    assert s.offer(request(3, at=0.1, slack=0.05, files=True), 0.1).declined is None
+    batch = only(s, 0.1)
+    assert batch.model != "quick"
+    s.batch_done(batch.worker, batch.id, 0.11, 0.005)
+    # Pixels are computed as before.
+    s.offer(request(4, at=0.2, slack=0.0021), 0.2)
+    assert only(s, 0.2).model == "quick"

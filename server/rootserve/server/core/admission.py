@@ -25,13 +25,16 @@ def plan_variant(family: Family, request: Request, speeds: Speeds, kinds: frozen
 
     It stays the same until another one is clearly faster, so that such requests can share batches.
     """
-    key = (request.floor, request.allowed)
+    form = form_of((request,))
+    key = (request.floor, request.allowed, form)
     able = family.able(request)
-    fastest = speeds.fastest(able, kinds)
+    fastest = speeds.fastest(able, kinds, form)
     last = family.fastest.get(key)
     if last == fastest:
         return fastest
-    if last in able and speeds.row_s(fastest, kinds) >= _CLEARLY * speeds.row_s(last, kinds):
+    if last in able and (
+        speeds.row_s(fastest, kinds, form) >= _CLEARLY * speeds.row_s(last, kinds, form)
+    ):
         return last
     if len(family.fastest) > KNOWN:
         family.fastest.clear()  # floors are the callers'

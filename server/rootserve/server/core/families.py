@@ -14,7 +14,7 @@ from rootserve.server.core.layout import LIKELY, SURE
 from rootserve.server.core.limits import Limits
 from rootserve.server.core.policy import Pick, Policy, View, Wait
 from rootserve.server.core.promises import Promises
-from rootserve.server.core.queue import Request
+from rootserve.server.core.queue import Request, form_of
 from rootserve.server.core.shares import Shares
 from rootserve.server.core.speeds import Speeds
 from rootserve.server.core.worker import Slot
@@ -109,7 +109,7 @@ class Families:
             return Declined.UNSERVED, None
         kinds = frozenset(slot.kind for slot in slots)
         variant = plan_variant(family, request, self.speeds, kinds)
-        row_s = self.speeds.row_s(variant, kinds)
+        row_s = self.speeds.row_s(variant, kinds, form_of((request,)))
         seconds = request.rows * row_s if row_s < math.inf else 0.0
         self._shares.asked(request.caller, seconds, now)
         if self._is_full(family, request, now):

@@ -39,7 +39,7 @@ class Family:
         self.rows = 0
         self.requests: list[Request] = []
         self.due: list[float] = []
-        self.fastest: dict[tuple[float, frozenset[str]], str] = {}
+        self.fastest: dict[tuple[float, frozenset[str], str], str] = {}
         """The variant on which promises to such requests were built last."""
         self._able: dict[tuple[float, frozenset[str]], tuple[str, ...]] = {}
         self._due_s: dict[int, float] = {}

@@ -67,7 +67,8 @@ class MostAccurateInTime:
         """The batch that begins with ``head``."""
         rests: dict[tuple[int, ...], Rest] = {}
         too_slow_s = math.inf
-        own_s = view.speeds.of(fastest.variant, slot.kind).cost(head.rows).within_s(_NEXT)
+        speed = view.speeds.of(fastest.variant, slot.kind, form_of((head,)))
+        own_s = speed.cost(head.rows).within_s(_NEXT)
         next_s = view.now + view.demand.tight_s - own_s
         members = _by_worth(view, slot, head, fastest)
         for number, member in enumerate(members):
@@ -126,10 +127,11 @@ def _after(view: View, slot: Slot, cost: Cost) -> list[Slot]:
 def _heads(view: View, slot: Slot) -> Iterator[tuple[Request, Member]]:
     """The request that is due first, and the first promised one; each with the fastest variant for it."""
     first = True
-    speeds = view.speeds.each(view.variants, slot.kind)
     for request in view.requests:
         if not first and request.id not in view.promises:
             continue
+        form = form_of((request,))
+        speeds = view.speeds.each(view.variants, slot.kind, form)
         able = [
             (speed.row_s, number)
             for number, (member, speed) in enumerate(zip(view.members, speeds, strict=True))
@@ -137,9 +139,9 @@ def _heads(view: View, slot: Slot) -> Iterator[tuple[Request, Member]]:
         ]
         if not able:
             continue
-        fastest = view.members[min(able)[1]]
-        speed = view.speeds.of(fastest.variant, slot.kind, form_of((request,)))
-        if slot.free_s + speed.cost(request.rows).mean_s > request.deadline_s:
+        number = min(able)[1]
+        fastest = view.members[number]
+        if slot.free_s + speeds[number].cost(request.rows).mean_s > request.deadline_s:
             continue
         yield request, fastest
         if request.id in view.promises:
@@ -152,13 +154,14 @@ def _by_worth(view: View, slot: Slot, head: Request, fastest: Member) -> list[Me
 
     Those that take longer than a more accurate one are not among them.
     """
-    speed = view.speeds.of(fastest.variant, slot.kind)
+    form = form_of((head,))
+    speed = view.speeds.of(fastest.variant, slot.kind, form)
     rows = min(view.rows, speed.best)
     price = view.demand.price(view.rows, speed, len(view.slots), view.now)
     second = price * fastest.accuracy / max(speed.row_s, 1e-9) / rows
     worth: list[tuple[float, Member]] = []
     least_s = math.inf
-    means_s = view.speeds.means_s(view.variants, slot.kind, rows)
+    means_s = view.speeds.means_s(view.variants, slot.kind, rows, form)
     for member, mean_s in zip(view.members, means_s, strict=True):
         if member.variant not in slot.models or not may_compute(head, member):
             continue

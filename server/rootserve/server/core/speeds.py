@@ -172,9 +172,9 @@ class Speeds:
         self._before: dict[tuple[str, str, str], Speed] = {}
         """As they were when less was known."""
         self._each: dict[tuple[tuple[str, ...], str, str], tuple[Speed, ...]] = {}
-        self._means_s: dict[tuple[tuple[str, ...], str, int], tuple[float, ...]] = {}
-        self._row_s: dict[tuple[str, frozenset[str]], float] = {}
-        self._fastest: dict[tuple[tuple[str, ...], frozenset[str]], str] = {}
+        self._means_s: dict[tuple[tuple[str, ...], str, int, str], tuple[float, ...]] = {}
+        self._row_s: dict[tuple[str, frozenset[str], str], float] = {}
+        self._fastest: dict[tuple[tuple[str, ...], frozenset[str], str], str] = {}
         self._version = -1
 
     def of(self, variant: str, kind: str, form: str = PIXELS) -> Speed:
@@ -203,40 +203,42 @@ class Speeds:
             self._each[key] = known
         return known
 
-    def means_s(self, variants: tuple[str, ...], kind: str, rows: int) -> tuple[float, ...]:
+    def means_s(
+        self, variants: tuple[str, ...], kind: str, rows: int, form: str = PIXELS
+    ) -> tuple[float, ...]:
         """What a batch of ``rows`` takes in the mean, of each of ``variants`` on workers of ``kind``."""
-        speeds = self.each(variants, kind)
-        key = (variants, kind, rows)
+        speeds = self.each(variants, kind, form)
+        key = (variants, kind, rows, form)
         known = self._means_s.get(key)
         if known is None:
             known = self._means_s[key] = tuple(speed.mean_s(rows) for speed in speeds)
         return known
 
-    def row_s(self, variant: str, kinds: frozenset[str]) -> float:
+    def row_s(self, variant: str, kinds: frozenset[str], form: str = PIXELS) -> float:
         """What a row of ``variant`` takes on the fastest of ``kinds``; infinite where nothing is known."""
         if self._version != self.table.version:
             self._forget()
-        key = (variant, kinds)
+        key = (variant, kinds, form)
         known = self._row_s.get(key)
         if known is None:
             known = math.inf
             for kind in kinds:
-                speed = self.of(variant, kind)
+                speed = self.of(variant, kind, form)
                 if speed.is_known and speed.row_s < known:
                     known = speed.row_s
             self._row_s[key] = known
         return known
 
-    def fastest(self, variants: tuple[str, ...], kinds: frozenset[str]) -> str:
+    def fastest(self, variants: tuple[str, ...], kinds: frozenset[str], form: str = PIXELS) -> str:
         """Of which a row takes least on the fastest of ``kinds``."""
         if self._version != self.table.version:
             self._forget()
-        key = (variants, kinds)
+        key = (variants, kinds, form)
         known = self._fastest.get(key)
         if known is None:
             known, least_s = variants[0], math.inf
             for variant in variants:
-                row_s = self.row_s(variant, kinds)
+                row_s = self.row_s(variant, kinds, form)
                 if row_s < least_s:
                     known, least_s = variant, row_s
             self._fastest[key] = known

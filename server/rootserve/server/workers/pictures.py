@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ from rootserve.pictures.decode import centre, opened, to_rgb
 Image.MAX_IMAGE_PIXELS = None
 
 __all__ = ["Decoder", "PictureError", "decode_picture"]
+
+_FORMATS = ("JPEG", "PNG")
 
 _MOST_JPEG_SCANS = 200
 """A progressive JPEG has some ten. Each one is a pass over the whole picture, and takes few bytes."""
@@ -42,6 +45,8 @@ class Decoder:
     def __init__(self, threads: int, max_pixels: int) -> None:
         self._max_pixels = max_pixels
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        # The first of a process takes a hundred times as long, which must not count as what pictures take.
+        list(self.decode(_of_each_format(), 1, 1))
 
     def decode(
         self, contents: Iterable[bytes | memoryview], size: int, short_side: int
@@ -57,6 +62,13 @@ class Decoder:
         return map(one, contents) if self._pool is None else self._pool.map(one, contents)
 
 
+def _of_each_format() -> Iterator[bytes]:
+    for name in _FORMATS:
+        file = BytesIO()
+        Image.new("RGB", (1, 1)).save(file, name)
+        yield file.getvalue()
+
+
 def decode_picture(
     content: bytes, size: int, short_side: int, max_pixels: int
 ) -> NDArray[np.uint8]:
@@ -69,7 +81,7 @@ def decode_picture(
     Raises:
         PictureError: if it is damaged, of another format, or has more than ``max_pixels``.
     """
-    with opened(content, max_pixels=max_pixels, formats=("JPEG", "PNG")) as file:
+    with opened(content, max_pixels=max_pixels, formats=_FORMATS) as file:
         _check_scans(file, content)
         # A JPEG is decoded at a half, a fourth or an eighth of its size if that is enough.
         file.draft(None, (_JPEG_MARGIN * short_side, _JPEG_MARGIN * short_side))
