@@ -36,7 +36,9 @@ def compile_core(folder: Path) -> list[Path]:
     made = [*folder.glob("*__mypyc.*.so"), *(folder / _CORE).glob("*.so")]
     if done.returncode or len(made) != len(sources) + 1:
         said = "\n".join((done.stdout + done.stderr).splitlines()[-20:])
-        raise RuntimeError(f"the core could not be compiled; is there a C compiler?\n{said}")
+        raise RuntimeError(
+            f"the core could not be compiled; has this machine a C compiler and Python.h?\n{said}"
+        )
     return made
 
 
@@ -47,16 +49,17 @@ class CompiledCore(BuildHookInterface):  # type: ignore[type-arg]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile it, and have it packed; not where its source would be edited beside it."""
-        self._folder = Path(tempfile.mkdtemp(prefix="rootserve-core-"))
+        self._temporary = tempfile.TemporaryDirectory(prefix="rootserve-core-")
         if version == "editable":
             return
-        shutil.copytree(Path(self.root, "server", _CORE), self._folder / _CORE)
-        for file in compile_core(self._folder):
-            build_data["force_include"][str(file)] = str(file.relative_to(self._folder))
+        folder = Path(self._temporary.name)
+        shutil.copytree(Path(self.root, "server", _CORE), folder / _CORE)
+        for file in compile_core(folder):
+            build_data["force_include"][str(file)] = str(file.relative_to(folder))
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """Remove what was packed."""
         del version, build_data, artifact_path
-        shutil.rmtree(self._folder)
+        self._temporary.cleanup()

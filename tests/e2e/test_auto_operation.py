@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -103,6 +104,23 @@ async def test_a_deadline_that_cannot_be_kept_is_refused_with_what_could_be(
         assert told.promise is not None
         assert told.promise.earliest_s == pytest.approx(error.promise.earliest_s, abs=1e-5)
         assert told.rows_computing == 1
+
+
+def test_an_answer_that_is_late_is_told_as_such(server: ServerProcess) -> None:
+    nap = infer_request("nin-orig", command_image(b"sleep" + bytes([round(100 * NAP_S)])), "slow")
+    nap.parameters["deadline_ms"].int64_param = 50
+    server.stub.ModelInfer(nap)
+    text = rootserve(server, "explain", "slow").stdout
+    assert "within 50.0 ms" in text
+    assert re.search(r"answered after [\d.]+ m?s, [\d.]+ m?s late", text)
+
+
+def test_the_command_line_gives_a_request_an_id(server: ServerProcess, cat_path: Path) -> None:
+    named = ("--model", AUTO, "--deadline-ms", "5000", "--id", "a-cat")
+    answered = rootserve(server, "infer", str(cat_path), *named)
+    assert "computed by" in answered.stdout
+    assert "late" not in answered.stdout
+    assert "request a-cat for nin-auto" in rootserve(server, "explain", "a-cat").stdout
 
 
 def test_an_answer_is_explained_with_its_choice_and_its_caller(server: ServerProcess) -> None:

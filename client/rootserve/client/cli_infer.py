@@ -32,6 +32,12 @@ def infer(  # noqa: PLR0913, PLR0917 - one per option of the command
         str,
         typer.Option(metavar="NAME,...", help="Of a family such as nin-auto: only these variants."),
     ] = "",
+    request_id: Annotated[
+        str,
+        typer.Option(
+            "--id", metavar="ID", help="What `rootserve explain` and logs call the request."
+        ),
+    ] = "",
     as_json: AsJson = False,
     *,
     connection: Connection,
@@ -46,5 +52,5 @@ def infer(  # noqa: PLR0913, PLR0917 - one per option of the command
 
     deadline_s = None if deadline_ms is None else deadline_ms / 1e3
     names = tuple(name for part in variants.split(",") if (name := part.strip()))
-    wanted = Wanted(model or only_model(connection), deadline_s, floor, names)
+    wanted = Wanted(model or only_model(connection), deadline_s, floor, names, request_id)
     run(connection, images, wanted, top, as_json=as_json)

@@ -89,7 +89,9 @@ def _asked(one: Explanation) -> Iterator[tuple[str, str]]:
 
 def _ended(one: Explanation) -> Iterator[tuple[str, str]]:
     ended = "answered" if one.outcome == "ok" else f"refused ({one.outcome})"
-    yield "ended", f"{ended} after {duration(one.total_s)}"
+    late_s = 0.0 if one.deadline_s is None else one.total_s - one.deadline_s
+    late = f", {duration(late_s)} late" if late_s > 0.0 and one.outcome == "ok" else ""
+    yield "ended", f"{ended} after {duration(one.total_s)}{late}"
     if one.message:
         yield "why", one.message
     if one.promise is not None:

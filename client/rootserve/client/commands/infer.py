@@ -17,7 +17,7 @@ from rootserve.client.images import encode_pictures
 from rootserve.client.inference import AsyncClient
 from rootserve.client.tables import console, print_timeline, print_top
 from rootserve.client.telling import Tell, telling
-from rootserve.client.units import count, percent
+from rootserve.client.units import count, duration, percent
 from rootserve.client.wire import Timeline
 
 # Of a message of 64 MiB, what is left for pictures with room to spare.
@@ -33,6 +33,8 @@ class Wanted:
     deadline_s: float | None = None
     accuracy_floor: float | None = None
     variants: Sequence[str] = ()
+    request_id: str = ""
+    """By which `rootserve explain` and the server's logs name it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,9 @@ def run(
         screen.print(f"computed by {escape(variant)}, accuracy {percent(accuracy)}")
     if found.timeline:
         print_timeline(screen, found.timeline, found.round_trip_s)
+        if wanted.deadline_s is not None and found.timeline.total_s > wanted.deadline_s:
+            late_s = found.timeline.total_s - wanted.deadline_s
+            screen.print(f"late by {duration(late_s)}: asked within {duration(wanted.deadline_s)}")
 
 
 async def _classify(
@@ -124,6 +129,7 @@ async def _classify(
                     deadline_s=wanted.deadline_s,
                     accuracy_floor=wanted.accuracy_floor,
                     variants=wanted.variants,
+                    request_id=wanted.request_id,
                 )
             except ServerError as error:
                 raise _named(error, paths[part]) from None

@@ -64,21 +64,23 @@ def facts(table: Table) -> list[str]:
     """One line for each kind of device on what was measured with, and one on the accuracies."""
     lines = []
     for column in table.columns:
-        timing = next(found for row in table.rows if (found := row.timing(column)))
-        lines.append(f"{_NAMES[column]}: {_provenance(timing)}")
+        timings = [found for row in table.rows if (found := row.timing(column))]
+        lines.append(f"{_NAMES[column]}: {_provenance(timings)}")
     sources = sorted({row.accuracy_source for row in table.rows if row.accuracy_source})
     if sources:
         lines.append(f"Accuracy: {'; '.join(sources)}")
     return lines
 
 
-def _provenance(timing: Timing) -> str:
+def _provenance(timings: Sequence[Timing]) -> str:
+    timing = timings[0]
+    precisions = " and ".join(dict.fromkeys(each.precision for each in timings))
     threads = f", {timing.threads} threads" if timing.threads else ""
     rounds = len(timing.rounds_ms)
     version = timing.libraries.get(timing.engine, "")
     return (
         f"{timing.device_name} ({timing.device}{threads}), "
-        f"{' '.join(filter(None, (timing.engine, version)))} in {timing.precision}, "
+        f"{' '.join(filter(None, (timing.engine, version)))} in {precisions}, "
         f"batches of {timing.rows}, {rounds} round{'s' if rounds > 1 else ''}, "
         f"rootserve {timing.server_version}, {timing.measured_at}"
     )
