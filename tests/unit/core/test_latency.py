@@ -203,3 +203,23 @@ def test_what_passes_until_an_idle_worker_begins_is_learned_for_its_kind() -> No
     assert table.hand_over_s("another") == 0.001
     again = LatencyTable.from_document(json.loads(json.dumps(table.document())))
     assert again.hand_over_s("processor") == table.hand_over_s("processor")
+
+
+def test_files_of_a_model_that_had_none_take_as_much_more_as_those_of_others() -> None:
+    table = LatencyTable()
+    for model, row_s in (("one", 0.001), ("other", 0.004)):
+        for _ in range(16):
+            for rows in (1, 8):
+                table.learn(model, rows, rows * row_s, "kind")
+    before = table.plain("other", 8, "kind", FILES)
+    assert before == table.plain("other", 8, "kind", PIXELS)
+    for _ in range(50):
+        table.learn("one", 8, 0.008, "kind", FILES, elapsed_s=0.008 + 8 * 0.002)
+    told = table.plain("other", 8, "kind", FILES)
+    assert told.mean_s == pytest.approx(0.032 + 0.016, rel=1e-3)
+    assert table.plain("other", 8, "kind", PIXELS).mean_s == pytest.approx(0.032)
+    assert table.bound("other", 8, "kind", FILES) == pytest.approx(0.048, rel=0.1)
+    again = LatencyTable.from_document(json.loads(json.dumps(table.document())))
+    assert again.plain("other", 8, "kind", FILES).mean_s == pytest.approx(told.mean_s)
+    table.learn("other", 8, 0.032, "kind", FILES, elapsed_s=0.035)
+    assert table.plain("other", 8, "kind", FILES).mean_s == pytest.approx(0.035)

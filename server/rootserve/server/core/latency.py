@@ -35,6 +35,13 @@ _FOLLOWED: Final = 30.0
 _DECAY: Final = 0.97
 """What a batch that kept its bound leaves of what misses have added."""
 
+_FILE_S: Final = 0.005
+_JUMP: Final = 4.0
+"""A picture file counts for no more than the first of these, or so many times what was known.
+
+A single slow one must not speak for those of all models.
+"""
+
 Z99: Final = 2.326
 """The 99th percentile of the standard normal distribution."""
 
@@ -52,7 +59,7 @@ class _Pace:
     ``factor``: how many times as long as at first it takes for anything. It follows the last batches
     (``lately``, a logarithm) when these differ clearly, for some more (``follows``). ``inflation``: what
     misses add to bounds.
-    ``hand_over_s``: what passes until an idle one begins.
+    ``hand_over_s``: what passes until an idle one begins. ``file_s``: what reading a picture file takes.
     """
 
     hand_over_s: float
@@ -60,6 +67,7 @@ class _Pace:
     follows: float = 0.0
     factor: float = 1.0
     inflation: float = 1.0
+    file_s: float = 0.0
 
     def follow(self, ratio: float) -> None:
         """A batch took so many times as long as such ones typically take at a pace of 1."""
@@ -74,11 +82,11 @@ class _Pace:
 class State(NamedTuple):
     """What a :class:`LatencyTable` knew of a model on a kind of worker, to be compared.
 
-    ``series``: of its batches, and how often they had changed. The rest is of the kind of worker: its pace,
-    what passes until an idle one begins, and what misses add to bounds.
+    ``series``: of its batches, and how often they had changed; last, what a picture file adds to it. The rest
+    is of the kind of worker: its pace, what passes until an idle one begins, and what misses add to bounds.
     """
 
-    series: tuple[Series | None, Series | None, int, int]
+    series: tuple[Series | None, Series | None, int, int, float]
     factor: float
     hand_over_s: float
     inflation: float
@@ -103,7 +111,8 @@ class LatencyTable:
     """Seconds that batches take, by kind of worker, model, rows, and form: pixels or picture files.
 
     When workers of a kind become slower or faster, so do those of their batches of which none was done
-    lately.
+    lately. And of a model of which no files were computed yet, they take so much more than pixels as those of
+    other models do.
     """
 
     def __init__(self, weight: float = 0.2, hand_over_s: float = HAND_OVER_S) -> None:
@@ -142,6 +151,11 @@ class LatencyTable:
         if series.sizes:
             self._compare(series, pace, rows, elapsed_s)
         series.learn(rows, elapsed_s / pace.factor)
+        pixels = self._series.get(_Key(kind, model, PIXELS))
+        if form == FILES and pixels is not None:
+            more_s = max(0.0, elapsed_s / pace.factor - pixels.mean(rows)) / rows
+            more_s = min(more_s, max(_FILE_S, _JUMP * pace.file_s))
+            pace.file_s += self._weight * (more_s - pace.file_s)
         self.version += 1
 
     def handed_over(self, seconds: float, kind: str) -> None:
@@ -189,7 +203,8 @@ class LatencyTable:
         if series is None:
             return None
         pace = self._paces[kind]
-        return series.bound(rows) * pace.factor * pace.inflation
+        longer = self._longer(series, kind, model, rows, form)
+        return series.bound(rows) * longer * pace.factor * pace.inflation
 
     def sizes(self, model: str, kind: str) -> Sequence[int]:
         """Rows of which batches of ``model`` were measured on workers of ``kind``, smallest first."""
@@ -203,7 +218,9 @@ class LatencyTable:
             own = self._find(kind, model, form)
         pace = self._pace(kind)
         changes = own.changes if own else 0, pixels.changes if pixels else 0
-        return State((own, pixels, *changes), pace.factor, pace.hand_over_s, pace.inflation)
+        file_s = pace.file_s if form == FILES and own is pixels else 0.0
+        series = own, pixels, *changes, file_s
+        return State(series, pace.factor, pace.hand_over_s, pace.inflation)
 
     def plain(self, model: str, rows: int, kind: str, form: str) -> Plain:
         """Of batches of ``rows`` at a pace of 1; all nothing as long as nothing is known."""
@@ -212,7 +229,14 @@ class LatencyTable:
             return _NOTHING
         mean_s, typical_s = series.mean(rows), series.between(series.typical, rows)
         scatter = max(0.0, (mean_s / typical_s) ** 2 - 1.0)
-        return Plain(mean_s, series.bound(rows), typical_s, scatter)
+        longer = self._longer(series, kind, model, rows, form)
+        return Plain(mean_s * longer, series.bound(rows) * longer, typical_s * longer, scatter)
+
+    def _longer(self, series: Series, kind: str, model: str, rows: int, form: str) -> float:
+        """How many times as long as ``series`` says it takes, if that is of pixels and files are computed."""
+        if form == PIXELS or (kind, model, form) in self._series:
+            return 1.0
+        return 1.0 + rows * self._pace(kind).file_s / max(series.mean(rows), 1e-9)
 
     def _find(self, kind: str, model: str, form: str) -> Series | None:
         """The series of this form, or of the other one as long as nothing is known of this."""
@@ -305,4 +329,4 @@ class LatencyTable:
         for row in document.get("workers", ()):
             pace = self._pace(str(row["kind"]))
             for each in fields(pace):
-                setattr(pace, each.name, float(row[each.name]))
+                setattr(pace, each.name, float(row.get(each.name, getattr(pace, each.name))))
