@@ -160,8 +160,9 @@ def test_a_node_with_another_version_is_refused(nodes: Nodes, images: Path, tmp_
     finally:
         nodes.ask("remove")
     assert refused.returncode == 2
-    assert "has rootserve 9.9.9, the machine that asks has 0.1.0" in refused.stderr
-    assert refused.stderr.count("\n") == 1
+    # Whatever takes more than five seconds says before what it does.
+    assert "has rootserve 9.9.9, the machine that asks has 0.1.0" in refused.stderr.splitlines()[-1]
+    assert "Traceback" not in refused.stderr
 
 
 def test_trainings_end_with_the_same_weights_wherever_they_are_continued(
