@@ -54,7 +54,12 @@ class CompiledCore(BuildHookInterface):  # type: ignore[type-arg]
             return
         folder = Path(self._temporary.name)
         shutil.copytree(Path(self.root, "server", _CORE), folder / _CORE)
-        for file in compile_core(folder):
+        try:
+            made = compile_core(folder)
+        except RuntimeError:
+            self._temporary.cleanup()
+            raise
+        for file in made:
             build_data["force_include"][str(file)] = str(file.relative_to(folder))
         build_data["pure_python"] = False
         build_data["infer_tag"] = True

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -86,6 +87,8 @@ def test_without_a_compiler_the_build_says_what_is_missing(
 ) -> None:
     monkeypatch.setenv("HATCH_BUILD_HOOKS_ENABLE", "true")
     monkeypatch.setenv("CC", "no-such-compiler")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(RuntimeError, match="has this machine a C compiler") as caught:
         list(WheelBuilder(str(ROOT)).build(directory=str(tmp_path)))
     assert "no-such-compiler" in str(caught.value)
+    assert not list(tmp_path.glob("rootserve-core-*"))

@@ -7,8 +7,9 @@ from enum import Enum
 from typing import NamedTuple
 
 from rootserve.server.core.family import Member, may_compute
+from rootserve.server.core.latency import Plain
 from rootserve.server.core.queue import Request
-from rootserve.server.core.speeds import Cost
+from rootserve.server.core.speeds import Cost, cost_of
 
 
 class Candidate(NamedTuple):
@@ -26,12 +27,14 @@ class Candidate(NamedTuple):
 class Others(NamedTuple):
     """Variants of which nothing was told when a batch was chosen, and what is needed to tell it later.
 
-    ``costs``: of batches like it, for each of ``members``; ``now``: when it was chosen. ``models``: what its
-    worker has, and ``head``: the first request of it. ``less``: those whose accuracy is worth less.
+    ``plains``: what batches like it take, for each of ``members``, at the ``pace`` of its worker. ``now``:
+    when it was chosen. ``models``: what its worker has, and ``head``: its first request. ``less``: those
+    whose accuracy is worth less.
     """
 
     members: Sequence[Member]
-    costs: Sequence[Cost]
+    plains: Sequence[Plain]
+    pace: tuple[float, float]
     now: float
     models: frozenset[str]
     head: Request
@@ -65,10 +68,10 @@ class Choice(NamedTuple):
             Candidate(
                 member.variant,
                 rows,
-                others.now + cost.within_s(),
+                others.now + cost_of(plain, *others.pace).within_s(),
                 "worth less" if member in others.less else "too slow",
             )
-            for member, cost in zip(others.members, others.costs, strict=True)
+            for member, plain in zip(others.members, others.plains, strict=True)
             if member.variant not in known
             and member.variant in others.models
             and may_compute(others.head, member)

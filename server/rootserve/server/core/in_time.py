@@ -301,5 +301,6 @@ def _others(view: View, slot: Slot, option: _Option, less: Sequence[Member]) -> 
     if not view.explain:
         return None
     speeds = view.speeds.each(view.variants, slot.kind, form_of(option.requests))
-    costs = [speed.cost(option.rows) for speed in speeds]
-    return Others(view.members, costs, view.now, slot.models, option.requests[0], less)
+    plains = [speed.batches.of(option.rows) for speed in speeds]
+    head, pace = option.requests[0], speeds[0].pace
+    return Others(view.members, plains, pace, view.now, slot.models, head, less)

@@ -139,14 +139,22 @@ class Speed:
         """What a batch of ``rows`` takes; nothing as long as nothing is known."""
         known = self._costs.get(rows)
         if known is None:
-            plain, state = self.batches.of(rows), self._state
-            mean_s = plain.mean_s * state.factor
-            more_s = max(0.0, plain.bound_s * state.factor * state.inflation - mean_s)
-            more_s = min(more_s, _FATTEST * mean_s)
-            variance = min(mean_s**2 * plain.scatter, (more_s / Z99) ** 2)
-            tail = (more_s - Z99 * math.sqrt(variance)) * variance
-            known = self._costs[rows] = Cost(mean_s, variance, tail)
+            known = self._costs[rows] = cost_of(self.batches.of(rows), *self.pace)
         return known
+
+    @property
+    def pace(self) -> tuple[float, float]:
+        """How many times as long as at a pace of 1 batches take, and as they should at most."""
+        return self._state.factor, self._state.inflation
+
+
+def cost_of(plain: Plain, factor: float, inflation: float) -> Cost:
+    """What batches cost that take ``plain`` at a pace of 1; the others are those of a :class:`State`."""
+    mean_s = plain.mean_s * factor
+    more_s = max(0.0, plain.bound_s * factor * inflation - mean_s)
+    more_s = min(more_s, _FATTEST * mean_s)
+    variance = min(mean_s**2 * plain.scatter, (more_s / Z99) ** 2)
+    return Cost(mean_s, variance, (more_s - Z99 * math.sqrt(variance)) * variance)
 
 
 def _efficient(sizes: Sequence[tuple[int, float]], factor: float, each_s: float) -> int:
