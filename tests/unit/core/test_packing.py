@@ -81,8 +81,9 @@ def lines_of(layout: Layout) -> list[list[tuple[Any, ...]]]:
     """What workers compute, as plain data."""
     return [
         [
-            (step.due_s, step.cost.mean_s, step.part.variant, list(step.part.requests))
+            (step.due_s, step.cost, part.variant, part.form, list(part.requests))
             for step in line
+            for part in [step.part]
         ]
         for line in layout.lines
     ]
