@@ -1,7 +1,12 @@
 """A small family whose latencies are known, for what is simulated."""
 
+from collections.abc import Sequence
+
+from rootserve.client.simulation.arrivals import Arrival
 from rootserve.client.simulation.latencies import Cell, Latencies
+from rootserve.client.simulation.replay import Recorder
 from rootserve.client.simulation.service import Service
+from rootserve.client.simulation.world import Fault, Run, Setting, World
 from rootserve.server.core.family import Member
 
 KIND = "cpu"
@@ -21,6 +26,23 @@ def latencies(spread: float = 1.0) -> Latencies:
 
 def service(workers: int = 1, spread: float = 1.0) -> Service:
     return Service(members=MEMBERS, latencies=latencies(spread), workers={KIND: workers})
+
+
+def recorded_run(coming: Sequence[Arrival]) -> tuple[Recorder, Run]:
+    """What a scheduler was told and answered while two workers computed `coming`, one of which dies."""
+    made = service(workers=2, spread=1.5)
+    recorder = Recorder(made.scheduler().limits)
+    for (kind, name), each in made.latencies.cells.items():
+        recorder.model_measured(name, [(cell.rows, cell.p50_s) for cell in each], kind=kind)
+    recorder.family_served("auto", iter(MEMBERS))
+    setting = Setting(
+        workers=made.names(),
+        latencies=made.latencies,
+        models=[member.variant for member in MEMBERS],
+        family="auto",
+        seed=2,
+    )
+    return recorder, World(recorder, setting).run(coming, [Fault(f"{KIND}-0", 0.5, 0.3)])
 
 
 def document() -> dict[str, object]:

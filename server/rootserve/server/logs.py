@@ -130,5 +130,6 @@ def tell_settings(settings: Settings) -> None:
     """Log what the service runs with: what differs from the defaults, which ``--help`` tells."""
     changed = settings.changed()
     text = ", ".join(f"{key}={value}" for key, value in changed.items()) or "all defaults"
-    fields = {"core": core_is(), "settings": changed}
-    _log.info("rootserve %s, core: %s, settings: %s", version(), core_is(), text, extra=fields)
+    core = core_is()
+    fields = {"core": core, "settings": changed}
+    _log.info("rootserve %s, core: %s, settings: %s", version(), core, text, extra=fields)

@@ -22,16 +22,16 @@ from rootserve.client.simulation.arrivals import (
     of_trace,
     schedule_of,
 )
-from rootserve.client.simulation.replay import Recorder, replay
+from rootserve.client.simulation.replay import replay
 from rootserve.client.simulation.rivals import rivals
 from rootserve.client.simulation.series import series_of
 from rootserve.client.simulation.service import Service
 from rootserve.client.simulation.summary import Summary
 from rootserve.client.simulation.table_file import parse_table, read_table
-from rootserve.client.simulation.world import Fault, Outcome, Run, Setting, World
+from rootserve.client.simulation.world import Fault, Outcome, Run
 from rootserve.server.core.arrangement import kind_beside
 from rootserve.server.core.scheduler import Scheduler
-from tests.support.simulated import KIND, MEMBERS, cells, document, latencies, service
+from tests.support.simulated import KIND, MEMBERS, cells, document, latencies, recorded_run, service
 
 NAMES = [member.variant for member in MEMBERS]
 RIVALS = rivals(NAMES)
@@ -165,16 +165,7 @@ def test_the_rivals_choose_as_their_rules_say() -> None:
 
 
 def test_a_recorded_run_replayed_decides_the_same() -> None:
-    made = service(workers=2, spread=1.5)
-    scheduler = made.scheduler()
-    recorder = Recorder(scheduler.limits)
-    for (kind, name), each in made.latencies.cells.items():
-        recorder.model_measured(name, [(cell.rows, cell.p50_s) for cell in each], kind=kind)
-    recorder.family_served("auto", iter(MEMBERS))
-    setting = Setting(
-        workers=made.names(), latencies=made.latencies, models=NAMES, family="auto", seed=2
-    )
-    run = World(recorder, setting).run(arrivals(1500.0), [Fault(f"{KIND}-0", 0.5, 0.3)])
+    recorder, run = recorded_run(arrivals(1500.0))
     assert {call.method for call in recorder.calls} >= {
         "offer",
         "poll",

@@ -151,8 +151,7 @@ class LatencyTable:
         if series.sizes:
             self._compare(series, pace, rows, elapsed_s)
         series.learn(rows, elapsed_s / pace.factor)
-        pixels = self._series.get(_Key(kind, model, PIXELS))
-        if form == FILES and pixels is not None:
+        if form == FILES and (pixels := self._series.get((kind, model, PIXELS))) is not None:
             more_s = max(0.0, elapsed_s / pace.factor - pixels.mean(rows)) / rows
             more_s = min(more_s, max(_FILE_S, _JUMP * pace.file_s))
             pace.file_s += self._weight * (more_s - pace.file_s)
