@@ -13,19 +13,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 from rootserve.server.core.decisions import Candidate, Choice, Others
 from rootserve.server.core.family import Member, may_compute
-from rootserve.server.core.layout import Part
+from rootserve.server.core.layout import Step
 from rootserve.server.core.policy import Pick, View, Wait
 from rootserve.server.core.promises import Rest
-from rootserve.server.core.queue import Request, form_of, rows_of
+from rootserve.server.core.queue import Request, form_of, rows_of, soonest_s
 from rootserve.server.core.speeds import Cost, beyond_s
 from rootserve.server.core.worker import Slot
-
-_ID, _DEADLINE_S = attrgetter("id"), attrgetter("deadline_s")
 
 _NEXT: Final = 0.6
 """With so much caution somebody who comes while a batch is computed is in time behind it."""
@@ -78,7 +76,7 @@ class MostAccurateInTime:
             if member is not fastest and slot.after(option.cost).within_s(_NEXT) > next_s:
                 _tell(view, told, option, "who comes next would be late")
                 continue
-            taken = tuple(map(_ID, option.requests))
+            taken = tuple([request.id for request in option.requests])
             rest = rests.get(taken)
             if rest is None:
                 rest = rests[taken] = Rest(view.promises, view.slots, taken)
@@ -104,7 +102,7 @@ class MostAccurateInTime:
         return self._front(view, slot, front, told) if front else None
 
     @staticmethod
-    def _front(view: View, slot: Slot, front: Part, told: list[Candidate]) -> Pick | None:
+    def _front(view: View, slot: Slot, front: Step, told: list[Candidate]) -> Pick | None:
         wanted = {request.id for request in front.requests}
         requests = tuple(request for request in view.requests if request.id in wanted)
         if not requests:
@@ -185,7 +183,7 @@ def _fill(view: View, slot: Slot, head: Request, member: Member) -> _Option | No
     # Mostly there is time for all of them.
     rows = rows_of(able)
     cost = view.speeds.of(member.variant, slot.kind, form_of(able)).cost(rows)
-    if slot.after(cost).within_s() <= min(map(_DEADLINE_S, able)):
+    if slot.after(cost).within_s() <= soonest_s(able):
         return _Option(member, tuple(able), rows, cost)
     return _fill_in_time(view, slot, member, able)
 
@@ -291,7 +289,7 @@ def _why(
     """Why ``option`` was taken, if anybody is to know."""
     if not view.explain:
         return None
-    slack_s = min(map(_DEADLINE_S, option.requests)) - view.now
+    slack_s = soonest_s(option.requests) - view.now
     rate = view.demand.rate(view.now)
     return Choice(slack_s, len(view.requests), rate, tuple(told), reason, others)
 

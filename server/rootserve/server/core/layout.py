@@ -12,8 +12,9 @@ from bisect import insort
 from collections.abc import Collection, Sequence
 from typing import Final, final
 
+from rootserve.server.core.lane import Lane
 from rootserve.server.core.latency import Z99
-from rootserve.server.core.queue import Request, rows_of
+from rootserve.server.core.queue import Request, form_of, rows_of
 from rootserve.server.core.speeds import Cost, Speeds
 from rootserve.server.core.worker import Slot
 
@@ -26,23 +27,43 @@ SURE: Final = 1.5
 
 
 @final
-class Part:
-    """A batch of a layout; its requests by deadline."""
-
-    __slots__ = ("form", "requests", "variant")
-
-    def __init__(self, variant: str, form: str, requests: Sequence[Request]) -> None:
-        self.variant, self.form, self.requests = variant, form, requests
-
-
-@final
 class Step:
-    """A batch of a layout, what it costs, and when it has to be done."""
+    """A batch of a layout: of the requests of ``lane`` from ``begin`` to ``end``.
 
-    __slots__ = ("cost", "due_s", "part")
+    ``cost``: of it, by ``worker``, a number. ``due_s``: when it has to be done, which is the first of its
+    deadlines. ``start_s``: when that worker begins with it at the latest, if all take the mean.
+    """
 
-    def __init__(self, due_s: float, cost: Cost, part: Part) -> None:
-        self.due_s, self.cost, self.part = due_s, cost, part
+    __slots__ = ("begin", "cost", "due_s", "end", "lane", "start_s", "worker")
+
+    def __init__(  # noqa: PLR0913, PLR0917 - what a batch of a layout is
+        self,
+        lane: Lane,
+        begin: int,
+        end: int,
+        cost: Cost,
+        due_s: float,
+        worker: int = 0,
+        start_s: float = 0.0,
+    ) -> None:
+        self.lane, self.begin, self.end = lane, begin, end
+        self.cost, self.due_s = cost, due_s
+        self.worker, self.start_s = worker, start_s
+
+    @property
+    def behind(self) -> int:
+        """With the last how many requests of its lane it begins."""
+        return len(self.lane.due) - self.begin
+
+    @property
+    def variant(self) -> str:
+        """Which variant computes it."""
+        return self.lane.variant
+
+    @property
+    def requests(self) -> list[Request]:
+        """Its requests, by deadline."""
+        return self.lane.requests[self.begin : self.end]
 
 
 Line = list[Step]
@@ -50,12 +71,18 @@ Line = list[Step]
 
 
 class Layout:
-    """The line of each worker, and when each has to begin with its own at the latest, with all caution."""
+    """The line of each worker, and when each has to begin with its own at the latest, with all caution.
 
-    __slots__ = ("_starts_s", "lines")
+    ``steps``: all of them, in the order in which they were laid out.
+    """
 
-    def __init__(self, lines: list[Line]) -> None:
-        self.lines = lines
+    __slots__ = ("_starts_s", "lines", "steps")
+
+    def __init__(self, steps: list[Step], workers: int) -> None:
+        self.steps = steps
+        self.lines: list[Line] = [[] for _ in range(workers)]
+        for step in steps:
+            self.lines[step.worker].append(step)
         self._starts_s: list[float] | None = None
 
     @property
@@ -99,7 +126,7 @@ def lateness(slot: Slot, line: Line, caution: float, since_s: float = -math.inf)
         tail += cost.tail
         beyond = Z99 * math.sqrt(variance) + tail / variance if variance else 0.0
         over_s = end_s + caution * beyond - step.due_s
-        if over_s > late_s and step.part.requests[-1].deadline_s >= since_s:
+        if over_s > late_s and step.lane.due[step.end - 1] >= since_s:
             late_s = over_s
     return late_s if late_s > EXACT_S else 0.0
 
@@ -113,30 +140,38 @@ def too_late_s(
     """
     if len(slots) == 1:
         return lateness(slots[0], layout.lines[0], caution, since_s)
-    return max(
-        (
-            lateness(slots[number], layout.lines[other], caution, since_s)
-            for number, other in swapped(slots, layout)
-        ),
-        default=math.inf,
-    )
+    late_s = -math.inf
+    for number, other in swapped(slots, layout):
+        late_s = max(late_s, lateness(slots[number], layout.lines[other], caution, since_s))
+    return late_s if slots else math.inf
 
 
 def swapped(slots: Sequence[Slot], layout: Layout) -> list[tuple[int, int]]:
     """Whose line each of ``slots`` takes, by numbers: of those alike, who is free first begins first."""
-    groups: dict[tuple[str, frozenset[str]], list[int]] = {}
-    for number, slot in enumerate(slots):
-        groups.setdefault((slot.kind, slot.models), []).append(number)
     starts_s = layout.starts_s
-    return [
-        pair
-        for group in groups.values()
-        for pair in zip(
-            sorted(group, key=lambda number: slots[number].free_s),
-            sorted(group, key=starts_s.__getitem__),
-            strict=True,
-        )
-    ]
+    pairs: list[tuple[int, int]] = []
+    for group in _alike(slots):
+        if len(group) == 1:
+            pairs.append((group[0], group[0]))
+            continue
+        free = sorted([(slots[number].free_s, number) for number in group])
+        starts = sorted([(starts_s[number], number) for number in group])
+        for (_, number), (_, other) in zip(free, starts, strict=True):
+            pairs.append((number, other))
+    return pairs
+
+
+def _alike(slots: Sequence[Slot]) -> list[list[int]]:
+    """Which of ``slots`` are of the same kind and have the same variants, by numbers."""
+    groups: list[list[int]] = []
+    for number, slot in enumerate(slots):
+        for group in groups:
+            if slot.is_like(slots[group[0]]):
+                group.append(number)
+                break
+        else:
+            groups.append([number])
+    return groups
 
 
 class Kept:
@@ -144,40 +179,45 @@ class Kept:
 
     def __init__(self) -> None:
         self._lines: dict[str, Line] = {}
-        self._new: dict[str, list[tuple[float, int, Part]]] = {}
+        self._new: dict[str, list[tuple[float, int, Request, str]]] = {}
+        """Those that go before it, with the variants that compute them."""
         self._starts_s: dict[str, float] = {}
         self._new_s = 0.0
 
     def replace(self, slots: Sequence[Slot], layout: Layout) -> None:
         """From now on, ``layout`` of ``slots`` is the one."""
-        workers = [slot.worker for slot in slots]
-        self._lines = dict(zip(workers, layout.lines, strict=True))
-        self._starts_s = dict(zip(workers, layout.starts_s, strict=True))
+        self._lines, self._starts_s, starts_s = {}, {}, layout.starts_s
+        for number, slot in enumerate(slots):
+            self._lines[slot.worker] = layout.lines[number]
+            self._starts_s[slot.worker] = starts_s[number]
         self._new = {}
         self._new_s = 0.0
 
-    def has_room(self, slots: Sequence[Slot], part: Part, speeds: Speeds) -> bool:
-        """Whether ``part``, of one request, is in time before all of the layout; if so, it is there.
+    def has_room(
+        self, slots: Sequence[Slot], request: Request, variant: str, speeds: Speeds
+    ) -> bool:
+        """Whether ``variant`` has ``request`` done in time before all of the layout; if so, it is there.
 
         With all caution, as which means add up, which is quickly done and on the safe side.
         """
-        (request,) = part.requests
-        able = [slot for slot in slots if part.variant in slot.models]
-        if not able:
+        form = form_of((request,))
+        first: Slot | None = None
+        most_s = 0.0
+        for slot in slots:
+            if variant in slot.models:
+                first = first or slot
+                cost = speeds.of(variant, slot.kind, form).cost(request.rows)
+                most_s = max(most_s, cost.within_s(SURE))
+        if first is None:
             return False
-        new_s = self._new_s + max(
-            speeds.of(part.variant, slot.kind, part.form).cost(request.rows).within_s(SURE)
-            for slot in able
-        )
+        new_s = self._new_s + most_s
         for slot in slots:
             end_s = slot.within_s(SURE) + new_s
             if end_s > min(self._starts_s.get(slot.worker, -math.inf), request.deadline_s):
                 return False
         self._new_s = new_s
-        insort(
-            self._new.setdefault(able[0].worker, []),
-            (-request.deadline_s, request.id, part),
-        )
+        new = self._new.setdefault(first.worker, [])
+        insort(new, (-request.deadline_s, request.id, request, variant))
         return True
 
     def left(
@@ -189,26 +229,26 @@ class Kept:
     ) -> Layout | None:
         """What is left of it for those ``waiting`` but ``without`` some; None if it has not all of them."""
         missing = len(waiting) - sum(1 for one in without if one in waiting)
-        lines: list[Line] = []
-        for slot in slots:
-            rest: Line = []
-            old = [step.part for step in self._lines.get(slot.worker, ())]
-            new = [part for _, _, part in self._new.get(slot.worker, ())]
-            for part in (*old, *new):
+        steps: list[Step] = []
+        for number, slot in enumerate(slots):
+            batches = [
+                (step.variant, step.lane.form, step.requests)
+                for step in self._lines.get(slot.worker, ())
+            ]
+            for _, _, request, variant in self._new.get(slot.worker, ()):
+                batches.append((variant, form_of((request,)), [request]))
+            for variant, form, all_requests in batches:
                 requests = [
                     request
-                    for request in part.requests
+                    for request in all_requests
                     if request.id in waiting and request.id not in without
                 ]
                 if not requests:
                     continue
-                if part.variant not in slot.models:
+                if variant not in slot.models:
                     return None
                 missing -= len(requests)
-                rows = rows_of(requests)
-                cost = speeds.of(part.variant, slot.kind, part.form).cost(rows)
-                rest.append(
-                    Step(requests[0].deadline_s, cost, Part(part.variant, part.form, requests))
-                )
-            lines.append(rest)
-        return None if missing else Layout(lines)
+                lane = Lane(variant, form, requests)
+                cost = speeds.of(variant, slot.kind, form).cost(rows_of(requests))
+                steps.append(Step(lane, 0, len(requests), cost, lane.due[0], number))
+        return None if missing else Layout(steps, len(slots))

@@ -16,17 +16,18 @@ from bisect import bisect_left
 from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
+from rootserve.server.core.lane import Key, Lane
 from rootserve.server.core.layout import (
     EXACT_S,
     LIKELY,
     SURE,
     Kept,
     Layout,
-    Part,
+    Step,
     swapped,
     too_late_s,
 )
-from rootserve.server.core.packing import Able, Due, Key, Lane, Packing
+from rootserve.server.core.packing import Able, Due, Packing
 from rootserve.server.core.queue import Request, form_of
 from rootserve.server.core.speeds import Speed, Speeds
 from rootserve.server.core.worker import Slot
@@ -76,7 +77,7 @@ class Rest:
         """
         self.kept = None
         if not self.lanes:
-            self.kept = Layout([[] for _ in slots])
+            self.kept = Layout([], len(slots))
             return 0.0
         late_s = math.inf
         for layout in self._tried():
@@ -102,7 +103,7 @@ class Rest:
     def _laid_out(self, packing: Packing) -> Layout:
         workers = len(self.slots)
         if self._newcomer is not None:
-            return packing.layout_with_one(self.lanes, workers, self._newcomer[0].deadline_s)
+            return packing.layout_with_one(self.lanes, workers, self._newcomer[0])
         if self.taken:
             return packing.layout_without(self.lanes, workers, self.last_s)
         return packing.layout(self.lanes, workers)
@@ -115,6 +116,10 @@ class Promises:
         self._speeds = speeds
         self._lanes: dict[Key, Lane] = {}
         self._of: dict[int, tuple[Request, Key]] = {}
+        self._able: dict[Key, Able] = {}
+        """Who may compute a lane: as it was for the slots that follow, when so much was known."""
+        self._able_slots: Sequence[Slot] = ()
+        self._able_version = -1
         self._kept = Kept()
         self.packings = {parts: Packing(parts) for parts in _PARTS}
         """Of all that was promised, as it is laid out in so many parts of full batches."""
@@ -131,21 +136,22 @@ class Promises:
         """The deadline of ``request``, which at worst ``variant`` computes, is promised."""
         key = (variant, form_of((request,)))
         lane = self._lanes.get(key)
-        if lane is None:
-            lane = self._lanes[key] = Lane(*key)
-        lane.add(request)
+        self._lanes[key] = (Lane(*key) if lane is None else lane).with_one(request)
         self._of[request.id] = request, key
-        self._changed(request.deadline_s)
+        self.changes += 1
+        for packing in self.packings.values():
+            packing.added(request)
 
     def remove(self, request_id: int) -> None:
         """It waits no more, or cannot be kept; also of a request to which nothing was promised."""
         known = self._of.pop(request_id, None)
         if known is not None:
             request, key = known
-            lane = self._lanes[key]
-            lane.remove(request)
+            lane = self._lanes[key].without_one(request)
             self._changed(request.deadline_s)
-            if not lane.requests:
+            if lane.requests:
+                self._lanes[key] = lane
+            else:
                 del self._lanes[key]
 
     def forget(self, request_ids: Iterable[int]) -> None:
@@ -163,8 +169,10 @@ class Promises:
         else:
             left, last_s = self.without(self.due(()), taken)
         self._lanes = {each.lane.key: each.lane for each in left}
+        of = self._of
         for request_id in taken:
-            self._of.pop(request_id, None)
+            if request_id in of:
+                del of[request_id]
         self._changed(last_s)
 
     def _changed(self, due_s: float) -> None:
@@ -174,34 +182,40 @@ class Promises:
 
     def drop_broken(self, slots: Sequence[Slot], now: float) -> None:
         """Drop what nobody can keep any more, even who begins at ``now``: it must not cost the others."""
-        for lane in tuple(self._lanes.values()):
-            if lane.due[0] >= now + 2.0 * lane.least_s:
+        for each in tuple(self._lanes.values()):
+            lane: Lane | None = each
+            if each.due[0] >= now + 2.0 * each.least_s:
                 continue
-            able = [speed for speed, _ in _able(self._speeds, lane, slots)]
-            while able and lane.requests:
+            able = [speed for speed, _ in self._able_of(each, slots)]
+            while able and lane is not None:
                 least_s = min(speed.cost(lane.requests[0].rows).mean_s for speed in able)
                 if lane.due[0] >= now + least_s - EXACT_S:
                     lane.least_s = least_s
                     break
                 self.remove(lane.requests[0].id)
+                lane = self._lanes.get(lane.key)
 
     def due(self, slots: Sequence[Slot]) -> list[Due]:
         """What is to be laid out."""
-        return [Due(lane, _able(self._speeds, lane, slots)) for lane in self._lanes.values()]
+        return [Due(lane, self._able_of(lane, slots)) for lane in self._lanes.values()]
 
-    def without(self, due: Iterable[Due], taken: Collection[int]) -> tuple[list[Due], float]:
+    def without(self, due: Sequence[Due], taken: Collection[int]) -> tuple[list[Due], float]:
         """What is ``due`` but for those ``taken``, and the last deadline promised to one of these."""
-        counts: dict[Key, int] = {}
-        last_s, of = -math.inf, self._of
-        for each in taken:
-            if each in of:
-                request, key = of[each]
-                counts[key] = counts.get(key, 0) + 1
-                last_s = max(last_s, request.deadline_s)
-        rest = [
-            Due(each.lane.without(taken, counts.get(each.lane.key, 0)), each.able) for each in due
-        ]
-        return [each for each in rest if each.lane.requests], last_s
+        of = self._of
+        promised = sum(1 for one in taken if one in of)
+        leading = [each.lane.leading(taken) for each in due]
+        last_s = -math.inf
+        if sum(leading) == promised:  # as mostly
+            left = []
+            for each, count in zip(due, leading, strict=True):
+                lane = each.lane.without_first(count)
+                last_s = max(last_s, each.lane.due[count - 1] if count else -math.inf)
+                if lane.requests:
+                    left.append(Due(lane, each.able))
+            return left, last_s
+        last_s = max(of[one][0].deadline_s for one in taken if one in of)
+        left = [Due(each.lane.without(taken), each.able) for each in due]
+        return [each for each in left if each.lane.requests], last_s
 
     def with_one(
         self, due: Sequence[Due], slots: Sequence[Slot], request: Request, variant: str
@@ -210,7 +224,7 @@ class Promises:
         key = (variant, form_of((request,)))
         lane = self._lanes.get(key, Lane(*key)).with_one(request)
         if key not in self._lanes:
-            return [*due, Due(lane, _able(self._speeds, lane, slots))]
+            return [*due, Due(lane, self._able_of(lane, slots))]
         return [Due(lane, each.able) if each.lane.key == key else each for each in due]
 
     def left(self, slots: Sequence[Slot], taken: Collection[int]) -> Layout | None:
@@ -254,7 +268,7 @@ class Promises:
         for lane in self._lanes.values():
             if lane.variant != variant:
                 continue  # who computes it may not be who computes the request
-            rows = lane.sums()[bisect_left(lane.due, due_s)]
+            rows = sum(lane.rows[: bisect_left(lane.due, due_s)])
             needed_s += rows * min(
                 self._speeds.of(variant, slot.kind, lane.form).row_s for slot in slots
             )
@@ -271,10 +285,10 @@ class Promises:
             return math.inf
         work_s = 0.0
         for lane in self._lanes.values():
-            able = [speed for speed, _ in _able(self._speeds, lane, slots)]
+            able = [speed for speed, _ in self._able_of(lane, slots)]
             if not able:
                 return math.inf
-            rows = lane.sums()[-1]
+            rows = sum(lane.rows)
             work_s += max(
                 math.ceil(rows / speed.best) * speed.cost(speed.best).within_s(SURE)
                 for speed in able
@@ -287,20 +301,39 @@ class Promises:
 
         In a batch of its own, before all others; there it is kept for it.
         """
-        form = form_of((request,))
-        return self._kept.has_room(slots, Part(variant, form, (request,)), self._speeds)
+        return self._kept.has_room(slots, request, variant, self._speeds)
 
-    def first(self, slots: Sequence[Slot]) -> dict[str, Part] | None:
+    def first(self, slots: Sequence[Slot]) -> dict[str, Step] | None:
         """With what workers begin, by their names, if all promises can be kept; else None."""
         rest = Rest(self, slots)
         rest.late_s(slots)
         if rest.kept is None:
             return None
         return {
-            slots[number].worker: rest.kept.lines[other][-1].part
+            slots[number].worker: rest.kept.lines[other][-1]
             for number, other in swapped(slots, rest.kept)
             if rest.kept.lines[other]
         }
+
+    def _able_of(self, lane: Lane, slots: Sequence[Slot]) -> Able:
+        """How fast the kinds of workers are that may compute ``lane``, and which ones they are."""
+        version = self._speeds.table.version
+        if version != self._able_version or not _are_like(slots, self._able_slots):
+            self._able.clear()
+            self._able_version, self._able_slots = version, slots
+        known = self._able.get(lane.key)
+        if known is None:
+            known = self._able[lane.key] = _able(self._speeds, lane, slots)
+        return known
+
+
+def _are_like(slots: Sequence[Slot], others: Sequence[Slot]) -> bool:
+    """Whether each of ``slots`` is like that of ``others`` at its place."""
+    if slots is others:
+        return True
+    return len(slots) == len(others) and all(
+        slot.is_like(others[number]) for number, slot in enumerate(slots)
+    )
 
 
 def _able(speeds: Speeds, lane: Lane, slots: Sequence[Slot]) -> Able:

@@ -44,6 +44,13 @@ class Slot:
         self.free_s, self.variance, self.tail = free_s, variance, tail
         self.idle, self.last = idle, last
 
+    def is_like(self, other: Slot) -> bool:
+        """Whether it is as fast as ``other``, and has the same variants."""
+        if self.kind != other.kind:
+            return False
+        # Mostly they are the same set (:meth:`Workers.ready`), which need not be gone through.
+        return self.models is other.models or self.models == other.models
+
     def within_s(self, caution: float = 1.0) -> float:
         """When it is through with its batches at the latest, as :meth:`Cost.within_s` has it."""
         return self.free_s + caution * beyond_s(self.variance, self.tail)
@@ -188,12 +195,15 @@ class Workers:
 
     def ready(self, name: str, models: Iterable[str], kind: str, lanes: int = 1) -> None:
         """``name`` can take batches of ``models``; told again when it can take those of others."""
-        known = self._workers.get(name)
+        known, same = self._workers.get(name), frozenset(models)
+        for worker in self:
+            if worker.models == same:
+                same = worker.models
         if known is None:
-            self._workers[name] = Worker(name, frozenset(models), kind, lanes)
+            self._workers[name] = Worker(name, same, kind, lanes)
             self.kinds = tuple(dict.fromkeys(worker.kind for worker in self))
         else:
-            known.models = frozenset(models)
+            known.models = same
 
     def lost(self, name: str) -> Worker | None:
         """``name`` is dead; gives what it was, if it was known."""
