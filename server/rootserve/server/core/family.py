@@ -119,10 +119,13 @@ class Family:
 
     def take(self, taken: Sequence[Request]) -> None:
         """Those go to a worker, and wait no more."""
+        due_s, rows_at = self._due_s, self._rows_at
         for request in taken:
-            self.rows -= request.rows
-            self._rows_at[request.priority] -= request.rows
-            del self._due_s[request.id]
+            due_s.pop(request.id)
+        for priority in tuple(rows_at):
+            rows = sum([one.rows for one in taken if one.priority == priority])
+            rows_at[priority] -= rows
+            self.rows -= rows
         count = len(taken)
         if tuple(self.requests[:count]) == tuple(taken):  # as mostly
             del self.requests[:count], self.due[:count]

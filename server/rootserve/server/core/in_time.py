@@ -22,7 +22,7 @@ from rootserve.server.core.layout import Step
 from rootserve.server.core.policy import Pick, View, Wait
 from rootserve.server.core.promises import Rest
 from rootserve.server.core.queue import Request, form_of, rows_of, soonest_s
-from rootserve.server.core.speeds import Cost, beyond_s
+from rootserve.server.core.speeds import Cost, Speed, beyond_s
 from rootserve.server.core.worker import Slot
 
 _NEXT: Final = 0.6
@@ -130,16 +130,18 @@ def _heads(view: View, slot: Slot) -> Iterator[tuple[Request, Member]]:
             continue
         form = form_of((request,))
         speeds = view.speeds.each(view.variants, slot.kind, form)
-        able = [
-            (speed.row_s, number)
-            for number, (member, speed) in enumerate(zip(view.members, speeds, strict=True))
-            if member.variant in slot.models and may_compute(request, member)
-        ]
-        if not able:
+        fastest: Member | None = None
+        its: Speed | None = None
+        for member, speed in zip(view.members, speeds, strict=True):
+            if (
+                (its is None or speed.row_s < its.row_s)
+                and member.variant in slot.models
+                and may_compute(request, member)
+            ):
+                fastest, its = member, speed
+        if fastest is None or its is None:
             continue
-        number = min(able)[1]
-        fastest = view.members[number]
-        if slot.free_s + speeds[number].cost(request.rows).mean_s > request.deadline_s:
+        if slot.free_s + its.cost(request.rows).mean_s > request.deadline_s:
             continue
         yield request, fastest
         if request.id in view.promises:

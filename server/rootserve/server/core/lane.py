@@ -17,11 +17,11 @@ Key = tuple[str, str]
 class Lane:
     """Promised requests that the same variant would compute, by deadline.
 
-    It stays as it is: one that has more or fewer of them is another one, so that a layout can say of which
-    of them a batch is, and need not have a list of its own for each.
+    Once it ``is_laid_out`` it stays as it is, and one that has more or fewer of them is another one: so a
+    layout need not have a list of requests for each batch, but can say of which of a lane it is.
     """
 
-    __slots__ = ("due", "form", "key", "least_s", "requests", "rows", "variant")
+    __slots__ = ("due", "form", "is_laid_out", "key", "least_s", "requests", "rows", "variant")
 
     def __init__(
         self,
@@ -36,6 +36,7 @@ class Lane:
         self.requests: list[Request] = [] if requests is None else requests
         self.due: list[float] = [one.deadline_s for one in self.requests] if due is None else due
         self.rows: list[int] = [one.rows for one in self.requests] if rows is None else rows
+        self.is_laid_out = False
         self.least_s = math.inf
         """What the first one takes alone, when it was looked at last."""
 
@@ -48,13 +49,23 @@ class Lane:
         return at
 
     def with_one(self, request: Request) -> Lane:
-        """The same with ``request``."""
+        """Another one that is the same with ``request``."""
+        lane = self._but(self.requests[:], self.due[:], self.rows[:])
+        lane._insert(request)  # noqa: SLF001 - its own class
+        return lane
+
+    def added(self, request: Request) -> Lane:
+        """The same with ``request``: itself, if it may be changed."""
+        if self.is_laid_out:
+            return self.with_one(request)
+        self._insert(request)
+        return self
+
+    def _insert(self, request: Request) -> None:
         at = self._place(request)
-        requests, due, rows = self.requests[:], self.due[:], self.rows[:]
-        requests.insert(at, request)
-        due.insert(at, request.deadline_s)
-        rows.insert(at, request.rows)
-        return self._but(requests, due, rows)
+        self.requests.insert(at, request)
+        self.due.insert(at, request.deadline_s)
+        self.rows.insert(at, request.rows)
 
     def without_one(self, request: Request) -> Lane:
         """The same without ``request``, which is one of them."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from math import exp, log
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, final
 
 from rootserve.server.core.batch_size import HAND_OVER_S
 from rootserve.server.core.series import LONG, WINDOW, Series, size_class
@@ -79,17 +79,25 @@ class _Pace:
             self.factor = exp(self.lately)
 
 
-class State(NamedTuple):
+@final
+class State:
     """What a :class:`LatencyTable` knew of a model on a kind of worker, to be compared.
 
     ``series``: of its batches, and how often they had changed; last, what a picture file adds to it. The rest
     is of the kind of worker: its pace, what passes until an idle one begins, and what misses add to bounds.
     """
 
-    series: tuple[Series | None, Series | None, int, int, float]
-    factor: float
-    hand_over_s: float
-    inflation: float
+    __slots__ = ("factor", "hand_over_s", "inflation", "series")
+
+    def __init__(
+        self,
+        series: tuple[Series | None, Series | None, int, int, float],
+        factor: float,
+        hand_over_s: float,
+        inflation: float,
+    ) -> None:
+        self.series = series
+        self.factor, self.hand_over_s, self.inflation = factor, hand_over_s, inflation
 
 
 class Plain(NamedTuple):
@@ -216,10 +224,18 @@ class LatencyTable:
         if form != PIXELS:
             own = self._find(kind, model, form)
         pace = self._pace(kind)
-        changes = own.changes if own else 0, pixels.changes if pixels else 0
+        changes, pixels_changes = own.changes if own else 0, pixels.changes if pixels else 0
         file_s = pace.file_s if form == FILES and own is pixels else 0.0
-        series = own, pixels, *changes, file_s
+        series = own, pixels, changes, pixels_changes, file_s
         return State(series, pace.factor, pace.hand_over_s, pace.inflation)
+
+    def typical_s(self, model: str, rows: int, kind: str, form: str) -> float:
+        """As :attr:`Plain.typical_s`, and nothing else of it."""
+        series = self._find(kind, model, form)
+        if series is None:
+            return 0.0
+        longer = self._longer(series, kind, model, rows, form)
+        return series.between(series.typical, rows) * longer
 
     def plain(self, model: str, rows: int, kind: str, form: str) -> Plain:
         """Of batches of ``rows`` at a pace of 1; all nothing as long as nothing is known."""

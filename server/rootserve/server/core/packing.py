@@ -40,6 +40,7 @@ class _Left:
 
     def __init__(self, due: Due) -> None:
         self.lane, self.able = due.lane, due.able
+        due.lane.is_laid_out = True
         self.end: int
         self.due_s: float
         self.before(len(due.lane.due))

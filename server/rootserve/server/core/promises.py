@@ -116,6 +116,8 @@ class Promises:
         self._speeds = speeds
         self._lanes: dict[Key, Lane] = {}
         self._of: dict[int, tuple[Request, Key]] = {}
+        self._tried: tuple[Request, Lane] | None = None
+        """Who may be promised something next, and the lane with that one."""
         self._able: dict[Key, Able] = {}
         """Who may compute a lane: as it was for the slots that follow, when so much was known."""
         self._able_slots: Sequence[Slot] = ()
@@ -135,9 +137,14 @@ class Promises:
     def add(self, request: Request, variant: str) -> None:
         """The deadline of ``request``, which at worst ``variant`` computes, is promised."""
         key = (variant, form_of((request,)))
-        lane = self._lanes.get(key)
-        self._lanes[key] = (Lane(*key) if lane is None else lane).with_one(request)
+        lane, tried = self._lanes.get(key), self._tried
+        if tried is not None and tried[0] is request and tried[1].key == key:
+            lane = tried[1]
+        else:
+            lane = (Lane(*key) if lane is None else lane).added(request)
+        self._lanes[key] = lane
         self._of[request.id] = request, key
+        self._tried = None
         self.changes += 1
         for packing in self.packings.values():
             packing.added(request)
@@ -171,11 +178,11 @@ class Promises:
         self._lanes = {each.lane.key: each.lane for each in left}
         of = self._of
         for request_id in taken:
-            if request_id in of:
-                del of[request_id]
+            of.pop(request_id, None)
         self._changed(last_s)
 
     def _changed(self, due_s: float) -> None:
+        self._tried = None
         self.changes += 1
         for packing in self.packings.values():
             packing.changed(due_s)
@@ -223,6 +230,7 @@ class Promises:
         """What is ``due``, and ``request``, computed by ``variant``."""
         key = (variant, form_of((request,)))
         lane = self._lanes.get(key, Lane(*key)).with_one(request)
+        self._tried = request, lane
         if key not in self._lanes:
             return [*due, Due(lane, self._able_of(lane, slots))]
         return [Due(lane, each.able) if each.lane.key == key else each for each in due]

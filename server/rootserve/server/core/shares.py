@@ -63,10 +63,14 @@ class Shares:
 
     def release(self, request_ids: Iterable[int]) -> None:
         """Those wait no more."""
+        held = self._held
+        name, known = "", self._callers.get("")
         for request_id in request_ids:
-            caller, seconds = self._held.pop(request_id, _NONE)
+            caller, seconds = held.pop(request_id, _NONE)
             if seconds:
-                self._callers[caller].held_s -= seconds
+                if known is None or caller != name:
+                    name, known = caller, self._callers[caller]
+                known.held_s -= seconds
 
     def active(self, now: float) -> int:
         """How many callers have asked for something lately."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, final
 
 from rootserve.server.core.latency import PIXELS, Z99, LatencyTable, Plain, State
 
@@ -20,7 +19,7 @@ more than such accidents spoil.
 """
 
 
-@dataclass(slots=True)
+@final
 class Cost:
     """What a batch takes in the mean, its variance, and how much longer one in a hundred takes, in seconds.
 
@@ -29,9 +28,18 @@ class Cost:
     fades as the sum comes nearer to that distribution (the second term of a Cornish-Fisher expansion).
     """
 
-    mean_s: float
-    variance: float
-    tail: float
+    __slots__ = ("mean_s", "tail", "variance")
+
+    def __init__(self, mean_s: float, variance: float, tail: float) -> None:
+        self.mean_s, self.variance, self.tail = mean_s, variance, tail
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Cost) and (
+            (self.mean_s, self.variance, self.tail) == (other.mean_s, other.variance, other.tail)
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.mean_s, self.variance, self.tail))
 
     def within_s(self, caution: float = 1.0) -> float:
         """What it takes at most, with so much caution; with 1, but for one in a hundred."""
@@ -41,6 +49,10 @@ class Cost:
 def beyond_s(variance: float, tail: float) -> float:
     """By how much one in a hundred takes longer than the mean."""
     return Z99 * math.sqrt(variance) + tail / variance if variance else 0.0
+
+
+_FURTHER: Final = 2.0
+"""What passes between batches may be so many times as much before it is looked at anew what that changes."""
 
 
 class Batches:
@@ -57,7 +69,9 @@ class Batches:
         self._of = table, variant, kind, form
         self._known: dict[int, Plain] = {}
         smaller = [rows for rows in table.sizes(variant, kind) if rows < max_rows]
-        self.sizes = [(rows, self.of(rows).typical_s) for rows in (*smaller, max_rows)]
+        self.sizes = [
+            (rows, table.typical_s(variant, rows, kind, form)) for rows in (*smaller, max_rows)
+        ]
 
     def of(self, rows: int) -> Plain:
         """What those of ``rows`` take."""
@@ -118,8 +132,13 @@ class Speed:
         each_s = state.hand_over_s
         if least_s <= each_s <= most_s:
             return True
-        if self.best != _efficient(self.batches.sizes, state.factor, each_s):
+        sizes, factor = self.batches.sizes, state.factor
+        if self.best != _efficient(sizes, factor, each_s):
             return False
+        # What passes changes a little with many a batch: as far as this, it need not be looked at again.
+        further_s = each_s / _FURTHER if each_s < least_s else each_s * _FURTHER
+        if self.best == _efficient(sizes, factor, further_s):
+            each_s = further_s
         self._same_s = min(least_s, each_s), max(most_s, each_s)
         return True
 
@@ -139,7 +158,8 @@ class Speed:
         """What a batch of ``rows`` takes; nothing as long as nothing is known."""
         known = self._costs.get(rows)
         if known is None:
-            known = self._costs[rows] = cost_of(self.batches.of(rows), *self.pace)
+            plain, state = self.batches.of(rows), self._state
+            known = self._costs[rows] = cost_of(plain, state.factor, state.inflation)
         return known
 
     @property
