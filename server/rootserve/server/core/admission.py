@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final, final
 
 from rootserve.server.core.decisions import Infeasible
 from rootserve.server.core.family import KNOWN, Family, may_compute
@@ -42,16 +42,20 @@ def plan_variant(family: Family, request: Request, speeds: Speeds, kinds: frozen
     return fastest
 
 
-class Admission(NamedTuple):
+@final
+class Admission:
     """What is promised, when ``slots`` are free, and with how much ``caution`` promises are made.
 
     ``caution`` is one of :data:`rootserve.server.core.layout.LIKELY` to ``SURE``.
     """
 
-    promises: Promises
-    slots: Sequence[Slot]
-    speeds: Speeds
-    caution: float
+    __slots__ = ("caution", "promises", "slots", "speeds")
+
+    def __init__(
+        self, promises: Promises, slots: Sequence[Slot], speeds: Speeds, caution: float
+    ) -> None:
+        self.promises, self.slots = promises, slots
+        self.speeds, self.caution = speeds, caution
 
     @property
     def kinds(self) -> frozenset[str]:

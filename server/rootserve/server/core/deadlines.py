@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import insort
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from rootserve.server.core.queue import Request
@@ -33,6 +33,15 @@ class Deadlines:
         while self._entries and self._entries[0][0] <= now:
             _, request_id, model = self._entries.pop(0)
             yield request_id, model
+
+    def left(self, requests: Sequence[Request]) -> None:
+        """Those wait no more: the first of them, as far as they expire next, are forgotten at once."""
+        entries, count = self._entries, 0
+        for request in requests:
+            if count == len(entries) or entries[count][1] != request.id:
+                break
+            count += 1
+        del entries[:count]
 
     def keep(self, waits: Callable[[int, str], bool]) -> None:
         """Forget those that do not wait, told by their number and model."""

@@ -226,9 +226,10 @@ class Families:
         )
         answer = self._policy.choose(view)
         if isinstance(answer, Pick):
-            taken = {request.id for request in answer.requests}
+            rest = answer.rest
+            taken = rest.taken if rest else frozenset(each.id for each in answer.requests)
             self._shares.release(taken)
-            self.promises.take(taken, answer.rest)
+            self.promises.take(taken, rest)
             family.take(answer.requests)
         return answer
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from operator import itemgetter
-from typing import Final, NamedTuple
+from typing import Final, final
 
 from rootserve.server.core.decisions import Candidate, Choice, Others
 from rootserve.server.core.family import Member, may_compute
@@ -29,13 +29,16 @@ _NEXT: Final = 0.6
 """With so much caution somebody who comes while a batch is computed is in time behind it."""
 
 
-class _Option(NamedTuple):
+@final
+class _Option:
     """A variant for a batch on one worker, and what that batch costs."""
 
-    member: Member
-    requests: tuple[Request, ...]
-    rows: int
-    cost: Cost
+    __slots__ = ("cost", "member", "requests", "rows")
+
+    def __init__(
+        self, member: Member, requests: tuple[Request, ...], rows: int, cost: Cost
+    ) -> None:
+        self.member, self.requests, self.rows, self.cost = member, requests, rows, cost
 
 
 class MostAccurateInTime:

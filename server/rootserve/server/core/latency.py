@@ -100,16 +100,18 @@ class State:
         self.factor, self.hand_over_s, self.inflation = factor, hand_over_s, inflation
 
 
-class Plain(NamedTuple):
+@final
+class Plain:
     """What batches of some rows take at a pace of 1: in the mean, mostly at most, and typically.
 
     ``scatter``: their variance, over the square of their mean.
     """
 
-    mean_s: float
-    bound_s: float
-    typical_s: float
-    scatter: float
+    __slots__ = ("bound_s", "mean_s", "scatter", "typical_s")
+
+    def __init__(self, mean_s: float, bound_s: float, typical_s: float, scatter: float) -> None:
+        self.mean_s, self.bound_s = mean_s, bound_s
+        self.typical_s, self.scatter = typical_s, scatter
 
 
 _NOTHING = Plain(0.0, 0.0, 0.0, 0.0)

@@ -156,8 +156,7 @@ def swapped(slots: Sequence[Slot], layout: Layout) -> list[tuple[int, int]]:
             continue
         free = sorted([(slots[number].free_s, number) for number in group])
         starts = sorted([(starts_s[number], number) for number in group])
-        for (_, number), (_, other) in zip(free, starts, strict=True):
-            pairs.append((number, other))
+        pairs += [(free[place][1], starts[place][1]) for place in range(len(group))]
     return pairs
 
 

@@ -113,14 +113,15 @@ class Packing:
         """
         if self._last is None or workers != len(self._last.lines):
             return []
-        changed_s = max(changed_s, self._changed_s)
+        steps, changed_s = self._last.steps, max(changed_s, self._changed_s)
+        if not steps or steps[0].due_s <= changed_s:
+            return []
         due: dict[Key, list[float]] = {}
         for each in lanes:
             key = each.lane.key
             due[key] = each.lane.due
             if self._able.get(key, each.able) != each.able:
                 return []
-        steps = self._last.steps
         for count, step in enumerate(steps):
             if step.due_s <= changed_s:
                 return steps[:count]
@@ -195,9 +196,11 @@ def _batch(lane: Lane, end: int, start_s: float, speed: Speed, parts: int) -> tu
     early_s = min(start_s, due[end - 1]) - speed.spare_s
     begin = end - 1
     rows = sizes[begin]
-    while begin:
-        more = rows + sizes[begin - 1]
-        if more > best or (rows >= enough and due[begin - 1] < early_s):
+    while begin > 0:
+        before = begin - 1
+        more = rows + sizes[before]
+        if more > best or (rows >= enough and due[before] < early_s):
             break
-        begin, rows = begin - 1, more
+        begin = before
+        rows = more
     return begin, rows

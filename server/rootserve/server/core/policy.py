@@ -52,7 +52,7 @@ class Pick(NamedTuple):
     worker: str
     choice: Choice | None = None
     rest: Rest | None = None
-    """What showed that all other promises can be kept, if something did."""
+    """What showed that all promises to others than ``requests`` can be kept, if something did."""
 
 
 class Wait(NamedTuple):

@@ -63,7 +63,7 @@ class Rest:
         if taken:
             self.lanes, self.last_s = promises.without(self.lanes, self.taken)
         elif newcomer:
-            self.lanes = promises.with_one(self.lanes, slots, *newcomer)
+            self.lanes = promises.with_one(self.lanes, slots, newcomer[0], newcomer[1])
         self._layouts: list[Layout] = []
         self._left: Layout | None = None
         self._has_left = newcomer is not None  # which has not all of them
@@ -169,9 +169,9 @@ class Promises:
 
     def take(self, taken: Collection[int], rest: Rest | None) -> None:
         """Those go to a worker, and wait no more; ``rest`` showed that the others can be kept."""
-        if rest is not None and rest.kept is not None:
-            self._kept.replace(rest.slots, rest.kept)
-        if rest is not None and rest.taken == taken:
+        if rest is not None:
+            if rest.kept is not None:
+                self._kept.replace(rest.slots, rest.kept)
             left, last_s = rest.lanes, rest.last_s
         else:
             left, last_s = self.without(self.due(()), taken)
@@ -209,10 +209,9 @@ class Promises:
     def without(self, due: Sequence[Due], taken: Collection[int]) -> tuple[list[Due], float]:
         """What is ``due`` but for those ``taken``, and the last deadline promised to one of these."""
         of = self._of
-        promised = sum(1 for one in taken if one in of)
         leading = [each.lane.leading(taken) for each in due]
-        last_s = -math.inf
-        if sum(leading) == promised:  # as mostly
+        count, last_s = sum(leading), -math.inf
+        if count == len(taken) or count == sum(1 for one in taken if one in of):  # as mostly
             left = []
             for each, count in zip(due, leading, strict=True):
                 lane = each.lane.without_first(count)

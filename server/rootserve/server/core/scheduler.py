@@ -411,6 +411,7 @@ class Scheduler:
         if not isinstance(answer, Pick):
             return None, answer.until_s
         worker = self._workers[answer.worker]
+        self._deadlines.left(answer.requests)
         return self._give(worker, answer.variant, answer.requests, now, answer.choice), now
 
     def _close(self, queue: Queue, max_rows: int, worker: Worker, now: float) -> Batch:

@@ -16,7 +16,6 @@ from typing import Final
 _AVERAGE_S: Final = 1.0
 _SPREAD: Final = 3.0
 """So many standard deviations more than the mean may come of a caller that keeps to its share."""
-_NONE = "", 0.0
 _GONE: Final = 1e-4
 """Of a worker: who asks for less is forgotten."""
 
@@ -66,8 +65,9 @@ class Shares:
         held = self._held
         name, known = "", self._callers.get("")
         for request_id in request_ids:
-            caller, seconds = held.pop(request_id, _NONE)
-            if seconds:
+            one = held.pop(request_id, None)
+            if one is not None and one[1]:
+                caller, seconds = one
                 if known is None or caller != name:
                     name, known = caller, self._callers[caller]
                 known.held_s -= seconds

@@ -227,7 +227,7 @@ class Speeds:
         key = (variants, kind, form)
         known = self._each.get(key)
         if known is None:
-            known = tuple(self.of(variant, kind, form) for variant in variants)
+            known = tuple([self.of(variant, kind, form) for variant in variants])
             self._each[key] = known
         return known
 
@@ -264,11 +264,12 @@ class Speeds:
         key = (variants, kinds, form)
         known = self._fastest.get(key)
         if known is None:
-            known, least_s = variants[0], math.inf
-            for variant in variants:
-                row_s = self.row_s(variant, kinds, form)
-                if row_s < least_s:
-                    known, least_s = variant, row_s
+            rows_s = [math.inf] * len(variants)
+            for kind in kinds:
+                for number, speed in enumerate(self.each(variants, kind, form)):
+                    if speed.is_known and speed.row_s < rows_s[number]:
+                        rows_s[number] = speed.row_s
+            known = variants[rows_s.index(min(rows_s))]
             self._fastest[key] = known
         return known
 
