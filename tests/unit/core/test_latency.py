@@ -212,7 +212,8 @@ def test_files_of_a_model_that_had_none_take_as_much_more_as_those_of_others() -
             for rows in (1, 8):
                 table.learn(model, rows, rows * row_s, "kind")
     before = table.plain("other", 8, "kind", FILES)
-    assert before == table.plain("other", 8, "kind", PIXELS)
+    pixels = table.plain("other", 8, "kind", PIXELS)
+    assert (before.mean_s, before.bound_s) == (pixels.mean_s, pixels.bound_s)
     for _ in range(50):
         table.learn("one", 8, 0.008, "kind", FILES, elapsed_s=0.008 + 8 * 0.002)
     told = table.plain("other", 8, "kind", FILES)

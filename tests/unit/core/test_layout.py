@@ -5,8 +5,9 @@ import random
 
 import pytest
 
+from rootserve.server.core.lane import Lane
 from rootserve.server.core.latency import LatencyTable
-from rootserve.server.core.layout import LIKELY, SURE, Line, Part, Step, lateness, latest_s
+from rootserve.server.core.layout import LIKELY, SURE, Line, Step, lateness, latest_s
 from rootserve.server.core.promises import Promises
 from rootserve.server.core.queue import Request
 from rootserve.server.core.speeds import Speeds, beyond_s
@@ -39,8 +40,8 @@ def request(number: int, deadline_s: float, rows: int = 1) -> Request:
 
 def line(count: int, due_s: float) -> Line:
     cost = speeds().of("quick", "processor").cost(8)
-    part = Part("quick", "pixels", [request(0, due_s)])
-    return [Step(due_s, cost, part) for _ in range(count)]
+    lane = Lane("quick", "pixels", [request(0, due_s)])
+    return [Step(lane, 0, 1, cost, due_s) for _ in range(count)]
 
 
 @pytest.mark.parametrize("count", [1, 4, 16])

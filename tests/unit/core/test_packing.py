@@ -6,9 +6,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rootserve.server.core.lane import Lane
 from rootserve.server.core.latency import LatencyTable
 from rootserve.server.core.layout import Layout
-from rootserve.server.core.packing import NEVER, Due, Lane, Packing
+from rootserve.server.core.packing import Due, Packing
 from rootserve.server.core.queue import Request
 from rootserve.server.core.speeds import Speeds
 
@@ -64,27 +65,17 @@ def due(lanes: dict[str, Lane], workers: int) -> list[Due]:
 
 
 def copy(lane: Lane) -> Lane:
-    made = Lane(lane.variant, lane.form)
-    for request in lane.requests:
-        made.add(request)
-    return made
+    return Lane(lane.variant, lane.form, lane.requests[:])
 
 
 def without(lanes: dict[str, Lane], taken: set[int]) -> dict[str, Lane]:
-    return {
-        variant: lane.without(taken, sum(request.id in taken for request in lane.requests))
-        for variant, lane in lanes.items()
-    }
+    return {variant: lane.without(taken) for variant, lane in lanes.items()}
 
 
 def lines_of(layout: Layout) -> list[list[tuple[Any, ...]]]:
     """What workers compute, as plain data."""
     return [
-        [
-            (step.due_s, step.cost, part.variant, part.form, list(part.requests))
-            for step in line
-            for part in [step.part]
-        ]
+        [(step.due_s, step.cost, step.variant, step.lane.form, step.requests) for step in line]
         for line in layout.lines
     ]
 
@@ -119,18 +110,18 @@ def test_what_is_remembered_is_what_is_made_anew(
             if "try" in what:
                 more = lanes | {variant: lanes[variant].with_one(request)}
                 tried = due(more, workers)
-                layout = both.packing.layout_with_one(tried, workers, request.deadline_s)
+                layout = both.packing.layout_with_one(tried, workers, request)
                 both.check(layout, tried)
             if "add" in what:
-                lanes[variant].add(request)
-                both.packing.changed(request.deadline_s)
+                lanes[variant] = lanes[variant].added(request)
+                both.packing.added(request)
         elif not held:
             continue
         elif what == "remove":
             gone = held[about % len(held)]
-            for lane in lanes.values():
+            for variant, lane in lanes.items():
                 if gone in lane.requests:
-                    lane.remove(gone)
+                    lanes[variant] = lane.without_one(gone)
             both.packing.changed(gone.deadline_s)
         else:
             count, every_other = about
@@ -146,9 +137,8 @@ def test_what_is_remembered_is_what_is_made_anew(
 
 
 def test_nothing_is_laid_out_that_nobody_can_compute() -> None:
-    lane = Lane("quick", "pixels")
-    lane.add(Request(1, "family", 1, 0.0, 1.0))
+    lane = Lane("quick", "pixels", [Request(1, "family", 1, 0.0, 1.0)])
     packing = Packing(1)
-    assert packing.layout([Due(lane, [])], 2).lines == [[NEVER], [NEVER]]
+    assert packing.layout([Due(lane, [])], 2).starts_s == [-math.inf, -math.inf]
     assert packing.layout([], 2).starts_s == [math.inf, math.inf]
     assert [len(line) for line in packing.layout(due({"quick": lane}, 2), 2).lines] == [1, 0]
