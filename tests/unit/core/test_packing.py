@@ -60,16 +60,21 @@ def due(lanes: dict[str, Lane], workers: int) -> list[Due]:
             ],
         )
         for variant, lane in lanes.items()
-        if lane.requests
+        if len(lane)
     ]
 
 
 def copy(lane: Lane) -> Lane:
-    return Lane(lane.variant, lane.form, lane.requests[:])
+    return Lane(lane.variant, lane.form, lane.all)
 
 
 def without(lanes: dict[str, Lane], taken: set[int]) -> dict[str, Lane]:
-    return {variant: lane.without(taken) for variant, lane in lanes.items()}
+    rest = {}
+    for variant, lane in lanes.items():
+        count = lane.leading(taken)
+        some = count < sum(request.id in taken for request in lane.all)
+        rest[variant] = lane.without(taken) if some else lane.without_first(count)
+    return rest
 
 
 def lines_of(layout: Layout) -> list[list[tuple[Any, ...]]]:
@@ -101,7 +106,7 @@ def test_what_is_remembered_is_what_is_made_anew(
     lanes = {"quick": Lane("quick", "pixels"), "slow": Lane("slow", "pixels")}
     for number, (what, about) in enumerate(todo):
         held = sorted(
-            (request for lane in lanes.values() for request in lane.requests),
+            (request for lane in lanes.values() for request in lane.all),
             key=lambda request: (request.deadline_s, request.id),
         )
         if what in ("add", "try", "try and add"):
@@ -120,7 +125,7 @@ def test_what_is_remembered_is_what_is_made_anew(
         elif what == "remove":
             gone = held[about % len(held)]
             for variant, lane in lanes.items():
-                if gone in lane.requests:
+                if lane.has(gone):
                     lanes[variant] = lane.without_one(gone)
             both.packing.changed(gone.deadline_s)
         else:

@@ -97,7 +97,7 @@ class Families:
             return ()
         for request in family.requests:
             self.promises.remove(request.id)
-            self._shares.release((request.id,))
+            self._shares.release((request,))
         return tuple(family.requests)
 
     def offer(
@@ -130,7 +130,7 @@ class Families:
         else:
             turn_s = self._shares.due_s(request.caller, seconds, request.arrived_s, len(slots), now)
             due_s = turn_s + request.priority * self._limits.patience_s
-        self._shares.hold(request.id, request.caller, seconds)
+        self._shares.hold(request, seconds)
         family.add(request, due_s)
         return None, None
 
@@ -197,9 +197,11 @@ class Families:
     def remove(self, name: str, request_id: int) -> Request | None:
         """Take a request out; None if it does not wait."""
         self.promises.remove(request_id)
-        self._shares.release((request_id,))
         family = self._families.get(name)
-        return None if family is None else family.remove(request_id)
+        request = None if family is None else family.remove(request_id)
+        if request is not None:
+            self._shares.release((request,))
+        return request
 
     def choose(self, family: Family, slots: Sequence[Slot], takers: int, now: float) -> Pick | Wait:
         """The batch of ``family`` that one of the first ``takers`` of ``slots`` begins now.
@@ -228,7 +230,7 @@ class Families:
         if isinstance(answer, Pick):
             rest = answer.rest
             taken = rest.taken if rest else frozenset(each.id for each in answer.requests)
-            self._shares.release(taken)
+            self._shares.release(answer.requests)
             self.promises.take(taken, rest)
             family.take(answer.requests)
         return answer

@@ -40,7 +40,7 @@ class _Left:
 
     def __init__(self, due: Due) -> None:
         self.lane, self.able = due.lane, due.able
-        due.lane.is_laid_out = True
+        due.lane.is_shared = True
         self.end: int
         self.due_s: float
         self.before(len(due.lane.due))
@@ -48,7 +48,7 @@ class _Left:
     def before(self, end: int) -> None:
         """What comes before ``end`` is left."""
         self.end = end
-        self.due_s = self.lane.due[end - 1] if end else _NEVER_S
+        self.due_s = self.lane.due[end - 1] if end > self.lane.begin else _NEVER_S
 
 
 class Packing:
@@ -116,18 +116,18 @@ class Packing:
         steps, changed_s = self._last.steps, max(changed_s, self._changed_s)
         if not steps or steps[0].due_s <= changed_s:
             return []
-        due: dict[Key, list[float]] = {}
+        now: dict[Key, Lane] = {}
         for each in lanes:
             key = each.lane.key
-            due[key] = each.lane.due
+            now[key] = each.lane
             if self._able.get(key, each.able) != each.able:
                 return []
         for count, step in enumerate(steps):
             if step.due_s <= changed_s:
                 return steps[:count]
-            now_due = due[step.lane.key]
-            begin = len(now_due) - step.behind
-            if begin and now_due[begin - 1] <= changed_s:
+            lane = now[step.lane.key]
+            begin = len(lane.due) - step.behind
+            if begin > lane.begin and lane.due[begin - 1] <= changed_s:
                 return steps[:count]
         return steps[:]
 
@@ -196,7 +196,8 @@ def _batch(lane: Lane, end: int, start_s: float, speed: Speed, parts: int) -> tu
     early_s = min(start_s, due[end - 1]) - speed.spare_s
     begin = end - 1
     rows = sizes[begin]
-    while begin > 0:
+    first = lane.begin
+    while begin > first:
         before = begin - 1
         more = rows + sizes[before]
         if more > best or (rows >= enough and due[before] < early_s):

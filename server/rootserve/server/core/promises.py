@@ -12,7 +12,6 @@ ones, of what is left, cannot (:mod:`rootserve.server.core.layout`).
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
@@ -115,7 +114,7 @@ class Promises:
     def __init__(self, speeds: Speeds) -> None:
         self._speeds = speeds
         self._lanes: dict[Key, Lane] = {}
-        self._of: dict[int, tuple[Request, Key]] = {}
+        self._of: dict[int, Request] = {}
         self._tried: tuple[Request, Lane] | None = None
         """Who may be promised something next, and the lane with that one."""
         self._able: dict[Key, Able] = {}
@@ -143,7 +142,7 @@ class Promises:
         else:
             lane = (Lane(*key) if lane is None else lane).added(request)
         self._lanes[key] = lane
-        self._of[request.id] = request, key
+        self._of[request.id] = request
         self._tried = None
         self.changes += 1
         for packing in self.packings.values():
@@ -151,15 +150,17 @@ class Promises:
 
     def remove(self, request_id: int) -> None:
         """It waits no more, or cannot be kept; also of a request to which nothing was promised."""
-        known = self._of.pop(request_id, None)
-        if known is not None:
-            request, key = known
-            lane = self._lanes[key].without_one(request)
-            self._changed(request.deadline_s)
-            if lane.requests:
-                self._lanes[key] = lane
-            else:
-                del self._lanes[key]
+        request = self._of.pop(request_id, None)
+        if request is None:
+            return
+        for key, lane in self._lanes.items():
+            if lane.has(request):
+                self._changed(request.deadline_s)
+                if len(lane) > 1:
+                    self._lanes[key] = lane.without_one(request)
+                else:
+                    del self._lanes[key]
+                return
 
     def forget(self, request_ids: Iterable[int]) -> None:
         """Nothing was promised to those, and no layout shows that what was promised can be kept."""
@@ -191,15 +192,15 @@ class Promises:
         """Drop what nobody can keep any more, even who begins at ``now``: it must not cost the others."""
         for each in tuple(self._lanes.values()):
             lane: Lane | None = each
-            if each.due[0] >= now + 2.0 * each.least_s:
+            if each.first.deadline_s >= now + 2.0 * each.least_s:
                 continue
             able = [speed for speed, _ in self._able_of(each, slots)]
             while able and lane is not None:
-                least_s = min(speed.cost(lane.requests[0].rows).mean_s for speed in able)
-                if lane.due[0] >= now + least_s - EXACT_S:
+                least_s = min(speed.cost(lane.first.rows).mean_s for speed in able)
+                if lane.first.deadline_s >= now + least_s - EXACT_S:
                     lane.least_s = least_s
                     break
-                self.remove(lane.requests[0].id)
+                self.remove(lane.first.id)
                 lane = self._lanes.get(lane.key)
 
     def due(self, slots: Sequence[Slot]) -> list[Due]:
@@ -215,13 +216,14 @@ class Promises:
             left = []
             for each, count in zip(due, leading, strict=True):
                 lane = each.lane.without_first(count)
-                last_s = max(last_s, each.lane.due[count - 1] if count else -math.inf)
-                if lane.requests:
+                if count:
+                    last_s = max(last_s, lane.due[lane.begin - 1])
+                if len(lane):
                     left.append(Due(lane, each.able))
             return left, last_s
-        last_s = max(of[one][0].deadline_s for one in taken if one in of)
+        last_s = max(of[one].deadline_s for one in taken if one in of)
         left = [Due(each.lane.without(taken), each.able) for each in due]
-        return [each for each in left if each.lane.requests], last_s
+        return [each for each in left if len(each.lane)], last_s
 
     def with_one(
         self, due: Sequence[Due], slots: Sequence[Slot], request: Request, variant: str
@@ -275,7 +277,7 @@ class Promises:
         for lane in self._lanes.values():
             if lane.variant != variant:
                 continue  # who computes it may not be who computes the request
-            rows = sum(lane.rows[: bisect_left(lane.due, due_s)])
+            rows = lane.rows_before(due_s)
             needed_s += rows * min(
                 self._speeds.of(variant, slot.kind, lane.form).row_s for slot in slots
             )
@@ -295,7 +297,7 @@ class Promises:
             able = [speed for speed, _ in self._able_of(lane, slots)]
             if not able:
                 return math.inf
-            rows = sum(lane.rows)
+            rows = lane.all_rows
             work_s += max(
                 math.ceil(rows / speed.best) * speed.cost(speed.best).within_s(SURE)
                 for speed in able

@@ -13,6 +13,8 @@ import math
 from collections.abc import Iterable
 from typing import Final
 
+from rootserve.server.core.queue import Request
+
 _AVERAGE_S: Final = 1.0
 _SPREAD: Final = 3.0
 """So many standard deviations more than the mean may come of a caller that keeps to its share."""
@@ -43,7 +45,7 @@ class Shares:
 
     def __init__(self) -> None:
         self._callers: dict[str, _Caller] = {}
-        self._held: dict[int, tuple[str, float]] = {}
+        self._held: dict[int, float] = {}
 
     def asked(self, caller: str, seconds: float, now: float) -> None:
         """``caller`` asks for so much of a worker's time, whether it gets it or not."""
@@ -55,21 +57,20 @@ class Shares:
         known.asked_s = now
         known.cost_s = seconds
 
-    def hold(self, request_id: int, caller: str, seconds: float) -> None:
-        """A request of ``caller`` waits."""
-        self._held[request_id] = caller, seconds
-        self._callers[caller].held_s += seconds
+    def hold(self, request: Request, seconds: float) -> None:
+        """``request`` waits, and takes so much of a worker's time."""
+        self._held[request.id] = seconds
+        self._callers[request.caller].held_s += seconds
 
-    def release(self, request_ids: Iterable[int]) -> None:
+    def release(self, requests: Iterable[Request]) -> None:
         """Those wait no more."""
         held = self._held
         name, known = "", self._callers.get("")
-        for request_id in request_ids:
-            one = held.pop(request_id, None)
-            if one is not None and one[1]:
-                caller, seconds = one
-                if known is None or caller != name:
-                    name, known = caller, self._callers[caller]
+        for request in requests:
+            seconds = held.pop(request.id, 0.0)
+            if seconds:
+                if known is None or request.caller != name:
+                    name, known = request.caller, self._callers[request.caller]
                 known.held_s -= seconds
 
     def active(self, now: float) -> int:
