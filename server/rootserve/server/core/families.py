@@ -50,7 +50,6 @@ class Families:
     def __init__(self, limits: Limits, policy: Policy, table: LatencyTable) -> None:
         self._limits = limits
         self._policy = policy
-        self._table = table
         self._families: dict[str, Family] = {}
         self.speeds = Speeds(table, limits.max_batch_rows)
         self.promises = Promises(self.speeds)
@@ -209,23 +208,7 @@ class Families:
         What it takes waits no more.
         """
         self.promises.drop_broken(slots, now)
-        view = View(
-            now=now,
-            family=family.name,
-            requests=family.requests,
-            due=family.due,
-            rows=family.rows,
-            members=family.members,
-            variants=family.variants,
-            table=self._table,
-            speeds=self.speeds,
-            slots=slots,
-            takers=takers,
-            demand=family.demand,
-            promises=self.promises,
-            max_rows=self._limits.max_batch_rows,
-            explain=self._limits.explain,
-        )
+        view = View(now, family, slots, takers, self.promises, self.speeds, self._limits)
         answer = self._policy.choose(view)
         if isinstance(answer, Pick):
             rest = answer.rest

@@ -92,11 +92,23 @@ class Speed:
     which another row in it saves.
     """
 
-    __slots__ = ("_costs", "_means_s", "_same_s", "_state", "batches", "best", "row_s", "spare_s")
+    __slots__ = (
+        "_costs",
+        "_means_s",
+        "_same_s",
+        "_state",
+        "batches",
+        "best",
+        "row_s",
+        "spare_s",
+        "version",
+    )
 
     def __init__(self, batches: Batches, state: State, like: Speed | None = None) -> None:
         """``state``: what the table knows, of ``batches``. ``like``: one that differs in its inflation."""
         self.batches, self._state = batches, state
+        self.version = -1
+        """Of the table, when it was looked at last whether this still holds."""
         self._costs: dict[int, Cost] = {}
         self._means_s: dict[int, float] = {}
         self.best: int
@@ -197,8 +209,6 @@ class Speeds:
         self.table = table
         self._max_rows = max_rows
         self._known: dict[tuple[str, str, str], Speed] = {}
-        self._before: dict[tuple[str, str, str], Speed] = {}
-        """As they were when less was known."""
         self._each: dict[tuple[tuple[str, ...], str, str], tuple[Speed, ...]] = {}
         self._means_s: dict[tuple[tuple[str, ...], str, int, str], tuple[float, ...]] = {}
         self._row_s: dict[tuple[str, frozenset[str], str], float] = {}
@@ -211,12 +221,14 @@ class Speeds:
             self._forget()
         key = (variant, kind, form)
         speed = self._known.get(key)
-        if speed is None:
-            state, speed = self.table.state(*key), self._before.get(key)
+        if speed is None or speed.version != self._version:
+            state = self.table.state(variant, kind, form)
             if speed is None or not speed.is_of(state):
-                speed = Speed(Batches(self.table, *key, self._max_rows), state)
+                batches = Batches(self.table, variant, kind, form, self._max_rows)
+                speed = Speed(batches, state)
             else:
                 speed = speed.once(state)
+            speed.version = self._version
             self._known[key] = speed
         return speed
 
@@ -275,8 +287,6 @@ class Speeds:
 
     def _forget(self) -> None:
         self._version = self.table.version
-        self._before.update(self._known)
-        self._known.clear()
         self._each.clear()
         self._means_s.clear()
         self._row_s.clear()
