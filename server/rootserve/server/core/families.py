@@ -83,8 +83,8 @@ class Families:
         family.serve(members)
         if set(before) <= set(family.variants):
             return
-        promised = [request for request in family.requests if request.id in self.promises]
-        self.promises.forget(request.id for request in promised)
+        promised = [request for request in family.requests if request in self.promises]
+        self.promises.forget(promised)
         for request in promised:
             if family.able(request):
                 self.promises.add(request, plan_variant(family, request, self.speeds, kinds))
@@ -95,8 +95,8 @@ class Families:
         if family is None:
             return ()
         for request in family.requests:
-            self.promises.remove(request.id)
-            self._shares.release((request,))
+            self.promises.remove(request)
+        self._shares.release(family.requests, family.held_s)
         return tuple(family.requests)
 
     def offer(
@@ -129,8 +129,8 @@ class Families:
         else:
             turn_s = self._shares.due_s(request.caller, seconds, request.arrived_s, len(slots), now)
             due_s = turn_s + request.priority * self._limits.patience_s
-        self._shares.hold(request, seconds)
-        family.add(request, due_s)
+        self._shares.hold(request.caller, seconds)
+        family.add(request, due_s, seconds)
         return None, None
 
     def _infeasible(
@@ -195,11 +195,13 @@ class Families:
 
     def remove(self, name: str, request_id: int) -> Request | None:
         """Take a request out; None if it does not wait."""
-        self.promises.remove(request_id)
         family = self._families.get(name)
-        request = None if family is None else family.remove(request_id)
-        if request is not None:
-            self._shares.release((request,))
+        found = None if family is None else family.remove(request_id)
+        if found is None:
+            return None
+        request, held_s = found
+        self.promises.remove(request)
+        self._shares.release((request,), (held_s,))
         return request
 
     def choose(self, family: Family, slots: Sequence[Slot], takers: int, now: float) -> Pick | Wait:
@@ -211,11 +213,8 @@ class Families:
         view = View(now, family, slots, takers, self.promises, self.speeds, self._limits)
         answer = self._policy.choose(view)
         if isinstance(answer, Pick):
-            rest = answer.rest
-            taken = rest.taken if rest else frozenset(each.id for each in answer.requests)
-            self._shares.release(answer.requests)
-            self.promises.take(taken, rest)
-            family.take(answer.requests)
+            self.promises.take(answer.requests, answer.rest)
+            self._shares.release(answer.requests, family.take(answer.requests))
         return answer
 
     def spare(self, slots: Sequence[Slot], worker: str, seconds: float) -> bool:

@@ -31,7 +31,8 @@ def may_compute(request: Request, member: Member) -> bool:
 class Family:
     """The requests of one family that wait, by when they are due: their deadline, or what stands for one.
 
-    ``requests`` and ``due`` are in the same order: what is due first comes first.
+    ``requests``, ``due`` and ``held_s``, what their callers hold for them of a worker's time, are in the same
+    order: what is due first comes first.
     """
 
     def __init__(self, name: str, members: Iterable[Member], patience_s: float) -> None:
@@ -39,6 +40,7 @@ class Family:
         self.rows = 0
         self.requests: list[Request] = []
         self.due: list[float] = []
+        self.held_s: list[float] = []
         self.fastest: dict[tuple[float, frozenset[str], str], str] = {}
         """The variant on which promises to such requests were built last."""
         self._able: dict[tuple[float, frozenset[str]], tuple[str, ...]] = {}
@@ -96,17 +98,18 @@ class Family:
             at += 1
         return at
 
-    def add(self, request: Request, due_s: float) -> None:
-        """``request`` waits, and is due at ``due_s``."""
+    def add(self, request: Request, due_s: float, held_s: float = 0.0) -> None:
+        """``request`` waits, and is due at ``due_s``; its caller holds so much of a worker's time for it."""
         at = self._place(due_s, request.id)
         self.requests.insert(at, request)
         self.due.insert(at, due_s)
+        self.held_s.insert(at, held_s)
         self._due_s[request.id] = due_s
         self.rows += request.rows
         self._rows_at[request.priority] = self.rows_at(request.priority) + request.rows
 
-    def remove(self, request_id: int) -> Request | None:
-        """Take a request out; None if it does not wait here."""
+    def remove(self, request_id: int) -> tuple[Request, float] | None:
+        """Take a request out, and say what was held for it; None if it does not wait here."""
         due_s = self._due_s.pop(request_id, None)
         if due_s is None:
             return None
@@ -115,10 +118,10 @@ class Family:
         del self.due[at]
         self.rows -= request.rows
         self._rows_at[request.priority] -= request.rows
-        return request
+        return request, self.held_s.pop(at)
 
-    def take(self, taken: Sequence[Request]) -> None:
-        """Those go to a worker, and wait no more."""
+    def take(self, taken: Sequence[Request]) -> list[float]:
+        """Those go to a worker, and wait no more; says what was held for each of them."""
         due_s, rows_at = self._due_s, self._rows_at
         for request in taken:
             due_s.pop(request.id)
@@ -128,8 +131,12 @@ class Family:
             self.rows -= rows
         count = len(taken)
         if tuple(self.requests[:count]) == tuple(taken):  # as mostly
-            del self.requests[:count], self.due[:count]
-            return
+            held_s = self.held_s[:count]
+            del self.requests[:count], self.due[:count], self.held_s[:count]
+            return held_s
+        known = {one.id: held_s for one, held_s in zip(self.requests, self.held_s, strict=True)}
         left = [request.id in self._due_s for request in self.requests]
         self.requests = list(compress(self.requests, left))
         self.due = list(compress(self.due, left))
+        self.held_s = list(compress(self.held_s, left))
+        return [known[request.id] for request in taken]

@@ -129,7 +129,7 @@ def _heads(view: View, slot: Slot) -> Iterator[tuple[Request, Member]]:
     """The request that is due first, and the first promised one; each with the fastest variant for it."""
     first = True
     for request in view.requests:
-        if not first and request.id not in view.promises:
+        if not first and request not in view.promises:
             continue
         form = form_of((request,))
         speeds = view.speeds.each(view.variants, slot.kind, form)
@@ -147,7 +147,7 @@ def _heads(view: View, slot: Slot) -> Iterator[tuple[Request, Member]]:
         if slot.free_s + its.cost(request.rows).mean_s > request.deadline_s:
             continue
         yield request, fastest
-        if request.id in view.promises:
+        if request in view.promises:
             return
         first = False
 

@@ -114,7 +114,6 @@ class Promises:
     def __init__(self, speeds: Speeds) -> None:
         self._speeds = speeds
         self._lanes: dict[Key, Lane] = {}
-        self._of: dict[int, Request] = {}
         self._tried: tuple[Request, Lane] | None = None
         """Who may be promised something next, and the lane with that one."""
         self._able: dict[Key, Able] = {}
@@ -128,10 +127,12 @@ class Promises:
         """Grows whenever something is promised, or waits no more."""
 
     def __len__(self) -> int:
-        return len(self._of)
+        return sum([len(lane) for lane in self._lanes.values()])
 
-    def __contains__(self, request_id: int) -> bool:
-        return request_id in self._of
+    def __contains__(self, request: Request) -> bool:
+        return request.deadline_s < math.inf and any(
+            lane.has(request) for lane in self._lanes.values()
+        )
 
     def add(self, request: Request, variant: str) -> None:
         """The deadline of ``request``, which at worst ``variant`` computes, is promised."""
@@ -142,17 +143,13 @@ class Promises:
         else:
             lane = (Lane(*key) if lane is None else lane).added(request)
         self._lanes[key] = lane
-        self._of[request.id] = request
         self._tried = None
         self.changes += 1
         for packing in self.packings.values():
             packing.added(request)
 
-    def remove(self, request_id: int) -> None:
+    def remove(self, request: Request) -> None:
         """It waits no more, or cannot be kept; also of a request to which nothing was promised."""
-        request = self._of.pop(request_id, None)
-        if request is None:
-            return
         for key, lane in self._lanes.items():
             if lane.has(request):
                 self._changed(request.deadline_s)
@@ -162,24 +159,22 @@ class Promises:
                     del self._lanes[key]
                 return
 
-    def forget(self, request_ids: Iterable[int]) -> None:
+    def forget(self, requests: Iterable[Request]) -> None:
         """Nothing was promised to those, and no layout shows that what was promised can be kept."""
-        for request_id in request_ids:
-            self.remove(request_id)
+        for request in requests:
+            self.remove(request)
         self._kept = Kept()
 
-    def take(self, taken: Collection[int], rest: Rest | None) -> None:
+    def take(self, requests: Sequence[Request], rest: Rest | None) -> None:
         """Those go to a worker, and wait no more; ``rest`` showed that the others can be kept."""
         if rest is not None:
             if rest.kept is not None:
                 self._kept.replace(rest.slots, rest.kept)
             left, last_s = rest.lanes, rest.last_s
         else:
+            taken = frozenset(request.id for request in requests)
             left, last_s = self.without(self.due(()), taken)
         self._lanes = {each.lane.key: each.lane for each in left}
-        of = self._of
-        for request_id in taken:
-            of.pop(request_id, None)
         self._changed(last_s)
 
     def _changed(self, due_s: float) -> None:
@@ -200,7 +195,7 @@ class Promises:
                 if lane.first.deadline_s >= now + least_s - EXACT_S:
                     lane.least_s = least_s
                     break
-                self.remove(lane.first.id)
+                self.remove(lane.first)
                 lane = self._lanes.get(lane.key)
 
     def due(self, slots: Sequence[Slot]) -> list[Due]:
@@ -209,21 +204,21 @@ class Promises:
 
     def without(self, due: Sequence[Due], taken: Collection[int]) -> tuple[list[Due], float]:
         """What is ``due`` but for those ``taken``, and the last deadline promised to one of these."""
-        of = self._of
         leading = [each.lane.leading(taken) for each in due]
-        count, last_s = sum(leading), -math.inf
-        if count == len(taken) or count == sum(1 for one in taken if one in of):  # as mostly
-            left = []
-            for each, count in zip(due, leading, strict=True):
-                lane = each.lane.without_first(count)
-                if count:
-                    last_s = max(last_s, lane.due[lane.begin - 1])
-                if len(lane):
-                    left.append(Due(lane, each.able))
-            return left, last_s
-        last_s = max(of[one].deadline_s for one in taken if one in of)
-        left = [Due(each.lane.without(taken), each.able) for each in due]
-        return [each for each in left if len(each.lane)], last_s
+        count = sum(leading)
+        if count < len(taken):  # which is rare
+            all_s = [one.deadline_s for each in due for one in each.lane.all if one.id in taken]
+            if count < len(all_s):
+                left = [Due(each.lane.without(taken), each.able) for each in due]
+                return [each for each in left if len(each.lane)], max(all_s)
+        left, last_s = [], -math.inf
+        for each, count in zip(due, leading, strict=True):
+            lane = each.lane.without_first(count)
+            if count:
+                last_s = max(last_s, lane.due[lane.begin - 1])
+            if len(lane):
+                left.append(Due(lane, each.able))
+        return left, last_s
 
     def with_one(
         self, due: Sequence[Due], slots: Sequence[Slot], request: Request, variant: str
@@ -238,11 +233,12 @@ class Promises:
 
     def left(self, slots: Sequence[Slot], taken: Collection[int]) -> Layout | None:
         """What is left of the layout that could be kept last; None if it has not all of them."""
-        return self._kept.left(slots, self._speeds, self._of, taken)
+        waiting = {one.id for lane in self._lanes.values() for one in lane.all}
+        return self._kept.left(slots, self._speeds, waiting, taken)
 
     def late_s(self, slots: Sequence[Slot], caution: float = LIKELY) -> float:
         """By how much the worst promise is late; 0 if all can be kept."""
-        return Rest(self, slots).late_s(slots, caution) if self._of else 0.0
+        return Rest(self, slots).late_s(slots, caution) if self._lanes else 0.0
 
     def late_with_s(
         self, slots: Sequence[Slot], request: Request, variant: str, caution: float

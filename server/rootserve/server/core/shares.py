@@ -10,7 +10,7 @@ due one after another for each caller, as if each had its share of the workers t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final
 
 from rootserve.server.core.queue import Request
@@ -45,7 +45,6 @@ class Shares:
 
     def __init__(self) -> None:
         self._callers: dict[str, _Caller] = {}
-        self._held: dict[int, float] = {}
 
     def asked(self, caller: str, seconds: float, now: float) -> None:
         """``caller`` asks for so much of a worker's time, whether it gets it or not."""
@@ -57,21 +56,18 @@ class Shares:
         known.asked_s = now
         known.cost_s = seconds
 
-    def hold(self, request: Request, seconds: float) -> None:
-        """``request`` waits, and takes so much of a worker's time."""
-        self._held[request.id] = seconds
-        self._callers[request.caller].held_s += seconds
+    def hold(self, caller: str, seconds: float) -> None:
+        """A request of ``caller`` waits that takes so much of a worker's time."""
+        self._callers[caller].held_s += seconds
 
-    def release(self, requests: Iterable[Request]) -> None:
-        """Those wait no more."""
-        held = self._held
+    def release(self, requests: Sequence[Request], seconds: Sequence[float]) -> None:
+        """Those wait no more, for each of which so much was held; nothing, if it had been released."""
         name, known = "", self._callers.get("")
-        for request in requests:
-            seconds = held.pop(request.id, 0.0)
-            if seconds:
+        for request, held_s in zip(requests, seconds, strict=True):
+            if held_s:
                 if known is None or request.caller != name:
                     name, known = request.caller, self._callers[request.caller]
-                known.held_s -= seconds
+                known.held_s -= held_s
 
     def active(self, now: float) -> int:
         """How many callers have asked for something lately."""
