@@ -68,12 +68,12 @@ def copy(lane: Lane) -> Lane:
     return Lane(lane.variant, lane.form, lane.all)
 
 
-def without(lanes: dict[str, Lane], taken: set[int]) -> dict[str, Lane]:
+def without(lanes: dict[str, Lane], taken: set[int], last_s: float) -> dict[str, Lane]:
     rest = {}
     for variant, lane in lanes.items():
         count = lane.leading(taken)
         some = count < sum(request.id in taken for request in lane.all)
-        rest[variant] = lane.without(taken) if some else lane.without_first(count)
+        rest[variant] = lane.without(taken, last_s) if some else lane.without_first(count)
     return rest
 
 
@@ -132,7 +132,7 @@ def test_what_is_remembered_is_what_is_made_anew(
             count, every_other = about
             some = held[: count * (1 + every_other) : 1 + every_other]
             last_s = some[-1].deadline_s
-            rest = without(lanes, {request.id for request in some})
+            rest = without(lanes, {request.id for request in some}, last_s)
             layout = both.packing.layout_without(due(rest, workers), workers, last_s)
             both.check(layout, due(rest, workers))
             if what == "take":

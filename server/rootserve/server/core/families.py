@@ -214,7 +214,7 @@ class Families:
         answer = self._policy.choose(view)
         if isinstance(answer, Pick):
             self.promises.take(answer.requests, answer.rest)
-            self._shares.release(answer.requests, family.take(answer.requests))
+            self._shares.release(*family.take(answer.requests))
         return answer
 
     def spare(self, slots: Sequence[Slot], worker: str, seconds: float) -> bool:

@@ -120,8 +120,8 @@ class Family:
         self._rows_at[request.priority] -= request.rows
         return request, self.held_s.pop(at)
 
-    def take(self, taken: Sequence[Request]) -> list[float]:
-        """Those go to a worker, and wait no more; says what was held for each of them."""
+    def take(self, taken: Sequence[Request]) -> tuple[Sequence[Request], Sequence[float]]:
+        """Those go to a worker, and wait no more; gives them as they are due, and what was held for each."""
         due_s, rows_at = self._due_s, self._rows_at
         for request in taken:
             due_s.pop(request.id)
@@ -133,10 +133,11 @@ class Family:
         if tuple(self.requests[:count]) == tuple(taken):  # as mostly
             held_s = self.held_s[:count]
             del self.requests[:count], self.due[:count], self.held_s[:count]
-            return held_s
-        known = {one.id: held_s for one, held_s in zip(self.requests, self.held_s, strict=True)}
-        left = [request.id in self._due_s for request in self.requests]
+            return taken, held_s
+        left = [request.id in due_s for request in self.requests]
+        gone = [not stays for stays in left]
+        went, held_s = list(compress(self.requests, gone)), list(compress(self.held_s, gone))
         self.requests = list(compress(self.requests, left))
         self.due = list(compress(self.due, left))
         self.held_s = list(compress(self.held_s, left))
-        return [known[request.id] for request in taken]
+        return went, held_s

@@ -82,7 +82,7 @@ class MostAccurateInTime:
             taken = tuple([request.id for request in option.requests])
             rest = rests.get(taken)
             if rest is None:
-                rest = rests[taken] = Rest(view.promises, view.slots, taken)
+                rest = rests[taken] = Rest(view.promises, view.slots, option.requests)
             if rest.late_s(_after(view, slot, option.cost)):
                 _tell(view, told, option, "a promise would be broken")
                 too_slow_s = option.cost.mean_s

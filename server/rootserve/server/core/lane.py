@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection
 from typing import final
 
@@ -116,20 +116,21 @@ class Lane:
         lane.begin, lane.is_shared = self.begin + count, True
         return lane
 
-    def without(self, taken: Collection[int]) -> Lane:
-        """The same without those ``taken``, wherever they are."""
-        requests = [request for request in self.all if request.id not in taken]
-        if len(requests) == len(self):
+    def without(self, taken: Collection[int], until_s: float) -> Lane:
+        """The same without those ``taken``, all of which are due by ``until_s``."""
+        end = bisect_right(self.due, until_s, self.begin)
+        early = [one for one in self.requests[self.begin : end] if one.id not in taken]
+        if len(early) == end - self.begin:
             return self
-        return self._with(requests, None, None)
+        due = [one.deadline_s for one in early]
+        rows = [one.rows for one in early]
+        return self._with(early + self.requests[end:], due + self.due[end:], rows + self.rows[end:])
 
     def _copy(self) -> Lane:
         begin = self.begin
         return self._with(self.requests[begin:], self.due[begin:], self.rows[begin:])
 
-    def _with(
-        self, requests: list[Request], due: list[float] | None, rows: list[int] | None
-    ) -> Lane:
+    def _with(self, requests: list[Request], due: list[float], rows: list[int]) -> Lane:
         """The same but for its requests."""
         other = Lane(self.variant, self.form, requests, due, rows)
         other.least_s = self.least_s

@@ -46,21 +46,21 @@ class Rest:
         self,
         promises: Promises,
         slots: Sequence[Slot],
-        taken: Collection[int] = (),
+        taken: Sequence[Request] = (),
         newcomer: tuple[Request, str] | None = None,
     ) -> None:
         """``newcomer``: as if something had been promised to that one as well, with this variant at worst."""
-        self.slots, self.taken = slots, frozenset(taken)
+        self.slots, self.taken = slots, frozenset([request.id for request in taken])
         self.kept: Layout | None = None
         """The layout that can be kept, if one was found last."""
         self._promises = promises
         self._newcomer = newcomer
         self._few = len(promises) + (newcomer is not None) <= _MANY
         self.lanes = promises.due(slots)
-        self.last_s = -math.inf
-        """The last deadline of what was promised to those ``taken``."""
+        self.last_s = _last_s(taken)
+        """The last deadline of those ``taken``."""
         if taken:
-            self.lanes, self.last_s = promises.without(self.lanes, self.taken)
+            self.lanes = promises.without(self.lanes, self.taken, self.last_s)
         elif newcomer:
             self.lanes = promises.with_one(self.lanes, slots, newcomer[0], newcomer[1])
         self._layouts: list[Layout] = []
@@ -172,8 +172,9 @@ class Promises:
                 self._kept.replace(rest.slots, rest.kept)
             left, last_s = rest.lanes, rest.last_s
         else:
+            last_s = _last_s(requests)
             taken = frozenset(request.id for request in requests)
-            left, last_s = self.without(self.due(()), taken)
+            left = self.without(self.due(()), taken, last_s)
         self._lanes = {each.lane.key: each.lane for each in left}
         self._changed(last_s)
 
@@ -202,23 +203,18 @@ class Promises:
         """What is to be laid out."""
         return [Due(lane, self._able_of(lane, slots)) for lane in self._lanes.values()]
 
-    def without(self, due: Sequence[Due], taken: Collection[int]) -> tuple[list[Due], float]:
-        """What is ``due`` but for those ``taken``, and the last deadline promised to one of these."""
+    @staticmethod
+    def without(due: Sequence[Due], taken: Collection[int], until_s: float) -> list[Due]:
+        """What is ``due`` but for those ``taken``, all of which are due by ``until_s``."""
         leading = [each.lane.leading(taken) for each in due]
-        count = sum(leading)
-        if count < len(taken):  # which is rare
-            all_s = [one.deadline_s for each in due for one in each.lane.all if one.id in taken]
-            if count < len(all_s):
-                left = [Due(each.lane.without(taken), each.able) for each in due]
-                return [each for each in left if len(each.lane)], max(all_s)
-        left, last_s = [], -math.inf
+        are_first = sum(leading) == len(taken)  # as mostly
+        left = []
         for each, count in zip(due, leading, strict=True):
-            lane = each.lane.without_first(count)
-            if count:
-                last_s = max(last_s, lane.due[lane.begin - 1])
+            lane = each.lane
+            lane = lane.without_first(count) if are_first else lane.without(taken, until_s)
             if len(lane):
                 left.append(Due(lane, each.able))
-        return left, last_s
+        return left
 
     def with_one(
         self, due: Sequence[Due], slots: Sequence[Slot], request: Request, variant: str
@@ -330,6 +326,15 @@ class Promises:
         if known is None:
             known = self._able[lane.key] = _able(self._speeds, lane, slots)
         return known
+
+
+def _last_s(requests: Sequence[Request]) -> float:
+    """The last of their deadlines; minus infinite if none has one."""
+    last_s = -math.inf
+    for request in requests:
+        if last_s < request.deadline_s < math.inf:
+            last_s = request.deadline_s
+    return last_s
 
 
 def _are_like(slots: Sequence[Slot], others: Sequence[Slot]) -> bool:
