@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import compress
 from typing import Final, NamedTuple
@@ -123,21 +124,23 @@ class Family:
     def take(self, taken: Sequence[Request]) -> tuple[Sequence[Request], Sequence[float]]:
         """Those go to a worker, and wait no more; gives them as they are due, and what was held for each."""
         due_s, rows_at = self._due_s, self._rows_at
+        last_s = -math.inf
         for request in taken:
-            due_s.pop(request.id)
+            last_s = max(last_s, due_s.pop(request.id))
         for priority in tuple(rows_at):
             rows = sum([one.rows for one in taken if one.priority == priority])
             rows_at[priority] -= rows
             self.rows -= rows
         count = len(taken)
         if tuple(self.requests[:count]) == tuple(taken):  # as mostly
-            held_s = self.held_s[:count]
+            held = self.held_s[:count]
             del self.requests[:count], self.due[:count], self.held_s[:count]
-            return taken, held_s
-        left = [request.id in due_s for request in self.requests]
+            return taken, held
+        end = bisect_right(self.due, last_s)
+        early, held = self.requests[:end], self.held_s[:end]
+        left = [request.id in due_s for request in early]
         gone = [not stays for stays in left]
-        went, held_s = list(compress(self.requests, gone)), list(compress(self.held_s, gone))
-        self.requests = list(compress(self.requests, left))
-        self.due = list(compress(self.due, left))
-        self.held_s = list(compress(self.held_s, left))
-        return went, held_s
+        self.requests[:end] = compress(early, left)
+        self.due[:end] = compress(self.due[:end], left)
+        self.held_s[:end] = compress(held, left)
+        return list(compress(early, gone)), list(compress(held, gone))
