@@ -4,9 +4,11 @@ import math
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rootserve.server.core.decisions import Batch, Declined
-from rootserve.server.core.family import Member
+from rootserve.server.core.family import Family, Member
 from rootserve.server.core.latency import LatencyTable
 from rootserve.server.core.limits import Limits
 from rootserve.server.core.queue import Request
@@ -299,3 +301,24 @@ def test_one_slow_picture_file_refuses_no_others() -> None:
     # Pixels are computed as before.
     s.offer(request(4, at=0.2, slack=0.0021), 0.2)
     assert only(s, 0.2).model == "quick"
+
+
+@given(st.lists(st.sampled_from([0.1, 0.2, 0.3, 0.4]), max_size=12), st.sets(st.integers(0, 11)))
+def test_what_is_taken_is_told_with_what_was_held_for_it(due: list[float], some: set[int]) -> None:
+    family = Family("family", [Member("quick", 0.8)], 1.0)
+    made = [Request(number, "family", number + 1, 0.0, due_s) for number, due_s in enumerate(due)]
+    for one in made:
+        family.add(one, one.deadline_s, 0.5 * one.id)
+    order = list(family.requests)
+    taken = [one for one in order if one.id in some]
+    requests, held_s = family.take(taken)
+    assert list(requests) == taken
+    assert list(held_s) == [0.5 * one.id for one in taken]
+    left = [one for one in order if one.id not in some]
+    assert family.requests == left
+    assert family.due == [one.deadline_s for one in left]
+    assert family.held_s == [0.5 * one.id for one in left]
+    assert family.rows == sum(one.rows for one in left)
+    for one in left:
+        assert family.remove(one.id) == (one, 0.5 * one.id)
+    assert family.rows == 0

@@ -66,7 +66,8 @@ class MostAccurateInTime:
         view: View, slot: Slot, head: Request, fastest: Member, told: list[Candidate]
     ) -> Pick | None:
         """The batch that begins with ``head``."""
-        rests: dict[tuple[int, ...], Rest] = {}
+        rest: Rest | None = None
+        without: tuple[Request, ...] = ()
         too_slow_s = math.inf
         speed = view.speeds.of(fastest.variant, slot.kind, form_of((head,)))
         own_s = speed.cost(head.rows).within_s(_NEXT)
@@ -79,10 +80,9 @@ class MostAccurateInTime:
             if member is not fastest and slot.after(option.cost).within_s(_NEXT) > next_s:
                 _tell(view, told, option, "who comes next would be late")
                 continue
-            taken = tuple([request.id for request in option.requests])
-            rest = rests.get(taken)
-            if rest is None:
-                rest = rests[taken] = Rest(view.promises, view.slots, option.requests)
+            if rest is None or without != option.requests:
+                without = option.requests
+                rest = Rest(view.promises, view.slots, without)
             if rest.late_s(_after(view, slot, option.cost)):
                 _tell(view, told, option, "a promise would be broken")
                 too_slow_s = option.cost.mean_s
