@@ -64,10 +64,3 @@ def test_one_that_nobody_refers_to_is_changed_itself() -> None:
     rest = lane.without_first(0)
     assert rest is lane
     assert lane.without({5}, math.inf) is lane
-
-
-def test_those_taken_that_lead_are_counted() -> None:
-    lane = Lane("quick", "pixels", [request(number, float(number)) for number in range(4)])
-    assert lane.leading({0, 1, 3}) == 2
-    assert lane.without_first(2).leading({0, 1, 3}) == 0
-    assert lane.without_first(3).leading({0, 1, 3}) == 1

@@ -71,9 +71,12 @@ def copy(lane: Lane) -> Lane:
 def without(lanes: dict[str, Lane], taken: set[int], last_s: float) -> dict[str, Lane]:
     rest = {}
     for variant, lane in lanes.items():
-        count = lane.leading(taken)
-        some = count < sum(request.id in taken for request in lane.all)
-        rest[variant] = lane.without(taken, last_s) if some else lane.without_first(count)
+        are_first = all(request.id in taken for request in lane.all[: len(taken)])
+        rest[variant] = (
+            lane.without_first(min(len(taken), len(lane)))
+            if are_first
+            else lane.without(taken, last_s)
+        )
     return rest
 
 

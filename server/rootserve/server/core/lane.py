@@ -100,13 +100,6 @@ class Lane:
         del lane.requests[at], lane.due[at], lane.rows[at]
         return lane
 
-    def leading(self, taken: Collection[int]) -> int:
-        """How many of them come first that all are among those ``taken``."""
-        at = self.begin
-        while at < len(self.requests) and self.requests[at].id in taken:
-            at += 1
-        return at - self.begin
-
     def without_first(self, count: int) -> Lane:
         """The same without the first ``count``."""
         if not count:

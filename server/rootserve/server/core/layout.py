@@ -224,10 +224,9 @@ class Kept:
         slots: Sequence[Slot],
         speeds: Speeds,
         waiting: Collection[int],
-        without: Collection[int],
     ) -> Layout | None:
-        """What is left of it for those ``waiting`` but ``without`` some; None if it has not all of them."""
-        missing = len(waiting) - sum(1 for one in without if one in waiting)
+        """What is left of it for those ``waiting``; None if it has not all of them."""
+        missing = len(waiting)
         steps: list[Step] = []
         for number, slot in enumerate(slots):
             batches = [
@@ -237,11 +236,7 @@ class Kept:
             for _, _, request, variant in self._new.get(slot.worker, ()):
                 batches.append((variant, form_of((request,)), [request]))
             for variant, form, all_requests in batches:
-                requests = [
-                    request
-                    for request in all_requests
-                    if request.id in waiting and request.id not in without
-                ]
+                requests = [request for request in all_requests if request.id in waiting]
                 if not requests:
                     continue
                 if variant not in slot.models:

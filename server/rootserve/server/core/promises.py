@@ -12,7 +12,7 @@ ones, of what is left, cannot (:mod:`rootserve.server.core.layout`).
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from rootserve.server.core.lane import Key, Lane
@@ -50,7 +50,7 @@ class Rest:
         newcomer: tuple[Request, str] | None = None,
     ) -> None:
         """``newcomer``: as if something had been promised to that one as well, with this variant at worst."""
-        self.slots, self.taken = slots, frozenset([request.id for request in taken])
+        self.slots, self.taken = slots, taken
         self.kept: Layout | None = None
         """The layout that can be kept, if one was found last."""
         self._promises = promises
@@ -60,7 +60,7 @@ class Rest:
         self.last_s = _last_s(taken)
         """The last deadline of those ``taken``."""
         if taken:
-            self.lanes = promises.without(self.lanes, self.taken, self.last_s)
+            self.lanes = _without(self.lanes, taken, self.last_s)
         elif newcomer:
             self.lanes = promises.with_one(self.lanes, slots, newcomer[0], newcomer[1])
         self._layouts: list[Layout] = []
@@ -173,8 +173,7 @@ class Promises:
             left, last_s = rest.lanes, rest.last_s
         else:
             last_s = _last_s(requests)
-            taken = frozenset(request.id for request in requests)
-            left = self.without(self.due(()), taken, last_s)
+            left = _without(self.due(()), requests, last_s)
         self._lanes = {each.lane.key: each.lane for each in left}
         self._changed(last_s)
 
@@ -203,19 +202,6 @@ class Promises:
         """What is to be laid out."""
         return [Due(lane, self._able_of(lane, slots)) for lane in self._lanes.values()]
 
-    @staticmethod
-    def without(due: Sequence[Due], taken: Collection[int], until_s: float) -> list[Due]:
-        """What is ``due`` but for those ``taken``, all of which are due by ``until_s``."""
-        leading = [each.lane.leading(taken) for each in due]
-        are_first = sum(leading) == len(taken)  # as mostly
-        left = []
-        for each, count in zip(due, leading, strict=True):
-            lane = each.lane
-            lane = lane.without_first(count) if are_first else lane.without(taken, until_s)
-            if len(lane):
-                left.append(Due(lane, each.able))
-        return left
-
     def with_one(
         self, due: Sequence[Due], slots: Sequence[Slot], request: Request, variant: str
     ) -> list[Due]:
@@ -227,10 +213,11 @@ class Promises:
             return [*due, Due(lane, self._able_of(lane, slots))]
         return [Due(lane, each.able) if each.lane.key == key else each for each in due]
 
-    def left(self, slots: Sequence[Slot], taken: Collection[int]) -> Layout | None:
+    def left(self, slots: Sequence[Slot], taken: Sequence[Request]) -> Layout | None:
         """What is left of the layout that could be kept last; None if it has not all of them."""
         waiting = {one.id for lane in self._lanes.values() for one in lane.all}
-        return self._kept.left(slots, self._speeds, waiting, taken)
+        waiting.difference_update([one.id for one in taken])
+        return self._kept.left(slots, self._speeds, waiting)
 
     def late_s(self, slots: Sequence[Slot], caution: float = LIKELY) -> float:
         """By how much the worst promise is late; 0 if all can be kept."""
@@ -326,6 +313,32 @@ class Promises:
         if known is None:
             known = self._able[lane.key] = _able(self._speeds, lane, slots)
         return known
+
+
+def _without(due: Sequence[Due], taken: Sequence[Request], until_s: float) -> list[Due]:
+    """What is ``due`` but for those ``taken``, all of which are due by ``until_s``."""
+    leading = _leading(due, taken)
+    if leading is not None:  # as mostly
+        lanes = [each.lane.without_first(leading[number]) for number, each in enumerate(due)]
+    else:
+        ids = {request.id for request in taken}
+        lanes = [each.lane.without(ids, until_s) for each in due]
+    return [Due(lane, due[number].able) for number, lane in enumerate(lanes) if len(lane)]
+
+
+def _leading(due: Sequence[Due], taken: Sequence[Request]) -> list[int] | None:
+    """How many of each lane are ``taken``, if all of these are the first of their lanes, in this order."""
+    counts = [0] * len(due)
+    for request in taken:
+        for number, each in enumerate(due):
+            lane = each.lane
+            at = lane.begin + counts[number]
+            if at < len(lane.requests) and lane.requests[at] is request:
+                counts[number] += 1
+                break
+        else:
+            return None
+    return counts
 
 
 def _last_s(requests: Sequence[Request]) -> float:
