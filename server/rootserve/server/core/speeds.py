@@ -41,6 +41,9 @@ class Cost:
     def __hash__(self) -> int:
         return hash((self.mean_s, self.variance, self.tail))
 
+    def __repr__(self) -> str:
+        return f"Cost(mean_s={self.mean_s}, variance={self.variance}, tail={self.tail})"
+
     def within_s(self, caution: float = 1.0) -> float:
         """What it takes at most, with so much caution; with 1, but for one in a hundred."""
         return self.mean_s + caution * beyond_s(self.variance, self.tail)
