@@ -1,18 +1,22 @@
 """A step of load on a live server, and the same simulated: ``python -m benchmarks.policies_live``.
 
 The rate goes from 0.3 to 1.2 of what the server computes of one variant, and back, with deadlines of 100 ms:
-once for the family, once for that variant, once for the fastest. Then the server's latency table is taken,
-and the same steps are simulated with it. Prints a Markdown table. The load generator has the server's
-processors: with several images in a request, it leaves it most of them.
+once for the family, once for that variant, once for the fastest, in turns, round by round; what the server
+computes is measured before each of them. Then the server's latency table is taken, and the steps of the last
+round are simulated with it. Prints Markdown tables. The load generator has the server's processors: with many
+images in a request, it leaves it most of them.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,8 @@ from benchmarks.server_process import SERVER_COMMAND, serving
 from rootserve.server.machine import cpu_count
 
 _PATIENCE_S = 300
+_SHARES = (0.3, 1.2, 0.3)
+_MEASURED_S = 2.0
 
 
 def rootserve(*arguments: object) -> str:
@@ -40,46 +46,78 @@ def load(address: str, folder: Path, model: str, *options: object) -> dict[str, 
     return found
 
 
+def in_turns(models: Sequence[str], number: int) -> Sequence[str]:
+    """``models``, of which another one is the first in each round."""
+    first = number % len(models)
+    return [*models[first:], *models[:first]]
+
+
+def told(values: Sequence[float | None]) -> str:
+    """The median, the least and the most."""
+    known = [each for each in values if each is not None]
+    if not known:
+        return "-"
+    return f"{statistics.median(known):.4f} ({min(known):.4f} to {max(known):.4f})"
+
+
 def main() -> int:
     """Measure, simulate and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--models", default="nin-orig,nin-root-2,nin-root-4,nin-tree-16")
     parser.add_argument("--of", default="nin-orig", help="the variant whose capacity counts")
     parser.add_argument("--fastest", default="nin-tree-16")
-    parser.add_argument("--seconds", type=float, default=5, help="of each step")
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--seconds", type=float, default=4, help="of each step")
     parser.add_argument("--deadline-ms", type=float, default=100)
-    parser.add_argument("--rows", type=int, default=8, help="images in a request")
+    parser.add_argument("--rows", type=int, default=16, help="images in a request")
     args = parser.parse_args()
-    command = [*SERVER_COMMAND]
-    command += ["--models", args.models]
-    rows = []
     sizes = ("--rows", args.rows)
-    with tempfile.TemporaryDirectory() as name, serving(command) as server:
+    wanted = ("--deadline-ms", f"{args.deadline_ms:g}", *sizes)
+    live: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    capacities: list[float] = []
+    with (
+        tempfile.TemporaryDirectory() as name,
+        serving([*SERVER_COMMAND, "--models", args.models]) as server,
+    ):
         folder = Path(name)
-        closed = load(server.address, folder, args.of, "-c", 16, "-d", args.seconds, *sizes)
-        capacity = closed["throughput_requests_per_s"]
-        steps = ",".join(f"{share * capacity:.0f}x{args.seconds:g}" for share in (0.3, 1.2, 0.3))
-        wanted = ("-r", steps, "--deadline-ms", f"{args.deadline_ms:g}", *sizes)
-        for model in ("nin-auto", args.of, args.fastest):
-            report = load(server.address, folder, model, *wanted, "--warmup", 0)
-            found = report["attained"]
-            rows.append((f"live, {model}", found["attainment"], found["mean_accuracy"]))
+        for number in range(args.rounds):
+            for model in in_turns(("nin-auto", args.of, args.fastest), number):
+                closed = load(server.address, folder, args.of, "-c", 8, "-d", _MEASURED_S, *sizes)
+                capacities.append(closed["throughput_requests_per_s"])
+                steps = ",".join(
+                    f"{share * capacities[-1]:.0f}x{args.seconds:g}" for share in _SHARES
+                )
+                found = load(server.address, folder, model, "-r", steps, *wanted, "--warmup", 0)[
+                    "attained"
+                ]
+                live[model].append(found)
+                print(
+                    f"round {number + 1}, {steps}, {model}: {found['attainment']:.4f}",
+                    file=sys.stderr,
+                )
         table = folder / "latency.json"
         table.write_text(rootserve("latency", "--server", server.address, "--json"))
         policies = ("rootserve", f"static {args.of}", f"static {args.fastest}")
         path = folder / "simulated.json"
-        options = ("--latency", table, *wanted, "--policy", ",".join(policies), "--json", path)
-        rootserve("simulate", *options)
-        for run in json.loads(path.read_text())["runs"]:
-            summary = run["summary"]
-            told = (f"simulated, {run['policy']}", summary["attainment"], summary["mean_accuracy"])
-            rows.append(told)
+        options = ("--latency", table, "-r", steps, *wanted, "--policy", ",".join(policies))
+        rootserve("simulate", *options, "--json", path)
+        runs = json.loads(path.read_text())["runs"]
     print(
-        f"{machine('cpu', cpu_count())}; {args.of}: {capacity:.0f} requests/s of {args.rows}; steps {steps}\n"
+        f"{machine('cpu', cpu_count())}; {args.rounds} rounds; {args.of}: {min(capacities):.0f} to "
+        f"{max(capacities):.0f} requests/s of {args.rows}\n"
     )
-    print("| run | attainment | accuracy of what was met |\n|---|---|---|")
-    for what, attainment, accuracy in rows:
-        print(f"| {what} | {attainment:.4f} | {accuracy or 0.0:.4f} |")
+    print("| live | attainment | from arrival on | accuracy of what was met |\n|---|---|---|---|")
+    for model, each in live.items():
+        figures = (
+            told([found[of] for found in each])
+            for of in ("attainment", "attainment_from_arrival", "mean_accuracy")
+        )
+        print(f"| {model} | {' | '.join(figures)} |")
+    print(f"\n| simulated, {steps} | attainment | accuracy of what was met |\n|---|---|---|")
+    for run in runs:
+        summary = run["summary"]
+        accuracy = summary["mean_accuracy"] or 0.0
+        print(f"| {run['policy']} | {summary['attainment']:.4f} | {accuracy:.4f} |")
     return 0
 
 

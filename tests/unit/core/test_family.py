@@ -60,6 +60,37 @@ def test_one_without_time_gets_a_faster_one() -> None:
     assert only(s, 0.0).model == "middle"
 
 
+def uneven() -> Scheduler:
+    """A worker of which one batch in sixteen takes twice as long as the others."""
+    table = LatencyTable(hand_over_s=0.0)
+    for variant, row_s in ROW_S.items():
+        for rows in (1, 2, 4, 8):
+            for number in range(64):
+                seconds = (START_S + rows * row_s) * (2.0 if number % 16 == 15 else 1.0)
+                table.learn(variant, rows, seconds, "processor")
+    made = Scheduler(Limits(max_batch_rows=8, lead_s=None, batches_ahead=0), table=table)
+    made.worker_ready("w0", ROW_S, "processor")
+    made.family_served("family", MEMBERS)
+    return made
+
+
+def test_promises_are_made_with_more_caution_while_time_is_dear() -> None:
+    def nearest_tenth_ms(refused: int) -> int:
+        """The nearest deadline that is promised at 2 s, after so many that nobody could keep."""
+        for tenths in range(1, 100):
+            s = uneven()
+            s.offer(request(1, slack=1.0), 0.0)
+            s.batch_done("w0", only(s, 0.0).id, 0.005, None)
+            for number in range(refused):
+                s.offer(request(100 + number, at=2.0, slack=1e-6), 2.0)
+            if s.offer(request(2, at=2.0, slack=tenths * 1e-4), 2.0).declined is None:
+                return tenths
+        raise AssertionError("none is promised")
+
+    # 50 are far from an overload that lasts.
+    assert nearest_tenth_ms(0) < nearest_tenth_ms(50)
+
+
 def test_what_is_due_first_goes_first() -> None:
     s = scheduler()
     s.offer(request(0, slack=1.0), 0.0)

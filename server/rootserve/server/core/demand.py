@@ -27,6 +27,12 @@ _FULL: Final = 1.05
 _OVERLOAD: Final = 1.15
 """Up to the first of these loads, it need not be overload; from the second on, it is beyond doubt."""
 
+_UNSURE: Final = 1.5
+"""What waits is taken to scatter so much more than the last requests and batches say, which are few.
+
+If it scatters less, a little accuracy is lost; if more, requests are.
+"""
+
 _LOSSES: Final = 20.0
 """If one in so many requests was lost in the last second, no time is left over, whatever is predicted."""
 
@@ -127,7 +133,7 @@ class Demand:
         load = rate * row_s
         if load >= 1.0 or room_s <= 0.0:
             return min(1.0, load)
-        scatter = max(1e-12, self._scatter(rate, speed, workers))
+        scatter = max(1e-12, _UNSURE * self._scatter(rate, speed, workers))
         return load * math.exp(-2.0 * (1.0 - load) * room_s / scatter)
 
     def _losing(self, now: float) -> float:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from operator import attrgetter
+from typing import Final, NamedTuple
 
 from rootserve.server.core.admission import RETRY_S, Admission, plan_variant
 from rootserve.server.core.decisions import Declined, Infeasible
@@ -20,6 +21,10 @@ from rootserve.server.core.speeds import Speeds
 from rootserve.server.core.worker import Slot
 
 _UNKNOWN = Infeasible(math.inf, None, RETRY_S)
+_ROW_S = attrgetter("row_s")
+
+_DEAR: Final = 0.2
+"""How much of the caution under lasting overload there is where time is as dear, for however short."""
 
 
 class _Refused(NamedTuple):
@@ -162,12 +167,16 @@ class Families:
         """With how much caution promises are made.
 
         As long as the workers can do what comes, who is refused for fear of a slow batch is refused in vain
-        most of the time. Under lasting overload that time goes to another request.
+        most of the time. The dearer time is, the more a promise that is broken costs others, and under
+        lasting overload time that one is refused goes to another.
         """
         if not workers:
             return LIKELY
-        row_s = self.speeds.row_s(self.speeds.fastest(family.variants, kinds), kinds)
-        return LIKELY + (SURE - LIKELY) * family.demand.lasts(row_s / workers, now)
+        fastest = self.speeds.fastest(family.variants, kinds)
+        lasts = family.demand.lasts(self.speeds.row_s(fastest, kinds) / workers, now)
+        speed = min((self.speeds.of(fastest, kind) for kind in kinds), key=_ROW_S)
+        price = family.demand.price(family.rows, speed, workers, now)
+        return LIKELY + (SURE - LIKELY) * max(lasts, _DEAR * price)
 
     def _is_full(self, family: Family, request: Request, now: float) -> bool:
         """Whether too many rows wait already; whoever has less than its share of them is let in anyway."""
