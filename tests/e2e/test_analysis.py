@@ -2,7 +2,7 @@
 
 import os
 import signal
-import time
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -308,22 +308,25 @@ def jobs_running(server: ServerProcess) -> bool:
     return "\nrootserve_analysis_jobs 1.0\n" in text
 
 
+def until(enough: threading.Event, images: np.ndarray) -> Iterator[pb.AnalyzeRequest]:
+    """A request that goes on until there was enough of it."""
+    yield spec()
+    while not enough.wait(0.05):
+        yield chunk(images[:1])
+
+
 def test_a_cancelled_analysis_gives_its_place_back(
     server: ServerProcess, images: np.ndarray
 ) -> None:
-    def endless() -> Iterator[pb.AnalyzeRequest]:
-        yield spec()
-        while not call.done():
-            yield chunk(images[:1])
-            time.sleep(0.05)
-
-    call = stub(server).Analyze(endless(), timeout=100)
+    enough = threading.Event()
+    call = stub(server).Analyze(until(enough, images), timeout=100)
     assert next(call).WhichOneof("message") == "started"
     code, details = refusal(server, spec(), chunk(images[:1]))
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "1 analyses are running, which is the limit" in details
     assert jobs_running(server)
     call.cancel()
+    enough.set()
     wait_until(lambda: not jobs_running(server))
     assert analyze(server, spec(results=[]), chunk(images[:9])).summary.images == 9
 
@@ -372,19 +375,15 @@ def test_no_data_set_is_configured_and_a_shutdown_ends_an_analysis(images: np.nd
         assert code is grpc.StatusCode.NOT_FOUND
         assert "'sample'; none is configured" in details
 
-        def endless() -> Iterator[pb.AnalyzeRequest]:
-            yield spec()
-            while not call.done():
-                yield chunk(images[:1])
-                time.sleep(0.05)
-
-        call = stub(server).Analyze(endless(), timeout=100)
+        enough = threading.Event()
+        call = stub(server).Analyze(until(enough, images), timeout=100)
         assert next(call).WhichOneof("message") == "started"
         server.process.send_signal(signal.SIGTERM)
         with pytest.raises(grpc.RpcError) as caught:
             list(call)
         assert isinstance(caught.value, grpc.Call)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        enough.set()
         assert server.process.wait(60) == 0
 
 
