@@ -2,9 +2,9 @@
 
 import asyncio
 import json
-import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from rootserve.client.dataset import Dataset
 from rootserve.client.errors import InputError, ServerError, Unreachable
 from rootserve.client.inference import AsyncClient
 from rootserve.client.load import LoadOptions, LoadResult
+from tests.integration.client.conftest import signalled
 from tests.integration.client.fake_rootserve import BATCH_ROWS, COMPUTE_S, FakeRootserve
 from tests.support.load_results import measured as measured_of
 from tests.support.load_results import recorder_of
@@ -242,24 +243,22 @@ def test_a_real_run_writes_all_files(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_what_was_measured_is_kept_when_it_is_ended(
-    rootserve: Rootserve, two: FakeRootserve, tmp_path: Path, number: signal.Signals
+    two: FakeRootserve, tmp_path: Path, number: signal.Signals
 ) -> None:
-    # Requests are answered in threads, and a second signal would end the process.
-    signals = iter([number])
+    in_the_second = threading.Event()
 
     def fail(request: int) -> None:
         # In the first run of the second variant.
-        if two.requests[request].model_name != "nin-root-4":
-            return
-        for each in signals:
-            two.delay_s = 30.0
-            os.kill(os.getpid(), each)
+        if two.requests[request].model_name == "nin-root-4":
+            two.delay_s = 5.0
+            in_the_second.set()
 
     two.fail = fail
     file = tmp_path / "choice.json"
-    code, out, err = rootserve(
-        "choose", "--slo-p99-ms", 500, "--json", file, "--server", two.address
-    )
+    code, out, err = signalled(
+        number, in_the_second.is_set,
+        "choose", "--slo-p99-ms", 500, "--json", file, "--server", two.address,
+    )  # fmt: skip
     assert code == 130
     assert err.endswith(
         f"rootserve: interrupted; what was measured until then is printed and in {file}\n"

@@ -1,10 +1,8 @@
 """`rootserve analyze` against a fake server: files, tables, pictures, cancellation, bad input."""
 
 import json
-import os
 import shutil
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -16,6 +14,7 @@ from PIL import Image
 
 from rootserve.client.dataset import read_dataset
 from rootserve.v1 import analysis_pb2 as pb
+from tests.integration.client.conftest import signalled
 from tests.integration.client.fake_analysis import DEAD, FakeAnalysis, matrix
 
 Rootserve = Callable[..., tuple[int, str, str]]
@@ -239,17 +238,15 @@ def test_data_sets_of_the_server(rootserve: Rootserve, server: FakeAnalysis) -> 
     assert json.loads(out) == [{"name": "cifar10", "images": 10_000, "height": 32, "width": 32}]
 
 
-def test_ctrl_c_cancels_the_analysis(analyze: Rootserve, server: FakeAnalysis) -> None:
+def test_ctrl_c_cancels_the_analysis(
+    server: FakeAnalysis, sample_path: Path, tmp_path: Path
+) -> None:
     server.hangs = True
-
-    def interrupt() -> None:
-        assert server.begun.wait(20)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    code, out, err = analyze("covariance", "-m", "nin-orig")
-    thread.join()
+    code, out, err = signalled(
+        signal.SIGINT, server.begun.is_set,
+        "analyze", "covariance", "-m", "nin-orig", "--data", sample_path, "--images", 900,
+        "--out", tmp_path / "out", "--server", server.address,
+    )  # fmt: skip
     assert (code, out) == (130, "")
     assert err.endswith(
         "rootserve: interrupted; the analysis of nin-orig was cancelled on the server\n"

@@ -2,13 +2,11 @@
 
 import gc
 import inspect
-import os
 import re
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -111,21 +109,9 @@ def test_threads_learn_at_once_that_nobody_is_there(nobody: str) -> None:
         Client(nobody).__enter__()
 
 
-def when_asked(fake: FakeRootserve, action: Callable[[], object]) -> threading.Thread:
-    """Acts as soon as a request has come to the server, which then takes a while."""
-    fake.delay_s = 1.0
-
-    def act() -> None:
-        wait_until(lambda: len(fake.requests) > 0)
-        action()
-
-    thread = threading.Thread(target=act)
-    thread.start()
-    return thread
-
-
 def test_leaving_ends_what_other_threads_have_under_way(fake: FakeRootserve) -> None:
     failures: list[Exception] = []
+    fake.delay_s = 1.0
 
     def ask(client: Client) -> None:
         try:
@@ -136,7 +122,7 @@ def test_leaving_ends_what_other_threads_have_under_way(fake: FakeRootserve) -> 
     with Client(fake.address) as client:
         asking = threading.Thread(target=ask, args=(client,))
         asking.start()
-        when_asked(fake, lambda: None).join()
+        wait_until(lambda: len(fake.requests) > 0)
     asking.join()
     assert [str(error) for error in failures] == ["CANCELLED: the client was closed"]
     with pytest.raises(ValueError, match="expected calls within its 'with' alone"):
@@ -151,14 +137,29 @@ def test_a_client_that_was_not_entered_says_so(fake: FakeRootserve) -> None:
         Client(fake.address).models()
 
 
+INTERRUPTED = """
+import sys
+import numpy as np
+from rootserve.client import Client
+
+images = np.zeros((2, 3, 32, 32), np.uint8)
+with Client(sys.argv[1]) as client:
+    try:
+        client.infer("nin-orig", images)
+    except KeyboardInterrupt:
+        print(client.infer("nin-orig", images).logits.shape)
+"""
+
+
 def test_ctrl_c_ends_the_call_and_leaves_the_client_usable(fake: FakeRootserve) -> None:
-    with Client(fake.address) as client:
-        killing = when_asked(fake, lambda: os.kill(os.getpid(), signal.SIGINT))
-        with pytest.raises(KeyboardInterrupt):
-            client.infer("nin-orig", IMAGES)
-        killing.join()
+    fake.delay_s = 5.0
+    words = [sys.executable, "-c", INTERRUPTED, fake.address]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        wait_until(lambda: len(fake.requests) > 0)
         fake.delay_s = 0.0
-        assert client.infer("nin-orig", IMAGES).logits.shape == (2, 10)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+    assert (process.returncode, out) == (0, "(2, 10)\n")
 
 
 def test_a_forgotten_client_ends_its_thread(fake: FakeRootserve) -> None:

@@ -2,15 +2,13 @@
 
 import json
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import grpc
 import pytest
 
+from tests.integration.client.conftest import Run, signalled
 from tests.integration.client.fake_rootserve import FakeRootserve
 from tests.support.plain import assert_plain
 
@@ -88,20 +86,11 @@ def test_a_load_without_one_success_is_exit_code_3(
     assert err.startswith("rootserve: UNAVAILABLE: none of the ")
 
 
-def interrupted(fake: FakeRootserve, *arguments: object) -> tuple[int, str, str]:
-    """What becomes of a command in a process of its own that gets Ctrl-C once it has sent 20 requests."""
-    words = [sys.executable, "-m", "rootserve.client", *map(str, arguments)]
-    with subprocess.Popen(
-        [*words, "--server", fake.address],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        while len(fake.requests) < 20 and process.poll() is None:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate()
-    return process.returncode, out, err
+def interrupted(fake: FakeRootserve, *arguments: object) -> Run:
+    """What becomes of a command that gets Ctrl-C once it has sent 20 requests."""
+    return signalled(
+        signal.SIGINT, lambda: len(fake.requests) >= 20, *arguments, "--server", fake.address
+    )
 
 
 def test_ctrl_c_ends_the_load_and_still_reports(fake: FakeRootserve, tmp_path: Path) -> None:

@@ -2,9 +2,9 @@
 
 import io
 import json
-import os
 import re
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +16,7 @@ from rich.console import Console
 from rootserve.client.inference import AsyncClient
 from rootserve.client.table8.measure import Plan, measure, survey
 from rootserve.client.telling import telling, time_left
+from tests.integration.client.conftest import signalled
 from tests.integration.client.fake_rootserve import BATCH_ROWS, COMPUTE_S, FakeRootserve
 
 Rootserve = Callable[..., tuple[int, str, str]]
@@ -150,23 +151,23 @@ def test_nobody_there(rootserve: Rootserve, nobody: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_what_was_measured_is_kept_when_it_is_ended(
-    rootserve: Rootserve, tmp_path: Path, number: signal.Signals
-) -> None:
+def test_what_was_measured_is_kept_when_it_is_ended(tmp_path: Path, number: signal.Signals) -> None:
     """In the middle of a round: the rounds before it count, the same ones of every variant."""
     with FakeRootserve() as two:
         two.served = {"nin-orig", "nin-root-4"}
         turn = 4
+        in_the_third = threading.Event()
 
         def fail(request: int) -> None:
             # The second variant of the third round.
             if request == 5 * turn + 1:
-                two.delay_s = 30.0
-                os.kill(os.getpid(), number)
+                two.delay_s = 5.0
+                in_the_third.set()
 
         two.fail = fail
         file, page = tmp_path / "table8.json", tmp_path / "table8.md"
-        code, out, err = rootserve(
+        code, out, err = signalled(
+            number, in_the_third.is_set,
             "table8", "--rounds", 9, "--rows", 2, "--json", file, "--markdown", page,
             "--server", two.address,
         )  # fmt: skip

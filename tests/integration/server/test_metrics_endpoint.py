@@ -104,7 +104,9 @@ def test_a_hundred_callers_at_once_share_a_few_pages(
     others = set(threading.enumerate())
     with ThreadPoolExecutor(100, "caller") as callers:
         answers = [callers.submit(get, endpoint) for _ in range(100)]
-        threads = [x for x in set(threading.enumerate()) - others if not x.name.startswith("caller")]
+        threads = [
+            x for x in set(threading.enumerate()) - others if not x.name.startswith("caller")
+        ]
         slow.go.set()
         assert {answer.result()[0] for answer in answers} == {200}
     assert len(threads) <= 1  # the maker of pages
