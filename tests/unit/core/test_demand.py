@@ -68,6 +68,15 @@ def test_where_little_comes_there_is_time_however_near_deadlines_are() -> None:
     assert price(demand(0.05, deadline_s=0.002)) < 0.2
 
 
+def test_a_pause_is_no_burst() -> None:
+    made = demand(0.5)
+    without = price(made)
+    for number in range(40):
+        now = 62.0 + number * ROW_S / 0.5
+        made.came(Request(number, "family", 1, now, now + 0.1), now)
+    assert without < price(made, now=now) < 0.1
+
+
 def test_near_deadlines_count_most() -> None:
     made = Demand(patience_s=1.0)
     for number in range(400):

@@ -93,7 +93,8 @@ class Demand:
         else:
             self.tight_s = min(left_s, self.tight_s * _UP)
         if self._count > 1:
-            gap_s = now - self._last_s
+            # Whatever waits is done by then: a pause is one gap, however long, and not a burst after it.
+            gap_s = min(now - self._last_s, self.left_s)
             weight = 1.0 / min(_MANY, self._count - 1)
             self._gap_s += weight * (gap_s - self._gap_s)
             self._gap2 += weight * (gap_s * gap_s - self._gap2)
