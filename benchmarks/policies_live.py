@@ -2,9 +2,9 @@
 
 The rate goes from 0.3 to 1.2 of what the server computes of one variant, and back, with deadlines of 100 ms:
 once for the family, once for that variant, once for the fastest, in turns, round by round; what the server
-computes is measured before each of them. Then the server's latency table is taken, and the steps of the last
-round are simulated with it. Prints Markdown tables. The load generator has the server's processors: with many
-images in a request, it leaves it most of them.
+computes is measured before each of them. After each run of the family the server's latency table is taken,
+with which the steps of the last one are simulated. Prints Markdown tables. The load generator has the
+server's processors: with many images in a request, it leaves it most of them.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from benchmarks.rounds import machine
 from benchmarks.server_process import SERVER_COMMAND, serving
 from rootserve.server.machine import cpu_count
 
+_FAMILY = "nin-auto"
 _PATIENCE_S = 300
 _SHARES = (0.3, 1.2, 0.3)
 _MEASURED_S = 2.0
@@ -80,8 +81,9 @@ def main() -> int:
         serving([*SERVER_COMMAND, "--models", args.models]) as server,
     ):
         folder = Path(name)
+        table, simulated = folder / "latency.json", ""
         for number in range(args.rounds):
-            for model in in_turns(("nin-auto", args.of, args.fastest), number):
+            for model in in_turns((_FAMILY, args.of, args.fastest), number):
                 closed = load(server.address, folder, args.of, "-c", 8, "-d", _MEASURED_S, *sizes)
                 capacities.append(closed["throughput_requests_per_s"])
                 steps = ",".join(
@@ -91,15 +93,16 @@ def main() -> int:
                     "attained"
                 ]
                 live[model].append(found)
+                if model == _FAMILY:
+                    simulated = steps
+                    table.write_text(rootserve("latency", "--server", server.address, "--json"))
                 print(
                     f"round {number + 1}, {steps}, {model}: {found['attainment']:.4f}",
                     file=sys.stderr,
                 )
-        table = folder / "latency.json"
-        table.write_text(rootserve("latency", "--server", server.address, "--json"))
         policies = ("rootserve", f"static {args.of}", f"static {args.fastest}")
         path = folder / "simulated.json"
-        options = ("--latency", table, "-r", steps, *wanted, "--policy", ",".join(policies))
+        options = ("--latency", table, "-r", simulated, *wanted, "--policy", ",".join(policies))
         rootserve("simulate", *options, "--json", path)
         runs = json.loads(path.read_text())["runs"]
     print(
@@ -113,7 +116,7 @@ def main() -> int:
             for of in ("attainment", "attainment_from_arrival", "mean_accuracy")
         )
         print(f"| {model} | {' | '.join(figures)} |")
-    print(f"\n| simulated, {steps} | attainment | accuracy of what was met |\n|---|---|---|")
+    print(f"\n| simulated, {simulated} | attainment | accuracy of what was met |\n|---|---|---|")
     for run in runs:
         summary = run["summary"]
         accuracy = summary["mean_accuracy"] or 0.0
