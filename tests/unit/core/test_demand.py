@@ -68,6 +68,29 @@ def test_where_little_comes_there_is_time_however_near_deadlines_are() -> None:
     assert price(demand(0.05, deadline_s=0.002)) < 0.2
 
 
+def test_more_at_once_than_chance_has_it_is_seen_at_once() -> None:
+    made = demand(0.3)
+    before = made.rate(2.0)
+    for number in range(24):
+        now = 2.0 + number * ROW_S / 1.2
+        made.came(Request(number, "family", 1, now, now + 0.1), now)
+    # An average over 50 ms alone would be at 0.6 after 20 ms.
+    assert before * ROW_S < 0.45
+    assert 0.7 < made.rate(now) * ROW_S < 1.1
+
+
+def test_what_comes_by_chance_at_once_counts_little() -> None:
+    made = Demand(patience_s=1.0)
+    rng = random.Random(7)
+    now, rates = 0.0, []
+    for number in range(4000):
+        now += rng.expovariate(0.7 / ROW_S)
+        made.came(Request(number, "family", 1, now, now + 0.1), now)
+        rates.append(made.rate(now))
+    # A request is seen at its own arrival, so that the mean is above 0.7 anyway, by one in 50 ms.
+    assert sum(rates) / len(rates) * ROW_S == pytest.approx(0.75, abs=0.05)
+
+
 def test_a_pause_is_no_burst() -> None:
     made = demand(0.5)
     without = price(made)

@@ -8,9 +8,10 @@ from typing import Final
 from rootserve.server.core.queue import Request
 from rootserve.server.core.speeds import Speed
 
+_NOW_S: Final = 0.01
 _LATELY_S: Final = 0.05
 _LASTING_S: Final = 1.0
-"""Over how long arrivals are averaged, to see what comes next and what lasts."""
+"""Over how long arrivals are averaged, to see that more comes at once, what comes next and what lasts."""
 
 _BEGIN_S: Final = 0.02
 """The first arrivals count as if they had come in so long at least."""
@@ -18,6 +19,8 @@ _BEGIN_S: Final = 0.02
 _MANY: Final = 128
 """Over so many requests their gaps, rows and deadlines are averaged."""
 
+_SIGMAS: Final = 0.7
+"""By so many standard deviations more than on average is told from chance: one time in four in vain."""
 
 _DOWN: Final = 0.91
 _UP: Final = 1.01
@@ -72,7 +75,7 @@ class Demand:
         self.left_s = self.tight_s = patience_s
         self._patience_s = patience_s
         self._count = 0
-        self._lately, self._lasting = _Rate(_LATELY_S), _Rate(_LASTING_S)
+        self._now, self._lately, self._lasting = _Rate(_NOW_S), _Rate(_LATELY_S), _Rate(_LASTING_S)
         self._lost = _Rate(_LASTING_S)
         self._last_s = 0.0
         self._rows = self._rows2 = 0.0
@@ -99,6 +102,7 @@ class Demand:
             self._gap_s += weight * (gap_s - self._gap_s)
             self._gap2 += weight * (gap_s * gap_s - self._gap2)
         self._last_s = now
+        self._now.came(request.rows, now)
         self._lately.came(request.rows, now)
         self._lasting.came(request.rows, now)
 
@@ -107,8 +111,14 @@ class Demand:
         self._lost.came(rows, now)
 
     def rate(self, now: float) -> float:
-        """Rows per second that come: those of the past, which count the less the longer ago they came."""
-        return self._lately.at(now)
+        """Rows per second that come: those of the past, which count the less the longer ago they came.
+
+        As soon as more come at once than chance has it, by the variance of a moving average, these count.
+        """
+        lately, at_once = self._lately.at(now), self._now.at(now)
+        if at_once <= lately or not self._gap_s:
+            return lately
+        return max(lately, at_once - _SIGMAS * math.sqrt(self._variance(lately) / (2.0 * _NOW_S)))
 
     def lasts(self, row_s: float, now: float) -> float:
         """How clear it is, 0..1, that for long more has come than can be done if a row takes so long."""
@@ -149,6 +159,10 @@ class Demand:
         computing = cost.variance / max(cost.mean_s, 1e-9) / workers
         if not self._gap_s:
             return computing
+        return computing + self._variance(rate) * row_s * row_s
+
+    def _variance(self, rate: float) -> float:
+        """The variance of the rows that come in a second, if in the mean they are ``rate``."""
         gaps = max(0.0, self._gap2 / (self._gap_s * self._gap_s) - 1.0)
         rows = max(0.0, self._rows2 - self._rows * self._rows) + gaps * self._rows * self._rows
-        return computing + rate / self._rows * rows * row_s * row_s
+        return rate / self._rows * rows

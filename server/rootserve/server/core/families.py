@@ -173,10 +173,12 @@ class Families:
         if not workers:
             return LIKELY
         fastest = self.speeds.fastest(family.variants, kinds)
-        lasts = family.demand.lasts(self.speeds.row_s(fastest, kinds) / workers, now)
-        speed = min((self.speeds.of(fastest, kind) for kind in kinds), key=_ROW_S)
-        price = family.demand.price(family.rows, speed, workers, now)
-        return LIKELY + (SURE - LIKELY) * max(lasts, _DEAR * price)
+        dear = family.demand.lasts(self.speeds.row_s(fastest, kinds) / workers, now)
+        if dear < _DEAR:
+            speed = min((self.speeds.of(fastest, kind) for kind in kinds), key=_ROW_S)
+            price = family.demand.price(family.rows, speed, workers, now)
+            dear = max(dear, _DEAR * price)
+        return LIKELY + (SURE - LIKELY) * dear
 
     def _is_full(self, family: Family, request: Request, now: float) -> bool:
         """Whether too many rows wait already; whoever has less than its share of them is let in anyway."""
