@@ -37,7 +37,7 @@ _COLOURS = (
     "#8c564b",
     "#222222",
 )
-_MARKS = "osD^vP*Xd<>"
+_MARKS = "osD^vP*Xd<>hp"
 
 
 def draw_against_load(found: Mapping[str, Traces], path: Path) -> None:
@@ -52,7 +52,7 @@ def draw_against_load(found: Mapping[str, Traces], path: Path) -> None:
         width = 2.4 if policy == OURS else 1.1
         colour = _COLOURS[place % len(_COLOURS)]
         axes.plot(
-            list(loads), values, color=colour, lw=width, marker=_MARKS[place], ms=4, label=policy
+            list(loads), values, color=colour, lw=width, marker=_MARKS[place % len(_MARKS)], ms=4, label=policy
         )
     axes.set_xlabel("load: share of what the fastest variant does")
     axes.set_ylabel("accuracy-goodput")
@@ -72,7 +72,7 @@ def draw_attainment(found: Mapping[str, Traces], path: Path) -> None:
             point = (100 * mean_of(traces, policy, key) for key in ("attainment", "mean_accuracy"))
             size = 80 if policy == OURS else 36
             colour = _COLOURS[place % len(_COLOURS)]
-            axes.scatter(*point, s=size, color=colour, marker=_MARKS[place], label=policy)
+            axes.scatter(*point, s=size, color=colour, marker=_MARKS[place % len(_MARKS)], label=policy)
         axes.set_title(name, fontsize=9)
         axes.set_xlabel("attainment, %", fontsize=8)
         axes.set_ylabel("accuracy of what was met, %", fontsize=8)

@@ -109,7 +109,7 @@ def main() -> int:
     )
     parser.add_argument("--latency", type=Path, default=TABLE, metavar="FILE")
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each trace")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each trace")
     parser.add_argument(
         "--minutes", type=float, default=60, help="begin no further seed after so long"
     )
