@@ -40,6 +40,11 @@ _COLOURS = (
 _MARKS = "osD^vP*Xd<>hp"
 
 
+def _look(place: int) -> tuple[str, str]:
+    """Colour and mark of a policy; their numbers differ, so that no two look alike."""
+    return _COLOURS[place % len(_COLOURS)], _MARKS[place % len(_MARKS)]
+
+
 def draw_against_load(found: Mapping[str, Traces], path: Path) -> None:
     """Accuracy-goodput of each policy over the load, as a share of the bound."""
     loads = {float(match[1]): found[name] for name in found if (match := _LOAD.fullmatch(name))}
@@ -50,10 +55,8 @@ def draw_against_load(found: Mapping[str, Traces], path: Path) -> None:
     for place, policy in enumerate(policies):
         values = [mean_of(traces, policy, "accuracy_goodput") for traces in loads.values()]
         width = 2.4 if policy == OURS else 1.1
-        colour = _COLOURS[place % len(_COLOURS)]
-        axes.plot(
-            list(loads), values, color=colour, lw=width, marker=_MARKS[place % len(_MARKS)], ms=4, label=policy
-        )
+        colour, mark = _look(place)
+        axes.plot(list(loads), values, color=colour, lw=width, marker=mark, ms=4, label=policy)
     axes.set_xlabel("load: share of what the fastest variant does")
     axes.set_ylabel("accuracy-goodput")
     _finish(axes)
@@ -71,8 +74,8 @@ def draw_attainment(found: Mapping[str, Traces], path: Path) -> None:
         for place, policy in enumerate(traces[0]["policies"]):
             point = (100 * mean_of(traces, policy, key) for key in ("attainment", "mean_accuracy"))
             size = 80 if policy == OURS else 36
-            colour = _COLOURS[place % len(_COLOURS)]
-            axes.scatter(*point, s=size, color=colour, marker=_MARKS[place % len(_MARKS)], label=policy)
+            colour, mark = _look(place)
+            axes.scatter(*point, s=size, color=colour, marker=mark, label=policy)
         axes.set_title(name, fontsize=9)
         axes.set_xlabel("attainment, %", fontsize=8)
         axes.set_ylabel("accuracy of what was met, %", fontsize=8)
