@@ -21,7 +21,8 @@ if os.environ.get("CI"):
     settings.load_profile("ci")
 
 TIERS = ("gpu", "compiled", "e2e", "integration", "models", "ops", "unit")
-"""In the order in which they run: what takes longest first, or one process would be left with it at the end."""
+"""In the order in which they run: what takes longest first, or one process is left with it at the end."""
+
 ASKED_FOR = {
     "gpu": "need a CUDA device",
     "compiled": "need a C compiler, and compile the scheduler's core",
