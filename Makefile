@@ -6,8 +6,8 @@
 PYTHON ?= python3
 PIP_ARGS ?=
 TEST_PROCESSES ?= 2
-# All tests of a file in one process, in the order of tests/conftest.py; one that ends the interpreter ends the run.
-IN_PROCESSES := --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+# All tests of a file in one process; one that ends the interpreter ends the run.
+IN_PROCESSES := --numprocesses $(TEST_PROCESSES) --dist loadfile --max-worker-restart 0
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed

@@ -20,9 +20,7 @@ settings.register_profile("ci", deadline=None, derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
 
-TIERS = ("gpu", "compiled", "e2e", "integration", "models", "ops", "unit")
-"""In the order in which they run: what takes longest first, or one process is left with it at the end."""
-
+TIERS = frozenset({"unit", "models", "integration", "e2e", "ops", "gpu", "compiled"})
 ASKED_FOR = {
     "gpu": "need a CUDA device",
     "compiled": "need a C compiler, and compile the scheduler's core",
@@ -34,17 +32,12 @@ ROOT = Path(__file__).parent.parent
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def tier_of(item: pytest.Item) -> str:
-    return item.path.relative_to(ROOT / "tests").parts[0]
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        tier = tier_of(item)
+        tier = item.path.relative_to(ROOT / "tests").parts[0]
         if tier not in TIERS:
             raise pytest.UsageError(f"{item.path} belongs to no tier; expected {sorted(TIERS)}")
         item.add_marker(getattr(pytest.mark, tier))
-    items.sort(key=lambda item: TIERS.index(tier_of(item)))
 
 
 @pytest.hookimpl(wrapper=True)
