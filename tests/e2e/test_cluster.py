@@ -123,9 +123,9 @@ def test_hundreds_of_calls_survive_the_death_of_one_of_two_servers() -> None:
         running_nodes(2, *FAKE, "--max-queue-rows", "4096") as nodes,
         running_envoy([node.address for node in nodes]) as envoy,
     ):
-        cluster = Cluster(nodes, envoy, service_request(MODEL, 10), rate=0)
+        cluster = Cluster(nodes, envoy, service_request(MODEL, 20), rate=0)
         figures = asyncio.run(one_of_two_dies(cluster, 438))
         assert figures["under_way"] > 200, figures
-        assert figures["tried_again"] > 0
+        assert figures["tried_again"] > 50, figures
         assert figures["failed"] == {}
     assert pids_left(nodes) == []
