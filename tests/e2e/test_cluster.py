@@ -126,6 +126,6 @@ def test_hundreds_of_calls_survive_the_death_of_one_of_two_servers() -> None:
         cluster = Cluster(nodes, envoy, service_request(MODEL, 20), rate=0)
         figures = asyncio.run(one_of_two_dies(cluster, 438))
         assert figures["under_way"] > 200, figures
-        assert figures["tried_again"] > 50, figures
+        assert figures["tried_again"] > 0, figures
         assert figures["failed"] == {}
     assert pids_left(nodes) == []
