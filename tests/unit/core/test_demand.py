@@ -41,6 +41,14 @@ def demand(load: float, deadline_s: float = 0.1, burst: int = 1, seconds: float 
     return made
 
 
+def steadily(made: Demand, begin_s: float, load: float, requests: int) -> float:
+    """So many requests of one row at equal distances; gives when the last one comes."""
+    for number in range(requests):
+        now = begin_s + number * ROW_S / load
+        made.came(Request(number, "family", 1, now, now + 0.1), now)
+    return now
+
+
 def price(made: Demand, rows: float = 0.0, now: float = 2.0) -> float:
     return made.price(rows, speed(), 1, now)
 
@@ -71,9 +79,7 @@ def test_where_little_comes_there_is_time_however_near_deadlines_are() -> None:
 def test_more_at_once_than_chance_has_it_is_seen_at_once() -> None:
     made = demand(0.3)
     before = made.rate(2.0)
-    for number in range(24):
-        now = 2.0 + number * ROW_S / 1.2
-        made.came(Request(number, "family", 1, now, now + 0.1), now)
+    now = steadily(made, 2.0, 1.2, 24)
     # An average over 50 ms alone would be at 0.6 after 20 ms.
     assert before * ROW_S < 0.45
     assert 0.7 < made.rate(now) * ROW_S < 1.1
@@ -94,9 +100,7 @@ def test_what_comes_by_chance_at_once_counts_little() -> None:
 def test_a_pause_is_no_burst() -> None:
     made = demand(0.5)
     without = price(made)
-    for number in range(40):
-        now = 62.0 + number * ROW_S / 0.5
-        made.came(Request(number, "family", 1, now, now + 0.1), now)
+    now = steadily(made, 62.0, 0.5, 40)
     assert without < price(made, now=now) < 0.1
 
 
